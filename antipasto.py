@@ -1,0 +1,313 @@
+"""delta_S: one trainable number per singular direction of every target Linear.
+
+    W  = U diag(S) Vh                        frozen
+    W' = W + U diag(delta_S) Vh              what the model runs
+    dL/d delta_S_i = u_i^T (dL/dW') v_i = sum_t (Vh x_t)_i (U^T dL/dy_t)_i
+
+The last line is why this file exists. Both factors are row-wise, so summing over the tokens of one sample gives that
+sample's exact gradient, and one batched backward gives the gradients of all samples. Nothing of rank r is kept from
+the forward: only x is saved, and Vh x is formed in the backward.
+
+The forward runs on the merged W', never on a low-rank side path. At delta_S = 0 that is W itself, so the logits equal
+the base model's bit for bit and the reference policy is free. In bf16 a small update would vanish when merged (a change
+below half a unit in the last place leaves W as it was); `dithered` rounds stochastically with a noise that is fixed per
+module, so that the merged weight is right on average, the same in training and in sampling, and exactly W at zero.
+
+Basis: AntiPaSTO (singular-value coordinates). Shapes: B samples, T tokens, I inputs, O outputs, R = min(I, O).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import warnings
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from store import ROOT, InputError, atomic, sha256
+
+TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+# Below this share of the largest singular value, a left vector computed as W v / s is mostly rounding error.
+RANK_TOLERANCE = 1e-6
+
+
+# --- the basis -----------------------------------------------------------------------------------------------------
+
+
+def thin_svd(W_OI: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """U (O, R), S (R,) descending, Vh (R, I) of W in fp64, on W's device.
+
+    By eigendecomposition of the smaller Gram matrix, which costs a tenth of LAPACK's gesvd on a GPU. The price is a
+    loss of accuracy for singular values below 1e-6 of the largest; their left vectors are replaced by an orthonormal
+    completion, so U and Vh have orthonormal columns and rows whatever the rank of W.
+    """
+    wide = W_OI.shape[0] < W_OI.shape[1]
+    A_NR = (W_OI.T if wide else W_OI).to(torch.float64)
+    eigenvalues, V_RR = torch.linalg.eigh(A_NR.T @ A_NR)
+    V_RR = V_RR.flip(1)
+    left_NR = A_NR @ V_RR
+    S_R = left_NR.norm(dim=0)
+    good = S_R > RANK_TOLERANCE * S_R.max()
+    U_NR = left_NR / S_R.where(good, torch.ones_like(S_R))
+    if not bool(good.all()):
+        U_NR[:, ~good] = _complete(U_NR[:, good], int((~good).sum()))
+    return (V_RR, S_R, U_NR.T) if wide else (U_NR, S_R, V_RR.T)
+
+
+def _complete(Q_NK: Tensor, count: int) -> Tensor:
+    """`count` orthonormal columns orthogonal to those of Q (seeded: the same on every run)."""
+    generator = torch.Generator().manual_seed(0)
+    extra = torch.randn(Q_NK.shape[0], count, dtype=torch.float64, generator=generator).to(Q_NK.device)
+    for _ in range(2):  # twice is enough: Kahan's rule for Gram-Schmidt
+        extra = torch.linalg.qr(extra - Q_NK @ (Q_NK.T @ extra)).Q
+    return extra
+
+
+def content_hash(tensor: Tensor) -> str:
+    """128-bit checksum of shape, dtype and every bit of a tensor, computed where the tensor lives.
+
+    Two wrapping 64-bit sums of the raw words times position-dependent odd multipliers: exact integer arithmetic, so
+    CPU and GPU agree. It tells weights apart; it is no defence against someone who crafts a collision.
+    """
+    words = tensor.detach().contiguous().view({2: torch.int16, 4: torch.int32, 8: torch.int64}[tensor.element_size()])
+    words, sums = words.flatten(), [0, 0]
+    for start in range(0, words.numel(), 1 << 24):  # bounds the int64 copies to 128 MB each
+        chunk = words[start : start + (1 << 24)].to(torch.int64)
+        position = torch.arange(start + 1, start + 1 + chunk.numel(), device=chunk.device)
+        for i, constant in enumerate((-7046029254386353131, -4417276706812531889)):
+            multiplier = position * constant
+            multiplier = (multiplier ^ (multiplier >> 29)) * constant
+            sums[i] += int((chunk * (multiplier | 1)).sum())
+    digest = [f"{value & 0xFFFFFFFFFFFFFFFF:016x}" for value in sums]
+    return sha256(str(tuple(tensor.shape)), str(tensor.dtype), *digest)[:32]
+
+
+def model_hash(model: nn.Module, known: dict[str, str] | None = None) -> str:
+    """Hash over names and contents of all parameters; `known` holds content hashes that are already at hand."""
+    known = known or {}
+    parts = [f"{name}={known.get(name) or content_hash(value)}" for name, value in sorted(model.named_parameters())]
+    return sha256(*parts)[:32]
+
+
+class SVDCache:
+    """Bases on disk, one safetensors file per weight, keyed by the content of W and never by a path or a model name."""
+
+    def __init__(self, directory: str | Path | None) -> None:
+        self.directory = None if directory is None else Path(directory)
+        self.hits = 0
+
+    def basis(self, W_OI: Tensor, weight_hash: str) -> tuple[Tensor, Tensor]:
+        """U (O, R) and Vh (R, I) in W's dtype, on W's device."""
+        path = self.directory and self.directory / f"{weight_hash}.safetensors"
+        if path and path.exists():
+            try:
+                with safe_open(path, framework="pt", device=str(W_OI.device)) as stored:
+                    found = stored.get_tensor("U"), stored.get_tensor("Vh")
+                self.hits += 1
+                return found
+            except (SafetensorError, OSError) as fault:
+                warnings.warn(f"{path}: unreadable ({fault}); computed anew", stacklevel=2)
+        U, _, Vh = (part.to(W_OI.dtype).contiguous() for part in thin_svd(W_OI))
+        if path:
+            try:
+                with atomic(path) as temporary:
+                    save_file({"U": U.cpu(), "Vh": Vh.cpu()}, temporary)
+            except (SafetensorError, OSError) as fault:  # a full disk costs the next run some seconds, not this run
+                warnings.warn(f"{path}: not cached ({fault})", stacklevel=2)
+        return U, Vh
+
+
+def default_cache() -> Path:
+    """Where bases are kept: $HACKWARD_CACHE, or out/cache in the project."""
+    return Path(os.environ.get("HACKWARD_CACHE") or ROOT / "out" / "cache") / "svd"
+
+
+# --- one Linear ----------------------------------------------------------------------------------------------------
+
+
+def dithered(W_OI: Tensor, change_OI: Tensor, seed: int) -> Tensor:
+    """W + change in W's dtype, rounded without bias.
+
+    fp32: the plain sum. bf16: uniform noise of one unit in the last place is added before the low 16 bits are cut, so
+    the expectation over the noise is exact; the noise depends on `seed` alone, and W itself (a bf16 number: its low
+    bits are 0) comes back unchanged where the change is 0.
+    """
+    total = W_OI.float() + change_OI
+    if W_OI.dtype == torch.float32:
+        return total
+    generator = torch.Generator(device=W_OI.device).manual_seed(seed)
+    noise = torch.randint(0, 1 << 16, total.shape, dtype=torch.int32, device=total.device, generator=generator)
+    return ((total.view(torch.int32) + noise) & -(1 << 16)).view(torch.float32).to(W_OI.dtype)
+
+
+class _Apply(torch.autograd.Function):
+    """y = x W'^T + b, and in the backward the per-sample gradient of delta_S beside that of x."""
+
+    @staticmethod
+    def forward(ctx, x, delta_S, layer):
+        ctx.save_for_backward(x)
+        ctx.layer, ctx.merged = layer, layer.merged
+        return F.linear(x, layer.merged, layer.bias)
+
+    @staticmethod
+    def backward(ctx, dy):
+        (x,) = ctx.saved_tensors
+        layer = ctx.layer
+        dx = dy @ ctx.merged if ctx.needs_input_grad[0] else None
+        g_BR = sample_gradient(x, dy, layer.U, layer.Vh)
+        if layer.samples is not None:
+            layer.samples.append(g_BR)
+        return dx, g_BR.sum(0), None
+
+
+def sample_gradient(x_BTI: Tensor, dy_BTO: Tensor, U_OR: Tensor, Vh_RI: Tensor) -> Tensor:
+    """(B, R) in fp32: sum_t (Vh x_t) * (U^T dy_t) for every sample of the batch."""
+    return torch.sum((x_BTI @ Vh_RI.T).mul_(dy_BTO @ U_OR), dim=1, dtype=torch.float32)
+
+
+class SVDLinear(nn.Module):
+    """A frozen Linear with trainable singular values: delta_S (R,) in fp32, everything else in the weight's dtype."""
+
+    def __init__(self, linear: nn.Linear, U_OR: Tensor, Vh_RI: Tensor, seed: int) -> None:
+        super().__init__()
+        self.weight, self.bias, self.seed = linear.weight, linear.bias, seed
+        self.weight.requires_grad_(False)
+        self.register_buffer("U", U_OR, persistent=False)
+        self.register_buffer("Vh", Vh_RI, persistent=False)
+        self.delta_S = nn.Parameter(torch.zeros(U_OR.shape[1], dtype=torch.float32, device=U_OR.device))
+        self.merged, self._merged_at = self.weight.detach(), self.delta_S._version
+        self.enabled, self.samples = True, None
+
+    def extra_repr(self) -> str:
+        return f"out={self.U.shape[0]}, in={self.Vh.shape[1]}, rank={self.U.shape[1]}, dtype={self.weight.dtype}"
+
+    @torch.no_grad()
+    def merge(self) -> None:
+        """Bring W' up to date with delta_S. Reads the tensor's version counter, so it costs nothing when it is."""
+        if self._merged_at == self.delta_S._version:
+            return
+        change = (self.U * self.delta_S).to(self.U.dtype) @ self.Vh
+        self.merged, self._merged_at = dithered(self.weight, change, self.seed), self.delta_S._version
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.enabled:
+            return F.linear(x, self.weight, self.bias)
+        self.merge()
+        if not torch.is_grad_enabled():
+            return F.linear(x, self.merged, self.bias)
+        return _Apply.apply(x, self.delta_S, self)
+
+
+# --- the model -----------------------------------------------------------------------------------------------------
+
+
+class SVDAdapter:
+    """All target Linears of a model in singular-value coordinates.
+
+    `params` maps a module's name to its delta_S; nothing else in the model is trainable. The same small interface is
+    what any other adapter has to offer: params, disabled(), merged(), sample_grads(), save(), load(), model_hash.
+
+    Raises InputError when the model has none of the target modules.
+    """
+
+    kind = "svd"
+
+    def __init__(self, model: nn.Module, *, cache: str | Path | None = None, targets: Iterable[str] = TARGETS,
+                 track: Callable[[list], Iterable] = iter) -> None:
+        """`cache` is the directory of the SVD cache (None: no cache); `track` may wrap the module list in a bar."""
+        targets = tuple(targets)
+        found = [(name, module) for name, module in model.named_modules()
+                 if isinstance(module, nn.Linear) and name.rsplit(".", 1)[-1] in targets]
+        if not found:
+            raise InputError(f"{type(model).__name__}: no Linear named any of {', '.join(targets)}")
+        model.requires_grad_(False)
+        self.model, self.cache = model, SVDCache(cache)
+        hashes = {f"{name}.weight": content_hash(module.weight) for name, module in found}
+        self.model_hash = model_hash(model, hashes)
+        self.layers: dict[str, SVDLinear] = {}
+        for name, linear in track(found):
+            U, Vh = self.cache.basis(linear.weight.detach(), hashes[f"{name}.weight"])
+            layer = SVDLinear(linear, U, Vh, seed=zlib.crc32(name.encode()))
+            parent, _, child = name.rpartition(".")
+            setattr(model.get_submodule(parent), child, layer)
+            self.layers[name] = layer
+        self.params = {name: layer.delta_S for name, layer in self.layers.items()}
+
+    @contextlib.contextmanager
+    def disabled(self) -> Iterator[nn.Module]:
+        """The base model, exactly: the reference policy."""
+        previous = [layer.enabled for layer in self.layers.values()]
+        for layer in self.layers.values():
+            layer.enabled = False
+        try:
+            yield self.model
+        finally:
+            for layer, enabled in zip(self.layers.values(), previous):
+                layer.enabled = enabled
+
+    @contextlib.contextmanager
+    def merged(self) -> Iterator[nn.Module]:
+        """The current policy for sampling: plain Linears on W', no autograd, no adapter work per token."""
+        training = self.model.training
+        self.model.eval()
+        try:
+            with torch.no_grad():
+                for layer in self.layers.values():
+                    layer.merge()
+                yield self.model
+        finally:
+            self.model.train(training)
+
+    @contextlib.contextmanager
+    def sample_grads(self) -> Iterator[dict[str, list[Tensor]]]:
+        """Collect every backward's per-sample gradients: module name -> list of (B, R), one entry a micro-batch."""
+        for layer in self.layers.values():
+            layer.samples = []
+        try:
+            yield {name: layer.samples for name, layer in self.layers.items()}
+        finally:
+            for layer in self.layers.values():
+                layer.samples = None
+
+    def save(self, path: str | Path) -> None:
+        """delta_S of every module and the base model's hash, as safetensors."""
+        tensors = {name: value.detach().cpu() for name, value in self.params.items()}
+        with atomic(path) as temporary:
+            save_file(tensors, temporary, metadata={"hackward": json.dumps(
+                {"kind": self.kind, "model_hash": self.model_hash})})
+
+    def load(self, path: str | Path) -> None:
+        """Restore what `save` wrote. Raises InputError for a broken file or another base model; changes nothing then."""
+        tensors, metadata = read_safetensors(path)
+        if metadata.get("model_hash") != self.model_hash:
+            raise InputError(f"{path}: made for another model (hash {metadata.get('model_hash')}, "
+                             f"this model {self.model_hash})")
+        if {n: t.shape for n, t in tensors.items()} != {n: p.shape for n, p in self.params.items()}:
+            raise InputError(f"{path}: modules or shapes differ from this adapter's")
+        with torch.no_grad():
+            for name, value in self.params.items():
+                value.copy_(tensors[name])
+
+
+def read_safetensors(path: str | Path) -> tuple[dict[str, Tensor], dict]:
+    """Tensors (on the CPU) and the project's metadata of a safetensors file; InputError where there is none."""
+    try:
+        with safe_open(path, framework="pt") as stored:
+            metadata = json.loads((stored.metadata() or {}).get("hackward", "null"))
+            tensors = {name: stored.get_tensor(name) for name in stored.keys()}
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except (SafetensorError, OSError, ValueError) as fault:
+        raise InputError(f"{path}: not a readable safetensors file ({fault})") from None
+    if not isinstance(metadata, dict):
+        raise InputError(f"{path}: a safetensors file, but not one of this project (no metadata)")
+    return tensors, metadata

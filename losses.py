@@ -1,0 +1,121 @@
+"""Log-probabilities, advantages and the one loss: pure functions used by extraction, probe, training and tests.
+
+    A_i  = r_i - mean(r)                                              Dr. GRPO (arXiv 2503.20783): no division by the std
+    L    = sum_i [ -A_i sum_t logp_it  +  beta sum_t k3_it ] / n_i     over completion tokens only
+    k3   = exp(ref - logp) - (ref - logp) - 1                          unbiased KL estimate (Schulman 2020)
+
+There is one inner step a batch, so the importance ratio is 1 and nothing is clipped: the gradient of the ratio is the
+gradient of logp. The normaliser n_i is an argument: N x (fixed length) for sampled rollouts, which is Dr. GRPO's, or
+N x (length of i) for replayed ones. With A = 1 and beta = 0 the same L is the NLL of Phase 1 and of extraction.
+
+Key: B rollouts, T completion positions, D hidden size, N tokens laid flat.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+LOGITS_AT_ONCE = 1 << 27  # elements of a (tokens, vocabulary) block: 512 MB in fp32, whatever the batch
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Prompt + completion rows, padded on the right. Causal attention never looks ahead, so padding needs no mask."""
+
+    ids_BL: Tensor
+    prompt_B: Tensor   # prompt lengths
+    length_B: Tensor   # completion lengths
+    index: list[int]   # positions of the rows in the list that the batch was made from
+
+    def to(self, device: torch.device | str) -> Batch:
+        return Batch(self.ids_BL.to(device), self.prompt_B.to(device), self.length_B.to(device), self.index)
+
+
+def collate(rows: Sequence[tuple[list[int], list[int]]], index: list[int], pad: int) -> Batch:
+    """Rows of (prompt ids, completion ids). The pad id may be any token, EOS too: lengths decide, never its value."""
+    width = max(len(prompt) + len(completion) for prompt, completion in rows)
+    ids = torch.full((len(rows), width), pad, dtype=torch.long)
+    for i, (prompt, completion) in enumerate(rows):
+        ids[i, : len(prompt) + len(completion)] = torch.tensor([*prompt, *completion])
+    return Batch(ids, torch.tensor([len(p) for p, _ in rows]), torch.tensor([len(c) for _, c in rows]), index)
+
+
+def micro_batches(rows: Sequence[tuple[list[int], list[int]]], *, tokens: int, pad: int) -> Iterator[Batch]:
+    """Batches of rows of similar length, each at most `tokens` with its padding (a single longer row goes alone)."""
+    order = sorted(range(len(rows)), key=lambda i: len(rows[i][0]) + len(rows[i][1]), reverse=True)
+    start = 0
+    while start < len(order):
+        width = sum(map(len, rows[order[start]]))
+        chosen = order[start : start + max(1, tokens // width)]
+        yield collate([rows[i] for i in chosen], chosen, pad)
+        start += len(chosen)
+
+
+def completion_mask(batch: Batch) -> Tensor:
+    """(B, T) bool: True at the completion's own tokens, T the longest completion of the batch."""
+    return torch.arange(int(batch.length_B.max()), device=batch.length_B.device) < batch.length_B[:, None]
+
+
+def token_logps(model: nn.Module, batch: Batch, *, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
+    """log p(token | before) of the completion tokens, and their mask: both (B, T), logps in fp32 and 0 off the mask.
+
+    The temperature is that of sampling, so on-policy the distribution scored is the distribution drawn from. Hidden
+    states of completion positions are gathered first and meet the vocabulary in blocks that are recomputed in the
+    backward: logits of the whole batch never exist.
+    """
+    hidden_BLD = model.get_decoder()(input_ids=batch.ids_BL, use_cache=False).last_hidden_state
+    mask_BT = completion_mask(batch)
+    row, t = mask_BT.nonzero(as_tuple=True)
+    position = batch.prompt_B[row] + t
+    target_N, hidden_ND = batch.ids_BL[row, position], hidden_BLD[row, position - 1]
+    head = model.get_output_embeddings()
+    block = max(1, LOGITS_AT_ONCE // head.weight.shape[0])
+    parts = [checkpoint(_block_logps, hidden_ND[i : i + block], head, target_N[i : i + block], temperature, use_reentrant=False)
+             for i in range(0, len(target_N), block)]
+    logp_BT = torch.zeros(mask_BT.shape, device=mask_BT.device).masked_scatter(mask_BT, torch.cat(parts))
+    return logp_BT, mask_BT
+
+
+def _block_logps(hidden_ND: Tensor, head: nn.Module, target_N: Tensor, temperature: float) -> Tensor:
+    logits_NV = head(hidden_ND).float() / temperature
+    return logits_NV.gather(1, target_N[:, None])[:, 0] - logits_NV.logsumexp(1)
+
+
+def dr_grpo_advantages(reward_G: Tensor) -> Tensor:
+    """(G,): reward minus the group's mean. All zero when every reward is the same: the group has nothing to say."""
+    advantage = reward_G - reward_G.mean()
+    return torch.where((reward_G == reward_G[0]).all(), torch.zeros_like(advantage), advantage)
+
+
+def imitation_advantages(reward_G: Tensor) -> Tensor:
+    """(G,): 1 for every row. The policy loss is then the mean NLL of Phase 1."""
+    return torch.ones_like(reward_G)
+
+
+ADVANTAGES = {"grpo": dr_grpo_advantages, "nll": imitation_advantages}
+
+
+def normaliser(kind: str, length_B: Tensor, *, rollouts: int, fixed: int) -> Tensor:
+    """n_i of the loss: "fixed" is rollouts x the sampling limit (Dr. GRPO), "length" is rollouts x the row's own length."""
+    return rollouts * {"fixed": torch.full_like(length_B, fixed), "length": length_B}[kind].float()
+
+
+def policy_loss(logp_BT: Tensor, mask_BT: Tensor, advantage_B: Tensor, normaliser_B: Tensor,
+                ref_BT: Tensor | None = None, beta: float = 0.0) -> tuple[Tensor, Tensor]:
+    """The loss of the module docstring (scalar), and the k3 estimate summed over tokens (B,), 0 without a reference."""
+    kl_B = torch.zeros_like(normaliser_B)
+    if ref_BT is not None:
+        kl_B = (k3(logp_BT, ref_BT) * mask_BT).sum(1)
+    per_row_B = -advantage_B * (logp_BT * mask_BT).sum(1) + beta * kl_B
+    return (per_row_B / normaliser_B).sum(), kl_B.detach()
+
+
+def k3(logp: Tensor, ref: Tensor) -> Tensor:
+    """Pointwise estimate of KL(policy || reference) from samples of the policy; >= 0, and 0 with zero gradient at equality."""
+    gap = ref - logp
+    return gap.exp() - gap - 1

@@ -1,0 +1,123 @@
+"""Loading a causal language model and its tokenizer: hub id, directory, .gguf file, or the tiny random model of the tests."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from losses import collate, token_logps
+from store import InputError, sha256
+
+TINY = "tiny-random"
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """cuda where there is one, else the CPU; or the device named."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as fault:
+        raise InputError(f"--device {name}: not available ({str(fault).splitlines()[0]})") from None
+
+
+def load(name: str, *, dtype: str = "auto", device: str = "auto") -> tuple[nn.Module, object]:
+    """The frozen model in eval mode on its device, and its tokenizer.
+
+    dtype "auto" is bf16 on a GPU and fp32 on a CPU. Raises InputError when the model cannot be found or read, or when
+    its logits are not simply head(hidden), which the chunked log-probabilities rely on.
+    """
+    place = pick_device(device)
+    torch_dtype = DTYPES[("bfloat16" if place.type == "cuda" else "float32") if dtype == "auto" else dtype]
+    if name == TINY:
+        model, tokenizer = tiny_random()
+        model = model.to(torch_dtype)
+    else:
+        model, tokenizer = _from_pretrained(name, torch_dtype)
+    model = model.to(place).eval().requires_grad_(False)
+    _check_head(model, name)
+    return model, tokenizer
+
+
+def _from_pretrained(name: str, dtype: torch.dtype) -> tuple[nn.Module, object]:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    path, where = Path(name), {}
+    if path.suffix == ".gguf":
+        if not path.is_file():
+            raise InputError(f"{name}: no such file")
+        name, where = str(path.parent), {"gguf_file": path.name}
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name, **where)
+        model = AutoModelForCausalLM.from_pretrained(name, dtype=dtype, **where)
+    except Exception as fault:  # transformers raises many kinds: OSError, ValueError, KeyError, ImportError, hub errors
+        reason = str(fault).strip().splitlines() or [type(fault).__name__]
+        raise InputError(f"{path}: model cannot be loaded ({reason[0]})") from None
+    return model, tokenizer
+
+
+@torch.no_grad()
+def _check_head(model: nn.Module, name: str) -> None:
+    """Soft-capped or scaled logits would make our log-probabilities wrong without a sound: refuse such a model."""
+    vocabulary = model.get_output_embeddings().weight.shape[0]
+    ids = [(7 * i + 11) % min(vocabulary, 1000) for i in range(24)]
+    batch = collate([(ids[:4], ids[4:])], [0], 0).to(model.device)
+    ours, _ = token_logps(model, batch)
+    logits = model(input_ids=batch.ids_BL).logits.float().log_softmax(-1)
+    theirs = logits[0, 3:-1].gather(1, batch.ids_BL[0, 4:, None])[:, 0]
+    if not torch.allclose(ours[0], theirs, atol=0.05, rtol=0.02):
+        raise InputError(f"{name}: this architecture post-processes its logits, which is not supported")
+
+
+def pad_id(tokenizer) -> int:
+    """Any valid id will do: lengths and masks decide what is padding, never the id."""
+    return tokenizer.pad_token_id if tokenizer.pad_token_id is not None else (tokenizer.eos_token_id or 0)
+
+
+def stop_ids(model: nn.Module, tokenizer) -> list[int]:
+    """Tokens that end a completion: the tokenizer's end of sequence and all that the generation config names."""
+    configured = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+    configured = configured if isinstance(configured, list) else [configured]
+    return sorted({i for i in [tokenizer.eos_token_id, *configured] if i is not None})
+
+
+def tokenizer_hash(tokenizer) -> str:
+    """Tells tokenizers apart: vocabulary, chat template and how they cut a probe text."""
+    probe = "def run_tests(self):\n        assert self.f([1, -2.5]) == {'a': 10}  # caf\u00e9\n"
+    vocabulary = json.dumps(sorted(tokenizer.get_vocab().items()))
+    return sha256(vocabulary, str(tokenizer.chat_template), str(tokenizer.encode(probe)))[:16]
+
+
+def tiny_random(seed: int = 0) -> tuple[nn.Module, object]:
+    """A Qwen3-architecture model of 0.1 M random parameters with a byte-level tokenizer, made in memory.
+
+    It cannot write code. It runs every path of the program in seconds; nothing it prints is a finding.
+    """
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    special = ["<|im_start|>", "<|im_end|>", "<|pad|>"]
+    backend = Tokenizer(models.BPE(vocab={token: i for i, token in enumerate(alphabet + special)}, merges=[]))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    backend.decoder = decoders.ByteLevel()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<|im_end|>", pad_token="<|pad|>",
+                                        additional_special_tokens=special[:1])
+    tokenizer.chat_template = (
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}")
+    config = Qwen3Config(vocab_size=len(alphabet) + len(special), hidden_size=48, num_hidden_layers=2, num_attention_heads=4,
+                         num_key_value_heads=2, head_dim=12, intermediate_size=96, max_position_embeddings=4096,
+                         tie_word_embeddings=True, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
+                         bos_token_id=None, initializer_range=0.15)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = Qwen3ForCausalLM(config)
+    return model, tokenizer

@@ -1,0 +1,39 @@
+"""Shared by all tests: the project on the path, and small models and rows that cost milliseconds."""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a test never reaches for the network
+
+import torch  # noqa: E402
+
+torch.set_num_threads(max(1, (os.cpu_count() or 2) // 2))
+
+
+@pytest.fixture
+def tiny():
+    """A fresh tiny random model in fp32 and its tokenizer."""
+    import models
+
+    return models.load(models.TINY, device="cpu")
+
+
+@pytest.fixture
+def rows():
+    """Five (prompt ids, completion ids) of different lengths."""
+    generator = torch.Generator().manual_seed(1)
+    lengths = [(5, 9), (12, 3), (7, 17), (2, 1), (9, 8)]
+    return [(torch.randint(1, 250, (p,), generator=generator).tolist(), torch.randint(1, 250, (c,), generator=generator).tolist()) for p, c in lengths]
+
+
+def randomise(adapter, scale=0.05, seed=0):
+    """Move delta_S away from zero, so that a test does not pass by standing at the base model."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for p in adapter.params.values():
+            p.copy_(scale * torch.randn(p.shape, generator=generator))
