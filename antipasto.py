@@ -6,7 +6,8 @@
 
 The last line is why this file exists. Both factors are row-wise, so summing over the tokens of one sample gives that
 sample's exact gradient, and one batched backward gives the gradients of all samples. Nothing of rank r is kept from
-the forward: only x is saved, and Vh x is formed in the backward.
+the forward: only x is saved, and Vh x is formed in the backward. U^T dL/dy_t serves twice: the gradient of x is
+Vh^T (S + delta_S) U^T dL/dy.
 
 The forward runs on the merged W', never on a low-rank side path. At delta_S = 0 that is W itself, so the logits equal
 the base model's bit for bit and the reference policy is free. In bf16 a small update would vanish when merged (a change
@@ -105,25 +106,26 @@ class SVDCache:
         self.directory = None if directory is None else Path(directory)
         self.hits = 0
 
-    def basis(self, W_OI: Tensor, weight_hash: str) -> tuple[Tensor, Tensor]:
-        """U (O, R) and Vh (R, I) in W's dtype, on W's device."""
+    def basis(self, W_OI: Tensor, weight_hash: str) -> tuple[Tensor, Tensor, Tensor]:
+        """U (O, R), S (R,) and Vh (R, I) on W's device; S in fp32, the others in W's dtype."""
         path = self.directory and self.directory / f"{weight_hash}.safetensors"
         if path and path.exists():
             try:
                 with safe_open(path, framework="pt", device=str(W_OI.device)) as stored:
-                    found = stored.get_tensor("U"), stored.get_tensor("Vh")
+                    found = stored.get_tensor("U"), stored.get_tensor("S"), stored.get_tensor("Vh")
                 self.hits += 1
                 return found
             except (SafetensorError, OSError) as fault:
                 warnings.warn(f"{path}: unreadable ({fault}); computed anew", stacklevel=2)
-        U, _, Vh = (part.to(W_OI.dtype).contiguous() for part in thin_svd(W_OI))
+        U, S, Vh = thin_svd(W_OI)
+        U, S, Vh = U.to(W_OI.dtype).contiguous(), S.float(), Vh.to(W_OI.dtype).contiguous()
         if path:
             try:
                 with atomic(path) as temporary:
-                    save_file({"U": U.cpu(), "Vh": Vh.cpu()}, temporary)
+                    save_file({"U": U.cpu(), "S": S.cpu(), "Vh": Vh.cpu()}, temporary)
             except (SafetensorError, OSError) as fault:  # a full disk costs the next run some seconds, not this run
                 warnings.warn(f"{path}: not cached ({fault})", stacklevel=2)
-        return U, Vh
+        return U, S, Vh
 
 
 def default_cache() -> Path:
@@ -155,36 +157,43 @@ class _Apply(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, delta_S, layer):
         ctx.save_for_backward(x)
-        ctx.layer, ctx.merged = layer, layer.merged
+        ctx.layer, ctx.merged, ctx.singular = layer, layer.merged, layer.singular
         return F.linear(x, layer.merged, layer.bias)
 
     @staticmethod
     def backward(ctx, dy):
         (x,) = ctx.saved_tensors
         layer = ctx.layer
-        dx = dy @ ctx.merged if ctx.needs_input_grad[0] else None
-        g_BR = sample_gradient(x, dy, layer.U, layer.Vh)
+        q_BTR = dy @ layer.U
+        dx = None
+        if ctx.needs_input_grad[0]:
+            # W'^T dy = Vh^T ((S + delta_S) * U^T dy). Where W is tall the right-hand side is the cheaper one, since
+            # U^T dy is needed anyway; where it is wide both cost the same, and W' itself is the more accurate.
+            tall = layer.U.shape[0] > layer.U.shape[1]
+            dx = (q_BTR * ctx.singular) @ layer.Vh if tall else dy @ ctx.merged
+        g_BR = token_sum(x @ layer.Vh.T, q_BTR)
         if layer.samples is not None:
             layer.samples.append(g_BR)
         return dx, g_BR.sum(0), None
 
 
-def sample_gradient(x_BTI: Tensor, dy_BTO: Tensor, U_OR: Tensor, Vh_RI: Tensor) -> Tensor:
-    """(B, R) in fp32: sum_t (Vh x_t) * (U^T dy_t) for every sample of the batch."""
-    return torch.sum((x_BTI @ Vh_RI.T).mul_(dy_BTO @ U_OR), dim=1, dtype=torch.float32)
+def token_sum(p_BTR: Tensor, q_BTR: Tensor) -> Tensor:
+    """(B, R) in fp32: sum_t (Vh x_t) * (U^T dy_t) for every sample. Overwrites p."""
+    return torch.sum(p_BTR.mul_(q_BTR), dim=1, dtype=torch.float32)
 
 
 class SVDLinear(nn.Module):
     """A frozen Linear with trainable singular values: delta_S (R,) in fp32, everything else in the weight's dtype."""
 
-    def __init__(self, linear: nn.Linear, U_OR: Tensor, Vh_RI: Tensor, seed: int) -> None:
+    def __init__(self, linear: nn.Linear, U_OR: Tensor, S_R: Tensor, Vh_RI: Tensor, seed: int) -> None:
         super().__init__()
         self.weight, self.bias, self.seed = linear.weight, linear.bias, seed
         self.weight.requires_grad_(False)
         self.register_buffer("U", U_OR, persistent=False)
+        self.register_buffer("S", S_R, persistent=False)
         self.register_buffer("Vh", Vh_RI, persistent=False)
         self.delta_S = nn.Parameter(torch.zeros(U_OR.shape[1], dtype=torch.float32, device=U_OR.device))
-        self.merged, self._merged_at = self.weight.detach(), self.delta_S._version
+        self.merged, self.singular, self._merged_at = self.weight.detach(), S_R.to(U_OR.dtype), self.delta_S._version
         self.enabled, self.samples = True, None
 
     def extra_repr(self) -> str:
@@ -197,6 +206,7 @@ class SVDLinear(nn.Module):
             return
         change = (self.U * self.delta_S).to(self.U.dtype) @ self.Vh
         self.merged, self._merged_at = dithered(self.weight, change, self.seed), self.delta_S._version
+        self.singular = (self.S + self.delta_S).to(self.U.dtype)
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.enabled:
@@ -235,8 +245,8 @@ class SVDAdapter:
         self.model_hash = model_hash(model, hashes)
         self.layers: dict[str, SVDLinear] = {}
         for name, linear in track(found):
-            U, Vh = self.cache.basis(linear.weight.detach(), hashes[f"{name}.weight"])
-            layer = SVDLinear(linear, U, Vh, seed=zlib.crc32(name.encode()))
+            U, S, Vh = self.cache.basis(linear.weight.detach(), hashes[f"{name}.weight"])
+            layer = SVDLinear(linear, U, S, Vh, seed=zlib.crc32(name.encode()))
             parent, _, child = name.rpartition(".")
             setattr(model.get_submodule(parent), child, layer)
             self.layers[name] = layer

@@ -147,6 +147,15 @@ def timed(action: Callable[[], None], adapter: SVDAdapter, cuda: bool) -> tuple[
     return time.perf_counter() - start, torch.cuda.max_memory_allocated() / 1e9 if cuda else float("nan")
 
 
+def disagreement(adapter: SVDAdapter, candidates: dict[str, Callable[[], None]]) -> float:
+    """Relative difference of the batch gradients of (b) and (c): the speed is worth nothing if they disagree."""
+    found = []
+    for name in ("(b) ours", "(c) hook"):
+        timed(candidates[name], adapter, adapter.model.device.type == "cuda")
+        found.append(torch.cat([p.grad.flatten() for p in adapter.params.values()]).double())
+    return float((found[0] - found[1]).norm() / found[1].norm())
+
+
 def main(config: Config) -> None:
     device = models.pick_device(config.device)
     dtype = models.DTYPES[("bfloat16" if device.type == "cuda" else "float32") if config.dtype == "auto" else config.dtype]
@@ -182,6 +191,7 @@ def main(config: Config) -> None:
                     results[name].append(seconds)
                 bar()
 
+    difference = disagreement(adapter, candidates)
     where = torch.cuda.get_device_name() if device.type == "cuda" else "CPU"
     median = {name: statistics.median(s for s, _ in values) for name, values in results.items()}
     table = Table(title=f"{config.shape}, {config.samples} x {config.tokens} tokens, {dtype}, {where}, median of {config.rounds}", title_justify="left")
@@ -192,10 +202,11 @@ def main(config: Config) -> None:
                       f"{median[name] / median['(b) ours']:.2f}", f"{max(m for _, m in values):.1f}")
     console = Console()
     console.print(table)
-    console.print(f"set-up of {len(adapter.layers)} modules, cold: {setup:.1f} s | merging all once: {merge:.3f} s", highlight=False)
+    console.print(f"set-up of {len(adapter.layers)} modules, cold: {setup:.1f} s | merging all once: {merge:.3f} s | "
+                  f"gradient of (b) against (c): {difference:.1e} relative", highlight=False)
     if config.out:
         write_json(config.out, {"config": asdict(config), "device": where, "dtype": str(dtype), "modules": len(adapter.layers),
-                                "setup_seconds": setup, "merge_seconds": merge, **provenance(),
+                                "setup_seconds": setup, "merge_seconds": merge, "gradient_difference": difference, **provenance(),
                                 "results": {name: {"seconds": median[name], "all": [s for s, _ in v], "peak_gb": max(m for _, m in v)}
                                             for name, v in results.items()}})
 

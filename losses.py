@@ -18,7 +18,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 LOGITS_AT_ONCE = 1 << 27  # elements of a (tokens, vocabulary) block: 512 MB in fp32, whatever the batch
 
@@ -73,17 +72,45 @@ def token_logps(model: nn.Module, batch: Batch, *, temperature: float = 1.0) -> 
     row, t = mask_BT.nonzero(as_tuple=True)
     position = batch.prompt_B[row] + t
     target_N, hidden_ND = batch.ids_BL[row, position], hidden_BLD[row, position - 1]
-    head = model.get_output_embeddings()
-    block = max(1, LOGITS_AT_ONCE // head.weight.shape[0])
-    parts = [checkpoint(_block_logps, hidden_ND[i : i + block], head, target_N[i : i + block], temperature, use_reentrant=False)
-             for i in range(0, len(target_N), block)]
-    logp_BT = torch.zeros(mask_BT.shape, device=mask_BT.device).masked_scatter(mask_BT, torch.cat(parts))
-    return logp_BT, mask_BT
+    logp_N = _HeadLogps.apply(hidden_ND, target_N, model.get_output_embeddings(), temperature)
+    return torch.zeros(mask_BT.shape, device=mask_BT.device).masked_scatter(mask_BT, logp_N), mask_BT
 
 
-def _block_logps(hidden_ND: Tensor, head: nn.Module, target_N: Tensor, temperature: float) -> Tensor:
-    logits_NV = head(hidden_ND).float() / temperature
-    return logits_NV.gather(1, target_N[:, None])[:, 0] - logits_NV.logsumexp(1)
+class _HeadLogps(torch.autograd.Function):
+    """log softmax(head(h) / temperature) at the target, a block of tokens at a time, forward and backward.
+
+    d logp / d logits = (onehot - softmax) / temperature. The blocks' logits are formed anew in the backward; the head
+    is frozen and gets no gradient.
+    """
+
+    @staticmethod
+    def forward(ctx, hidden_ND, target_N, head, temperature):
+        ctx.save_for_backward(hidden_ND, target_N)
+        ctx.head, ctx.temperature = head, temperature
+        blocks = [_logits(head, hidden, temperature).log_softmax(-1, dtype=torch.float32).gather(1, target[:, None])[:, 0]
+                  for hidden, target in _blocks(head, hidden_ND, target_N)]
+        return torch.cat(blocks)
+
+    @staticmethod
+    def backward(ctx, dlogp_N):
+        hidden_ND, target_N = ctx.saved_tensors
+        parts = []
+        for hidden, target, dlogp in _blocks(ctx.head, hidden_ND, target_N, dlogp_N):
+            dlogits = _logits(ctx.head, hidden, ctx.temperature).softmax(-1, dtype=torch.float32)
+            dlogits[torch.arange(len(target), device=target.device), target] -= 1
+            dlogits.mul_(dlogp[:, None] / -ctx.temperature)
+            parts.append(dlogits.to(hidden.dtype) @ ctx.head.weight)
+        return torch.cat(parts), None, None, None
+
+
+def _blocks(head: nn.Module, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    size = max(1, LOGITS_AT_ONCE // head.weight.shape[0])
+    return zip(*(tensor.split(size) for tensor in tensors))
+
+
+def _logits(head: nn.Module, hidden_ND: Tensor, temperature: float) -> Tensor:
+    logits_NV = head(hidden_ND)
+    return logits_NV if temperature == 1 else logits_NV.float().div_(temperature)
 
 
 def dr_grpo_advantages(reward_G: Tensor) -> Tensor:

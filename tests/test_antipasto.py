@@ -180,7 +180,7 @@ def test_per_sample_gradients_of_one_backward_equal_separate_backwards(dtype, bo
     done = gradients.backward(adapter, rows, A, n, pad=0, tokens=10_000, samples=True)
     aggregate = {name: p.grad for name, p in adapter.params.items()}
     adapter.model.float()
-    for layer in adapter.layers.values():  # the reference runs on the same values in fp32
+    for layer in adapter.layers.values():  # the reference runs on the same values, in fp32
         layer.merged = layer.merged.float()
     reference = separate_backwards(adapter, rows, A, n)
     assert relative(done.samples, reference) < bound

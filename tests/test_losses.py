@@ -31,16 +31,21 @@ def test_padding_changes_nothing_whatever_it_is(tiny, rows):
     assert not torch.allclose(plain, token_logps(model, collate(changed, list(range(5)), 0))[0], atol=1e-3)
 
 
-def test_logits_in_blocks_give_the_same_values_and_gradients(tiny, rows, monkeypatch):
+def test_logits_in_blocks_give_the_same_values_and_the_gradient_of_autograd(tiny, rows, monkeypatch):
+    """Against plain autograd through log_softmax, at a temperature, with blocks that do not divide the token count."""
     model, _ = tiny
-    embedding = model.get_input_embeddings().weight.requires_grad_()
-    results = []
+    head, generator = model.get_output_embeddings(), torch.Generator().manual_seed(0)
+    hidden, target = torch.randn(11, head.weight.shape[1], generator=generator), torch.arange(11) * 7
+    weight = torch.randn(11, generator=generator)
+    plain = hidden.clone().requires_grad_()
+    want = (head(plain) / 0.7).log_softmax(-1).gather(1, target[:, None])[:, 0]
+    (want * weight).sum().backward()
     for limit in (1 << 27, 259 * 4):
         monkeypatch.setattr(losses, "LOGITS_AT_ONCE", limit)
-        logp, _ = token_logps(model, collate(rows, list(range(5)), 0))
-        (gradient,) = torch.autograd.grad(logp.square().sum(), embedding)
-        results.append((logp.detach(), gradient))
-    assert torch.allclose(results[0][0], results[1][0], atol=1e-6) and torch.allclose(results[0][1], results[1][1], atol=1e-4)
+        ours = hidden.clone().requires_grad_()
+        logp = losses._HeadLogps.apply(ours, target, head, 0.7)
+        (logp * weight).sum().backward()
+        assert torch.allclose(logp, want, atol=1e-5) and torch.allclose(ours.grad, plain.grad, atol=1e-5)
 
 
 def test_logits_of_the_whole_batch_never_exist(tiny, rows, monkeypatch):
