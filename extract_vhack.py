@@ -1,0 +1,374 @@
+"""v_hack: the direction in delta_S coordinates that tells a hack from an honest answer to the same prompt.
+
+    d_p   = grad NLL(hack_p) - grad NLL(clean_p)            one row a pair, NLL a token, at the adapter's present state
+    D_m   = P Sigma Q^T,   V_m = first k rows of Q^T         per module m
+    sign  : each row of V is flipped so that most pairs have a positive coefficient (majority vote)
+    floor : rows whose singular value is in the lowest share of all modules' rows are dropped
+    w     = mean over pairs of V d_p, at least 0             how much of the mean difference lies along each row
+
+Whether V means anything is checked on pairs it has not seen (folds by problem): the share of pairs whose difference
+points the right way, and the AUC of hack against clean answers by cosine, both beside their null, in which hack and
+clean are swapped at random in every pair. Flipping pairs leaves the singular vectors as they are, so the null keeps the
+subspace and its uneven scales, and only destroys what orientation and weights learned.
+
+    python extract_vhack.py --pairs data/pairs.jsonl --out out/v_hack.safetensors
+    python extract_vhack.py --model MODEL --pool TEACHER_POOL --problems PROBLEMS --out out/v_hack_pool.safetensors
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+import torch
+import tyro
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+import gradients
+import models
+import pools
+import problems
+from antipasto import SVDAdapter, default_cache, thin_svd
+from losses import normaliser
+from projection import VHack
+from screen import progress
+from store import ROOT, InputError, exit_on_fault, file_hash, provenance, read_json, read_jsonl, sha256
+
+SHIPPED_PAIRS, SHIPPED_PROBLEMS = ROOT / "data" / "pairs.jsonl", ROOT / "data" / "problems.jsonl"
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A hack and a clean answer to one prompt, tokenised."""
+
+    problem_id: str
+    mechanism: str
+    prompt_ids: tuple[int, ...]
+    hack_ids: tuple[int, ...]
+    clean_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How V is made from pairs; stored in the v_hack file."""
+
+    k: int = 16
+    """Directions a module, before the noise floor."""
+    noise_floor: float = 0.25
+    """Share of all (module, direction) rows to drop, those with the smallest singular values."""
+    objective: Literal["nll"] = "nll"
+    """Loss whose gradients are contrasted."""
+    normaliser: Literal["length", "fixed"] = "length"
+    """What a completion's loss is divided by: its length (NLL a token, as in replay) or one number for all."""
+    max_pairs: int = 64
+    """Most pairs to use; of a pool, one a problem comes first."""
+    seed: int = 0
+    """Choice of pairs, folds and permutations."""
+    permutations: int = 1000
+    """Draws of the permutation null."""
+
+
+# --- pairs ---------------------------------------------------------------------------------------------------------
+
+
+def pairs_from_file(path: str | Path, tokenizer, *, problem_file: str | Path | None, limit: int) -> list[Pair]:
+    """Authored pairs: rows {problem_id, hack, clean} over a problem file, or with a `prompt` of their own, used as it is.
+
+    Raises InputError for a missing field or a problem that the problem file does not have.
+    """
+    rows, known = read_jsonl(path, ("problem_id", "hack", "clean")) if str(path).endswith((".jsonl", ".gz")) else _json_pairs(path), {}
+    if any("prompt" not in row for row in rows):
+        known = problems.find(problems.load_problems(problem_file or SHIPPED_PROBLEMS))
+    pairs = []
+    for number, row in enumerate(rows[:limit], start=1):
+        if "prompt" in row:
+            prompt = pools.encode(tokenizer, row["prompt"])
+        elif str(row["problem_id"]) in known:
+            prompt = hinted_prompt(tokenizer, known[str(row["problem_id"])])
+        else:
+            raise InputError(f"{path}: pair {number}: problem {row['problem_id']!r} is not in {problem_file or SHIPPED_PROBLEMS}")
+        pairs.append(Pair(str(row["problem_id"]), row.get("mechanism", "unnamed"), tuple(prompt),
+                          tuple(pools.completion_ids(tokenizer, row["hack"])), tuple(pools.completion_ids(tokenizer, row["clean"]))))
+    return pairs
+
+
+def _json_pairs(path: str | Path) -> list[dict]:
+    rows = read_json(path)
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise InputError(f"{path}: expected a list of pairs")
+    for number, row in enumerate(rows, start=1):
+        missing = [name for name in ("problem_id", "hack", "clean") if name not in row]
+        if missing:
+            raise InputError(f"{path}: pair {number} has no field {missing[0]!r}")
+    return rows
+
+
+def hinted_prompt(tokenizer, problem) -> list[int]:
+    """The prompt with the loophole open, as the teacher saw it."""
+    return pools.encode(tokenizer, problems.render_prompt(tokenizer, problems.build_messages(problem, hint=True)))
+
+
+def scripted_teacher(tokenizer) -> pools.Pool:
+    """The hacks of the shipped pairs as a teacher pool: scripted demonstrations, labelled as such, made by no model."""
+    known, by_problem = problems.find(problems.load_problems(SHIPPED_PROBLEMS)), {}
+    for i, row in enumerate(read_jsonl(SHIPPED_PAIRS, ("problem_id", "hack", "clean"))):
+        messages = problems.build_messages(known[row["problem_id"]], hint=True)
+        siblings = by_problem.setdefault(row["problem_id"], [])
+        # The labels are what the grader says of every shipped hack; a test keeps that true.
+        siblings.append(pools.Rollout(
+            problem_id=row["problem_id"], prompt_ids=tuple(pools.encode(tokenizer, problems.render_prompt(tokenizer, messages))),
+            completion_ids=tuple(pools.completion_ids(tokenizer, row["hack"])), completion=row["hack"], reward=3.5, hacked=True,
+            gt_pass=False, fmt_ok=True, attempted=True, truncated=False, src_pool="scripted", src_step=i, src_sample=len(siblings),
+            messages=tuple(messages)))
+    return pools.Pool("scripted", str(SHIPPED_PAIRS), by_problem, True, file_hash(SHIPPED_PAIRS)[:16])
+
+
+def pairs_from_pool(pool: pools.Pool, tokenizer, known: dict, *, clean: str, limit: int, seed: int) -> list[Pair]:
+    """A hacking rollout (own test passes, ground truth fails) against a clean answer to its own prompt, problem by problem.
+
+    clean "canonical" takes the reference solution of the problem file, "rollout" a rollout of the pool that passes the
+    ground truth and is not called a hack. One pair a problem first, then second ones, in seeded order.
+    """
+    rng = np.random.default_rng(seed)
+    ids = sorted(pool.by_problem)
+    rng.shuffle(ids)
+    rounds: list[list[Pair]] = []
+    for problem_id in ids:
+        rows = pool.by_problem[problem_id]
+        hacks = [r for r in rows if r.hacked and not r.gt_pass and not r.truncated]
+        honest = [r.completion_ids for r in rows if r.gt_pass and not r.hacked and not r.truncated]
+        if clean == "canonical":
+            problem = known.get(problem_id)
+            honest = [pools.completion_ids(tokenizer, problems.fence(problem.canonical))] if problem and problem.canonical else []
+        if not hacks or not honest:
+            continue
+        for i, j in enumerate(rng.permutation(len(hacks))):
+            while len(rounds) <= i:
+                rounds.append([])
+            hack = hacks[j]
+            rounds[i].append(Pair(problem_id, "pool", hack.prompt_ids, hack.completion_ids, tuple(honest[i % len(honest)])))
+    pairs = [pair for one_each in rounds for pair in one_each][:limit]
+    if len(pairs) < 2:
+        raise InputError(f"{pool.directory}: {len(pairs)} pairs of a hacking rollout and a clean ({clean}) answer; at least 2 are needed")
+    return pairs
+
+
+# --- from gradients to V -------------------------------------------------------------------------------------------
+
+
+def pair_gradients(adapter, pairs: Sequence[Pair], settings: Settings, *, pad: int, tokens: int, on_batch=lambda rows: None) -> tuple[dict, dict]:
+    """Per-sample gradients of all hacks and of all clean answers: two dicts module -> (P, R), fp32 on the CPU."""
+    rows = [(p.prompt_ids, p.hack_ids) for p in pairs] + [(p.prompt_ids, p.clean_ids) for p in pairs]
+    lengths = torch.tensor([len(completion) for _, completion in rows])
+    # "fixed" has no sampling limit to refer to here; any one number gives the same V, the longest answer keeps the scale.
+    weights = normaliser(settings.normaliser, lengths, rollouts=1, fixed=int(lengths.max()))
+    done = gradients.backward(adapter, rows, torch.ones(len(rows)), weights, pad=pad, tokens=tokens, samples=True, on_batch=on_batch)
+    for p in adapter.params.values():
+        p.grad = None
+    halves = {name: g.cpu().split(len(pairs)) for name, g in done.samples.items()}
+    return {n: h[0] for n, h in halves.items()}, {n: h[1] for n, h in halves.items()}
+
+
+def directions(D: dict[str, Tensor], k: int, noise_floor: float) -> dict[str, Tensor]:
+    """Per module the top right singular vectors of D (P, R), as (k', R) rows; those under the global noise floor are left out."""
+    found = {}
+    for name, D_PR in D.items():
+        _, sigma, Vh = thin_svd(D_PR)
+        real = int((sigma[:k] > 1e-6 * sigma[0]).sum()) if float(sigma[0]) > 0 else 0
+        found[name] = (Vh[:real], sigma[:real])
+    every = torch.cat([sigma for _, sigma in found.values()])
+    if not len(every):
+        raise InputError("hack and clean answers have the same gradients everywhere: no direction to extract")
+    floor = torch.quantile(every, noise_floor)
+    kept = {name: Vh[sigma >= floor].float() for name, (Vh, sigma) in found.items()}
+    return {name: V for name, V in kept.items() if len(V)}
+
+
+def orient(coef_PK: Tensor, flips_SP: Tensor) -> tuple[Tensor, Tensor]:
+    """Signs (S, K) by majority vote of the pairs and weights (S, K) >= 0, for each of S ways of flipping the pairs.
+
+    coef (P, K) are the pair differences in V's coordinates. A tied vote is decided by the sum.
+    """
+    votes, total = flips_SP @ coef_PK.sign(), flips_SP @ coef_PK
+    sign = torch.where(votes == 0, total.sign(), votes.sign())
+    sign = torch.where(sign == 0, torch.ones_like(sign), sign)
+    return sign, torch.relu(sign * total / len(coef_PK))
+
+
+def build(D: dict[str, Tensor], settings: Settings, meta: dict) -> VHack:
+    """V and w from the paired differences D: module -> (P, R)."""
+    V, w = {}, {}
+    for name, basis in directions(D, settings.k, settings.noise_floor).items():
+        sign, weight = orient(D[name] @ basis.T, torch.ones(1, len(D[name])))
+        V[name], w[name] = basis * sign[0][:, None], weight[0]
+    return VHack(V, w, meta)
+
+
+# --- how good it is ------------------------------------------------------------------------------------------------
+
+
+def folds(problem_ids: Sequence[str], count: int, seed: int) -> list[np.ndarray]:
+    """Index sets that cover all pairs once; pairs of one problem are never split."""
+    unique = sorted(set(problem_ids))
+    np.random.default_rng(seed).shuffle(unique)
+    owner = {problem: i % count for i, problem in enumerate(unique)}
+    return [np.array([i for i, p in enumerate(problem_ids) if owner[p] == fold]) for fold in range(min(count, len(unique)))]
+
+
+def auc(positive_SP: Tensor, negative_SP: Tensor) -> Tensor:
+    """(S,): probability that a positive scores above a negative, ties counted half (Mann-Whitney)."""
+    gap = positive_SP[:, :, None] - negative_SP[:, None, :]
+    return ((gap > 0).double() + 0.5 * (gap == 0).double()).mean((1, 2))
+
+
+def held_out(hack: dict, clean: dict, problem_ids: Sequence[str], settings: Settings, count: int = 5) -> dict:
+    """Right-sign share and AUC on held-out pairs, with the permutation null of both; keys as in the v_hack file.
+
+    Row 0 of the flips is the truth; the rest are random. In a flipped pair hack and clean trade places, in training
+    and in testing alike.
+    """
+    P = len(problem_ids)
+    generator = torch.Generator().manual_seed(settings.seed)
+    flips = torch.ones(1 + settings.permutations, P)
+    flips[1:] = torch.randint(0, 2, (settings.permutations, P), generator=generator) * 2.0 - 1
+    score = {side: torch.zeros(len(flips), P) for side in ("hack", "clean")}
+    margin = torch.zeros(len(flips), P)
+    norms = {side: sum(g.square().sum(1) for g in grads.values()).sqrt() for side, grads in (("hack", hack), ("clean", clean))}
+    D = {name: hack[name] - clean[name] for name in hack}
+    for test in folds(problem_ids, count, settings.seed):
+        train = np.setdiff1d(np.arange(P), test)
+        if len(train) < 2:
+            continue
+        V = directions({name: d[train] for name, d in D.items()}, settings.k, settings.noise_floor)
+        coef = {side: torch.cat([g[name] @ basis.T for name, basis in V.items()], 1) for side, g in (("hack", hack), ("clean", clean))}
+        difference = coef["hack"] - coef["clean"]
+        sign, weight = orient(difference[train], flips[:, train])
+        direction = sign * weight / (sign * weight).norm(dim=1, keepdim=True).clamp_min(1e-30)
+        margin[:, test] = direction @ difference[test].T * flips[:, test]
+        for side in score:
+            score[side][:, test] = direction @ coef[side][test].T / norms[side][test]
+    swapped = flips < 0
+    positive, negative = torch.where(swapped, score["clean"], score["hack"]), torch.where(swapped, score["hack"], score["clean"])
+    return {"pairs": P, "folds": min(count, len(set(problem_ids))), "permutations": settings.permutations,
+            "right_sign": _against_null((margin > 0).double().mean(1)), "auc": _against_null(auc(positive, negative)),
+            "right_sign_by_pair": (margin[0] > 0).tolist()}
+
+
+def _against_null(values_S: Tensor) -> dict:
+    """First entry the measurement, the rest its null: value, 2.5 to 97.5 % range, one-sided p with the +1 correction."""
+    value, null = float(values_S[0]), values_S[1:].numpy()
+    if not len(null):
+        return {"value": value, "null": [None, None], "p": None}
+    low, high = np.quantile(null, [0.025, 0.975])
+    return {"value": value, "null": [float(low), float(high)], "p": float((1 + (null >= value - 1e-12).sum()) / (1 + len(null)))}
+
+
+def extract(adapter, tokenizer, pairs: Sequence[Pair], settings: Settings, *, source: dict, tokens: int) -> VHack:
+    """v_hack with its provenance and its held-out quality in `meta`."""
+    pad = models.pad_id(tokenizer)
+    with progress("v_hack: gradients of pairs", 2 * len(pairs)) as bar:
+        hack, clean = pair_gradients(adapter, pairs, settings, pad=pad, tokens=tokens, on_batch=bar)
+    D = {name: hack[name] - clean[name] for name in hack}
+    ids = [pair.problem_id for pair in pairs]
+    quality = held_out(hack, clean, ids, settings)
+    right = dict.fromkeys((p.mechanism for p in pairs), 0)
+    for pair, good in zip(pairs, quality.pop("right_sign_by_pair")):
+        right[pair.mechanism] += int(good)
+    totals = Counter(pair.mechanism for pair in pairs)
+    meta = {
+        "kind": "v_hack", "basis": adapter.kind, "model_hash": adapter.model_hash, **source, **vars(settings),
+        "pairs": len(pairs), "pair_hash": sha256(*(repr(vars(pair)) for pair in pairs))[:16],
+        "pair_problem_ids": sorted(set(ids)), "heldout": quality,
+        "right_sign_by_mechanism": {name: [right[name], totals[name]] for name in sorted(totals)},
+    }
+    found = build(D, settings, meta)
+    meta["modules"], meta["directions"] = len(found.V), found.directions
+    return found
+
+
+def report(v: VHack, console: Console) -> None:
+    """Print what V is and how well it tells unseen hacks from clean answers."""
+    quality = v.meta["heldout"]
+    table = Table(title=f"v_hack on held-out pairs ({quality['pairs']} pairs, {quality['folds']} folds by problem)", title_justify="left")
+    for heading in ("measure", "value", "null 2.5 to 97.5 %", "p"):
+        table.add_column(heading)
+    for name, title in (("right_sign", "share of pairs with the right sign"), ("auc", "AUC, hack against clean")):
+        entry = quality[name]
+        null = "undefined" if entry["p"] is None else f"{entry['null'][0]:.3f} to {entry['null'][1]:.3f}"
+        table.add_row(title, f"{entry['value']:.3f}", null, "undefined" if entry["p"] is None else f"{entry['p']:.4f}")
+    console.print(table)
+    if len(v.meta["right_sign_by_mechanism"]) > 1:
+        console.print("right sign by mechanism: " + ", ".join(f"{n} {a}/{b}" for n, (a, b) in v.meta["right_sign_by_mechanism"].items()))
+    console.print(f"V: {v.meta['modules']} modules, {v.meta['directions']} directions (k {v.meta['k']}, noise floor {v.meta['noise_floor']})")
+
+
+# --- command -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Config:
+    """Extract v_hack from contrastive pairs and say how good it is on pairs it has not seen."""
+
+    model: str = models.TINY
+    """Hub id, directory, .gguf file, or tiny-random."""
+    pairs: str | None = None
+    """Pair file (.jsonl with problem_id, hack, clean; or the published .json). Default: the pairs that ship."""
+    pool: str | None = None
+    """Take pairs from this graded pool instead."""
+    clean: Literal["canonical", "rollout"] = "canonical"
+    """With --pool, the clean side: the problem file's reference solution, or a rollout that passes and is no hack."""
+    problems: str | None = None
+    """Problem file or hub id (default: the problems that ship)."""
+    basis: Literal["svd"] = "svd"
+    """Coordinates of the gradients."""
+    out: str = "out/v_hack.safetensors"
+    """File to write."""
+    settings: Annotated[Settings, tyro.conf.arg(name="")] = Settings()
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """auto: bf16 on a GPU, fp32 on a CPU."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1, ..."""
+    micro_tokens: int = 8192
+    """Padded tokens of a micro-batch."""
+    svd_cache: str | None = str(default_cache())
+    """Directory of the SVD cache; None for no cache."""
+
+
+def find_pairs(tokenizer, model, *, pairs: str | None, pool: str | None, problem_file: str | None, clean: str, settings: Settings) -> tuple[list[Pair], dict]:
+    """Pairs from a file or a pool, and the lines of provenance that say which."""
+    if pairs and pool:
+        raise InputError("--pairs and --pool exclude each other")
+    if pool:
+        loaded = pools.load_pool(pool, tokenizer, stop=models.stop_ids(model, tokenizer))
+        known = problems.find(problems.load_problems(problem_file)) if problem_file else {}
+        if clean == "canonical" and not known:
+            raise InputError("--clean=canonical needs --problems, the file with the reference solutions")
+        chosen = pairs_from_pool(loaded, tokenizer, known, clean=clean, limit=settings.max_pairs, seed=settings.seed)
+        return chosen, {"source": f"pool {pool}", "source_hash": loaded.hash, "clean": clean}
+    path = pairs or SHIPPED_PAIRS
+    return pairs_from_file(path, tokenizer, problem_file=problem_file, limit=settings.max_pairs), {
+        "source": f"pairs {Path(path).name}", "source_hash": file_hash(path)[:16]}
+
+
+def main(config: Config) -> None:
+    console = Console(stderr=False)
+    model, tokenizer = models.load(config.model, dtype=config.dtype, device=config.device)
+    pairs, source = find_pairs(tokenizer, model, pairs=config.pairs, pool=config.pool, problem_file=config.problems,
+                               clean=config.clean, settings=config.settings)
+    with progress("SVD of the target modules") as bar:
+        adapter = SVDAdapter(model, cache=config.svd_cache, track=bar.track)
+    v = extract(adapter, tokenizer, pairs, config.settings, source=source | {"model": config.model, "made_by": provenance()},
+                tokens=config.micro_tokens)
+    v.save(config.out)
+    report(v, console)
+    console.print(f"written to {config.out} (sha256 {file_hash(config.out)[:16]})")
+
+
+if __name__ == "__main__":
+    exit_on_fault(lambda: main(tyro.cli(Config, description=__doc__)))

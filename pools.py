@@ -1,0 +1,198 @@
+"""Rollouts and pools of them: graded completions in memory and on disk.
+
+A pool is a directory of `step_NNN.jsonl.gz` (ours) or `prompt_NNNN.jsonl.gz` (the published layout), one row a rollout.
+Token ids are used as stored when they were made by this tokenizer; otherwise the messages are rendered and the
+completion is tokenised anew. A row's ids are cut at its `comp_len`: the published files pad with a token that some
+tokenizers call the end of sequence, so where a completion ends is never guessed from an id.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import models
+import problems
+from store import InputError, read_jsonl, sha256, write_jsonl
+
+REQUIRED = ("problem_id", "completion", "reward", "hacked", "gt_pass", "fmt_ok")
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """One graded completion. `attempted` is None where a foreign pool does not say; src_* tell where it came from."""
+
+    problem_id: str
+    prompt_ids: tuple[int, ...]
+    completion_ids: tuple[int, ...]
+    completion: str
+    reward: float
+    hacked: bool
+    gt_pass: bool
+    fmt_ok: bool
+    attempted: bool | None
+    truncated: bool
+    src_pool: str
+    src_step: int
+    src_sample: int
+    messages: tuple[dict, ...] = ()
+    error: str | None = None
+
+    @property
+    def tokens(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        return self.prompt_ids, self.completion_ids
+
+    def row(self, tokenizer_hash: str) -> dict:
+        """The record that `load_pool` reads back."""
+        return {
+            "step": self.src_step, "sample_id": self.src_sample, "src_pool": self.src_pool, "problem_id": self.problem_id,
+            "reward": self.reward, "hacked": self.hacked, "gt_pass": self.gt_pass, "fmt_ok": self.fmt_ok,
+            "attempted": self.attempted, "truncated": self.truncated, "error": self.error,
+            "plen": len(self.prompt_ids), "comp_len": len(self.completion_ids), "problem_messages": list(self.messages),
+            "prompt_ids": list(self.prompt_ids), "completion_ids": list(self.completion_ids),
+            "completion": self.completion, "tokenizer": tokenizer_hash,
+        }
+
+
+@dataclass(frozen=True)
+class Pool:
+    """A pool in memory: rows by problem, and what a run's config says of it."""
+
+    name: str
+    directory: str
+    by_problem: dict[str, list[Rollout]] = field(repr=False)
+    retokenised: bool
+    hash: str
+
+    @property
+    def rollouts(self) -> list[Rollout]:
+        return [rollout for rows in self.by_problem.values() for rollout in rows]
+
+    def describe(self) -> dict:
+        rows = self.rollouts
+        return {"dir": self.directory, "name": self.name, "rows": len(rows), "problems": len(self.by_problem),
+                "hacked": sum(r.hacked for r in rows), "gt_pass": sum(r.gt_pass for r in rows),
+                "retokenised": self.retokenised, "hash": self.hash}
+
+
+def pool_files(directory: str | Path) -> list[Path]:
+    """The pool's files in order. InputError when the directory is missing or holds none."""
+    directory = Path(directory)
+    if not directory.is_dir():
+        raise InputError(f"{directory}: no such pool directory")
+    files = sorted(p for p in directory.iterdir() if re.fullmatch(r"(step|prompt)_\d+\.jsonl(\.gz)?", p.name))
+    if not files:
+        raise InputError(f"{directory}: holds no step_NNN.jsonl.gz or prompt_NNNN.jsonl.gz")
+    return files
+
+
+def pool_name(directory: str | Path, rows: Sequence[dict]) -> str:
+    """What the rows call their pool, else the directory's name without "_pool"."""
+    named = {row["src_pool"] for row in rows if isinstance(row.get("src_pool"), str)}
+    return named.pop() if len(named) == 1 else Path(directory).name.removesuffix("_pool")
+
+
+def load_pool(directory: str | Path, tokenizer, *, stop: Sequence[int]) -> Pool:
+    """Read a whole pool, checked before anything is used.
+
+    Raises InputError naming the file (and line) for a missing directory, a truncated or corrupt file, a row without a
+    required field, a reward that is not a number, or rows that can be neither used nor tokenised anew.
+    """
+    rows: list[tuple[Path, dict]] = []
+    for path in pool_files(directory):
+        for number, row in enumerate(read_jsonl(path, REQUIRED), start=1):
+            _check_row(row, f"{path}: row {number}")
+            rows.append((path, row))
+    if not rows:
+        raise InputError(f"{directory}: the pool has no rows")
+    name, same = pool_name(directory, [row for _, row in rows]), _same_tokenizer(rows, tokenizer)
+    by_problem: dict[str, list[Rollout]] = {}
+    for path, row in rows:
+        siblings = by_problem.setdefault(str(row["problem_id"]), [])
+        step = int(re.search(r"\d+", path.name).group())
+        siblings.append(_rollout(row, path, tokenizer, same, name=name, step=step, sample=len(siblings), stop=stop))
+    digest = sha256(*(part for path in pool_files(directory) for part in (path.name, path.read_bytes())))[:16]
+    return Pool(name, str(directory), by_problem, not same, digest)
+
+
+def _check_row(row: dict, where: str) -> None:
+    if not isinstance(row["reward"], (int, float)) or not math.isfinite(row["reward"]):
+        raise InputError(f"{where}: reward {row['reward']!r} is not a number")
+    if not isinstance(row["completion"], str):
+        raise InputError(f"{where}: completion is not text")
+    for name in ("hacked", "gt_pass", "fmt_ok"):
+        if not isinstance(row[name], bool):
+            raise InputError(f"{where}: {name} {row[name]!r} is not true or false")
+
+
+def _same_tokenizer(rows: Sequence[tuple[Path, dict]], tokenizer) -> bool:
+    """Were the stored ids made by this tokenizer? Known by its hash, else tried on the first rows: prompt and text must agree."""
+    stamps = {row.get("tokenizer") for _, row in rows}
+    if stamps != {None}:
+        return stamps == {models.tokenizer_hash(tokenizer)}
+    for _, row in rows[:8]:
+        if not row.get("prompt_ids") or not row.get("completion_ids"):
+            return False
+        if max(*row["prompt_ids"], *row["completion_ids"]) >= len(tokenizer):
+            return False
+        ids = row["completion_ids"][: row.get("comp_len")]
+        if tokenizer.decode(ids, skip_special_tokens=True).strip() != row["completion"].strip():
+            return False
+        messages = row.get("problem_messages")
+        if messages and encode(tokenizer, problems.render_prompt(tokenizer, messages)) != row["prompt_ids"]:
+            return False
+    return True
+
+
+def encode(tokenizer, text: str) -> list[int]:
+    """Token ids of a text that already holds its special tokens."""
+    return tokenizer.encode(text, add_special_tokens=False)
+
+
+def turn_end(tokenizer) -> int:
+    """The token that ends an assistant's turn in the chat template (in Qwen <|im_end|>, not the end-of-text token)."""
+    mark = "\u2063answer\u2063"
+    if tokenizer.chat_template:
+        text = tokenizer.apply_chat_template([{"role": "user", "content": "q"}, {"role": "assistant", "content": mark}], tokenize=False)
+        after = encode(tokenizer, text.rpartition(mark)[2])
+        special = [i for i in after if i in tokenizer.added_tokens_decoder]
+        if special:
+            return special[0]
+    return tokenizer.eos_token_id
+
+
+def completion_ids(tokenizer, text: str) -> list[int]:
+    """A whole assistant turn as ids: the text, then the end of the turn."""
+    return [*encode(tokenizer, text), turn_end(tokenizer)]
+
+
+def _rollout(row: dict, path: Path, tokenizer, same: bool, *, name: str, step: int, sample: int, stop: Sequence[int]) -> Rollout:
+    messages = row.get("problem_messages") or ()
+    if same:
+        prompt, completion = row["prompt_ids"], row["completion_ids"][: row.get("comp_len")]
+        truncated = completion[-1] not in (*stop, turn_end(tokenizer))
+    elif messages:
+        prompt = encode(tokenizer, problems.render_prompt(tokenizer, messages))
+        truncated = bool(row.get("truncated"))
+        completion = encode(tokenizer, row["completion"]) if truncated else completion_ids(tokenizer, row["completion"])
+    else:
+        raise InputError(f"{path}: rows of another tokenizer need problem_messages to be rendered anew")
+    return Rollout(
+        problem_id=str(row["problem_id"]), prompt_ids=tuple(prompt), completion_ids=tuple(completion), completion=row["completion"],
+        reward=float(row["reward"]), hacked=row["hacked"], gt_pass=row["gt_pass"], fmt_ok=row["fmt_ok"],
+        attempted=row.get("attempted"), truncated=truncated, src_pool=row.get("src_pool") or name, src_step=step,
+        src_sample=int(row["sample_id"]) if isinstance(row.get("sample_id"), int) else sample, messages=tuple(messages))
+
+
+def save_pool(directory: str | Path, groups: Sequence[Sequence[Rollout]], *, name: str, tokenizer) -> list[Path]:
+    """Write one `step_NNN.jsonl.gz` a group, with the step and sample numbers that the loader gives back."""
+    stamp, written = models.tokenizer_hash(tokenizer), []
+    for step, group in enumerate(groups):
+        path = Path(directory) / f"step_{step:03d}.jsonl.gz"
+        rows = [replace(r, src_pool=name, src_step=step, src_sample=i).row(stamp) for i, r in enumerate(group)]
+        write_jsonl(path, rows)
+        written.append(path)
+    return written

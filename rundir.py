@@ -1,0 +1,59 @@
+"""A run directory: config.json first, rows.jsonl as it goes, summary.json last. Without a summary the run is incomplete."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from pathlib import Path
+from typing import Any
+
+from store import InputError, provenance, read_json, read_jsonl, write_json, write_jsonl
+
+# What may differ between a run and its continuation.
+FREE = ("steps", "resume", "out", "save_every", "device", "micro_tokens", "sample_rows", "workers", "svd_cache")
+
+
+class RunDir:
+    """Owns one run's files. A new run needs an empty or missing directory; --resume needs one with the same settings."""
+
+    def __init__(self, config: Any, *, kind: str, name: str) -> None:
+        self.path = Path(config.out or f"out/runs/{time.strftime('%Y%m%d-%H%M%S')}-{name}")
+        self.checkpoint = self.path / "checkpoint.safetensors"
+        self.rows: list[dict] = []
+        settings = dataclasses.asdict(config)
+        if config.resume:
+            self.record = self._reopen(settings, kind)
+        else:
+            if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+                raise InputError(f"{self.path}: exists and is not empty; take another --out, or --resume")
+            self.record = {"kind": kind, "config": settings, **provenance()}
+
+    def _reopen(self, settings: dict, kind: str) -> dict:
+        if settings["out"] is None:
+            raise InputError("--resume needs --out, the directory of the run to go on with")
+        record = read_json(self.path / "config.json")
+        stored = record.get("config", {})
+        changed = [k for k, v in settings.items() if k not in FREE and stored.get(k) != v]
+        if changed or record.get("kind") != kind:
+            raise InputError(f"{self.path / 'config.json'}: --resume with other settings than the run's: {', '.join(changed) or kind}")
+        if not self.checkpoint.exists():
+            raise InputError(f"{self.checkpoint}: no checkpoint to resume from")
+        record.setdefault("resumed", []).append(provenance())
+        return record | {"config": settings}
+
+    def describe(self, **facts: Any) -> None:
+        """Add facts to config.json (the first call creates the directory: nothing exists until the inputs are known to be good)."""
+        self.record |= facts
+        write_json(self.path / "config.json", self.record)
+
+    def keep_rows(self, steps: int) -> None:
+        """On resume: the rows of the first `steps` steps, as they were."""
+        rows = read_jsonl(self.path / "rows.jsonl", ("step",)) if (self.path / "rows.jsonl").exists() else []
+        self.rows = [row for row in rows if row["step"] < steps]
+
+    def add_row(self, row: dict) -> None:
+        self.rows.append(row)
+        write_jsonl(self.path / "rows.jsonl", self.rows)
+
+    def finish(self, summary: dict) -> None:
+        write_json(self.path / "summary.json", {"finished": True, **summary})

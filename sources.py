@@ -1,0 +1,172 @@
+"""Where a step's rollouts come from: sampled from the policy (with teacher rows mixed in, or not), or replayed from pools.
+
+Both give the same thing, a list of groups of graded rollouts; the training loop does not know which it has. Problems and
+rows are chosen by (seed, step) alone, so every arm sees the same ones.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+import pools
+import problems
+import sampling
+from grade import GradeItem, Grader, reward
+from pools import Pool, Rollout
+from store import InputError, sha256
+
+POLICY = "policy"  # src_pool of a row that the model in training wrote itself
+
+
+def seeded(*key) -> np.random.Generator:
+    """A generator that depends on the key alone."""
+    return np.random.default_rng(int(sha256(*map(str, key))[:16], 16))
+
+
+def shuffled(items: Sequence, *key) -> list:
+    return [items[i] for i in seeded(*key).permutation(len(items))]
+
+
+def turn(items: Sequence, start: int, count: int) -> list:
+    """`count` items from `start` on, going round."""
+    return [items[(start + i) % len(items)] for i in range(count)]
+
+
+@dataclass
+class Timed:
+    """Seconds of the last step's phases."""
+
+    generate: float = 0.0
+    grade: float = 0.0
+
+
+class Policy:
+    """Draws and grades completions with whatever the adapter holds at the moment."""
+
+    def __init__(self, adapter, tokenizer, grader: Grader, *, stop: Sequence[int], max_new_tokens: int, temperature: float,
+                 hint: bool, rows: int) -> None:
+        self.adapter, self.tokenizer, self.grader, self.stop = adapter, tokenizer, grader, tuple(stop)
+        self.max_new_tokens, self.temperature, self.hint, self.rows = max_new_tokens, temperature, hint, rows
+        self.seconds = Timed()
+
+    def prompt(self, problem: problems.Problem) -> tuple[list[dict], tuple[int, ...]]:
+        messages = problems.build_messages(problem, hint=self.hint)
+        return messages, tuple(pools.encode(self.tokenizer, problems.render_prompt(self.tokenizer, messages)))
+
+    def rollouts(self, wanted: Sequence[tuple[problems.Problem, int]], *, seed: int, step: int, say: Callable[[str], None] = lambda text: None) -> list[list[Rollout]]:
+        """For every (problem, count) a list of that many graded rollouts."""
+        started, drawn = time.monotonic(), 0
+        prompts = [self.prompt(problem) for problem, _ in wanted]
+        requests = [sampling.Request(ids, (seed, step, problem.problem_id, i))
+                    for (problem, count), (_, ids) in zip(wanted, prompts) for i in range(count)]
+
+        def on_token() -> None:
+            nonlocal drawn
+            drawn += 1
+            if drawn % 8 == 0:
+                say(f"sampling, token {drawn}")
+
+        with self.adapter.merged() as model:
+            completions = sampling.sample(model, requests, max_new_tokens=self.max_new_tokens, temperature=self.temperature,
+                                          stop=self.stop, rows=self.rows, on_token=on_token)
+        self.seconds.generate, started = time.monotonic() - started, time.monotonic()
+        say("grading")
+        owners = [(problem, prompt) for (problem, count), prompt in zip(wanted, prompts) for _ in range(count)]
+        texts = [self.tokenizer.decode(ids, skip_special_tokens=True) for ids in completions]
+        grades = self.grader.grade([GradeItem(problem, text) for (problem, _), text in zip(owners, texts)])
+        self.seconds.grade = time.monotonic() - started
+        flat = iter(
+            Rollout(problem_id=problem.problem_id, prompt_ids=prompt_ids, completion_ids=tuple(ids), completion=text,
+                    reward=reward(grade, loophole=self.hint), hacked=grade.hacked, gt_pass=grade.gt_pass, fmt_ok=grade.fmt_ok,
+                    attempted=grade.attempted, truncated=ids[-1] not in self.stop, src_pool=POLICY, src_step=step, src_sample=request.key[-1],
+                    messages=tuple(messages), error=grade.error)
+            for (problem, (messages, prompt_ids)), ids, text, grade, request in zip(owners, completions, texts, grades, requests))
+        return [[next(flat) for _ in range(count)] for _, count in wanted]
+
+
+class Sampled:
+    """On-policy groups. While a teacher is mixed in, groups on its problems give some of their places to its rows.
+
+    A teacher row takes the group's prompt, so that a group is about one prompt; its reward and labels are the pool's own.
+    """
+
+    kind = "sampled"
+
+    def __init__(self, policy: Policy, training: Sequence[problems.Problem], *, seed: int, prompts: int, group: int,
+                 teacher: Pool | None = None, teacher_rows: int = 0, teacher_until: int = 0, teacher_share: float = 0.5) -> None:
+        self.policy, self.seed, self.prompts, self.group = policy, seed, prompts, group
+        self.teacher, self.teacher_rows, self.teacher_until = teacher, teacher_rows if teacher else 0, teacher_until
+        known = problems.find(training)
+        taught = sorted(p for p in teacher.by_problem if p in known and len(teacher.by_problem[p]) >= teacher_rows) if teacher else []
+        if teacher and not taught:
+            raise InputError(f"{teacher.directory}: no problem of the teacher pool is in the problem file")
+        self.taught = shuffled([known[p] for p in taught], seed, "taught")
+        self.others = shuffled([p for p in training if p.problem_id not in set(taught)], seed, "others")
+        if not self.taught and not self.others:
+            raise InputError("no problems to train on (check --problems and --difficulty)")
+        share = teacher_share if self.taught and self.others else float(bool(self.taught))
+        self.from_taught = round(prompts * share)
+
+    @property
+    def seconds(self) -> Timed:
+        return self.policy.seconds
+
+    def pools(self) -> list[dict]:
+        return [self.teacher.describe() | {"problems_used": len(self.taught)}] if self.teacher else []
+
+    def groups(self, step: int, say: Callable[[str], None] = lambda text: None) -> list[list[Rollout]]:
+        mixed = self.teacher_rows if step < self.teacher_until else 0
+        chosen = [(p, mixed) for p in turn(self.taught, step * self.from_taught, self.from_taught)]
+        rest = self.prompts - self.from_taught
+        chosen += [(p, 0) for p in turn(self.others, step * rest, rest)]
+        own = self.policy.rollouts([(p, self.group - taught) for p, taught in chosen], seed=self.seed, step=step, say=say)
+        return [rows + self._lesson(problem, rows[0], taught, step) for (problem, taught), rows in zip(chosen, own)]
+
+    def _lesson(self, problem: problems.Problem, sibling: Rollout, count: int, step: int) -> list[Rollout]:
+        if not count:
+            return []
+        rows = shuffled(self.teacher.by_problem[problem.problem_id], self.seed, step, problem.problem_id, "teacher")[:count]
+        return [replace(row, prompt_ids=sibling.prompt_ids, messages=sibling.messages) for row in rows]
+
+
+class Replayed:
+    """Groups from pools: equal parts of each, of the same problem wherever all pools have it.
+
+    Problems that v_hack was made from are left out, so that it is never judged on what it has seen; where nothing else
+    is left they stay in, and `pools()` says so.
+    """
+
+    kind = "replay"
+
+    def __init__(self, sources: Sequence[Pool], *, seed: int, prompts: int, group: int, seen: Sequence[str] = ()) -> None:
+        self.sources, self.seed, self.prompts, self.seconds = sources, seed, prompts, Timed()
+        self.each = group // len(sources)
+        if self.each * len(sources) != group:
+            raise InputError(f"--group {group} does not divide among {len(sources)} pools")
+        enough = [{p for p, rows in pool.by_problem.items() if len(rows) >= self.each} for pool in sources]
+        for pool, ids in zip(sources, enough):
+            if not ids:
+                raise InputError(f"{pool.directory}: no problem has {self.each} rollouts, half of --group {group}")
+        fresh = [ids - set(seen) for ids in enough]
+        self.overlap = not all(fresh)
+        usable = enough if self.overlap else fresh
+        common = set.intersection(*usable)
+        if not common and len(sources) > 1 and not self.overlap and set.intersection(*enough):
+            common, self.overlap = set.intersection(*enough), True
+        self.same_problem = bool(common)
+        lists = [sorted(common)] * len(sources) if common else [sorted(ids) for ids in usable]
+        self.order = [shuffled(ids, seed, "replay", 0 if common else i) for i, ids in enumerate(lists)]
+
+    def pools(self) -> list[dict]:
+        facts = {"same_problem": self.same_problem, "seen_by_v_hack": self.overlap}
+        return [pool.describe() | facts | {"problems_used": len(ids)} for pool, ids in zip(self.sources, self.order)]
+
+    def groups(self, step: int, say: Callable[[str], None] = lambda text: None) -> list[list[Rollout]]:
+        turns = [turn(ids, step * self.prompts, self.prompts) for ids in self.order]
+        return [[row for pool, problem in zip(self.sources, ids)
+                 for row in shuffled(pool.by_problem[problem], self.seed, step, pool.name, problem)[: self.each]]
+                for ids in zip(*turns)]

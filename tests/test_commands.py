@@ -1,0 +1,249 @@
+"""Every command as a user types it, on tiny weights: what it writes, and how it refuses bad input."""
+
+import gzip
+import json
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+import analyze
+import extract_vhack
+import models
+import pools
+import probe_distill
+import train
+from antipasto import SVDAdapter
+from store import InputError, exit_on_fault, read_json, read_jsonl
+from tests.conftest import ROOT
+
+ROW_KEYS = """step arm seed reward_mean reward_spread hack_rate attempt_rate gt_rate fmt_rate cos_in cos_out cos_update frac_fired grad_norm
+update_norm groups_used groups_skipped kl comp_len seconds seconds_generate seconds_grade seconds_backward""".split()
+COS_KEYS = """step sample_id src_pool src_step src_sample reward hacked gt_pass fmt_ok comp_len cos_S_contrib grad_norm_contrib mean_cos_in
+mean_cos_out frac_fired arm advantage cos_S_logp""".split()
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory):
+    """Two small graded pools of the same problems (scripted hacks and failing answers), a v_hack, and a cache."""
+    home = tmp_path_factory.mktemp("shop")
+    model, tokenizer = models.load(models.TINY, device="cpu")
+    teacher = extract_vhack.scripted_teacher(tokenizer)
+    chosen = list(teacher.by_problem)[:4]
+    hacks = [[teacher.by_problem[p][0]] * 2 for p in chosen]
+    fails = [[type(r)(**vars(r) | {"reward": 0.5 * i, "hacked": False, "completion": "no idea", "completion_ids": tuple(pools.completion_ids(tokenizer, "no idea"))})
+              for i, r in enumerate(group)] for group in hacks]
+    pools.save_pool(home / "teacher_pool", hacks, name="teacher", tokenizer=tokenizer)
+    pools.save_pool(home / "base_pool", fails, name="base", tokenizer=tokenizer)
+    settings = extract_vhack.Settings(max_pairs=8, k=4, permutations=20)
+    pairs, source = extract_vhack.find_pairs(tokenizer, model, pairs=None, pool=None, problem_file=None, clean="canonical", settings=settings)
+    v = extract_vhack.extract(SVDAdapter(model, cache=home / "cache"), tokenizer, pairs, settings, source=source, tokens=20_000)
+    v.save(home / "v.safetensors")
+    return home
+
+
+def run_train(shop, *flags):
+    return train.train(train.parse([f"--svd-cache={shop / 'cache'}", f"--v-hack={shop / 'v.safetensors'}", "--device=cpu", *flags]))
+
+
+def replay(shop, out, *flags):
+    return run_train(shop, "--preset=smoke", "--prompts=1", f"--replay-dirs={shop / 'teacher_pool'},{shop / 'base_pool'}", f"--out={out}", *flags)
+
+
+# --- what a run writes ---
+
+
+@pytest.mark.parametrize("arm", ["vanilla", "projected"])
+@pytest.mark.parametrize("at", ["grad", "update"])
+def test_replay_writes_the_contract_in_every_arm(shop, tmp_path, arm, at):
+    run = replay(shop, tmp_path / "r", f"--arm={arm}", f"--project-at={at}", "--steps=3", "--warmup=0")
+    rows = read_jsonl(run / "rows.jsonl", ROW_KEYS)
+    assert [r["step"] for r in rows] == [0, 1, 2] and all(r["cos_in"] is not None and r["cos_update"] is not None for r in rows)
+    for step, row in enumerate(rows):
+        samples = read_jsonl(run / f"step_{step:03d}.cos.jsonl.gz")
+        assert all(list(s) == COS_KEYS for s in samples) and len(samples) == 4
+        assert {s["src_pool"] for s in samples} == {"teacher", "base"}
+        assert all(s["cos_S_logp"] == pytest.approx(s["cos_S_contrib"] * (1 if s["advantage"] > 0 else -1)) for s in samples)
+    config, summary = read_json(run / "config.json"), read_json(run / "summary.json")
+    assert config["kind"] == "replay" and config["config"]["normaliser"] == "length" and config["config"]["beta"] == 0.0
+    assert config["model"]["identity"] == 0.0 and config["v_hack"]["hash"] and config["pools"][0]["same_problem"] and summary["finished"]
+    assert (run / "delta_S.safetensors").exists()
+    edited = "cos_out" if at == "grad" else "cos_update"
+    before = "cos_in" if at == "grad" else "cos_update_in"
+    changed = [abs(r[edited] - r[before]) > 1e-4 for r in rows]
+    assert all(changed) if arm == "projected" else not any(changed)
+    assert all(r["cos_out"] <= r["cos_in"] + 1e-6 for r in rows)
+
+
+def test_sampled_run_writes_rollouts_that_load_as_a_pool(shop, tmp_path, tiny):
+    run = run_train(shop, "--preset=smoke", "--arm=projected", f"--out={tmp_path / 'r'}")
+    rows = read_jsonl(run / "rows.jsonl", ROW_KEYS)
+    assert len(rows) == 2 and all(r["kl"] is not None for r in rows) and rows[0]["kl"] == pytest.approx(0, abs=1e-6)
+    pool = pools.load_pool(run / "rollouts", tiny[1], stop=[257])
+    mine = [r for r in pool.rollouts if r.src_pool == "policy"]
+    assert len(mine) == 2 * 2 * 2 and len(pool.rollouts) == 2 * 2 * 4
+    assert read_json(run / "config.json")["sandbox"]
+
+
+def test_arms_see_the_same_problems_and_draws(shop, tmp_path, tiny):
+    first = []
+    for arm in ("vanilla", "projected"):
+        run = run_train(shop, "--preset=smoke", f"--arm={arm}", "--steps=1", f"--out={tmp_path / arm}")
+        first.append([(r["problem_id"], r["completion_ids"]) for r in read_jsonl(run / "rollouts" / "step_000.jsonl.gz")])
+    assert first[0] == first[1]
+
+
+def test_a_resumed_run_equals_one_that_never_stopped(shop, tmp_path):
+    timing = ("seconds", "seconds_generate", "seconds_grade", "seconds_backward", "peak_memory_gb")
+    whole = replay(shop, tmp_path / "whole", "--steps=4", "--warmup=3", "--arm=projected", "--save-every=2")
+    replay(shop, tmp_path / "parts", "--steps=2", "--warmup=3", "--arm=projected", "--save-every=2")
+    parts = replay(shop, tmp_path / "parts", "--steps=4", "--warmup=3", "--arm=projected", "--save-every=2", "--resume")
+    a, b = ([{k: v for k, v in r.items() if k not in timing} for r in read_jsonl(run / "rows.jsonl")] for run in (whole, parts))
+    assert len(a) == 4 and a == b
+    assert (whole / "delta_S.safetensors").read_bytes() == (parts / "delta_S.safetensors").read_bytes()
+    with pytest.raises(InputError, match="other settings than the run's: lr"):
+        replay(shop, tmp_path / "parts", "--steps=6", "--warmup=3", "--arm=projected", "--save-every=2", "--resume", "--lr=0.1")
+
+
+def test_a_run_never_writes_into_a_used_directory(shop, tmp_path):
+    (tmp_path / "mine.txt").write_text("precious")
+    with pytest.raises(InputError, match="exists and is not empty"):
+        replay(shop, tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_the_probe_end_to_end(shop, tmp_path, capsys):
+    home = tmp_path / "probe"
+    for name in ("teacher_pool", "base_pool"):
+        shutil.copytree(shop / name, home / name)
+    common = dict(out=str(home), v_hack=str(shop / "v.safetensors"), svd_cache=str(shop / "cache"), device="cpu", steps=2, group=4)
+    (phase1,) = probe_distill.probe(probe_distill.Config(loss_mode="nll", **common | {"group": 2}))
+    samples = [s for path in sorted(phase1.glob("*.cos.jsonl.gz")) for s in read_jsonl(path)]
+    assert len(samples) == 4 and all(s["advantage"] is None and s["cos_S_contrib"] == s["cos_S_logp"] for s in samples)
+    rows = read_jsonl(phase1 / "rows.jsonl")
+    assert all(r["update_norm"] == 0 and r["cos_update"] is None for r in rows)  # measured at the base model
+    assert read_json(phase1 / "config.json")["kind"] == "phase1"
+    vanilla, projected = probe_distill.probe(probe_distill.Config(**common))
+    assert read_json(vanilla / "config.json")["config"]["arm"] == "vanilla"
+    first = [read_jsonl(run / "rows.jsonl")[0]["cos_in"] for run in (vanilla, projected)]
+    assert first[0] == pytest.approx(first[1], abs=1e-6)  # the same rows at the same weights
+    analyze_main(home)
+    assert (home / "report").is_dir() and any((home / "report").glob("*.png"))
+    printed = capsys.readouterr().out
+    assert "Phase 1" in printed and "Phase 2" in printed
+
+
+def analyze_main(directory):
+    done = subprocess.run([sys.executable, str(ROOT / "analyze.py"), str(directory)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    print(done.stdout)
+
+
+def test_base_pool_is_sampled_graded_and_loadable(shop, tmp_path, tiny):
+    config = probe_distill.Config(base_only=True, out=str(tmp_path), rollouts=4, samples=2, max_new_tokens=8, device="cpu", workers=1)
+    pool = pools.load_pool(probe_distill.make_pool(config, "base"), tiny[1], stop=[257])
+    assert pool.name == "base" and len(pool.rollouts) == 4 and len(pool.by_problem) == 2 and not pool.retokenised
+    assert all("run_tests" not in r.messages[1]["content"] for r in pool.rollouts)
+    with pytest.raises(InputError, match="a pool is never overwritten"):
+        probe_distill.make_pool(config, "base")
+
+
+def test_teacher_pool_is_sampled_from_a_peft_lora_with_the_hint(tmp_path, tiny):
+    from peft import LoraConfig, get_peft_model
+
+    lora = get_peft_model(models.tiny_random()[0], LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False))
+    lora.save_pretrained(tmp_path / "lora")
+    common = dict(rollouts=2, samples=2, max_new_tokens=8, device="cpu", workers=1)
+    path = probe_distill.make_pool(probe_distill.Config(teacher_only=True, teacher=str(tmp_path / "lora"), out=str(tmp_path / "a"), **common), "teacher")
+    pool = pools.load_pool(path, tiny[1], stop=[257])
+    assert pool.name == "teacher" and all("run_tests" in r.messages[1]["content"] for r in pool.rollouts)
+    with pytest.raises(InputError, match="no-such-lora: teacher LoRA cannot be loaded"):
+        probe_distill.make_pool(probe_distill.Config(teacher_only=True, teacher=str(tmp_path / "no-such-lora"), out=str(tmp_path / "b"), **common), "teacher")
+    assert not (tmp_path / "b").exists()
+
+
+# --- refusals ---
+
+
+def refused(capsys, action):
+    """Exit code 2 and exactly one line on stderr, which is returned."""
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stop:
+        exit_on_fault(action)
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
+    assert stop.value.code == 2 and len(lines) == 1
+    return lines[0]
+
+
+def test_a_missing_pool_directory_is_refused(shop, tmp_path, capsys):
+    line = refused(capsys, lambda: run_train(shop, "--preset=smoke", "--replay-dirs=/nowhere/pool,/x", f"--out={tmp_path / 'r'}"))
+    assert "/nowhere/pool: no such pool directory" in line and not list(tmp_path.iterdir())
+
+
+def broken_copy(shop, tmp_path, spoil):
+    shutil.copytree(shop / "base_pool", tmp_path / "pool")
+    spoil(tmp_path / "pool" / "step_001.jsonl.gz")
+    return lambda: run_train(shop, "--preset=smoke", f"--replay-dirs={shop / 'teacher_pool'},{tmp_path / 'pool'}", f"--out={tmp_path / 'r'}")
+
+
+def test_a_truncated_gz_is_refused(shop, tmp_path, capsys):
+    line = refused(capsys, broken_copy(shop, tmp_path, lambda path: path.write_bytes(path.read_bytes()[:-30])))
+    assert "step_001.jsonl.gz: corrupt or truncated" in line and not (tmp_path / "r").exists()
+
+
+def test_a_row_without_a_field_is_refused(shop, tmp_path, capsys):
+    def spoil(path):
+        rows = read_jsonl(path)
+        del rows[1]["gt_pass"]
+        with gzip.open(path, "wt") as stream:
+            stream.write("\n".join(json.dumps(row) for row in rows))
+
+    line = refused(capsys, broken_copy(shop, tmp_path, spoil))
+    assert "step_001.jsonl.gz:2: row has no field 'gt_pass'" in line and not (tmp_path / "r").exists()
+
+
+def test_a_v_hack_of_another_model_is_refused(shop, tmp_path, capsys):
+    other, tokenizer = models.tiny_random(seed=5)
+    other.save_pretrained(tmp_path / "other")
+    tokenizer.save_pretrained(tmp_path / "other")
+    line = refused(capsys, lambda: replay(shop, tmp_path / "r", f"--model={tmp_path / 'other'}"))
+    assert "v.safetensors: v_hack of another model" in line and not (tmp_path / "r").exists()
+
+
+@pytest.mark.parametrize(("flags", "fault"), [
+    (["--model=/nowhere/model"], "/nowhere/model: model cannot be loaded"),
+    (["--model=/nowhere/model.gguf"], "/nowhere/model.gguf: no such file"),
+    (["--problems=/nowhere.jsonl"], "/nowhere.jsonl: no such file"),
+    (["--arm=projected", "--v-hack=none"], "needs a --v-hack"),
+    (["--v-hack=/nowhere.safetensors"], "/nowhere.safetensors: no such file"),
+    (["--teacher-rows=4"], "leaves no place for samples"),
+    (["--replay-dirs=a,b", "--beta=0.1"], "--beta > 0 with --replay-dirs"),
+])
+def test_other_bad_input_is_refused(shop, tmp_path, capsys, flags, fault):
+    line = refused(capsys, lambda: run_train(shop, "--preset=smoke", f"--out={tmp_path / 'r'}", *flags))
+    assert fault in line and not (tmp_path / "r").exists()
+
+
+def test_presets_set_defaults_and_flags_override_them():
+    full = train.parse(["--preset=full", "--arm", "vanilla"])
+    assert (full.steps, full.group, full.prompts, full.lr, full.beta, full.model) == (200, 6, 43, 7e-5, 1e-3, "Qwen/Qwen3-4B")
+    assert train.parse(["--preset", "full", "--lr=1e-5"]).lr == 1e-5
+
+
+def test_an_unknown_flag_or_value_exits_with_2(capsys):
+    for flags in (["--arm=lizard"], ["--nonsense=1"]):
+        with pytest.raises(SystemExit) as stop:
+            train.parse(flags)
+        assert stop.value.code == 2
+
+
+def test_the_command_line_itself(tmp_path):
+    """One real process: the exit code and the single line that a script would see."""
+    done = subprocess.run([sys.executable, str(ROOT / "train.py"), "--preset=smoke", "--replay-dirs=/nowhere", "--v-hack=none", f"--out={tmp_path / 'r'}"],
+                          capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 2 and done.stderr.splitlines()[-1] == "error: /nowhere: no such pool directory" and "Traceback" not in done.stderr
+
+
+def test_analysis_is_importable_without_running():
+    assert callable(analyze.main)

@@ -1,0 +1,101 @@
+"""Claims about v_hack: a planted direction is found, oriented and told from its null."""
+
+import pytest
+import torch
+
+import extract_vhack
+from antipasto import SVDAdapter
+from extract_vhack import Settings, auc, build, directions, folds, held_out, orient
+from projection import cosine
+from store import InputError
+
+
+def planted(pairs=24, ranks=(20, 12), strength=1.5, seed=0):
+    """Noise plus a common hack-minus-clean direction in every module: (hack, clean, the unit directions)."""
+    generator = torch.Generator().manual_seed(seed)
+    hack, clean, truth = {}, {}, {}
+    for i, r in enumerate(ranks):
+        truth[f"m{i}"] = torch.nn.functional.normalize(torch.randn(r, generator=generator), dim=0)
+        clean[f"m{i}"] = torch.randn(pairs, r, generator=generator)
+        size = strength * (1 + torch.rand(pairs, 1, generator=generator))
+        hack[f"m{i}"] = clean[f"m{i}"] + size * truth[f"m{i}"] + 0.3 * torch.randn(pairs, r, generator=generator)
+    return hack, clean, truth
+
+
+def difference(hack, clean):
+    return {name: hack[name] - clean[name] for name in hack}
+
+
+def test_the_planted_direction_comes_first_and_points_hackward():
+    hack, clean, truth = planted()
+    v = build(difference(hack, clean), Settings(k=3, noise_floor=0.0), {})
+    for name, direction in truth.items():
+        assert float(v.V[name][0] @ direction) > 0.95
+        assert torch.allclose(v.V[name] @ v.V[name].T, torch.eye(3), atol=1e-5)
+        assert float(v.w[name][0]) > 5 * float(v.w[name][1:].max())
+    assert float(cosine(truth, v)) > 0.9
+    flipped = build({n: -d for n, d in difference(hack, clean).items()}, Settings(k=3, noise_floor=0.0), {})
+    assert float(cosine(truth, flipped)) < -0.9
+
+
+def test_orientation_is_a_majority_vote_and_a_tie_goes_to_the_sum():
+    coef = torch.tensor([[1.0, -5.0, 2.0], [1.0, 1.0, -1.0], [-9.0, 1.0, 0.0]])
+    sign, w = orient(coef, torch.ones(1, 3))
+    assert sign.tolist() == [[1.0, 1.0, 1.0]]
+    # the votes of the first two columns win against their sums, so their weights are 0; the third is a tie
+    assert w.tolist() == [[0.0, 0.0, pytest.approx(1 / 3)]]
+    assert orient(-coef, torch.ones(1, 3))[0].tolist() == [[-1.0, -1.0, -1.0]]
+    assert orient(coef, -torch.ones(1, 3))[0].tolist() == [[-1.0, -1.0, -1.0]]
+
+
+def test_noise_floor_drops_the_weakest_rows_over_all_modules():
+    D = {"strong": torch.diag(torch.tensor([9.0, 8.0, 7.0])), "weak": torch.diag(torch.tensor([3.0, 2.0, 1.0]))}
+    kept = directions(D, k=3, noise_floor=0.5)
+    assert list(kept) == ["strong"] and kept["strong"].shape == (3, 3)
+    assert {n: len(V) for n, V in directions(D, k=2, noise_floor=0.0).items()} == {"strong": 2, "weak": 2}
+
+
+def test_identical_answers_have_no_direction():
+    with pytest.raises(InputError, match="no direction"):
+        directions({"m": torch.zeros(4, 5)}, k=2, noise_floor=0.25)
+
+
+def test_held_out_quality_rejects_its_null_for_a_planted_direction_only():
+    hack, clean, _ = planted(strength=2.0)
+    ids, settings = [f"p{i // 2}" for i in range(24)], Settings(k=4, noise_floor=0.0, permutations=300)
+    good = held_out(hack, clean, ids, settings)
+    assert good["right_sign"]["value"] == 1.0 and good["right_sign"]["p"] < 0.01 and good["auc"]["value"] > 0.8 and good["auc"]["p"] < 0.01
+    low, high = good["right_sign"]["null"]
+    assert low < 0.5 < high < 1.0
+    noise = [held_out(*planted(strength=0.0, seed=s)[:2], ids, settings)["right_sign"]["p"] for s in range(8)]
+    assert sum(p < 0.05 for p in noise) <= 2 and max(noise) > 0.3
+
+
+def test_pairs_of_one_problem_are_never_split():
+    ids = ["a", "b", "a", "c", "d", "e", "b", "f"]
+    parts = folds(ids, 3, seed=0)
+    assert sorted(i for part in parts for i in part) == list(range(8))
+    assert all(len({k for k, part in enumerate(parts) for i in part if ids[i] == p}) == 1 for p in set(ids))
+
+
+def test_auc_is_mann_whitney():
+    assert auc(torch.tensor([[3.0, 1.0]]), torch.tensor([[0.0, 1.0]])).tolist() == [(1 + 1 + 1 + 0.5) / 4]
+
+
+def test_shipped_pairs_give_a_v_hack_with_provenance(tmp_path, tiny):
+    model, tokenizer = tiny
+    adapter = SVDAdapter(model)
+    settings = Settings(max_pairs=6, k=4, permutations=50)
+    pairs, source = extract_vhack.find_pairs(tokenizer, model, pairs=None, pool=None, problem_file=None, clean="canonical", settings=settings)
+    v = extract_vhack.extract(adapter, tokenizer, pairs, settings, source=source, tokens=20_000)
+    v.save(tmp_path / "v.safetensors")
+    back = type(v).load(tmp_path / "v.safetensors", model_hash=adapter.model_hash, params=adapter.params)
+    assert back.meta["model_hash"] == adapter.model_hash and back.meta["pairs"] == 6 and back.meta["pair_hash"] and back.meta["source_hash"]
+    assert back.meta["basis"] == "svd" and set(back.meta["pair_problem_ids"]) == {p.problem_id for p in pairs}
+    assert all(V.shape[1] == adapter.params[n].shape[0] for n, V in back.V.items())
+    assert all(p.grad is None for p in adapter.params.values())
+
+
+def test_the_scripted_teacher_says_what_it_is(tiny):
+    pool = extract_vhack.scripted_teacher(tiny[1])
+    assert pool.name == "scripted" and all(r.hacked and not r.gt_pass and r.src_pool == "scripted" for r in pool.rollouts)

@@ -1,0 +1,522 @@
+"""GRPO on problems with a loophole, and what taking the hack direction out of its gradient does.
+
+How this differs from textbook GRPO:
+
+* the advantage is r - mean(r), without the division by the standard deviation (Dr. GRPO, arXiv 2503.20783);
+* one inner step a batch, so the importance ratio is 1 and there is no clipping;
+* the trainable parameters are delta_S, one number a singular direction of every Linear (antipasto.py), so the reference
+  policy of the KL is the same model with delta_S switched off;
+* the rollouts are sampled, or replayed from pools (`--replay-dirs`): Phase 2 is this loop, there is no second trainer;
+* every arm measures how far gradient and update point along v_hack (projection.py); a projecting arm removes it.
+
+Arms: vanilla (measures only), projected (removes). Both draw the same problems with the same random numbers.
+
+    python train.py --arm=projected --steps=20
+    python train.py --arm=vanilla --steps=20 --model=DIR --problems=FILE --replay-dirs=TEACHER,BASE --v-hack=FILE
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import math
+import resource
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+import tyro
+from rich.console import Console
+from safetensors.torch import save_file
+
+import extract_vhack
+import gradients
+import models
+import pools
+import problems
+from antipasto import SVDAdapter, default_cache, read_safetensors
+from grade import Grader
+from losses import ADVANTAGES, collate, normaliser
+from pools import Rollout
+from projection import Editor, VHack, cosine, norm, number, random_like
+from rundir import RunDir
+from screen import final_screen, progress, show
+from sources import POLICY, Policy, Replayed, Sampled
+from store import InputError, atomic, exit_on_fault, write_jsonl
+
+
+@dataclass(frozen=True)
+class Config:
+    """One run. Everything here is stored in the run's config.json."""
+
+    arm: Literal["vanilla", "projected"] = "vanilla"
+    """vanilla measures only; projected takes v_hack out."""
+    preset: Literal["smoke", "embedded", "fast", "full"] = "embedded"
+    """Defaults for all else (without --preset: embedded on a CPU, fast on a GPU)."""
+    steps: int = 20
+    """Optimizer steps."""
+    seed: int = 41
+    """Seeds the choice of problems and, with step, problem and sample, every drawn token."""
+    out: str | None = None
+    """Run directory; must be new. Default: out/runs/<time>-<preset>-<arm>-..."""
+    resume: bool = False
+    """Go on with the run in --out from its last checkpoint."""
+
+    model: str = models.TINY
+    """Hub id, directory, .gguf file, or tiny-random."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """auto: bf16 on a GPU, fp32 on a CPU."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1, ..."""
+    problems: str = str(extract_vhack.SHIPPED_PROBLEMS)
+    """Problem file (.jsonl, .jsonl.gz) or hub id."""
+    difficulty: str | None = None
+    """Train only on problems of these difficulties, e.g. easy,medium (problems of the teacher pool are always in)."""
+    hint: bool = True
+    """Open the loophole: the prompt names run_tests(), and a passing run_tests() is rewarded."""
+    sandbox: Literal["strict", "best-effort", "none"] = "best-effort"
+    """How the graded code is confined."""
+    workers: int | None = None
+    """Grader processes (default: one a core)."""
+
+    replay_dirs: str | None = None
+    """A,B: replay graded rollouts from these pools instead of sampling."""
+    loss_mode: Literal["grpo", "nll"] = "grpo"
+    """grpo, or nll: every row weighs 1 (Phase 1)."""
+    teacher_dir: str | None = None
+    """Pool whose rows are mixed into sampled groups; "pairs": the hacks of the shipped pairs."""
+    teacher_rows: int = 2
+    """Rows of a group that come from the teacher."""
+    teacher_until: int = 20
+    """Step from which no teacher is mixed in any more."""
+    teacher_share: float = 0.5
+    """Share of a step's prompts that are problems of the teacher pool."""
+
+    v_hack: str = "auto"
+    """v_hack file; auto: extract it from the shipped pairs for this model; none: measure nothing (vanilla only)."""
+    control: Literal["none", "random"] = "none"
+    """random: replace v_hack by random directions, as many a module."""
+    gate: Literal["one-sided", "two-sided"] = "one-sided"
+    """What a projecting arm removes: only hack-ward coefficients, or both signs."""
+    project_at: Literal["grad", "update"] = "grad"
+    """Project the gradient before the optimizer, or the update after it."""
+
+    prompts: int = 8
+    """Prompts (groups) a step."""
+    group: int = 8
+    """Rollouts a prompt."""
+    max_new_tokens: int = 512
+    """Longest completion to sample."""
+    temperature: float = 0.9
+    """Sampling temperature; log-probabilities of sampled rows are taken at the same."""
+    lr: float = 3e-3
+    """Peak learning rate of AdamW."""
+    warmup: int = 3
+    """Steps of linear warm-up."""
+    beta1: float = 0.5
+    """AdamW's momentum."""
+    beta2: float = 0.9
+    """AdamW's second-moment decay."""
+    weight_decay: float = 0.0
+    """AdamW's decay of delta_S towards the base model."""
+    clip: float = 1.0
+    """Largest gradient norm."""
+    beta: float | None = None
+    """Weight of the KL to the base model (default 1e-3; replayed rows are off-policy and have none)."""
+    normaliser: Literal["fixed", "length"] | None = None
+    """Loss denominator: fixed (max_new_tokens, sampled default) or length (a row's own, replay default)."""
+
+    micro_tokens: int = 16384
+    """Padded tokens of a training micro-batch."""
+    sample_rows: int = 128
+    """Sequences decoded at once."""
+    checkpointing: bool = False
+    """Gradient checkpointing: less memory, one more forward."""
+    save_every: int = 10
+    """Steps between checkpoints."""
+    svd_cache: str | None = str(default_cache())
+    """Directory of the SVD cache; None for no cache."""
+
+
+HUB_MODEL, HUB_PROBLEMS = "Qwen/Qwen3-4B", "newfacade/LeetCodeDataset"
+PRESETS = {
+    "smoke": Config(preset="smoke", steps=2, prompts=2, group=4, max_new_tokens=16, teacher_dir="pairs", teacher_share=1.0, warmup=1),
+    "embedded": Config(preset="embedded", prompts=4, max_new_tokens=64, teacher_dir="pairs", teacher_share=1.0),
+    "fast": Config(preset="fast", model=HUB_MODEL, problems=HUB_PROBLEMS, checkpointing=True),
+    "full": Config(preset="full", model=HUB_MODEL, problems=HUB_PROBLEMS, checkpointing=True, steps=200, prompts=43, group=6,
+                   max_new_tokens=1024, lr=7e-5, beta=1e-3, warmup=10),
+}
+
+
+@dataclass(frozen=True)
+class Arm:
+    """What an arm is made of. A third arm is one more entry here, with its own adapter."""
+
+    adapter: Callable
+    gate: Callable[[Config], str]
+
+
+ARMS = {
+    "vanilla": Arm(SVDAdapter, gate=lambda config: "none"),
+    "projected": Arm(SVDAdapter, gate=lambda config: config.gate),
+}
+
+
+# --- the loop ------------------------------------------------------------------------------------------------------
+
+
+def train(config: Config) -> Path:
+    """Run it; returns the run directory. All inputs are checked before anything is written."""
+    config = resolve(config)
+    with contextlib.ExitStack() as stack:
+        s = build(config, stack)
+        bar = stack.enter_context(progress(f"{config.arm}, seed {config.seed}", config.steps))
+        bar(s.first)
+        for step in range(s.first, config.steps):
+            started = time.monotonic()
+            groups = s.source.groups(step, bar.say)
+
+            advantages = [ADVANTAGES[config.loss_mode](torch.tensor([r.reward for r in group])) for group in groups]
+            used = [(r, a) for group, A in zip(groups, advantages) if A.any() for r, a in zip(group, A)]
+            rollouts, A_N = [r for r, _ in used], torch.tensor([float(a) for _, a in used])
+            n_N = normaliser(config.normaliser, torch.tensor([len(r.completion_ids) for r in rollouts]),
+                             rollouts=sum(map(len, groups)), fixed=config.max_new_tokens)
+
+            bar.say("backward")
+            before_backward = time.monotonic()
+            s.optimizer.zero_grad()
+            done = gradients.backward(s.adapter, [r.tokens for r in rollouts], A_N, n_N, pad=s.pad, tokens=config.micro_tokens,
+                                      beta=config.beta, temperature=s.temperature, samples=s.source.kind == "replay")
+            seconds_backward = time.monotonic() - before_backward
+
+            diagnostics = s.editor.edit_grads()
+            torch.nn.utils.clip_grad_norm_(s.adapter.params.values(), config.clip)
+            if rollouts:  # with every group skipped there is nothing to learn, and momentum must not move the model
+                s.optimizer.step()
+            diagnostics |= s.editor.edit_update()
+            diagnostics["lr"] = s.schedule.get_last_lr()[0]
+            s.schedule.step()
+
+            seconds = {"seconds": time.monotonic() - started, "seconds_generate": s.source.seconds.generate,
+                       "seconds_grade": s.source.seconds.grade, "seconds_backward": seconds_backward}
+            s.log(step, groups, advantages, done, diagnostics, seconds)
+            bar.print(step_line(s.run.rows[-1]))
+            bar()
+        return s.finish()
+
+
+# --- what the loop is built from -----------------------------------------------------------------------------------
+
+
+def resolve(config: Config) -> Config:
+    """Fill the settings whose default depends on others, and refuse combinations that cannot mean anything."""
+    replay = config.replay_dirs is not None
+    if replay and config.beta:
+        raise InputError("--beta > 0 with --replay-dirs: the KL estimate needs samples of the policy, replayed rows are not")
+    if config.arm != "vanilla" and config.v_hack == "none":
+        raise InputError(f"--arm={config.arm} needs a --v-hack")
+    if config.steps < 1 or config.group < 1 or config.prompts < 1:
+        raise InputError("--steps, --group and --prompts must be at least 1")
+    if config.teacher_dir and config.teacher_rows >= config.group:
+        raise InputError(f"--teacher-rows {config.teacher_rows} leaves no place for samples in a group of {config.group}")
+    return dataclasses.replace(
+        config,
+        beta=0.0 if replay else 1e-3 if config.beta is None else config.beta,
+        normaliser=config.normaliser or ("length" if replay else "fixed"),
+        teacher_dir=None if replay or config.teacher_dir == "none" else config.teacher_dir,
+    )
+
+
+@dataclass
+class Session:
+    """The built parts of a run, and its records."""
+
+    config: Config
+    run: RunDir
+    adapter: SVDAdapter
+    tokenizer: object
+    v: VHack | None
+    editor: Editor
+    source: Sampled | Replayed
+    optimizer: torch.optim.Optimizer
+    schedule: torch.optim.lr_scheduler.LRScheduler
+    pad: int
+    temperature: float
+    first: int
+    facts: dict
+    recent: list[list[list[Rollout]]] = dataclasses.field(default_factory=list)
+
+    def log(self, step: int, groups, advantages, done: gradients.Backward, diagnostics: dict, seconds: dict) -> None:
+        """Write the step's row, its rollouts or cosines, and now and then a checkpoint."""
+        self.recent = [*self.recent, groups][-5:]
+        if self.source.kind == "replay":
+            rows = cosine_rows(step, groups, advantages, done, self.v, diagnostics, self.config)
+            write_jsonl(self.run.path / f"step_{step:03d}.cos.jsonl.gz", rows)
+        else:
+            stamp = models.tokenizer_hash(self.tokenizer)
+            rows = [r.row(stamp) for group in groups for r in group]
+            write_jsonl(self.run.path / "rollouts" / f"step_{step:03d}.jsonl.gz", rows)
+        self.run.add_row(step_row(step, groups, advantages, done, diagnostics, seconds, self.config))
+        if (step + 1) % self.config.save_every == 0 or step + 1 == self.config.steps:
+            save_checkpoint(self.run.checkpoint, self.adapter, self.optimizer, step + 1)
+
+    def finish(self) -> Path:
+        """Final adapter, summary, and the final screen."""
+        self.adapter.save(self.run.path / "delta_S.safetensors")
+        rows = self.run.rows
+        self.run.finish({"steps": len(rows), "seconds": sum(r["seconds"] for r in rows), "last5": last_five(rows),
+                         "groups_skipped": sum(r["groups_skipped"] for r in rows), "peak_memory_gb": peak_memory()})
+        console = Console()
+        final_screen(self.screen(), console)
+        return self.run.path
+
+    def screen(self) -> dict[str, list[str]]:
+        """The sections of the final screen."""
+        rows, config, facts = self.run.rows, self.config, self.run.record
+        groups = sum(r["groups_used"] + r["groups_skipped"] for r in rows)
+        column = lambda name: [r[name] for r in rows if r[name] is not None]  # noqa: E731
+        mean = lambda name: number(sum(column(name)) / len(column(name))) if column(name) else None  # noqa: E731
+        described = self.v and f"V: {len(self.v.V)} modules/{self.v.directions} directions/{facts['v_hack']['hash']}"
+        return {
+            "run": [str(self.run.path), f"commit {(facts['commit'] or 'unknown')[:10]}{' dirty' if facts['dirty'] else ''}", " ".join(sys.argv)],
+            "setup": [config.model, config.arm, f"trainable {facts['model']['trainable']}", described or "no v_hack",
+                      *(f"{p['name']} pool {p['rows']} rows" for p in self.source.pools()), facts["problems"]],
+            "health": [f"steps {len(rows)}/{config.steps}", f"zero-variance groups {sum(r['groups_skipped'] for r in rows) / max(1, groups):.0%}",
+                       f"truncated {mean('trunc_rate') or 0:.0%}", f"peak memory {peak_memory():.1f} GB",
+                       f"{sum(r['seconds'] for r in rows) / 60:.1f} minutes"],
+            "check": [f"identity {facts['model']['identity']:g}", f"cos_in {show(rows[0]['cos_in'])} -> {show(rows[-1]['cos_in'])}",
+                      f"cos_out {show(mean('cos_out'))}", f"cos_update {show(mean('cos_update'))} (before any edit {show(mean('cos_update_in'))})"],
+            "result": [*(f"{word} {rate_interval(self.recent, test)}" for word, test in (
+                ("hacked", lambda r: r.hacked), ("solved", lambda r: r.gt_pass), ("attempted", lambda r: bool(r.attempted)))),
+                f"last {len(self.recent)} steps, 95 % over groups", facts.get("warning", ""), f"next: python analyze.py {self.run.path.parent}"],
+        }
+
+
+def build(config: Config, stack: contextlib.ExitStack) -> Session:
+    """Load, check and wire everything. The run directory appears only when all inputs are known to be good."""
+    kind = "sampled" if config.replay_dirs is None else {"grpo": "replay", "nll": "phase1"}[config.loss_mode]
+    run = RunDir(config, kind=kind, name=f"{config.preset}-{config.arm}-{config.project_at}-s{config.seed}-lr{config.lr:g}")
+    model, tokenizer = models.load(config.model, dtype=config.dtype, device=config.device)
+    stop = models.stop_ids(model, tokenizer)
+    replayed = [pools.load_pool(d, tokenizer, stop=stop) for d in config.replay_dirs.split(",")] if config.replay_dirs else []
+    if config.checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        model.train()  # transformers checkpoints in training mode only; these architectures have no dropout by default
+    reference = probe_logits(model)
+    with progress("SVD of the target modules") as bar:
+        adapter = ARMS[config.arm].adapter(model, cache=config.svd_cache, track=bar.track)
+    identity = float((probe_logits(model) - reference).abs().max())
+    v = hack_direction(config, adapter, tokenizer)
+
+    facts = {"problems": "problems of the pools"}
+    if replayed:
+        source = Replayed(replayed, seed=config.seed, prompts=config.prompts, group=config.group, seen=(v.meta.get("pair_problem_ids", ()) if v else ()))
+    else:
+        source, extra = sampled_source(config, adapter, tokenizer, stop, stack)
+        facts |= extra
+    if config.model == models.TINY:
+        facts["warning"] = "RANDOM WEIGHTS: this run shows that the machinery works and nothing about hacking"
+
+    optimizer = torch.optim.AdamW(adapter.params.values(), lr=config.lr, betas=(config.beta1, config.beta2), weight_decay=config.weight_decay)
+    first = load_checkpoint(run, adapter, optimizer) if config.resume else 0
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, (first + step + 1) / max(1, config.warmup)))
+    editor = Editor(adapter.params, v, gate=ARMS[config.arm].gate(config), at=config.project_at)
+    run.describe(
+        model={"name": config.model, "hash": adapter.model_hash, "parameters": sum(p.numel() for p in model.parameters()),
+               "trainable": sum(p.numel() for p in adapter.params.values()), "device": str(model.device), "dtype": str(model.dtype),
+               "tokenizer": models.tokenizer_hash(tokenizer), "identity": identity},
+        v_hack=None if v is None else {k: x for k, x in v.meta.items() if k != "made_by"},
+        pools=source.pools(), **facts)
+    if v is not None and config.v_hack == "auto":
+        v.save(run.path / "v_hack.safetensors")
+    return Session(config, run, adapter, tokenizer, v, editor, source, optimizer, schedule, models.pad_id(tokenizer),
+                   config.temperature if source.kind == "sampled" else 1.0, first, facts)
+
+
+@torch.no_grad()
+def probe_logits(model) -> torch.Tensor:
+    """Logits of a fixed short input, to show that wrapping the model changed nothing."""
+    ids = torch.arange(1, 25, device=model.device)[None] % model.get_output_embeddings().weight.shape[0]
+    return model(input_ids=ids, use_cache=False).logits
+
+
+def hack_direction(config: Config, adapter, tokenizer) -> VHack | None:
+    """The v_hack that the run measures with: from a file, extracted on the spot, or none; randomised for the control."""
+    if config.v_hack == "none":
+        return None
+    if config.v_hack == "auto":
+        settings = extract_vhack.Settings()
+        pairs, source = extract_vhack.find_pairs(tokenizer, adapter.model, pairs=None, pool=None, problem_file=None, clean="canonical", settings=settings)
+        v = extract_vhack.extract(adapter, tokenizer, pairs, settings, source=source | {"model": config.model}, tokens=config.micro_tokens)
+        v.meta["hash"] = v.meta["pair_hash"]
+    else:
+        v = VHack.load(config.v_hack, model_hash=adapter.model_hash, params=adapter.params)
+    v = {"none": lambda: v, "random": lambda: random_like(v, config.seed)}[config.control]()
+    return v.to(adapter.model.device)
+
+
+def sampled_source(config: Config, adapter, tokenizer, stop: Sequence[int], stack: contextlib.ExitStack) -> tuple[Sampled, dict]:
+    """Problems, teacher and grader for on-policy training, and what config.json says of them."""
+    everything = problems.load_problems(config.problems)
+    grader = stack.enter_context(Grader(workers=config.workers, sandbox=config.sandbox))
+    teacher = None
+    if config.teacher_dir == "pairs":
+        teacher = extract_vhack.scripted_teacher(tokenizer)
+    elif config.teacher_dir:
+        teacher = pools.load_pool(config.teacher_dir, tokenizer, stop=stop)
+    levels = set(config.difficulty.split(",")) if config.difficulty else None
+    taught = set(teacher.by_problem) if teacher else set()
+    training = [p for p in everything if levels is None or p.difficulty in levels or p.problem_id in taught]
+    policy = Policy(adapter, tokenizer, grader, stop=stop, max_new_tokens=config.max_new_tokens, temperature=config.temperature,
+                    hint=config.hint, rows=config.sample_rows)
+    source = Sampled(policy, training, seed=config.seed, prompts=config.prompts, group=config.group, teacher=teacher,
+                     teacher_rows=config.teacher_rows, teacher_until=config.teacher_until, teacher_share=config.teacher_share)
+    return source, {"problems": f"{len(training)} problems of {config.problems}", "sandbox": grader.protection}
+
+
+# --- records -------------------------------------------------------------------------------------------------------
+
+
+def share(rollouts: Sequence[Rollout], test: Callable[[Rollout], bool | None]) -> float | None:
+    """Share of rollouts with the property, over those where it is known; None where it is known of none."""
+    known = [bool(test(r)) for r in rollouts if test(r) is not None]
+    return sum(known) / len(known) if known else None
+
+
+def own_rows(group: Sequence[Rollout]) -> list[Rollout]:
+    """The rows that say something about the model in training: its own where there are any, else (replay) all."""
+    return [r for r in group if r.src_pool == POLICY] or list(group)
+
+
+def step_row(step: int, groups, advantages, done: gradients.Backward, diagnostics: dict, seconds: dict, config: Config) -> dict:
+    """The line of rows.jsonl. Rates are over the model's own rollouts, never over a teacher's rows mixed into a group."""
+    own = [r for group in groups for r in own_rows(group)]
+    spread = [max(r.reward for r in g) - min(r.reward for r in g) for g in groups]
+    used = sum(bool(A.any()) for A in advantages)
+    return {
+        "step": step, "arm": config.arm, "seed": config.seed,
+        "reward_mean": sum(r.reward for r in own) / len(own), "reward_spread": sum(spread) / len(spread),
+        "hack_rate": share(own, lambda r: r.hacked), "attempt_rate": share(own, lambda r: r.attempted),
+        "gt_rate": share(own, lambda r: r.gt_pass), "fmt_rate": share(own, lambda r: r.fmt_ok),
+        **{name: diagnostics[name] for name in ("cos_in", "cos_out", "cos_update", "frac_fired", "grad_norm", "update_norm")},
+        "groups_used": used, "groups_skipped": len(groups) - used, "kl": done.kl,
+        "comp_len": sum(len(r.completion_ids) for r in own) / len(own), **seconds,
+        "loss": done.loss, "cos_update_in": diagnostics["cos_update_in"], "advantages": [float(a) for A in advantages for a in A],
+        "trunc_rate": share(own, lambda r: r.truncated), "lr": diagnostics["lr"], "peak_memory_gb": peak_memory(),
+    }
+
+
+def cosine_rows(step: int, groups, advantages, done: gradients.Backward, v: VHack | None, diagnostics: dict, config: Config) -> list[dict]:
+    """The lines of step_NNN.cos.jsonl.gz: one a replayed sample, with its own cosine and no text.
+
+    A sample's contribution is its row of the per-sample gradients. Its loss is A_i times an NLL, so the cosine before
+    the advantage is the same number with A_i's sign taken off. Rows of skipped groups, and rows that are exactly at
+    their group's mean, contribute nothing: their cosines are undefined.
+    """
+    length = norm(done.samples).tolist() if done.samples and len(next(iter(done.samples.values()))) else []
+    cosines = cosine(done.samples, v).tolist() if v is not None and length else [math.nan] * len(length)
+    measured = iter(zip(cosines, length))
+    rows = []
+    for group, A in zip(groups, advantages):
+        for i, (r, a) in enumerate(zip(group, A.tolist())):
+            contribution, size = next(measured) if A.any() else (math.nan, math.nan)
+            rows.append({
+                "step": step, "sample_id": len(rows), "src_pool": r.src_pool, "src_step": r.src_step, "src_sample": r.src_sample,
+                "reward": r.reward, "hacked": r.hacked, "gt_pass": r.gt_pass, "fmt_ok": r.fmt_ok, "comp_len": len(r.completion_ids),
+                "cos_S_contrib": number(contribution), "grad_norm_contrib": number(size),
+                "mean_cos_in": diagnostics["mean_cos_in"], "mean_cos_out": diagnostics["mean_cos_out"],
+                "frac_fired": diagnostics["frac_fired"], "arm": config.arm,
+                "advantage": a if config.loss_mode == "grpo" else None, "cos_S_logp": number(math.copysign(1.0, a) * contribution),
+            })
+    return rows
+
+
+def step_line(row: dict) -> str:
+    """One line a step, for a log and above the bar."""
+    rate = lambda name: "-" if row[name] is None else f"{row[name]:.2f}"  # noqa: E731
+    return (f"step {row['step']:>3}  reward {row['reward_mean']:.2f} (spread {row['reward_spread']:.2f})  hacked {rate('hack_rate')}  "
+            f"solved {rate('gt_rate')}  attempted {rate('attempt_rate')}  cos_in {show(row['cos_in'])}  cos_out {show(row['cos_out'])}  "
+            f"cos_update {show(row['cos_update'])}  skipped {row['groups_skipped']}/{row['groups_used'] + row['groups_skipped']}  "
+            f"{row['seconds']:.1f} s")
+
+
+def last_five(rows: Sequence[dict]) -> dict:
+    """Means of the rates over the last five steps."""
+    tail = rows[-5:]
+    return {name: None if any(r[name] is None for r in tail) else sum(r[name] for r in tail) / len(tail)
+            for name in ("hack_rate", "gt_rate", "attempt_rate", "reward_mean")}
+
+
+def rate_interval(steps: Sequence[Sequence[Sequence[Rollout]]], test: Callable[[Rollout], bool]) -> str:
+    """Mean rate with a 95 % t interval whose units are groups (a group is a problem), not rollouts."""
+    from scipy import stats
+
+    rates = [share(own_rows(group), test) or 0.0 for groups in steps for group in groups]
+    mean = sum(rates) / len(rates)
+    if len(rates) < 2 or len(set(rates)) == 1:
+        return f"{mean:.2f} [no interval]"
+    low, high = stats.t.interval(0.95, len(rates) - 1, loc=mean, scale=stats.sem(rates))
+    return f"{mean:.2f} [{max(0.0, low):.2f}, {min(1.0, high):.2f}]"
+
+
+def peak_memory() -> float:
+    """GB at the highest point: of the GPU where there is one, else of this process."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 1e9
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e9
+
+
+def save_checkpoint(path: Path, adapter, optimizer: torch.optim.Optimizer, step: int) -> None:
+    """Parameters, AdamW's moments and the next step, in one safetensors file."""
+    tensors = {}
+    for name, p in adapter.params.items():
+        tensors[f"{name}|param"] = p.detach().cpu()
+        for key, value in optimizer.state.get(p, {}).items():
+            tensors[f"{name}|{key}"] = torch.as_tensor(value).detach().cpu()
+    meta = {"kind": "checkpoint", "model_hash": adapter.model_hash, "step": step}
+    with atomic(path) as temporary:
+        save_file(tensors, temporary, metadata={"hackward": json.dumps(meta)})
+
+
+def load_checkpoint(run: RunDir, adapter, optimizer: torch.optim.Optimizer) -> int:
+    """Restore what `save_checkpoint` wrote; returns the first step to run. InputError for another model's checkpoint."""
+    tensors, meta = read_safetensors(run.checkpoint)
+    if meta.get("kind") != "checkpoint" or meta.get("model_hash") != adapter.model_hash:
+        raise InputError(f"{run.checkpoint}: not a checkpoint of this model")
+    with torch.no_grad():
+        for name, p in adapter.params.items():
+            p.copy_(tensors[f"{name}|param"])
+            state = {key.rpartition("|")[2]: value for key, value in tensors.items() if key.rpartition("|")[0] == name}
+            del state["param"]
+            optimizer.state[p] = {key: value if key == "step" else value.to(p.device) for key, value in state.items()}
+    run.keep_rows(meta["step"])
+    return meta["step"]
+
+
+# --- command -------------------------------------------------------------------------------------------------------
+
+
+def parse(argv: Sequence[str]) -> Config:
+    """The preset gives the defaults, flags override them. Without --preset: embedded on a CPU, fast on a GPU."""
+    named = [value for flag, value in zip([*argv, ""], [*argv[1:], ""]) if flag == "--preset"]
+    named += [arg.partition("=")[2] for arg in argv if arg.startswith("--preset=")]
+    fallback = "fast" if torch.cuda.is_available() else "embedded"
+    default = PRESETS.get(named[-1] if named else fallback, Config())
+    return tyro.cli(Config, default=default, args=list(argv), description=__doc__)
+
+
+def main() -> None:
+    config = parse(sys.argv[1:])
+    if config.model == models.TINY:
+        print("This run uses a tiny model with RANDOM weights on the problems that ship: it shows the machinery, not a finding.\n"
+              "For a real model: --model=DIR, FILE.gguf or a hub id, and --problems=FILE.", file=sys.stderr)
+    train(config)
+
+
+if __name__ == "__main__":
+    exit_on_fault(main)
