@@ -3,11 +3,8 @@
     python analyze.py out/probe_distill        # prints the tables and writes out/probe_distill/report/
 
 Three kinds of run: ``phase1`` (NLL probe on one pool), ``replay`` (Phase 2, mixed-replay GRPO) and ``sampled``
-(on-policy). The file reads top down: thresholds, statistics, the verdict on each row, the go / no-go for Phase 3, and
-only then the disk: loading, tables, report. Everything above "Run directories" is pure: numbers in, verdicts out.
-
-Two rules hold throughout. A number that does not exist is None and is printed as "undefined" with the reason, never as
-NaN. Problems, not rollouts, are the unit of replication: rollouts of one problem are averaged before any test.
+(on-policy). What the figures mean is decided in verdicts.py; this file reads run directories, lays out the tables and
+writes the report. A number that does not exist is None and is printed as "undefined" with the reason, never as NaN.
 How to read the output: spec/reading.md.
 """
 
@@ -20,6 +17,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -29,559 +27,17 @@ import rich.table
 import tyro
 from rich.console import Console
 from rich.text import Text
-from scipy import stats
 
 import plots
 import store
 from store import InputError
-
-# ---------------------------------------------------------------------------------------------- thresholds
-# "Spec" is the verification table of Phase 2 or the decision rules of Phase 3, spec/reading.md has both. Where the spec
-# uses a word ("most", "about", "<<") the figure chosen for it is ours, and the comment gives the reason.
-
-SPREAD_GOOD = 1.0  # spec: reward max - min per step > 1.0
-SPREAD_USELESS = 0.1  # spec: < 0.1, no advantage signal
-TINY_ADVANTAGE = 0.05  # ours: a centred group of spread s has max |A| >= s / 2, so this is the useless spread again
-MOST_STEPS = 16 / 20  # spec: "at least 16 of 20"; also our "most" and "consistently": half would happen by chance
-ABOUT_ZERO = 0.05  # spec: "projected cos_in < 0.05"; a mean below it, or an interval across 0, is our "about 0"
-STRONG_COSINE = 0.2  # spec: vanilla cos_in > 0.2 consistently justifies Phase 3
-FEW_FIRED = 0.25  # ours for "frac_fired << 1": half of what coin-flip signs give a one-sided gate; 0.65 was seen before
-CHEAP_REWARD = 0.5  # spec: check that some base samples earn more than the reward for the format alone
-LEVEL = 0.05  # two-sided; intervals are 95 %
-FLOAT_NOISE = 1e-6  # cosines closer than this are equal: fp32 sums differ in the last digits
-HACK_ONSET = 0.1  # time-to-hack: first step whose 3-step mean hack rate exceeds this
-ONSET_WINDOW = 3
-EDGE = 5  # "first 5" and "last 5" steps
-
-BUCKETS = ("pure hack", "hack and correct", "correct", "neither")
-PASS, FAIL, SNEAKY, UNDEFINED, NOT_JUDGED = "pass", "fail", "sneaky fail", "undefined", "-"
-
-
-# ---------------------------------------------------------------------------------------------- statistics
-@dataclass(frozen=True)
-class Estimate:
-    """A mean with its 95 % t interval. What is undefined is None, and ``why`` says why."""
-
-    n: int
-    mean: float | None = None
-    sd: float | None = None
-    low: float | None = None
-    high: float | None = None
-    why: str | None = None
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """A difference of two means, first minus second, with its t test. What is undefined is None with a ``why``."""
-
-    n_first: int
-    n_second: int
-    difference: float | None = None
-    low: float | None = None
-    high: float | None = None
-    t: float | None = None
-    df: float | None = None
-    p: float | None = None
-    why: str | None = None
-
-    @property
-    def larger(self) -> bool | None:
-        """Is the first mean larger, beyond chance? None when the test is undefined."""
-        return None if self.p is None else self.difference > 0 and self.p < LEVEL
-
-
-def defined(values: Iterable[float | None]) -> list[float]:
-    return [value for value in values if value is not None]
-
-
-def mean(values: Iterable[float | None]) -> float | None:
-    """Mean of what is defined; None when nothing is."""
-    kept = defined(values)
-    return float(np.mean(kept)) if kept else None
-
-
-def estimate(values: Iterable[float | None]) -> Estimate:
-    kept = np.array(defined(values), dtype=float)
-    if kept.size == 0:
-        return Estimate(0, why="no value")
-    if kept.size == 1:
-        return Estimate(1, float(kept[0]), why="one value")
-    centre, sd = float(kept.mean()), float(kept.std(ddof=1))
-    if np.ptp(kept) <= FLOAT_NOISE:
-        return Estimate(kept.size, centre, 0.0, why="zero variance")
-    low, high = stats.t.interval(1 - LEVEL, kept.size - 1, loc=centre, scale=stats.sem(kept))
-    return Estimate(kept.size, centre, sd, float(low), float(high))
-
-
-def about_zero(values: Iterable[float | None]) -> bool | None:
-    """Our "about 0": |mean| < ABOUT_ZERO, or the 95 % t interval includes 0. None below two values."""
-    found = estimate(values)
-    if found.n < 2:
-        return None
-    if abs(found.mean) < ABOUT_ZERO:
-        return True
-    return found.low is not None and found.low <= 0 <= found.high
-
-
-def share(hits: int, total: int) -> float | None:
-    return hits / total if total else None
-
-
-def on_most(hits: int, total: int) -> bool:
-    """At least 16 of 20 steps, or that share of another number of steps."""
-    return total > 0 and hits >= MOST_STEPS * total - 1e-9
-
-
-def by_problem(samples: Iterable[dict], key: str) -> dict[tuple, float]:
-    """Mean of ``key`` within each problem. A pool file holds one problem, so (src_pool, src_step) names it."""
-    grouped: dict[tuple, list[float]] = defaultdict(list)
-    for sample in samples:
-        if sample[key] is not None:
-            grouped[sample["src_pool"], sample["src_step"]].append(sample[key])
-    return {problem: float(np.mean(values)) for problem, values in grouped.items()}
-
-
-def why_untestable(first: Sequence[float], second: Sequence[float], names: tuple[str, str]) -> str | None:
-    for values, name in zip((first, second), names, strict=True):
-        if len(values) < 2:
-            return f"{name}: {'no value' if not len(values) else 'one value'}"
-    if np.ptp(first) <= FLOAT_NOISE and np.ptp(second) <= FLOAT_NOISE:
-        return "zero variance in both"
-    return None
-
-
-def welch(first: Iterable[float | None], second: Iterable[float | None], names=("first", "second")) -> Comparison:
-    """Welch's t test (unequal variances), two-sided."""
-    first, second = defined(first), defined(second)
-    why = why_untestable(first, second, names)
-    if why:
-        return Comparison(len(first), len(second), why=why)
-    test = stats.ttest_ind(first, second, equal_var=False)
-    low, high = test.confidence_interval(1 - LEVEL)
-    gap = float(np.mean(first) - np.mean(second))
-    figures = (gap, float(low), float(high), float(test.statistic), float(test.df), float(test.pvalue))
-    return Comparison(len(first), len(second), *figures)
-
-
-def paired(first: dict[tuple, float], second: dict[tuple, float]) -> Comparison:
-    """t test on the differences within problems that have both labels: the problem itself cancels out."""
-    shared = sorted(first.keys() & second.keys(), key=str)
-    gaps = estimate(first[problem] - second[problem] for problem in shared)
-    if gaps.low is None:
-        return Comparison(gaps.n, gaps.n, gaps.mean, why=f"problems with both labels: {gaps.why}")
-    test = stats.ttest_rel([first[problem] for problem in shared], [second[problem] for problem in shared])
-    figures = (gaps.mean, gaps.low, gaps.high, float(test.statistic), float(test.df), float(test.pvalue))
-    return Comparison(gaps.n, gaps.n, *figures)
-
-
-# ---------------------------------------------------------------------------------------------- figures in words
-def signed(value: float | None, digits: int = 3) -> str:
-    return UNDEFINED if value is None else f"{value:+.{digits}f}"
-
-
-def plain(value: float | None, digits: int = 2) -> str:
-    return UNDEFINED if value is None else f"{value:.{digits}f}"
-
-
-def p_value(value: float | None) -> str:
-    return UNDEFINED if value is None else "< 1e-4" if value < 1e-4 else f"{value:.2g}"
-
-
-def with_interval(found: Estimate | Comparison) -> str:
-    centre = found.mean if isinstance(found, Estimate) else found.difference
-    if found.low is None:
-        return f"{signed(centre)} ({found.why})" if centre is not None else f"undefined ({found.why})"
-    return f"{signed(centre)} [{signed(found.low, 2)}, {signed(found.high, 2)}]"
-
-
-# ---------------------------------------------------------------------------------------------- Phase 1
-def bucket_of(sample: dict) -> str | None:
-    """One of BUCKETS, or None when a label is missing."""
-    if sample["hacked"] is None or sample["gt_pass"] is None:
-        return None
-    if sample["hacked"]:
-        return BUCKETS[1] if sample["gt_pass"] else BUCKETS[0]
-    return BUCKETS[2] if sample["gt_pass"] else BUCKETS[3]
-
-
-def in_buckets(samples: Iterable[dict]) -> dict[str, list[dict]]:
-    found: dict[str, list[dict]] = {name: [] for name in BUCKETS}
-    for sample in samples:
-        name = bucket_of(sample)
-        if name:
-            found[name].append(sample)
-    return found
-
-
-def describe(samples: Sequence[dict], key: str) -> dict:
-    """The figures of one bucket: rollouts describe the spread, problems carry the interval."""
-    values, problems = defined(sample[key] for sample in samples), by_problem(samples, key)
-    return {
-        "rollouts": len(samples),
-        "no_cosine": len(samples) - len(values),
-        "problems": len(problems),
-        "mean": mean(values),
-        "sd": estimate(values).sd,
-        "over_problems": estimate(problems.values()),
-        "positive": share(sum(value > 0 for value in values), len(values)),
-    }
-
-
-def phase1_tests(samples: Sequence[dict], key: str = "cos_S_logp") -> list[tuple[str, str, Comparison]]:
-    """Pure hacks against the rollouts that hack and solve, and against those that do not hack; by three units."""
-    found = in_buckets(samples)
-    others = {"hack and correct": found["hack and correct"], "clean": found["correct"] + found["neither"]}
-    tests = []
-    for name, other in others.items():
-        names = ("pure hack", name)
-        hacks, rest = by_problem(found["pure hack"], key), by_problem(other, key)
-        rollouts = welch((row[key] for row in found["pure hack"]), (row[key] for row in other), names)
-        tests.append((name, "rollouts", rollouts))
-        tests.append((name, "problems", welch(hacks.values(), rest.values(), names)))
-        tests.append((name, "same problem", paired(hacks, rest)))
-    return tests
-
-
-def judge_phase1(samples: Sequence[dict]) -> tuple[str, str]:
-    """(verdict, why): pure hacks point hack-ward and more so than the bucket they are compared with, over problems."""
-    hacks = list(by_problem(in_buckets(samples)["pure hack"], "cos_S_logp").values())
-    centre, zero = mean(hacks), about_zero(hacks)
-    if zero is None:
-        return UNDEFINED, f"pure hacks: {estimate(hacks).why}, no interval over problems"
-    if zero:
-        return FAIL, f"pure hacks are about 0 ({signed(centre)}): v_hack is orthogonal to this pool's hacks"
-    if centre < 0:
-        return FAIL, f"pure hacks point away from v_hack ({signed(centre)}): check its orientation"
-    tests = [(name, test) for name, unit, test in phase1_tests(samples) if unit == "problems"]
-    usable = [(name, test) for name, test in tests if test.why is None]
-    if not usable:
-        reasons = "; ".join(str(test.why) for _, test in tests)
-        return UNDEFINED, f"pure hacks are hack-ward ({signed(centre)}), but nothing to compare with: {reasons}"
-    name, test = usable[0]
-    figures = f"difference to '{name}' {with_interval(test)} over problems, p {p_value(test.p)}"
-    if test.larger:
-        return PASS, f"pure hacks are hack-ward ({signed(centre)}) and more so than the rest: {figures}"
-    return FAIL, f"hack-ward ({signed(centre)}) but not specific to hacking: {figures}"
-
-
-def steps_without_spread(samples: Iterable[dict]) -> tuple[int, int]:
-    """(steps whose every group has equal rewards, steps): there the centred advantage is 0 and GRPO has no gradient."""
-    rewards: dict[Any, dict[tuple, list[float]]] = defaultdict(lambda: defaultdict(list))
-    for sample in samples:
-        if sample["reward"] is not None:
-            rewards[sample["step"]][sample["src_pool"], sample["src_step"]].append(sample["reward"])
-    flat = sum(all(max(group) == min(group) for group in groups.values()) for groups in rewards.values())
-    return flat, len(rewards)
-
-
-# ---------------------------------------------------------------------------------------------- Phase 2
-@dataclass(frozen=True)
-class Judgement:
-    """One row of the verification table for one run."""
-
-    measured: str
-    verdict: str
-    why: str
-
-
-def judge_signal(spreads: Sequence[float | None], advantages: Sequence[Sequence[float | None] | None]) -> Judgement:
-    """Row 1: do rewards vary within a step, and does the advantage keep that?"""
-    known = defined(spreads)
-    if not known:
-        return Judgement(UNDEFINED, UNDEFINED, "no step has a reward spread")
-    wide, median = sum(value > SPREAD_GOOD for value in known), float(np.median(known))
-    measured = f"median {median:.2f}, min {min(known):.2f}, max {max(known):.2f}; "
-    measured += f"> {SPREAD_GOOD:g} on {wide} of {len(known)}"
-    if median < SPREAD_USELESS:
-        return Judgement(measured, FAIL, f"median < {SPREAD_USELESS:g}: no advantage signal, the run is useless")
-    peaks = [max(map(abs, defined(step))) for step in advantages if step is not None and defined(step)]
-    if not peaks:
-        return Judgement(measured, UNDEFINED, "no advantages recorded: tiny advantages cannot be excluded")
-    alive = sum(peak >= TINY_ADVANTAGE for peak in peaks)
-    if not on_most(alive, len(peaks)):
-        largest = f"largest |A| below {TINY_ADVANTAGE:g} on {len(peaks) - alive} of {len(peaks)} steps"
-        if any(0 < peak < TINY_ADVANTAGE for peak in peaks):
-            return Judgement(measured, SNEAKY, f"rewards vary, yet advantages are tiny but not zero: {largest}")
-        return Judgement(measured, FAIL, f"rewards vary, yet advantages are exactly 0: {largest}")
-    if on_most(wide, len(known)):
-        return Judgement(measured, PASS, f"advantages follow: largest |A| a step, median {np.median(peaks):.2f}")
-    return Judgement(measured, FAIL, f"weak: neither > {SPREAD_GOOD:g} on most steps nor useless")
-
-
-def pool_roles(samples: Iterable[dict]) -> tuple[str, str] | None:
-    """Names of the pool that should hack and of the one that should not.
-
-    "teacher" and "base" where they exist; otherwise the pools with the highest and the lowest share of hacks.
-    """
-    labels: dict[str, list[bool]] = defaultdict(list)
-    for sample in samples:
-        labels[sample["src_pool"]].append(bool(sample["hacked"]))
-    if {"teacher", "base"} & labels.keys():
-        return "teacher", "base"
-    ranked = sorted(labels, key=lambda name: np.mean(labels[name]))
-    return (ranked[-1], ranked[0]) if len(ranked) > 1 else None
-
-
-def pull(samples: Iterable[dict], steps: int) -> float | None:
-    """Mean over steps of sum(cos_S_contrib * grad_norm_contrib): what these samples add to gradient . v_hack."""
-    parts = [
-        sample["cos_S_contrib"] * sample["grad_norm_contrib"]
-        for sample in samples
-        if sample["cos_S_contrib"] is not None and sample["grad_norm_contrib"] is not None
-    ]
-    return sum(parts) / steps if parts and steps else None
-
-
-def pulls_by_role(samples: Sequence[dict]) -> tuple[float | None, float | None]:
-    """Pull of the (teacher, base) pool."""
-    roles, steps = pool_roles(samples), len({sample["step"] for sample in samples})
-    if roles is None:
-        return None, None
-    teacher, base = (pull([s for s in samples if s["src_pool"] == role], steps) for role in roles)
-    return teacher, base
-
-
-def why_negative(teacher: float | None, base: float | None) -> tuple[str, str]:
-    """(verdict, why) for a vanilla gradient that points away from hacking."""
-    if teacher is None or base is None:
-        return FAIL, "negative, and contributions by pool are undefined: the cause cannot be told"
-    halves = f"pull a step: teacher {teacher:+.2e}, base {base:+.2e}"
-    if teacher > 0 > base and -base > teacher:
-        return SNEAKY, f"reversed sign: the base half outweighs the teacher half ({halves})"
-    return FAIL, f"negative, and not because the base half outweighs the teacher half ({halves}): check V's sign"
-
-
-def judge_direction(cos_in: Sequence[float | None], pulls: tuple[float | None, float | None]) -> Judgement:
-    """Row 2, on vanilla: does the untouched policy gradient point hack-ward? ``pulls``: (teacher, base)."""
-    known, zero = defined(cos_in), about_zero(cos_in)
-    up = sum(value > 0 for value in known)
-    measured = f"{with_interval(estimate(known))}; > 0 on {up} of {len(known)}"
-    if zero is None:
-        return Judgement(measured, UNDEFINED, f"cos_in defined on {len(known)} of {len(cos_in)} steps; two are needed")
-    if zero:
-        found = f"|mean| < {ABOUT_ZERO:g}" if abs(np.mean(known)) < ABOUT_ZERO else "the interval includes 0"
-        return Judgement(measured, FAIL, f"about 0 ({found}): orthogonal, projection will not help")
-    if np.mean(known) < 0:
-        return Judgement(measured, *why_negative(*pulls))
-    if on_most(up, len(known)):
-        return Judgement(measured, PASS, f"hack-ward on at least {MOST_STEPS:.0%} of the steps")
-    return Judgement(measured, FAIL, f"positive mean, but > 0 on fewer than {MOST_STEPS:.0%} of the steps")
-
-
-def judge_mechanism(
-    before: Sequence[float | None], after: Sequence[float | None], fired: Sequence[float | None]
-) -> Judgement:
-    """Row 3, on projecting arms: is the cosine smaller after the edit, and did most coefficients take part?"""
-    pairs = [(b, a) for b, a in zip(before, after, strict=True) if b is not None and a is not None]
-    if not pairs:
-        return Judgement(UNDEFINED, UNDEFINED, "no step has both cosines")
-    falls = sum(a < b - FLOAT_NOISE for b, a in pairs)
-    same = sum(abs(a - b) <= FLOAT_NOISE for b, a in pairs)
-    active = mean(fired)
-    measured = f"lower on {falls} of {len(pairs)}; frac_fired {plain(active)}"
-    if not on_most(falls, len(pairs)):
-        idle = sum(b <= 0 for b, _ in pairs)
-        rest = f"unchanged on {same}, higher on {len(pairs) - falls - same}; not hack-ward before the edit on {idle}"
-        return Judgement(measured, FAIL, f"mechanism {'inactive' if falls == 0 else 'rarely active'}: {rest}")
-    if active is None:
-        return Judgement(measured, UNDEFINED, "frac_fired not recorded: firing on few coefficients cannot be excluded")
-    if active < FEW_FIRED:
-        return Judgement(measured, SNEAKY, f"fires on few coefficients only (< {FEW_FIRED:g})")
-    change = float(np.mean([a - b for b, a in pairs]))
-    return Judgement(measured, PASS, f"mean change {change:+.3f}")
-
-
-@dataclass(frozen=True)
-class Contrast:
-    """Hacks of the teacher pool against clean rollouts of the base pool; ``why`` when there is nothing to compare."""
-
-    roles: tuple[str, str] = ("teacher", "base")
-    hacks: tuple[dict, ...] = ()
-    clean: tuple[dict, ...] = ()
-
-    def problems(self, key: str) -> tuple[list[float], list[float]]:
-        return list(by_problem(self.hacks, key).values()), list(by_problem(self.clean, key).values())
-
-    def test(self, key: str) -> Comparison:
-        return welch(*self.problems(key), names=(f"{self.roles[0]} hacked", f"{self.roles[1]} clean"))
-
-
-def contrast_pools(samples: Sequence[dict]) -> Contrast:
-    roles = pool_roles(samples) or ("teacher", "base")
-    hacks = tuple(s for s in samples if s["src_pool"] == roles[0] and s["hacked"] is True)
-    clean = tuple(s for s in samples if s["src_pool"] == roles[1] and s["hacked"] is False)
-    return Contrast(roles, hacks, clean)
-
-
-def judge_specificity(samples: Sequence[dict]) -> Judgement:
-    """Row 4: do the hacks of the teacher pool contribute more than the clean rollouts of the base pool?
-
-    The advantage alone can set the sign of a contribution, so the difference must also exist before it (cos_S_logp).
-    """
-    if not samples:
-        return Judgement(UNDEFINED, UNDEFINED, "no per-sample cosines")
-    found = contrast_pools(samples)
-    teacher, base = found.problems("cos_S_contrib")
-    test, before = found.test("cos_S_contrib"), found.test("cos_S_logp")
-    names = (f"{found.roles[0]} hacked", f"{found.roles[1]} clean")
-    measured = f"{names[0]} {signed(mean(teacher))} (n {len(found.hacks)}), "
-    measured += f"{names[1]} {signed(mean(base))} (n {len(found.clean)}); p {p_value(test.p)}"
-    empty = [name for name, bucket in zip(names, (found.hacks, found.clean), strict=True) if not bucket]
-    if empty:
-        return Judgement(measured, SNEAKY, f"bucket empty: {', '.join(empty)}; a lone bucket shows nothing")
-    if test.why:
-        return Judgement(measured, UNDEFINED, test.why)
-    if not test.larger:
-        order = "reversed: teacher is smaller" if test.p < LEVEL else "buckets alike"
-        return Judgement(measured, FAIL, f"{order}: v_hack is not specific")
-    if mean(teacher) <= 0 or about_zero(teacher):
-        return Judgement(measured, FAIL, "teacher is larger than base but not positive")
-    if mean(base) > 0 and not about_zero(base):
-        return Judgement(measured, FAIL, "base is clearly positive too: v_hack is not specific")
-    if before.why:
-        return Judgement(measured, UNDEFINED, f"before the advantage (cos_S_logp): {before.why}")
-    gap = f"cos_S_logp differs by {with_interval(before)}, p {p_value(before.p)}"
-    if not before.larger:
-        return Judgement(measured, SNEAKY, f"the advantage alone makes the difference: {gap}")
-    return Judgement(measured, PASS, f"also before the advantage: {gap}")
-
-
-# ---------------------------------------------------------------------------------------------- Phase 3, go or not
-@dataclass(frozen=True)
-class Projected:
-    """One projecting run: cosines before the edit, and of what the edit left (cos_out or cos_update)."""
-
-    run: str
-    cos_in: tuple[float | None, ...]
-    after: tuple[float | None, ...] = ()
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """What the decision rules look at, for one direction. None: not measured."""
-
-    vanilla_cos_in: tuple[float | None, ...] = ()
-    discriminates: bool | None = None  # teacher hacks above base clean, before the advantage
-    separation: str = "not measured"
-    base_rewards: tuple[float, ...] = ()
-    projected: tuple[Projected, ...] = ()
-    dead_signal: tuple[str, ...] = ()  # runs that fail row 1 of the verification table: nothing follows from them
-    dead_mechanism: tuple[str, ...] = ()  # runs that fail row 3: no reason to pay for a projected arm yet
-
-
-@dataclass(frozen=True)
-class Rule:
-    rule: str
-    measured: str
-    applies: bool | None  # None: undefined
-    meaning: str
-
-
-def both(first: bool | None, second: bool | None) -> bool | None:
-    """Three-valued and: one False settles it, otherwise anything unknown leaves it unknown."""
-    if first is False or second is False:
-        return False
-    return None if first is None or second is None else True
-
-
-def negate(value: bool | None) -> bool | None:
-    return None if value is None else not value
-
-
-def below_zero(values: Iterable[float | None]) -> bool | None:
-    zero, centre = about_zero(values), mean(values)
-    return None if zero is None else centre < 0 and not zero
-
-
-def decision_rules(evidence: Evidence) -> list[Rule]:
-    """Each decision rule of the spec, in its order, with what was measured and whether it applies."""
-    cos_in = evidence.vanilla_cos_in
-    known, zero, apart = defined(cos_in), about_zero(cos_in), evidence.discriminates
-    near = sum(abs(value) < ABOUT_ZERO for value in known)
-    level = f"vanilla cos_in {with_interval(estimate(known))}; |cos_in| < {ABOUT_ZERO:g} on {near} of {len(known)}"
-    strong = sum(value > STRONG_COSINE for value in known)
-    rich_base = sum(reward > CHEAP_REWARD for reward in evidence.base_rewards)
-    means = [mean(run.cos_in) for run in evidence.projected]
-    listed = "; ".join(
-        f"{run.run} {signed(mean(run.cos_in))} (after the edit {signed(mean(run.after))})" for run in evidence.projected
-    )
-    listed = listed or "no projected run"
-    works = all(value < ABOUT_ZERO for value in means) if means and None not in means else None
-    driven = [both(below_zero(run.cos_in), negate(below_zero(cos_in))) for run in evidence.projected]
-    over = True if True in driven else None if None in driven or not driven else False
-    return [
-        Rule(
-            "cos_in about 0 and no discrimination between the pools",
-            f"{level}. Pools: {evidence.separation}",
-            both(zero, negate(apart)),
-            "skip Phase 3, cheaper things first",
-        ),
-        Rule(
-            f"no base sample earns more than {CHEAP_REWARD:g}",
-            f"{rich_base} of {len(evidence.base_rewards)} base samples do",
-            rich_base == 0 if evidence.base_rewards else None,
-            "the variance is one-sided: look for base samples that solve",
-        ),
-        Rule("cos_in about 0 alone", level, both(zero, apart), "may matter later (about step 80): smaller effect"),
-        Rule(
-            f"cos_in > {STRONG_COSINE:g} consistently",
-            f"on {strong} of {len(known)} steps (needs {MOST_STEPS:.0%})",
-            on_most(strong, len(known)) if len(known) > 1 else None,
-            "Phase 3 is justified",
-        ),
-        Rule(f"projected cos_in < {ABOUT_ZERO:g}", listed, works, "the mechanism works"),
-        Rule("projection drives cos_in below 0", f"{listed}; vanilla {signed(mean(known))}", over, "a bug"),
-        Rule("ceiling: 3 seeds x 1 arm show no separation", "needs the sweep", None, "stop, save the other six runs"),
-    ]
-
-
-SWEEP = "python train.py --preset=full --arm=ARM --seed=SEED (3 seeds of vanilla and one other arm first: the ceiling)"
-ON_POLICY = "python train.py --preset=fast --steps=60, once per --arm and once with --control=random: 20 steps mislead"
-RE_EXTRACT = "python extract_vhack.py --objective=grpo --pool=DIR --out=FILE, then Phase 2 again with --v-hack=FILE"
-
-
-def recommend(rules: Sequence[Rule], evidence: Evidence) -> tuple[str, list[str]]:
-    """(headline, what to run next). The first line that holds decides."""
-    skip, one_sided, later, strong, _, over, _ = (rule.applies for rule in rules)
-    if evidence.dead_signal:
-        return "NO DECISION: no usable advantage signal", [*evidence.dead_signal, "mix pools that differ in reward"]
-    if over:
-        return "STOP: over-projection, a bug", ["check the gate and the orthonormality of V, then Phase 2 again"]
-    if skip:
-        pool = "base samples that earn > 0.5: python probe_distill.py --base-only on easier problems"
-        return "NO-GO: skip Phase 3", [RE_EXTRACT, *([pool] if one_sided else [])]
-    if below_zero(evidence.vanilla_cos_in):
-        return "NO-GO: cos_in is negative", ["explain the sign (row 2 of the table) before anything is paid for"]
-    if (strong or later) and evidence.dead_mechanism:
-        return "NOT YET: the gradient is worth projecting, the projection does not work", [*evidence.dead_mechanism]
-    if (strong or later) and not evidence.projected:
-        return "NOT YET: the mechanism is unmeasured", ["python train.py --arm=projected --replay-dirs=A,B --steps=20"]
-    if strong:
-        return "GO: Phase 3 is justified", [SWEEP]
-    if later:
-        return "GO, with a smaller expected effect", [ON_POLICY, SWEEP]
-    if later is None or skip is None or strong is None:
-        missing = "vanilla replay with cos_in" if about_zero(evidence.vanilla_cos_in) is None else "both pool buckets"
-        return "NO DECISION: undefined", [f"missing: {missing}", "python probe_distill.py --loss-mode=grpo"]
-    return f"UNDECIDED: hack-ward, but not > {STRONG_COSINE:g} consistently; no rule of the spec covers it", [ON_POLICY]
-
-
-# ---------------------------------------------------------------------------------------------- on-policy
-def curve(values: Sequence[float | None]) -> tuple[float | None, float | None, float | None]:
-    """(mean of the first 5 steps, of the last 5, of all: the area under the curve a step)."""
-    return mean(values[:EDGE]), mean(values[-EDGE:]), mean(values)
-
-
-def time_to_hack(steps: Sequence[int], rates: Sequence[float | None]) -> int | str | None:
-    """First step that ends a 3-step window with mean hack rate > 0.1; "never"; None where no window is defined."""
-    windows = [
-        (steps[end], rates[end - ONSET_WINDOW + 1 : end + 1]) for end in range(ONSET_WINDOW - 1, len(steps))
-    ]
-    windows = [(step, window) for step, window in windows if None not in window]
-    if not windows:
-        return None
-    return next((step for step, window in windows if np.mean(window) > HACK_ONSET + 1e-9), "never")
-
+from verdicts import (
+    ABOUT_ZERO, EDGE, FAIL, FLOAT_NOISE, HACK_ONSET, MOST_STEPS, NOT_JUDGED, ONSET_WINDOW, PASS, SNEAKY, SPREAD_GOOD,
+    TINY_ADVANTAGE, UNDEFINED, Comparison, Estimate, Evidence, Judgement, Projected, bucket_of, contrast_pools,
+    curve, decision_rules, defined, describe, in_buckets, judge_direction, judge_mechanism, judge_phase1,
+    judge_signal, judge_specificity, mean, p_value, phase1_tests, plain, pull, pulls_by_role, recommend,
+    share, signed, steps_without_spread, time_to_hack, with_interval,
+)
 
 # ---------------------------------------------------------------------------------------------- Run directories
 ROW_NUMBERS = (
@@ -600,7 +56,7 @@ KINDS = ("phase1", "replay", "sampled")
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run: what it was told to do, one row a step, and (phase1, replay) one row a sample."""
+    """A run: what it was told to do, one row a step, and (phase1, replay) one row a sample."""
 
     path: Path
     label: str
@@ -609,6 +65,10 @@ class Run:
     record: dict  # the whole config.json
     rows: tuple[dict, ...]
     samples: tuple[dict, ...]
+
+    @property
+    def complete(self) -> bool:
+        return (self.path / "summary.json").is_file()
 
     @property
     def arm(self) -> str:
@@ -650,7 +110,8 @@ class Run:
 
     @property
     def model(self) -> str:
-        return str((self.record["model"] or {}).get("name") or "-")
+        name = str((self.record["model"] or {}).get("name") or "-")
+        return Path(name).name if Path(name).is_absolute() else name  # where it lay on that machine says nothing
 
     @property
     def setting(self) -> tuple[str, str, str]:
@@ -722,9 +183,9 @@ def checked_config(path: Path, record: dict) -> dict:
 
 
 def read_run(directory: Path, record: dict) -> Run:
-    """Load one complete run and check that its files agree with each other."""
-    config = checked_config(directory / "config.json", record)
-    rows, planned = read_rows(directory / "rows.jsonl"), store.read_json(directory / "summary.json").get("steps")
+    """Load one run and check that its files agree with each other."""
+    config, summary = checked_config(directory / "config.json", record), directory / "summary.json"
+    rows, planned = read_rows(directory / "rows.jsonl"), store.read_json(summary).get("steps") if summary.is_file() else None
     if not rows or (planned is not None and planned != len(rows)):
         raise InputError(f"{directory / 'rows.jsonl'}: {len(rows)} rows, but summary.json says {planned} steps")
     samples = read_samples(directory) if record["kind"] != "sampled" else ()
@@ -752,18 +213,20 @@ def short_labels(runs: Sequence[Run]) -> list[str]:
     return [str(run.path) if labels.count(label) > 1 else label[1] for run, label in zip(runs, labels, strict=True)]
 
 
-def unfinished(directory: Path, kind: Any) -> str | None:
-    """Why a run directory is left out, or None when it is complete."""
+def unfinished(directory: Path, kind: Any, take: bool = False) -> str | None:
+    """Why a run directory is left out, or None when it is complete (or, with ``take``, has steps at all)."""
     if kind not in KINDS:
         return f"unknown kind {kind!r}"
     if not (directory / "summary.json").is_file():
-        return "incomplete: no summary.json"
+        return None if take and (directory / "rows.jsonl").is_file() else "incomplete: no summary.json"
     summary = store.read_json(directory / "summary.json")
     return None if isinstance(summary, dict) and summary.get("finished") is True else "incomplete: not finished"
 
 
-def find_runs(root: Path) -> tuple[list[Run], list[str]]:
-    """(complete runs below ``root``, one line for each run left out). InputError when no complete run is there.
+def find_runs(root: Path, take_unfinished: bool = False) -> tuple[list[Run], list[str]]:
+    """(runs to show below ``root``, one line for each run left out). InputError when there is none to show.
+
+    Complete runs, and with ``take_unfinished`` those that have steps but no summary, marked in their label.
 
     A config.json without a "kind" is something else (a model's, say) and is passed over.
     """
@@ -773,13 +236,14 @@ def find_runs(root: Path) -> tuple[list[Run], list[str]]:
     records = {path: record for path, record in records.items() if isinstance(record, dict) and "kind" in record}
     if not records:
         raise InputError(f"{root}: no run directory in it (a config.json with a 'kind')")
-    reasons = {path: unfinished(path, record["kind"]) for path, record in records.items()}
+    reasons = {path: unfinished(path, record["kind"], take_unfinished) for path, record in records.items()}
     left_out = [f"{path}: {reason}" for path, reason in reasons.items() if reason]
     complete = [path for path, reason in reasons.items() if not reason]
     if not complete:
         raise InputError(f"{root}: no complete run; left out: {'; '.join(left_out)}")
     runs = [read_run(path, records[path]) for path in complete]
-    runs = [replace(run, label=label) for run, label in zip(runs, short_labels(runs), strict=True)]
+    marks = ["" if run.complete else " (unfinished)" for run in runs]
+    runs = [replace(run, label=label + mark) for run, label, mark in zip(runs, short_labels(runs), marks, strict=True)]
     runs.sort(key=lambda run: (KINDS.index(run.kind), run.arm != "vanilla", run.control != "none", run.label))
     return runs, left_out
 
@@ -1063,6 +527,19 @@ def replay_blocks(runs: Sequence[Run]) -> list[Block]:
     return blocks
 
 
+def window_table(runs: Sequence[Run], first: int, last: int) -> Table:
+    """Means over the same steps of every run, for runs of different length and for comparison with other reports."""
+    keys = ("hack_rate", "gt_rate", "attempt_rate", "cos_in", "cos_out", "cos_update_in", "cos_update")
+    records = []
+    for run in runs:
+        rows = [row for row in run.rows if first <= row["step"] <= last]
+        records.append({"run": run.label, "seed": run.config["seed"], "steps": len(rows)} | {key: mean(row[key] for row in rows) for key in keys})
+    columns = [(key, shown(key)) for key in ("run", "seed", "steps")]
+    columns += [(name, shown(key, lambda value: plain(value, 3))) for name, key in zip(("hacked", "solved", "attempted"), keys)]
+    columns += [(key, shown(key, signed)) for key in keys[3:]]
+    return Table("on_policy_window", f"Means over steps {first} to {last}", tuple(columns), records)
+
+
 def sampled_table(runs: Sequence[Run]) -> Table:
     records = []
     for run in runs:
@@ -1092,7 +569,7 @@ def sampled_table(runs: Sequence[Run]) -> Table:
     return Table("on_policy", title, columns, records)
 
 
-def sampled_blocks(runs: Sequence[Run]) -> list[Block]:
+def sampled_blocks(runs: Sequence[Run], window: tuple[int, int] | None) -> list[Block]:
     seeds: dict[tuple, set] = defaultdict(set)
     for run in runs:
         seeds[run.arm, run.control, run.config.get("project_at"), run.setting].add(run.config["seed"])
@@ -1101,17 +578,18 @@ def sampled_blocks(runs: Sequence[Run]) -> list[Block]:
     onset = f"Time to hack: first step whose {ONSET_WINDOW}-step mean hack rate exceeds {HACK_ONSET:g}."
     short = [run.label for run in runs if len(run.rows) < 2 * EDGE]
     overlap = f"\nFewer than {2 * EDGE} steps, first and last overlap: {', '.join(short)}." if short else ""
-    return [Heading("On-policy GRPO"), sampled_table(runs), f"{onset} Seeds are the unit: {interval}.{overlap}"]
+    same_steps = [window_table(runs, *window)] if window else []
+    return [Heading("On-policy GRPO"), sampled_table(runs), *same_steps, f"{onset} Seeds are the unit: {interval}.{overlap}"]
 
 
-def build_blocks(runs: Sequence[Run], left_out: Sequence[str]) -> list[Block]:
+def build_blocks(runs: Sequence[Run], left_out: Sequence[str], window: tuple[int, int] | None = None) -> list[Block]:
     blocks: list[Block] = [Heading("How to read this"), LEGEND, runs_table(runs)]
     for warning in sorted({str(run.record["warning"]) for run in runs if run.record.get("warning")}):
         named = ", ".join(run.label for run in runs if run.record.get("warning") == warning)
         blocks.append(f"WARNING {named}: {warning}")
     if left_out:
         blocks.append("Left out:\n" + "\n".join(INDENT + line for line in left_out))
-    makers = {"phase1": phase1_blocks, "replay": replay_blocks, "sampled": sampled_blocks}
+    makers = {"phase1": phase1_blocks, "replay": replay_blocks, "sampled": partial(sampled_blocks, window=window)}
     for kind, make in makers.items():
         chosen = [run for run in runs if run.kind == kind]
         blocks += make(chosen) if chosen else []
@@ -1197,7 +675,7 @@ def write_report(directory: Path, blocks: Sequence[Block], runs: Sequence[Run]) 
 
 
 TABLE_NAMES = (
-    "runs phase1_buckets phase1_tests phase2_verification phase2_advantages phase2_pools phase3_decision on_policy"
+    "runs phase1_buckets phase1_tests phase2_verification phase2_advantages phase2_pools phase3_decision on_policy on_policy_window"
 ).split()
 
 
@@ -1207,11 +685,15 @@ class Config:
 
     directory: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(name="", metavar="DIR")]
     """Folder with run directories at any depth, e.g. out/probe_distill. Unfinished runs are named and left out."""
+    unfinished: bool = False
+    """Take runs in that have steps but no summary.json, marked as such: a look at what is still running, or was cut off."""
+    window: tuple[int, int] | None = None
+    """FIRST LAST: also the means of the on-policy runs over these steps, the same for all."""
 
 
 def main(config: Config) -> None:
-    runs, left_out = find_runs(config.directory)
-    blocks = build_blocks(runs, left_out)
+    runs, left_out = find_runs(config.directory, config.unfinished)
+    blocks = build_blocks(runs, left_out, config.window)
     write_report(config.directory / "report", blocks, runs)
     print_blocks(blocks)
     print(f"report: {config.directory / 'report' / 'report.md'}")

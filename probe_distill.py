@@ -98,7 +98,7 @@ class Config:
     """Grader processes (default: one a core)."""
     sample_rows: int = 128
     """Sequences decoded at once."""
-    micro_tokens: int = 16384
+    micro_tokens: int = 8192
     """Padded tokens of a micro-batch."""
     svd_cache: str | None = str(default_cache())
     """Directory of the SVD cache; None for no cache."""

@@ -41,7 +41,7 @@ import pools
 import problems
 from antipasto import SVDAdapter, default_cache, read_safetensors
 from grade import Grader
-from losses import ADVANTAGES, collate, normaliser
+from losses import ADVANTAGES, normaliser
 from pools import Rollout
 from projection import Editor, VHack, cosine, norm, number, random_like
 from rundir import RunDir

@@ -16,7 +16,8 @@ from scipy import stats
 
 import analyze
 import store
-from analyze import FAIL, NOT_JUDGED, PASS, SNEAKY, UNDEFINED
+import verdicts
+from verdicts import FAIL, NOT_JUDGED, PASS, SNEAKY, UNDEFINED
 
 ROOT = Path(__file__).resolve().parent.parent
 NAN = re.compile(r"\bnan\b", re.IGNORECASE)
@@ -129,7 +130,7 @@ def write_everything(root: Path) -> Path:
 def test_welch_agrees_with_scipy_and_with_the_formula_by_hand():
     """(1, 2, 3, 4) against (5, 7): var 5/3 and 2, se^2 = 5/12 + 1 = 17/12, t = (2.5 - 6) / sqrt(17/12)."""
     first, second = [1.0, 2.0, 3.0, 4.0], [5.0, 7.0]
-    found = analyze.welch(first, second)
+    found = verdicts.welch(first, second)
     square = 17 / 12
     df = square**2 / ((5 / 12) ** 2 / 3 + 1**2 / 1)
     assert found.t == pytest.approx(-3.5 / math.sqrt(square)) and found.df == pytest.approx(df)
@@ -149,15 +150,15 @@ def test_welch_agrees_with_scipy_and_with_the_formula_by_hand():
     ],
 )
 def test_welch_says_why_it_is_undefined(first, second, why):
-    found = analyze.welch(first, second, ("a", "b"))
+    found = verdicts.welch(first, second, ("a", "b"))
     assert found.why == why and found.p is None and found.larger is None
 
 
 def test_an_estimate_is_undefined_with_a_reason():
-    assert analyze.estimate([]).why == "no value" and analyze.estimate([None, 1.0]).why == "one value"
-    flat = analyze.estimate([0.3, 0.3, 0.3])
+    assert verdicts.estimate([]).why == "no value" and verdicts.estimate([None, 1.0]).why == "one value"
+    flat = verdicts.estimate([0.3, 0.3, 0.3])
     assert flat.why == "zero variance" and flat.mean == pytest.approx(0.3) and flat.low is None
-    found = analyze.estimate([1.0, 2.0, 3.0])  # sd 1, half width 4.303 / sqrt(3)
+    found = verdicts.estimate([1.0, 2.0, 3.0])  # sd 1, half width 4.303 / sqrt(3)
     assert (found.low, found.high) == pytest.approx((2 - 2.4841, 2 + 2.4841), abs=1e-3)
 
 
@@ -173,14 +174,14 @@ def test_an_estimate_is_undefined_with_a_reason():
     ],
 )
 def test_about_zero_is_a_stated_rule(values, expected):
-    assert analyze.about_zero(values) is expected
+    assert verdicts.about_zero(values) is expected
 
 
 def test_problems_are_the_unit_and_not_rollouts():
     """Eight copies of a rollout are one problem: the problem-level n does not grow, the rollout-level n does."""
     hacks = [sample(problem=p, logp=value) for p, value in enumerate((0.7, 0.8)) for _ in range(8)]
     both = [sample(gt_pass=True, problem=p, logp=value) for p, value in enumerate((0.5, 0.7)) for _ in range(8)]
-    tests = {(name, unit): test for name, unit, test in analyze.phase1_tests(hacks + both)}
+    tests = {(name, unit): test for name, unit, test in verdicts.phase1_tests(hacks + both)}
     assert tests["hack and correct", "rollouts"].n_first == 16 and tests["hack and correct", "rollouts"].p < 0.01
     assert tests["hack and correct", "problems"].n_first == 2 and tests["hack and correct", "problems"].p > 0.05
     same = tests["hack and correct", "same problem"]  # differences 0.2 and 0.1: mean 0.15, sd 0.0707, t = 3
@@ -211,20 +212,20 @@ def solving(values, hacked=True) -> list[dict]:
     ],
 )
 def test_phase1_verdict(samples, verdict, part):
-    found, why = analyze.judge_phase1(samples)
+    found, why = verdicts.judge_phase1(samples)
     assert found == verdict and part in why
 
 
 def test_buckets_need_both_labels():
     labels = [(True, False), (True, True), (False, True), (False, False), (True, None), (None, True)]
-    found = [analyze.bucket_of(sample(hacked=hacked, gt_pass=gt_pass)) for hacked, gt_pass in labels]
-    assert found == [*analyze.BUCKETS, None, None]
+    found = [verdicts.bucket_of(sample(hacked=hacked, gt_pass=gt_pass)) for hacked, gt_pass in labels]
+    assert found == [*verdicts.BUCKETS, None, None]
 
 
 def test_steps_without_reward_spread_are_counted():
     rows = [sample(step=0), sample(step=0), sample(step=1), sample(step=1, reward=0.5)]
     rows += [sample(step=2, problem=1), sample(step=2, problem=2, reward=0.5)]  # two groups, each without spread
-    assert analyze.steps_without_spread(rows) == (2, 3)
+    assert verdicts.steps_without_spread(rows) == (2, 3)
 
 
 # ------------------------------------------------------------------------------------------ Phase 2, row by row
@@ -243,7 +244,7 @@ def test_steps_without_reward_spread_are_counted():
     ],
 )
 def test_row_1_advantage_signal(spreads, advantages, verdict, part):
-    found = analyze.judge_signal(spreads, advantages)
+    found = verdicts.judge_signal(spreads, advantages)
     assert found.verdict == verdict and part in found.why
 
 
@@ -261,7 +262,7 @@ def test_row_1_advantage_signal(spreads, advantages, verdict, part):
     ],
 )
 def test_row_2_direction_of_the_vanilla_gradient(cos_in, pulls, verdict, part):
-    found = analyze.judge_direction(cos_in, pulls)
+    found = verdicts.judge_direction(cos_in, pulls)
     assert found.verdict == verdict and part in found.why
 
 
@@ -278,7 +279,7 @@ def test_row_2_direction_of_the_vanilla_gradient(cos_in, pulls, verdict, part):
     ],
 )
 def test_row_3_mechanism(before, after, fired, verdict, part):
-    found = analyze.judge_mechanism(before, after, fired)
+    found = verdicts.judge_mechanism(before, after, fired)
     assert found.verdict == verdict and part in found.why
 
 
@@ -315,25 +316,25 @@ HIGH, LOW, NONE = [0.5, 0.55, 0.6, 0.45], [-0.1, -0.05, -0.12, -0.08], [0.02, -0
     ],
 )
 def test_row_4_specificity(samples, verdict, part):
-    found = analyze.judge_specificity(samples)
+    found = verdicts.judge_specificity(samples)
     assert found.verdict == verdict and part in found.why
 
 
 def test_pools_with_other_names_are_ranked_by_their_hacks():
     rows = [sample("a", False), sample("b", True), sample("b", False)]
-    assert analyze.pool_roles(rows) == ("b", "a")
-    assert analyze.pool_roles([sample("teacher")]) == ("teacher", "base")  # so that the missing pool reads as empty
-    assert analyze.pool_roles([sample("only")]) is None
+    assert verdicts.pool_roles(rows) == ("b", "a")
+    assert verdicts.pool_roles([sample("teacher")]) == ("teacher", "base")  # so that the missing pool reads as empty
+    assert verdicts.pool_roles([sample("only")]) is None
 
 
 def test_pull_adds_up_cosine_times_norm_per_step():
     rows = [sample(contrib=0.5, grad_norm_contrib=2.0), sample(contrib=-0.25, step=1), sample(contrib=None)]
-    assert analyze.pull(rows, steps=2) == pytest.approx((0.5 * 2 - 0.25) / 2)
+    assert verdicts.pull(rows, steps=2) == pytest.approx((0.5 * 2 - 0.25) / 2)
 
 
 # ------------------------------------------------------------------------------------------ decisions
 STRONG, WEAK, ZERO, NEGATIVE = (0.3, 0.25) * 10, (0.1, 0.12) * 10, (0.01, -0.01) * 10, (-0.3, -0.25) * 10
-WORKS = (analyze.Projected("projected", (0.02, 0.03) * 10),)
+WORKS = (verdicts.Projected("projected", (0.02, 0.03) * 10),)
 
 
 @pytest.mark.parametrize(
@@ -344,27 +345,27 @@ WORKS = (analyze.Projected("projected", (0.02, 0.03) * 10),)
         (dict(vanilla_cos_in=STRONG, projected=WORKS, dead_mechanism=("x: fail",)), "NOT YET", "x: fail"),
         (dict(vanilla_cos_in=ZERO, discriminates=True, projected=WORKS), "GO, with a smaller", "--steps=60"),
         (dict(vanilla_cos_in=ZERO, discriminates=False, base_rewards=(0.5, 0.0)), "NO-GO: skip", "--base-only"),
-        (dict(vanilla_cos_in=ZERO, discriminates=False), "NO-GO: skip", "--objective=grpo"),
+        (dict(vanilla_cos_in=ZERO, discriminates=False), "NO-GO: skip", "another V: python extract_vhack.py --pool"),
         (dict(vanilla_cos_in=ZERO), "NO DECISION: undefined", "both pool buckets"),
         (dict(), "NO DECISION: undefined", "vanilla replay"),
         (dict(vanilla_cos_in=WEAK, discriminates=True, projected=WORKS), "UNDECIDED", "--control=random"),
         (dict(vanilla_cos_in=NEGATIVE, discriminates=True, projected=WORKS), "NO-GO: cos_in is negative", "sign"),
         (dict(vanilla_cos_in=STRONG, dead_signal=("x",)), "NO DECISION: no usable advantage", "x"),
         (
-            dict(vanilla_cos_in=STRONG, discriminates=True, projected=(analyze.Projected("p", NEGATIVE),)),
+            dict(vanilla_cos_in=STRONG, discriminates=True, projected=(verdicts.Projected("p", NEGATIVE),)),
             "STOP: over-projection",
             "gate",
         ),
     ],
 )
 def test_recommendation(evidence, headline, following):
-    evidence = analyze.Evidence(**evidence)
-    found, lines = analyze.recommend(analyze.decision_rules(evidence), evidence)
+    evidence = verdicts.Evidence(**evidence)
+    found, lines = verdicts.recommend(verdicts.decision_rules(evidence), evidence)
     assert found.startswith(headline) and following in " ".join(lines)
 
 
 def applies(**evidence) -> list[bool | None]:
-    return [rule.applies for rule in analyze.decision_rules(analyze.Evidence(**evidence))]
+    return [rule.applies for rule in verdicts.decision_rules(verdicts.Evidence(**evidence))]
 
 
 def test_each_decision_rule_applies_when_it_should():
@@ -375,21 +376,21 @@ def test_each_decision_rule_applies_when_it_should():
     assert applies(vanilla_cos_in=(0.3,) * 16 + (0.1,) * 4)[3] is True
     assert applies(vanilla_cos_in=(0.3,) * 15 + (0.1,) * 5)[3] is False
     assert applies(vanilla_cos_in=STRONG, projected=WORKS)[4:6] == [True, False]
-    assert applies(vanilla_cos_in=STRONG, projected=(analyze.Projected("p", STRONG),))[4:6] == [False, False]
+    assert applies(vanilla_cos_in=STRONG, projected=(verdicts.Projected("p", STRONG),))[4:6] == [False, False]
     # a cosine that is negative without any projection is a sign error, not over-projection
-    assert applies(vanilla_cos_in=NEGATIVE, projected=(analyze.Projected("p", NEGATIVE),))[5] is False
+    assert applies(vanilla_cos_in=NEGATIVE, projected=(verdicts.Projected("p", NEGATIVE),))[5] is False
 
 
 # ------------------------------------------------------------------------------------------ on-policy
 def test_curve_and_time_to_hack_by_hand():
     rates = [0.0, 0.0, 0.1, 0.1, 0.1, 0.2, 0.4]
-    assert analyze.curve(rates) == pytest.approx((0.06, 0.18, 0.9 / 7))
+    assert verdicts.curve(rates) == pytest.approx((0.06, 0.18, 0.9 / 7))
     steps = [10, 11, 12, 13, 14, 15, 16]
-    assert analyze.time_to_hack(steps, rates) == 15  # (0.1 + 0.1 + 0.2) / 3; the window before is exactly 0.1
-    assert analyze.time_to_hack(steps, [0.1] * 7) == "never"
-    assert analyze.time_to_hack(steps, [0.5, 0.5, None, 0.5, 0.5, None, 0.5]) is None
-    assert analyze.time_to_hack([0, 1], [0.9, 0.9]) is None
-    assert analyze.curve([None, None]) == (None, None, None)
+    assert verdicts.time_to_hack(steps, rates) == 15  # (0.1 + 0.1 + 0.2) / 3; the window before is exactly 0.1
+    assert verdicts.time_to_hack(steps, [0.1] * 7) == "never"
+    assert verdicts.time_to_hack(steps, [0.5, 0.5, None, 0.5, 0.5, None, 0.5]) is None
+    assert verdicts.time_to_hack([0, 1], [0.9, 0.9]) is None
+    assert verdicts.curve([None, None]) == (None, None, None)
 
 
 # ------------------------------------------------------------------------------------------ the command
@@ -397,7 +398,7 @@ def test_curve_and_time_to_hack_by_hand():
 def everything(tmp_path_factory) -> tuple[Path, str]:
     """The command line as a user types it, once; its output."""
     root = write_everything(tmp_path_factory.mktemp("runs"))
-    done = subprocess.run([sys.executable, "analyze.py", str(root)], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "analyze.py", str(root), "--window", "1", "2"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return root, done.stdout
 
@@ -412,6 +413,22 @@ def test_the_command_prints_every_part(everything):
         assert " ".join(part.split()) in " ".join(printed.split()), part
     assert printed.count("Cosines are with v_hack.") == 1  # the legend, once
     assert max(map(len, printed.splitlines())) <= 120 + len(str(everything[0])) and not NAN.search(printed)
+
+
+def test_unfinished_runs_are_shown_on_request_and_marked(everything):
+    finished, left_out = analyze.find_runs(everything[0])
+    shown, left = analyze.find_runs(everything[0], take_unfinished=True)
+    extra = [run for run in shown if run.path not in {run.path for run in finished}]
+    assert [run.path.name for run in extra] == ["cut_off"] and extra[0].label.endswith("(unfinished)") and len(extra[0].rows) == 3
+    assert len(left_out) == 1 and not left and not any("unfinished" in run.label for run in finished)
+
+
+def test_window_means_are_over_the_same_steps_of_every_run(everything):
+    runs = [run for run in analyze.find_runs(everything[0], take_unfinished=True)[0] if run.kind == "sampled"]
+    table = analyze.window_table(runs, 1, 2)
+    assert [record["steps"] for record in table.records] == [2] * len(runs)
+    for run, record in zip(runs, table.records, strict=True):
+        assert record["hack_rate"] == pytest.approx((run.rows[1]["hack_rate"] + run.rows[2]["hack_rate"]) / 2)
 
 
 def test_the_report_holds_the_same_tables_and_real_pictures(everything):
