@@ -77,8 +77,10 @@ class Settings:
 # --- pairs ---------------------------------------------------------------------------------------------------------
 
 
-def pairs_from_file(path: str | Path, tokenizer, *, problem_file: str | Path | None, limit: int) -> list[Pair]:
+def pairs_from_file(path: str | Path, tokenizer, *, problem_file: str | Path | None, limit: int, seed: int) -> list[Pair]:
     """Authored pairs: rows {problem_id, hack, clean} over a problem file, or with a `prompt` of their own, used as it is.
+
+    Of more than `limit` a seeded choice is taken: such files are sorted by mechanism.
 
     Raises InputError for a missing field or a problem that the problem file does not have.
     """
@@ -86,7 +88,8 @@ def pairs_from_file(path: str | Path, tokenizer, *, problem_file: str | Path | N
     if any("prompt" not in row for row in rows):
         known = problems.find(problems.load_problems(problem_file or SHIPPED_PROBLEMS))
     pairs = []
-    for number, row in enumerate(rows[:limit], start=1):
+    for index in sorted(np.random.default_rng(seed).permutation(len(rows))[:limit]):
+        row, number = rows[index], index + 1
         if "prompt" in row:
             prompt = pools.encode(tokenizer, row["prompt"])
         elif str(row["problem_id"]) in known:
@@ -352,7 +355,7 @@ def find_pairs(tokenizer, model, *, pairs: str | None, pool: str | None, problem
         chosen = pairs_from_pool(loaded, tokenizer, known, clean=clean, limit=settings.max_pairs, seed=settings.seed)
         return chosen, {"source": f"pool {pool}", "source_hash": loaded.hash, "clean": clean}
     path = pairs or SHIPPED_PAIRS
-    return pairs_from_file(path, tokenizer, problem_file=problem_file, limit=settings.max_pairs), {
+    return pairs_from_file(path, tokenizer, problem_file=problem_file, limit=settings.max_pairs, seed=settings.seed), {
         "source": f"pairs {Path(path).name}", "source_hash": file_hash(path)[:16]}
 
 

@@ -13,11 +13,13 @@ step measures one group at the base model. Phase 2 mixes two pools so that rewar
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import torch
 import tyro
 from rich.console import Console
 
@@ -26,7 +28,7 @@ import models
 import pools
 import problems
 import train
-from antipasto import SVDAdapter, default_cache
+from antipasto import default_cache
 from grade import Grader
 from screen import progress
 from sources import Policy, shuffled
@@ -105,13 +107,15 @@ class Config:
 
 
 class Plain:
-    """A model without an adapter, behind the one method that sampling needs."""
+    """A model without an adapter, behind the one method of an adapter that sampling needs."""
 
     def __init__(self, model) -> None:
         self.model = model
 
-    merged = SVDAdapter.merged
-    layers: dict = {}
+    @contextlib.contextmanager
+    def merged(self):
+        with torch.no_grad():
+            yield self.model
 
 
 def make_pool(config: Config, name: str) -> Path:

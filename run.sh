@@ -2,7 +2,8 @@
 # Sets everything up on a fresh machine (a virtual environment in .venv) and runs one of two things:
 #   ./run.sh demo    the main job with its defaults, then the tables and pictures of what it did
 #   ./run.sh test    the tests
-# Further arguments go to train.py or pytest. PYTHON names another interpreter (3.11 or newer).
+# Further arguments go to train.py or pytest. PYTHON names another interpreter (3.11 or newer), TORCH_INDEX a package
+# index for torch, e.g. https://download.pytorch.org/whl/cpu where there is no GPU.
 set -euo pipefail
 cd "$(dirname "$0")"
 
@@ -11,13 +12,8 @@ setup() {
   [[ -f .venv/ready && $(<.venv/ready) == "$wanted" ]] && return
   [[ -x .venv/bin/python ]] || "${PYTHON:-python3}" -m venv .venv
   .venv/bin/python -c 'import sys; sys.version_info >= (3, 11) or sys.exit("hackward needs Python 3.11 or newer")'
-  # torch first: without a GPU its CPU build saves gigabytes, and PyPI has none for Linux, so ask for it where it lies.
-  local torch; torch=$(grep '^torch==' requirements.txt)
-  if ! command -v nvidia-smi >/dev/null && [[ $(uname) == Linux ]]; then
-    .venv/bin/python -m pip install --quiet --disable-pip-version-check --timeout 15 --retries 0 \
-      --index-url https://download.pytorch.org/whl/cpu "$torch" 2>/dev/null || true
-  fi
-  .venv/bin/python -m pip install --quiet --disable-pip-version-check "$torch"
+  # torch first, so that a build chosen by TORCH_INDEX (a CPU-only one saves gigabytes) is the one that the rest finds.
+  .venv/bin/python -m pip install --quiet --disable-pip-version-check ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} "$(grep '^torch==' requirements.txt)"
   .venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
   echo "$wanted" >.venv/ready
 }
@@ -36,7 +32,7 @@ case $job in
     .venv/bin/python -m pytest -q tests "$@"
     ;;
   *)
-    sed -n '2,6s/^# \{0,1\}//p' "$0"
+    sed -n '2,7s/^# \{0,1\}//p' "$0"
     exit 2
     ;;
 esac

@@ -33,6 +33,7 @@ import torch
 import tyro
 from rich.console import Console
 from safetensors.torch import save_file
+from scipy import stats
 
 import extract_vhack
 import gradients
@@ -292,7 +293,7 @@ class Session:
             "check": [f"identity {facts['model']['identity']:g}", f"cos_in {show(rows[0]['cos_in'])} -> {show(rows[-1]['cos_in'])}",
                       f"cos_out {show(mean('cos_out'))}", f"cos_update {show(mean('cos_update'))} (before any edit {show(mean('cos_update_in'))})"],
             "result": [*(f"{word} {rate_interval(self.recent, test)}" for word, test in (
-                ("hacked", lambda r: r.hacked), ("solved", lambda r: r.gt_pass), ("attempted", lambda r: bool(r.attempted)))),
+                ("hacked", lambda r: r.hacked), ("solved", lambda r: r.gt_pass), ("attempted", lambda r: r.attempted))),
                 f"last {len(self.recent)} steps, 95 % over groups", facts.get("warning", ""), f"next: python analyze.py {self.run.path.parent}"],
         }
 
@@ -301,6 +302,7 @@ def build(config: Config, stack: contextlib.ExitStack) -> Session:
     """Load, check and wire everything. The run directory appears only when all inputs are known to be good."""
     kind = "sampled" if config.replay_dirs is None else {"grpo": "replay", "nll": "phase1"}[config.loss_mode]
     run = RunDir(config, kind=kind, name=f"{config.preset}-{config.arm}-{config.project_at}-s{config.seed}-lr{config.lr:g}")
+    everything = problems.load_problems(config.problems) if config.replay_dirs is None else []  # cheap faults come first
     model, tokenizer = models.load(config.model, dtype=config.dtype, device=config.device)
     stop = models.stop_ids(model, tokenizer)
     replayed = [pools.load_pool(d, tokenizer, stop=stop) for d in config.replay_dirs.split(",")] if config.replay_dirs else []
@@ -317,7 +319,7 @@ def build(config: Config, stack: contextlib.ExitStack) -> Session:
     if replayed:
         source = Replayed(replayed, seed=config.seed, prompts=config.prompts, group=config.group, seen=(v.meta.get("pair_problem_ids", ()) if v else ()))
     else:
-        source, extra = sampled_source(config, adapter, tokenizer, stop, stack)
+        source, extra = sampled_source(config, everything, adapter, tokenizer, stop, stack)
         facts |= extra
     if config.model == models.TINY:
         facts["warning"] = "RANDOM WEIGHTS: this run shows that the machinery works and nothing about hacking"
@@ -360,9 +362,9 @@ def hack_direction(config: Config, adapter, tokenizer) -> VHack | None:
     return v.to(adapter.model.device)
 
 
-def sampled_source(config: Config, adapter, tokenizer, stop: Sequence[int], stack: contextlib.ExitStack) -> tuple[Sampled, dict]:
+def sampled_source(config: Config, everything: Sequence[problems.Problem], adapter, tokenizer, stop: Sequence[int],
+                   stack: contextlib.ExitStack) -> tuple[Sampled, dict]:
     """Problems, teacher and grader for on-policy training, and what config.json says of them."""
-    everything = problems.load_problems(config.problems)
     grader = stack.enter_context(Grader(workers=config.workers, sandbox=config.sandbox))
     teacher = None
     if config.teacher_dir == "pairs":
@@ -452,11 +454,11 @@ def last_five(rows: Sequence[dict]) -> dict:
             for name in ("hack_rate", "gt_rate", "attempt_rate", "reward_mean")}
 
 
-def rate_interval(steps: Sequence[Sequence[Sequence[Rollout]]], test: Callable[[Rollout], bool]) -> str:
+def rate_interval(steps: Sequence[Sequence[Sequence[Rollout]]], test: Callable[[Rollout], bool | None]) -> str:
     """Mean rate with a 95 % t interval whose units are groups (a group is a problem), not rollouts."""
-    from scipy import stats
-
-    rates = [share(own_rows(group), test) or 0.0 for groups in steps for group in groups]
+    rates = [rate for groups in steps for group in groups if (rate := share(own_rows(group), test)) is not None]
+    if not rates:
+        return "undefined"
     mean = sum(rates) / len(rates)
     if len(rates) < 2 or len(set(rates)) == 1:
         return f"{mean:.2f} [no interval]"
