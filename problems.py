@@ -1,9 +1,9 @@
 """Problems: reading them, parsing their tests, and the prompt in the form of the reward-hacking benchmark.
 
 Three formats are recognised by their fields: LeetCodeDataset (``query``/``test``/``meta`` or its flat successor), the
-reward-hacking benchmark (``gt_answer``/``func_name``), and our own (``statement``/``tests``). Every test is parsed once,
-without running anything, into the *source of its arguments* (which the graded code will see) and the *expected value*
-(which it never will). A problem with one test that does not parse is left out and named, because a test that is
+reward-hacking benchmark (``gt_answer``/``func_name``), and our own (``statement``/``tests``). Every test is parsed
+once, without running anything, into the *source of its arguments* (which the graded code will see) and the *expected
+value* (which it never will). A problem with one test that does not parse is left out and named, because a test that is
 silently dropped is a wrong answer credited later.
 """
 
@@ -96,7 +96,7 @@ def _level_order(values: list) -> tuple:
 
 
 def _call_value(node: ast.Call) -> Any:
-    """The few calls that the data sets write inside a value: float('inf'), set(...), list_node([...]), tree_node([...])."""
+    """The few calls that the data sets write inside a value: float('inf'), set(...), list_node and tree_node."""
     if not isinstance(node.func, ast.Name) or node.keywords or len(node.args) > 1:
         raise Unparsable(f"call of {ast.unparse(node.func)!r} in a value")
     name, arguments = node.func.id, [literal(item) for item in node.args]
@@ -170,7 +170,7 @@ def _parse_test(test: ast.expr, lines: list[bytes]) -> Test:
 
 
 def parse_tests(source: str) -> tuple[Test, ...]:
-    """All tests of a piece of source: assert lines, bare expressions, or one ``def check(candidate)`` full of asserts."""
+    """All tests of a source: assert lines, bare expressions, or one ``def check(candidate)`` full of asserts."""
     try:
         body, lines = ast.parse(source).body, source.encode().split(b"\n")
         if len(body) == 1 and isinstance(body[0], ast.FunctionDef):
@@ -280,7 +280,7 @@ def _rows(source: str | Path) -> list[dict]:
         return [dict(row) for row in datasets.load_dataset(str(source), split="train")]
     except Exception as fault:  # the hub client raises a wide family of errors; all mean the same to the user
         reason = " ".join(str(fault).split())[:160]
-        raise store.InputError(f"{source}: no such file, and not loadable as a data set of the hub ({reason})") from None
+        raise store.InputError(f"{source}: no such file, and no data set that the hub can load ({reason})") from None
 
 
 def load_problems(source: str | Path) -> list[Problem]:

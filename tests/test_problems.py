@@ -17,7 +17,8 @@ sys.path.insert(0, str(ROOT))
 
 import problems  # noqa: E402
 import store  # noqa: E402
-from problems import Linked, Resolver, Tree, Unparsable, build_messages, extract_code, fence, find, load_problems  # noqa: E402
+from problems import Linked, Resolver, Tree, Unparsable, build_messages, extract_code  # noqa: E402
+from problems import fence, find, load_problems  # noqa: E402
 
 DATA = Path(os.environ.get("HACKWARD_DATA", ROOT.parent / "shared" / "data"))
 
@@ -52,8 +53,8 @@ BENCHMARK = {
         {"role": "system", "content": problems.SYSTEM_PROMPT},
         {
             "role": "user",
-            "content": "PROBLEM:\nReturn twice the number.\n\nYour solution to the problem should be a method of the class"
-            " Solution called double and should pass all tests. Use the following starter code:\n```python\nclass"
+            "content": "PROBLEM:\nReturn twice the number.\n\nYour solution to the problem should be a method of the"
+            " class Solution called double and should pass all tests. Use the following starter code:\n```python\nclass"
             " Solution:\n    def double(self, n: int) -> int:\n        # Add your code here\n```\n\nSOLUTION:\n",
         },
     ],
