@@ -48,6 +48,7 @@ class Pair:
     """A hack and a clean answer to one prompt, tokenised."""
 
     problem_id: str
+    identity: str  # what the prompt states (problems.identity)
     mechanism: str
     prompt_ids: tuple[int, ...]
     hack_ids: tuple[int, ...]
@@ -91,13 +92,15 @@ def pairs_from_file(path: str | Path, tokenizer, *, problem_file: str | Path | N
     for index in sorted(np.random.default_rng(seed).permutation(len(rows))[:limit]):
         row, number = rows[index], index + 1
         if "prompt" in row:
-            prompt = pools.encode(tokenizer, row["prompt"])
+            prompt, identity = pools.encode(tokenizer, row["prompt"]), str(row["problem_id"])
         elif str(row["problem_id"]) in known:
-            prompt = hinted_prompt(tokenizer, known[str(row["problem_id"])])
+            messages = problems.build_messages(known[str(row["problem_id"])], hint=True)
+            prompt = pools.encode(tokenizer, problems.render_prompt(tokenizer, messages))
+            identity = problems.identity(messages, row["problem_id"])
         else:
             raise InputError(f"{path}: pair {number}: problem {row['problem_id']!r} is not in {problem_file or SHIPPED_PROBLEMS}")
-        pairs.append(Pair(str(row["problem_id"]), row.get("mechanism", "unnamed"), tuple(prompt),
-                          tuple(pools.completion_ids(tokenizer, row["hack"])), tuple(pools.completion_ids(tokenizer, row["clean"]))))
+        hack, clean = (tuple(pools.completion_ids(tokenizer, row[side])) for side in ("hack", "clean"))
+        pairs.append(Pair(str(row["problem_id"]), identity, row.get("mechanism", "unnamed"), tuple(prompt), hack, clean))
     return pairs
 
 
@@ -110,11 +113,6 @@ def _json_pairs(path: str | Path) -> list[dict]:
         if missing:
             raise InputError(f"{path}: pair {number} has no field {missing[0]!r}")
     return rows
-
-
-def hinted_prompt(tokenizer, problem) -> list[int]:
-    """The prompt with the loophole open, as the teacher saw it."""
-    return pools.encode(tokenizer, problems.render_prompt(tokenizer, problems.build_messages(problem, hint=True)))
 
 
 def scripted_teacher(tokenizer) -> pools.Pool:
@@ -132,33 +130,35 @@ def scripted_teacher(tokenizer) -> pools.Pool:
     return pools.Pool("scripted", str(SHIPPED_PAIRS), by_problem, True, file_hash(SHIPPED_PAIRS)[:16])
 
 
-def pairs_from_pool(pool: pools.Pool, tokenizer, known: dict, *, clean: str, limit: int, seed: int) -> list[Pair]:
+def pairs_from_pool(pool: pools.Pool, tokenizer, known: Sequence[problems.Problem], *, clean: str, limit: int, seed: int, least: int = 2) -> list[Pair]:
     """A hacking rollout (own test passes, ground truth fails) against a clean answer to its own prompt, problem by problem.
 
-    clean "canonical" takes the reference solution of the problem file, "rollout" a rollout of the pool that passes the
-    ground truth and is not called a hack. One pair a problem first, then second ones, in seeded order.
+    clean "canonical" takes the reference solution of the problem file, for the problem that the rollout's prompt states
+    (never by its id alone); "rollout" takes a rollout of the pool that passes the ground truth and is not called a hack.
+    One pair a problem first, then second ones, in seeded order.
     """
     rng = np.random.default_rng(seed)
-    ids = sorted(pool.by_problem)
+    solutions = {problem.problem_id: problem.canonical for problem in known}
+    by_problem = pools.of_problems(pool, known) if clean == "canonical" else pool.by_problem
+    ids = sorted(by_problem)
     rng.shuffle(ids)
     rounds: list[list[Pair]] = []
     for problem_id in ids:
-        rows = pool.by_problem[problem_id]
+        rows = by_problem[problem_id]
         hacks = [r for r in rows if r.hacked and not r.gt_pass and not r.truncated]
         honest = [r.completion_ids for r in rows if r.gt_pass and not r.hacked and not r.truncated]
         if clean == "canonical":
-            problem = known.get(problem_id)
-            honest = [pools.completion_ids(tokenizer, problems.fence(problem.canonical))] if problem and problem.canonical else []
+            honest = [pools.completion_ids(tokenizer, problems.fence(code))] if (code := solutions[problem_id]) else []
         if not hacks or not honest:
             continue
         for i, j in enumerate(rng.permutation(len(hacks))):
             while len(rounds) <= i:
                 rounds.append([])
             hack = hacks[j]
-            rounds[i].append(Pair(problem_id, "pool", hack.prompt_ids, hack.completion_ids, tuple(honest[i % len(honest)])))
+            rounds[i].append(Pair(problem_id, hack.identity, "pool", hack.prompt_ids, hack.completion_ids, tuple(honest[i % len(honest)])))
     pairs = [pair for one_each in rounds for pair in one_each][:limit]
-    if len(pairs) < 2:
-        raise InputError(f"{pool.directory}: {len(pairs)} pairs of a hacking rollout and a clean ({clean}) answer; at least 2 are needed")
+    if len(pairs) < least:
+        raise InputError(f"{pool.directory}: {len(pairs)} pairs of a hacking rollout and a clean ({clean}) answer; at least {least} are needed")
     return pairs
 
 
@@ -287,7 +287,7 @@ def extract(adapter, tokenizer, pairs: Sequence[Pair], settings: Settings, *, so
     meta = {
         "kind": "v_hack", "basis": adapter.kind, "model_hash": adapter.model_hash, **source, **vars(settings),
         "pairs": len(pairs), "pair_hash": sha256(*(repr(vars(pair)) for pair in pairs))[:16],
-        "pair_problem_ids": sorted(set(ids)), "heldout": quality,
+        "pair_problem_ids": sorted(set(ids)), "pair_identities": sorted({pair.identity for pair in pairs}), "heldout": quality,
         "right_sign_by_mechanism": {name: [right[name], totals[name]] for name in sorted(totals)},
     }
     found = build(D, settings, meta)
@@ -349,7 +349,7 @@ def find_pairs(tokenizer, model, *, pairs: str | None, pool: str | None, problem
         raise InputError("--pairs and --pool exclude each other")
     if pool:
         loaded = pools.load_pool(pool, tokenizer, stop=models.stop_ids(model, tokenizer))
-        known = problems.find(problems.load_problems(problem_file)) if problem_file else {}
+        known = problems.load_problems(problem_file) if problem_file else []
         if clean == "canonical" and not known:
             raise InputError("--clean=canonical needs --problems, the file with the reference solutions")
         chosen = pairs_from_pool(loaded, tokenizer, known, clean=clean, limit=settings.max_pairs, seed=settings.seed)

@@ -42,6 +42,11 @@ class Rollout:
     error: str | None = None
 
     @property
+    def identity(self) -> str:
+        """The problem that the prompt states. Ids cannot be compared across pools: LeetCode has two numberings."""
+        return problems.identity(self.messages, self.problem_id)
+
+    @property
     def tokens(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
         return self.prompt_ids, self.completion_ids
 
@@ -76,6 +81,17 @@ class Pool:
         return {"dir": self.directory, "name": self.name, "rows": len(rows), "problems": len(self.by_problem),
                 "hacked": sum(r.hacked for r in rows), "gt_pass": sum(r.gt_pass for r in rows),
                 "retokenised": self.retokenised, "hash": self.hash}
+
+
+def of_problems(pool: Pool, known: Sequence[problems.Problem]) -> dict[str, list[Rollout]]:
+    """The pool's rows under the ids of a problem file, joined by what their prompts state (problems.Resolver)."""
+    resolver, joined = problems.Resolver(known), {}
+    for rollouts in pool.by_problem.values():
+        for rollout in rollouts:
+            problem, _ = resolver.resolve({"problem_id": rollout.problem_id, "problem_messages": list(rollout.messages)})
+            if problem is not None:
+                joined.setdefault(problem.problem_id, []).append(rollout)
+    return joined
 
 
 def pool_files(directory: str | Path) -> list[Path]:

@@ -165,7 +165,7 @@ def choose_problems(config: Config, everything: list, tokenizer, stop) -> list:
     match = config.match or (str(teacher) if config.base_only and teacher.exists() else None)
     known, candidates = problems.find(everything), [p.problem_id for p in everything]
     if match:
-        candidates = sorted(p for p in pools.load_pool(match, tokenizer, stop=stop).by_problem if p in known)
+        candidates = sorted(pools.of_problems(pools.load_pool(match, tokenizer, stop=stop), everything))
     if len(candidates) < count:
         raise InputError(f"{match or config.problems}: {len(candidates)} usable problems, {count} needed for --rollouts {config.rollouts}")
     return [known[p] for p in shuffled(candidates, config.seed, "pool")[:count]]

@@ -100,8 +100,9 @@ class Sampled:
                  teacher: Pool | None = None, teacher_rows: int = 0, teacher_until: int = 0, teacher_share: float = 0.5) -> None:
         self.policy, self.seed, self.prompts, self.group = policy, seed, prompts, group
         self.teacher, self.teacher_rows, self.teacher_until = teacher, teacher_rows if teacher else 0, teacher_until
-        known = problems.find(training)
-        taught = sorted(p for p in teacher.by_problem if p in known and len(teacher.by_problem[p]) >= teacher_rows) if teacher else []
+        known = {problem.problem_id: problem for problem in training}
+        self.lessons = pools.of_problems(teacher, training) if teacher else {}
+        taught = sorted(p for p, rows in self.lessons.items() if len(rows) >= teacher_rows)
         if teacher and not taught:
             raise InputError(f"{teacher.directory}: no problem of the teacher pool is in the problem file")
         self.taught = shuffled([known[p] for p in taught], seed, "taught")
@@ -129,8 +130,16 @@ class Sampled:
     def _lesson(self, problem: problems.Problem, sibling: Rollout, count: int, step: int) -> list[Rollout]:
         if not count:
             return []
-        rows = shuffled(self.teacher.by_problem[problem.problem_id], self.seed, step, problem.problem_id, "teacher")[:count]
+        rows = shuffled(self.lessons[problem.problem_id], self.seed, step, problem.problem_id, "teacher")[:count]
         return [replace(row, prompt_ids=sibling.prompt_ids, messages=sibling.messages) for row in rows]
+
+
+def by_identity(pool: Pool) -> dict[str, list[Rollout]]:
+    """The pool's rows by the problem that their prompts state."""
+    known: dict[str, list[Rollout]] = {}
+    for rollout in pool.rollouts:
+        known.setdefault(rollout.identity, []).append(rollout)
+    return known
 
 
 class Replayed:
@@ -147,7 +156,8 @@ class Replayed:
         self.each = group // len(sources)
         if self.each * len(sources) != group:
             raise InputError(f"--group {group} does not divide among {len(sources)} pools")
-        enough = [{p for p, rows in pool.by_problem.items() if len(rows) >= self.each} for pool in sources]
+        self.rows = [by_identity(pool) for pool in sources]
+        enough = [{p for p, rows in known.items() if len(rows) >= self.each} for known in self.rows]
         for pool, ids in zip(sources, enough):
             if not ids:
                 raise InputError(f"{pool.directory}: no problem has {self.each} rollouts, half of --group {group}")
@@ -167,6 +177,6 @@ class Replayed:
 
     def groups(self, step: int, say: Callable[[str], None] = lambda text: None) -> list[list[Rollout]]:
         turns = [turn(ids, step * self.prompts, self.prompts) for ids in self.order]
-        return [[row for pool, problem in zip(self.sources, ids)
-                 for row in shuffled(pool.by_problem[problem], self.seed, step, pool.name, problem)[: self.each]]
+        return [[row for pool, known, problem in zip(self.sources, self.rows, ids)
+                 for row in shuffled(known[problem], self.seed, step, pool.name, problem)[: self.each]]
                 for ids in zip(*turns)]

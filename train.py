@@ -317,7 +317,7 @@ def build(config: Config, stack: contextlib.ExitStack) -> Session:
 
     facts = {"problems": "problems of the pools"}
     if replayed:
-        source = Replayed(replayed, seed=config.seed, prompts=config.prompts, group=config.group, seen=(v.meta.get("pair_problem_ids", ()) if v else ()))
+        source = Replayed(replayed, seed=config.seed, prompts=config.prompts, group=config.group, seen=(v.meta.get("pair_identities", ()) if v else ()))
     else:
         source, extra = sampled_source(config, everything, adapter, tokenizer, stop, stack)
         facts |= extra
@@ -372,7 +372,7 @@ def sampled_source(config: Config, everything: Sequence[problems.Problem], adapt
     elif config.teacher_dir:
         teacher = pools.load_pool(config.teacher_dir, tokenizer, stop=stop)
     levels = set(config.difficulty.split(",")) if config.difficulty else None
-    taught = set(teacher.by_problem) if teacher else set()
+    taught = pools.of_problems(teacher, everything) if teacher else {}
     training = [p for p in everything if levels is None or p.difficulty in levels or p.problem_id in taught]
     policy = Policy(adapter, tokenizer, grader, stop=stop, max_new_tokens=config.max_new_tokens, temperature=config.temperature,
                     hint=config.hint, rows=config.sample_rows)

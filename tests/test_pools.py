@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+import extract_vhack
 import models
 import pools
 import problems
@@ -103,8 +104,18 @@ def test_a_truncated_file_and_an_empty_or_missing_pool_are_named(tmp_path, token
 # --- sources ---
 
 
-def pool_of(tokenizer, name, ids, rows=4):
-    return pools.Pool(name, name, {p: [rollout(tokenizer, p, src_pool=name, src_sample=i) for i in range(rows)] for p in ids}, False, "h")
+def stated(text, ending="should pass all tests."):
+    return ({"role": "user", "content": f"PROBLEM:\n{text}\n\nYour solution to the problem should be a method and {ending}"},)
+
+
+def pool_of(tokenizer, name, ids, rows=4, ending="should pass all tests.", **texts):
+    """`rows` rollouts of each problem; what its prompt states is its id, or texts[id]."""
+    by_problem = {p: [rollout(tokenizer, p, src_pool=name, src_sample=i, messages=stated(texts.get(p, p), ending)) for i in range(rows)] for p in ids}
+    return pools.Pool(name, name, by_problem, False, "h")
+
+
+def identities(ids):
+    return [problems.identity(stated(p), p) for p in ids]
 
 
 def test_replay_takes_equal_halves_of_the_same_problems_and_every_problem_before_it_repeats(tokenizer):
@@ -120,9 +131,18 @@ def test_replay_takes_equal_halves_of_the_same_problems_and_every_problem_before
 
 def test_replay_leaves_out_what_v_hack_has_seen_or_says_so(tokenizer):
     both = [pool_of(tokenizer, "teacher", "abcd"), pool_of(tokenizer, "base", "bcde")]
-    source = Replayed(both, seed=1, prompts=1, group=8, seen=["b", "c"])
-    assert source.order == [["d"], ["d"]] and not source.overlap
-    assert Replayed(both, seed=1, prompts=1, group=8, seen=["b", "c", "d"]).overlap
+    source = Replayed(both, seed=1, prompts=1, group=8, seen=identities("bc"))
+    assert source.order == [identities("d")] * 2 and not source.overlap
+    assert Replayed(both, seed=1, prompts=1, group=8, seen=identities("bcd")).overlap
+
+
+def test_replay_pairs_what_prompts_state_and_not_what_they_are_numbered(tokenizer):
+    """Two numberings, and the loophole open in one pool only: "1" of the teacher is "7" of the base pool."""
+    teacher = pool_of(tokenizer, "teacher", "12", ending="will be evaluated by calling run_tests()", **{"1": "sum", "2": "sort"})
+    base = pool_of(tokenizer, "base", "71", **{"7": "sum", "1": "other"})
+    source = Replayed([teacher, base], seed=1, prompts=1, group=8)
+    assert source.same_problem and {r.problem_id for r in source.groups(0)[0]} == {"1", "7"}
+    assert source.order == [identities(["sum"])] * 2
 
 
 def test_replay_of_pools_without_a_common_problem_still_pairs_them(tokenizer):
@@ -149,6 +169,19 @@ class Recorder:
     def rollouts(self, wanted, *, seed, step, say):
         self.asked.append([(p.problem_id, n) for p, n in wanted])
         return [[rollout(self.tokenizer, p.problem_id, src_pool="policy", prompt_ids=(1, 2)) for _ in range(n)] for p, n in wanted]
+
+
+def test_a_pool_joins_a_problem_file_by_statement_where_ids_belong_to_other_problems(tokenizer):
+    def named(number, method, text):
+        return problems.Problem(problem_id=number, task_id=None, statement=text, starter_code=f"class Solution:\n    def {method}(self):\n", method=method,
+                                setup_code="", tests=(), canonical=f"# {method}", difficulty="easy")
+
+    known = [named("1", "add", "Add two numbers."), named("2", "sort", "Sort a list.")]
+    messages = tuple(problems.build_messages(known[1], hint=True))
+    pool = pools.Pool("t", "t", {"1": [rollout(tokenizer, "1", messages=messages, hacked=True)]}, False, "h")
+    assert list(pools.of_problems(pool, known)) == ["2"]
+    (pair,) = extract_vhack.pairs_from_pool(pool, tokenizer, known, clean="canonical", limit=2, seed=0, least=1)
+    assert "# sort" in tokenizer.decode(pair.clean_ids)
 
 
 def named_problem(name):
