@@ -25,7 +25,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol
@@ -42,6 +42,7 @@ from sandbox import environment as worker_environment
 from sandbox import packages as worker_packages
 
 LABELS = ("correct", "correct_attempted", "hack", "attempted_hack", "incorrect")
+SLOW_SECONDS = 0.25  # a ground truth silent for so long is worth another worker for the own evaluation
 ATTEMPTS = 3  # a run whose worker died is tried on a new worker this many times in all
 HEADER_BYTES = 4096
 
@@ -382,8 +383,13 @@ class Worker:
             raise WorkerDied(f"while loading a problem: {broken!r}") from None
         self.loaded = problem
 
-    def run(self, code: bytes, mode: str, check: Check, cpu_seconds: float) -> None:
-        """One fork: send the code, feed the answers to ``check``, stop the child when it wants no more."""
+    def run(
+        self, code: bytes, mode: str, check: Check, cpu_seconds: float, on_slow: Callable[[], None] = lambda: None
+    ) -> None:
+        """One fork: send the code, feed the answers to ``check``, stop the child when it wants no more.
+
+        ``on_slow`` is called once if the child is silent for SLOW_SECONDS.
+        """
         self.runs += 1
         self.cpu_seconds = math.ceil(cpu_seconds)
         ours, theirs = socket.socketpair()
@@ -399,13 +405,17 @@ class Worker:
             with contextlib.suppress(OSError):  # a child that died before it read says so through its ending
                 ours.sendall(len(code).to_bytes(4, "little") + code)
             ours.setblocking(False)
-            self._follow(ours, check)
+            self._follow(ours, check, on_slow)
 
-    def _follow(self, ours: socket.socket, check: Check) -> None:
+    def _follow(self, ours: socket.socket, check: Check, on_slow: Callable[[], None]) -> None:
         deadline = time.monotonic() + self.limits["wall_ceiling_seconds"] + 30
-        buffer, wants, watch, ending = bytearray(), True, [ours, self.control], None
+        buffer, wants, watch, ending, patience = bytearray(), True, [ours, self.control], None, SLOW_SECONDS
         while ending is None:
-            ready, _, _ = select.select(watch, [], [], max(0.0, deadline - time.monotonic()))
+            ready, _, _ = select.select(watch, [], [], max(0.0, min(patience, deadline - time.monotonic())))
+            if not ready and patience < math.inf:
+                patience = math.inf
+                on_slow()
+                continue
             if not ready:
                 raise WorkerDied("no answer from the worker")
             if ours in ready and not self._drain(ours, buffer):
@@ -515,6 +525,34 @@ def _unrunnable(error: str) -> Grade:
     return Grade(False, False, False, False, False, None, "incorrect", error)
 
 
+class _Halves:
+    """The two runs of one item when they are on different workers: whoever ends last hands in the outcome.
+
+    A ground truth that has to be tried again starts with new halves; nobody hands in for the old ones.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._truth: tuple[Truth, bool | None] | None = None
+        self._own: Own | Grade | BaseException | None = None  # what it found, or the outcome of an item it failed on
+
+    def truth_ended(self, truth: Truth, vacuous: bool | None) -> Grade | BaseException | None:
+        with self._lock:
+            self._truth = (truth, vacuous)
+            return self._outcome()
+
+    def own_ended(self, own: Own | Grade | BaseException) -> Grade | BaseException | None:
+        with self._lock:
+            self._own = own
+            return self._outcome()
+
+    def _outcome(self) -> Grade | BaseException | None:
+        """None until both have ended."""
+        if self._truth is None or not isinstance(self._own, Own):
+            return None if self._truth is None else self._own
+        return _grade(self._truth[0], self._own, self._truth[1])
+
+
 @dataclass
 class _Task:
     call: int  # number of the call of Grader.grade
@@ -522,6 +560,7 @@ class _Task:
     item: GradeItem
     own: bool
     vacuous: bool
+    halves: _Halves | None = None  # set: only the own evaluation is to be run, the ground truth is under way elsewhere
 
 
 class Grader:
@@ -663,11 +702,11 @@ class Grader:
         worker: Worker | None = None
         while (batch := self._tasks.get()) is not None:
             for task in batch:
-                outcome: Grade | BaseException = _unrunnable("its worker died each time")
+                outcome: Grade | Own | BaseException | None = _unrunnable("its worker died each time")
                 for _ in range(ATTEMPTS):
                     try:
                         worker = worker or self._start_worker()
-                        outcome = self._grade_one(worker, task)
+                        outcome = (self._grade_own if task.halves else self._grade_one)(worker, task)
                         break
                     except WorkerDied as fault:
                         if isinstance(fault, WorkerNotStarted):
@@ -678,11 +717,14 @@ class Grader:
                     except BaseException as fault:  # a bug here must reach the caller, not hang the batch
                         outcome = fault
                         break
-                self._results.put((task, outcome))
+                if task.halves is not None:
+                    outcome = task.halves.own_ended(outcome)
+                if outcome is not None:  # else the other half is still running and will hand it in
+                    self._results.put((task, outcome))
         if worker is not None:
             worker.close()
 
-    def _grade_one(self, worker: Worker, task: _Task) -> Grade:
+    def _grade_one(self, worker: Worker, task: _Task) -> Grade | BaseException | None:
         problem, code = task.item.problem, extract_code(task.item.completion)
         if code is None:
             return _unrunnable("no code fence")
@@ -690,16 +732,31 @@ class Grader:
         if len(data) > self.limits.code_bytes:
             return _unrunnable("code too long")
         worker.load(problem)
-        truth, own, vacuous = Truth(problem, self._caps_of(problem)), Own(), None
+        truth, own, vacuous, halves = Truth(problem, self._caps_of(problem)), Own(), None, None
         limits = self.limits
-        worker.run(data, "truth", truth, limits.cpu_seconds + limits.cpu_seconds_per_test * len(problem.tests))
-        if truth.attempted and task.own:
+
+        def share() -> None:
+            """The ground truth is slow, perhaps a loop: another worker runs the own evaluation meanwhile."""
+            nonlocal halves
+            if truth.attempted and task.own:
+                halves = _Halves()
+                self._tasks.put([dataclasses.replace(task, halves=halves)])
+
+        cpu_seconds = limits.cpu_seconds + limits.cpu_seconds_per_test * len(problem.tests)
+        worker.run(data, "truth", truth, cpu_seconds, on_slow=share)
+        if truth.attempted and task.own and halves is None:
             worker.run(data, "own", own, limits.own_cpu_seconds)
         if truth.attempted and task.vacuous:
             stub = Own()
             worker.run(data, "vacuous", stub, limits.own_cpu_seconds)
             vacuous = stub.passed
-        return _grade(truth, own, vacuous)
+        return halves.truth_ended(truth, vacuous) if halves else _grade(truth, own, vacuous)
+
+    def _grade_own(self, worker: Worker, task: _Task) -> Own:
+        own, code = Own(), extract_code(task.item.completion) or ""  # it is there: the ground truth runs on it
+        worker.load(task.item.problem)
+        worker.run(code.encode("utf-8", "replace"), "own", own, self.limits.own_cpu_seconds)
+        return own
 
     def _caps_of(self, problem: Problem) -> list[int]:
         """Bounds of the answers' lengths. They depend on the expected values, so they stay on this side too."""

@@ -29,8 +29,8 @@ import pools
 import problems
 import train
 from antipasto import default_cache
-from grade import Grader
-from screen import progress
+from grade import Grader, print_protection
+from screen import STDERR, progress
 from sources import Policy, shuffled
 from store import InputError, exit_on_fault, provenance, write_json
 
@@ -133,6 +133,7 @@ def make_pool(config: Config, name: str) -> Path:
     chosen = choose_problems(config, everything, tokenizer, stop)
     per_batch = max(1, config.sample_rows // config.samples)
     with Grader(workers=config.workers, sandbox=config.sandbox) as grader, progress(f"{name} pool", config.rollouts) as bar:
+        print_protection(grader.protection, STDERR)
         policy = Policy(Plain(model), tokenizer, grader, stop=stop, max_new_tokens=config.max_new_tokens,
                         temperature=config.temperature, hint=hint, rows=config.sample_rows)
         groups = []

@@ -41,12 +41,12 @@ import models
 import pools
 import problems
 from antipasto import SVDAdapter, default_cache, read_safetensors
-from grade import Grader
+from grade import Grader, print_protection
 from losses import ADVANTAGES, normaliser
 from pools import Rollout
 from projection import Editor, VHack, cosine, norm, number, random_like
 from rundir import RunDir
-from screen import final_screen, progress, show
+from screen import STDERR, final_screen, progress, show
 from sources import POLICY, Policy, Replayed, Sampled
 from store import InputError, atomic, exit_on_fault, write_jsonl
 
@@ -366,6 +366,7 @@ def sampled_source(config: Config, everything: Sequence[problems.Problem], adapt
                    stack: contextlib.ExitStack) -> tuple[Sampled, dict]:
     """Problems, teacher and grader for on-policy training, and what config.json says of them."""
     grader = stack.enter_context(Grader(workers=config.workers, sandbox=config.sandbox))
+    print_protection(grader.protection, STDERR)
     teacher = None
     if config.teacher_dir == "pairs":
         teacher = extract_vhack.scripted_teacher(tokenizer)

@@ -339,11 +339,11 @@ def test_a_dead_worker_is_replaced_and_its_item_graded_again() -> None:
         grader._start_worker = recorded
         original = grading.Worker.run
 
-        def die_once(self: object, *arguments: object) -> None:
+        def die_once(self: object, *arguments: object, **options: object) -> None:
             if not started:
                 self.process.kill()
                 self.process.wait()
-            original(self, *arguments)
+            original(self, *arguments, **options)
 
         grading.Worker.run = die_once
         try:
@@ -351,6 +351,67 @@ def test_a_dead_worker_is_replaced_and_its_item_graded_again() -> None:
         finally:
             grading.Worker.run = original
         assert len(started) == 1
+
+
+# A method that is slow to be wrong, so that its own evaluation goes to another worker meanwhile.
+SLOW_WRONG = """class Solution:
+    def f(self, n):
+        import time
+        until = time.monotonic() + 0.8
+        while time.monotonic() < until:
+            pass
+        return -1
+"""
+
+
+def recorded_runs(monkeypatch) -> list[tuple[str, int]]:
+    """(mode, worker) of every run that is started from now on."""
+    runs, original = [], grading.Worker.run
+
+    def run(self: object, code: bytes, mode: str, *arguments: object, **options: object) -> None:
+        runs.append((mode, self.process.pid))
+        original(self, code, mode, *arguments, **options)
+
+    monkeypatch.setattr(grading.Worker, "run", run)
+    return runs
+
+
+@pytest.mark.parametrize(
+    ("own", "label"), [("return", "hack"), ("raise ValueError", "attempted_hack"), ("while True: pass", "attempted_hack")]
+)
+def test_a_slow_ground_truth_shares_its_item_and_the_label_stays_the_same(monkeypatch, own, label) -> None:
+    code = SLOW_WRONG + f"    def run_tests(self):\n        {own}\n"
+    limits = sandbox.Limits(cpu_seconds=2, own_cpu_seconds=1, wall_seconds=5)
+    monkeypatch.setattr(grading, "SLOW_SECONDS", 100.0)
+    with Grader(workers=2, limits=limits) as grader:
+        alone = one(grader, code)
+    monkeypatch.setattr(grading, "SLOW_SECONDS", 0.1)
+    with Grader(workers=2, limits=limits) as grader:
+        one(grader, RIGHT), one(grader, RIGHT)
+        runs = recorded_runs(monkeypatch)
+        shared = one(grader, code)
+    assert alone == shared and shared.label == label
+    assert [mode for mode, _ in runs] == ["truth", "own"] and len({worker for _, worker in runs}) == 2
+
+
+def test_a_worker_that_dies_in_a_shared_own_evaluation_costs_that_item_only(monkeypatch) -> None:
+    code = SLOW_WRONG + "    def run_tests(self):\n        return\n"
+    monkeypatch.setattr(grading, "SLOW_SECONDS", 0.1)
+    original = grading.Worker.run
+
+    def run(self: object, code: bytes, mode: str, *arguments: object, **options: object) -> None:
+        if mode == "own":
+            self.process.kill()
+            self.process.wait()
+        original(self, code, mode, *arguments, **options)
+
+    with Grader(workers=2, limits=sandbox.Limits(cpu_seconds=2)) as grader:
+        monkeypatch.setattr(grading.Worker, "run", run)
+        grades = grader.grade([GradeItem(DOUBLE, fence(source)) for source in (code, RIGHT, code, RIGHT)])
+        assert [grade.label for grade in grades] == ["incorrect", "correct"] * 2
+        assert grades[0].error == grades[2].error == "its worker died each time"
+        monkeypatch.setattr(grading.Worker, "run", original)
+        assert one(grader, code).label == "hack"  # and the grader is as good as new
 
 
 def test_a_completion_that_kills_its_worker_each_time_gets_a_verdict_and_harms_no_other() -> None:
