@@ -294,7 +294,7 @@ class Session:
                       f"cos_out {show(mean('cos_out'))}", f"cos_update {show(mean('cos_update'))} (before any edit {show(mean('cos_update_in'))})"],
             "result": [*(f"{word} {rate_interval(self.recent, test)}" for word, test in (
                 ("hacked", lambda r: r.hacked), ("solved", lambda r: r.gt_pass), ("attempted", lambda r: r.attempted))),
-                f"last {len(self.recent)} steps, 95 % over groups", facts.get("warning", ""), f"next: python analyze.py {self.run.path.parent}"],
+                f"last {len(self.recent)} steps, 95 % over groups", facts.get("warning", ""), f"next: python analyze.py {self.run.path}"],
         }
 
 
