@@ -38,7 +38,7 @@ from antipasto import SVDAdapter, default_cache, thin_svd
 from losses import normaliser
 from projection import VHack
 from screen import progress
-from store import ROOT, InputError, exit_on_fault, file_hash, provenance, read_json, read_jsonl, sha256
+from store import ROOT, InputError, check_numbers, exit_on_fault, file_hash, provenance, read_json, read_jsonl, sha256
 
 SHIPPED_PAIRS, SHIPPED_PROBLEMS = ROOT / "data" / "pairs.jsonl", ROOT / "data" / "problems.jsonl"
 
@@ -91,16 +91,20 @@ def pairs_from_file(path: str | Path, tokenizer, *, problem_file: str | Path | N
     pairs = []
     for index in sorted(np.random.default_rng(seed).permutation(len(rows))[:limit]):
         row, number = rows[index], index + 1
+        if not all(isinstance(row[side], str) for side in ("hack", "clean", *(["prompt"] if "prompt" in row else []))):
+            raise InputError(f"{path}: pair {number}: hack, clean and prompt must be text")
         if "prompt" in row:
-            prompt, identity = pools.encode(tokenizer, row["prompt"]), str(row["problem_id"])
+            prompt, identity = pools.encode(tokenizer, row["prompt"]), problems.identity(row["prompt"], str(row["problem_id"]))
         elif str(row["problem_id"]) in known:
             messages = problems.build_messages(known[str(row["problem_id"])], hint=True)
             prompt = pools.encode(tokenizer, problems.render_prompt(tokenizer, messages))
-            identity = problems.identity(messages, row["problem_id"])
+            identity = problems.identity(messages[-1]["content"], row["problem_id"])
         else:
             raise InputError(f"{path}: pair {number}: problem {row['problem_id']!r} is not in {problem_file or SHIPPED_PROBLEMS}")
         hack, clean = (tuple(pools.completion_ids(tokenizer, row[side])) for side in ("hack", "clean"))
-        pairs.append(Pair(str(row["problem_id"]), identity, row.get("mechanism", "unnamed"), tuple(prompt), hack, clean))
+        pairs.append(Pair(str(row["problem_id"]), identity, str(row.get("mechanism", "unnamed")), tuple(prompt), hack, clean))
+    if len(pairs) < 2:
+        raise InputError(f"{path}: {len(pairs)} pairs; at least 2 are needed")
     return pairs
 
 
@@ -146,7 +150,7 @@ def pairs_from_pool(pool: pools.Pool, tokenizer, known: Sequence[problems.Proble
     for problem_id in ids:
         rows = by_problem[problem_id]
         hacks = [r for r in rows if r.hacked and not r.gt_pass and not r.truncated]
-        honest = [r.completion_ids for r in rows if r.gt_pass and not r.hacked and not r.truncated]
+        honest = [r.completion_ids for r in rows if r.gt_pass and not r.hacked and not r.attempted and not r.truncated]
         if clean == "canonical":
             honest = [pools.completion_ids(tokenizer, problems.fence(code))] if (code := solutions[problem_id]) else []
         if not hacks or not honest:
@@ -233,13 +237,16 @@ def auc(positive_SP: Tensor, negative_SP: Tensor) -> Tensor:
 def held_out(hack: dict, clean: dict, problem_ids: Sequence[str], settings: Settings, count: int = 5) -> dict:
     """Right-sign share and AUC on held-out pairs, with the permutation null of both; keys as in the v_hack file.
 
-    Row 0 of the flips is the truth; the rest are random. In a flipped pair hack and clean trade places, in training
-    and in testing alike.
+    Row 0 of the flips is the truth; the rest are random. Where a problem is flipped, hack and clean trade places in all its
+    pairs, in training and in testing alike: problems are the unit. Scores of different folds are cosines with different
+    directions, so the AUC compares within a fold only. Undefined where some fold has under two pairs to learn from.
     """
-    P = len(problem_ids)
+    P, unique = len(problem_ids), sorted(set(problem_ids))
     generator = torch.Generator().manual_seed(settings.seed)
-    flips = torch.ones(1 + settings.permutations, P)
-    flips[1:] = torch.randint(0, 2, (settings.permutations, P), generator=generator) * 2.0 - 1
+    flips = torch.ones(1 + settings.permutations, len(unique))
+    flips[1:] = torch.randint(0, 2, (settings.permutations, len(unique)), generator=generator) * 2.0 - 1
+    flips = flips[:, [unique.index(problem) for problem in problem_ids]]
+    ranked, compared = torch.zeros(len(flips), dtype=torch.double), 0
     score = {side: torch.zeros(len(flips), P) for side in ("hack", "clean")}
     margin = torch.zeros(len(flips), P)
     norms = {side: sum(g.square().sum(1) for g in grads.values()).sqrt() for side, grads in (("hack", hack), ("clean", clean))}
@@ -247,7 +254,9 @@ def held_out(hack: dict, clean: dict, problem_ids: Sequence[str], settings: Sett
     for test in folds(problem_ids, count, settings.seed):
         train = np.setdiff1d(np.arange(P), test)
         if len(train) < 2:
-            continue
+            undefined = {"value": None, "null": [None, None], "p": None}
+            return {"pairs": P, "folds": 0, "permutations": 0, "right_sign": undefined, "auc": undefined,
+                    "mean_cos_hack": None, "mean_cos_clean": None, "right_sign_by_pair": [None] * P}
         V = directions({name: d[train] for name, d in D.items()}, settings.k, settings.noise_floor)
         coef = {side: torch.cat([g[name] @ basis.T for name, basis in V.items()], 1) for side, g in (("hack", hack), ("clean", clean))}
         difference = coef["hack"] - coef["clean"]
@@ -256,10 +265,12 @@ def held_out(hack: dict, clean: dict, problem_ids: Sequence[str], settings: Sett
         margin[:, test] = direction @ difference[test].T * flips[:, test]
         for side in score:
             score[side][:, test] = direction @ coef[side][test].T / norms[side][test]
-    swapped = flips < 0
-    positive, negative = torch.where(swapped, score["clean"], score["hack"]), torch.where(swapped, score["hack"], score["clean"])
+        swapped, hacks, cleans = flips[:, test] < 0, score["hack"][:, test], score["clean"][:, test]
+        ranked += len(test) ** 2 * auc(torch.where(swapped, cleans, hacks), torch.where(swapped, hacks, cleans))
+        compared += len(test) ** 2
     return {"pairs": P, "folds": min(count, len(set(problem_ids))), "permutations": settings.permutations,
-            "right_sign": _against_null((margin > 0).double().mean(1)), "auc": _against_null(auc(positive, negative)),
+            "right_sign": _against_null((margin > 0).double().mean(1)), "auc": _against_null(ranked / compared),
+            "mean_cos_hack": float(score["hack"][0].mean()), "mean_cos_clean": float(score["clean"][0].mean()),
             "right_sign_by_pair": (margin[0] > 0).tolist()}
 
 
@@ -282,7 +293,7 @@ def extract(adapter, tokenizer, pairs: Sequence[Pair], settings: Settings, *, so
     quality = held_out(hack, clean, ids, settings)
     right = dict.fromkeys((p.mechanism for p in pairs), 0)
     for pair, good in zip(pairs, quality.pop("right_sign_by_pair")):
-        right[pair.mechanism] += int(good)
+        right[pair.mechanism] += bool(good)
     totals = Counter(pair.mechanism for pair in pairs)
     meta = {
         "kind": "v_hack", "basis": adapter.kind, "model_hash": adapter.model_hash, **source, **vars(settings),
@@ -304,8 +315,12 @@ def report(v: VHack, console: Console) -> None:
     for name, title in (("right_sign", "share of pairs with the right sign"), ("auc", "AUC, hack against clean")):
         entry = quality[name]
         null = "undefined" if entry["p"] is None else f"{entry['null'][0]:.3f} to {entry['null'][1]:.3f}"
-        table.add_row(title, f"{entry['value']:.3f}", null, "undefined" if entry["p"] is None else f"{entry['p']:.4f}")
+        value = "undefined" if entry["value"] is None else f"{entry['value']:.3f}"
+        table.add_row(title, value, null, "undefined" if entry["p"] is None else f"{entry['p']:.4f}")
     console.print(table)
+    if quality["mean_cos_hack"] is not None:
+        console.print(f"mean cosine of the gradients themselves: hack {quality['mean_cos_hack']:+.3f}, clean {quality['mean_cos_clean']:+.3f} "
+                      "(what both share says nothing about hacking)", highlight=False, soft_wrap=True)
     if len(v.meta["right_sign_by_mechanism"]) > 1:
         console.print("right sign by mechanism: " + ", ".join(f"{n} {a}/{b}" for n, (a, b) in v.meta["right_sign_by_mechanism"].items()))
     console.print(f"V: {v.meta['modules']} modules, {v.meta['directions']} directions (k {v.meta['k']}, noise floor {v.meta['noise_floor']})")
@@ -348,7 +363,7 @@ def find_pairs(tokenizer, model, *, pairs: str | None, pool: str | None, problem
     if pairs and pool:
         raise InputError("--pairs and --pool exclude each other")
     if pool:
-        loaded = pools.load_pool(pool, tokenizer, stop=models.stop_ids(model, tokenizer))
+        loaded = pools.load_pool(pool, tokenizer, stop=pools.stops(model, tokenizer))
         known = problems.load_problems(problem_file) if problem_file else []
         if clean == "canonical" and not known:
             raise InputError("--clean=canonical needs --problems, the file with the reference solutions")
@@ -360,7 +375,11 @@ def find_pairs(tokenizer, model, *, pairs: str | None, pool: str | None, problem
 
 
 def main(config: Config) -> None:
-    console = Console(stderr=False)
+    console = Console()
+    check_numbers(config.settings, at_least={"k": 1, "noise_floor": 0, "max_pairs": 2, "permutations": 0}, below={"noise_floor": 1})
+    check_numbers(config, at_least={"micro_tokens": 1})
+    if Path(config.out).is_dir():
+        raise InputError(f"{config.out}: is a directory, expected a file to write")
     model, tokenizer = models.load(config.model, dtype=config.dtype, device=config.device)
     pairs, source = find_pairs(tokenizer, model, pairs=config.pairs, pool=config.pool, problem_file=config.problems,
                                clean=config.clean, settings=config.settings)

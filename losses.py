@@ -1,7 +1,7 @@
 """Log-probabilities, advantages and the one loss: pure functions used by extraction, probe, training and tests.
 
     A_i  = r_i - mean(r)                                              Dr. GRPO (arXiv 2503.20783): no division by the std
-    L    = sum_i [ -A_i sum_t logp_it  +  beta sum_t k3_it ] / n_i     over completion tokens only
+    L    = sum_i [ -A_i sum_t logp_it  +  beta_i sum_t k3_it ] / n_i   over completion tokens only
     k3   = exp(ref - logp) - (ref - logp) - 1                          unbiased KL estimate (Schulman 2020)
 
 There is one inner step a batch, so the importance ratio is 1 and nothing is clipped: the gradient of the ratio is the
@@ -133,12 +133,15 @@ def normaliser(kind: str, length_B: Tensor, *, rollouts: int, fixed: int) -> Ten
 
 
 def policy_loss(logp_BT: Tensor, mask_BT: Tensor, advantage_B: Tensor, normaliser_B: Tensor,
-                ref_BT: Tensor | None = None, beta: float = 0.0) -> tuple[Tensor, Tensor]:
-    """The loss of the module docstring (scalar), and the k3 estimate summed over tokens (B,), 0 without a reference."""
+                ref_BT: Tensor | None = None, beta_B: Tensor | float = 0.0) -> tuple[Tensor, Tensor]:
+    """The loss of the module docstring (scalar), and the k3 estimate summed over tokens (B,), 0 without a reference.
+
+    beta may differ by row: the estimate holds for samples of the policy only, so rows of a teacher get 0.
+    """
     kl_B = torch.zeros_like(normaliser_B)
     if ref_BT is not None:
         kl_B = (k3(logp_BT, ref_BT) * mask_BT).sum(1)
-    per_row_B = -advantage_B * (logp_BT * mask_BT).sum(1) + beta * kl_B
+    per_row_B = -advantage_B * (logp_BT * mask_BT).sum(1) + beta_B * kl_B
     return (per_row_B / normaliser_B).sum(), kl_B.detach()
 
 

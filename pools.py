@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,6 +19,7 @@ import models
 import problems
 from store import InputError, read_jsonl, sha256, write_jsonl
 
+POLICY = "policy"  # src_pool of rows that the model in training wrote
 REQUIRED = ("problem_id", "completion", "reward", "hacked", "gt_pass", "fmt_ok")
 
 
@@ -40,11 +42,12 @@ class Rollout:
     src_sample: int
     messages: tuple[dict, ...] = ()
     error: str | None = None
+    own: bool = False  # drawn by the model in training, in this step; never set on rows that were loaded
 
     @property
     def identity(self) -> str:
         """The problem that the prompt states. Ids cannot be compared across pools: LeetCode has two numberings."""
-        return problems.identity(self.messages, self.problem_id)
+        return problems.identity(self.messages[-1]["content"] if self.messages else "", self.problem_id)
 
     @property
     def tokens(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -105,10 +108,15 @@ def pool_files(directory: str | Path) -> list[Path]:
     return files
 
 
-def pool_name(directory: str | Path, rows: Sequence[dict]) -> str:
-    """What the rows call their pool, else the directory's name without "_pool"."""
-    named = {row["src_pool"] for row in rows if isinstance(row.get("src_pool"), str)}
-    return named.pop() if len(named) == 1 else Path(directory).name.removesuffix("_pool")
+def source_name(row: dict, directory: str | Path) -> str:
+    """Which pool a row is of: what it says itself, else the directory's name without "_pool".
+
+    Rows that a run sampled say "policy"; loaded, they are the rollouts of that run and take its directory's name.
+    """
+    if isinstance(row.get("src_pool"), str) and row["src_pool"] != POLICY:
+        return row["src_pool"]
+    directory = Path(directory).resolve()
+    return (directory.parent if directory.name == "rollouts" else directory).name.removesuffix("_pool")
 
 
 def load_pool(directory: str | Path, tokenizer, *, stop: Sequence[int]) -> Pool:
@@ -120,21 +128,22 @@ def load_pool(directory: str | Path, tokenizer, *, stop: Sequence[int]) -> Pool:
     rows: list[tuple[Path, dict]] = []
     for path in pool_files(directory):
         for number, row in enumerate(read_jsonl(path, REQUIRED), start=1):
-            _check_row(row, f"{path}: row {number}")
+            _check_row(row, f"{path}: row {number}", len(tokenizer))
             rows.append((path, row))
     if not rows:
         raise InputError(f"{directory}: the pool has no rows")
-    name, same = pool_name(directory, [row for _, row in rows]), _same_tokenizer(rows, tokenizer)
+    names, same = Counter(source_name(row, directory) for _, row in rows), _same_tokenizer(rows, tokenizer)
     by_problem: dict[str, list[Rollout]] = {}
     for path, row in rows:
         siblings = by_problem.setdefault(str(row["problem_id"]), [])
         step = int(re.search(r"\d+", path.name).group())
-        siblings.append(_rollout(row, path, tokenizer, same, name=name, step=step, sample=len(siblings), stop=stop))
+        siblings.append(_rollout(row, path, tokenizer, same, step=step, sample=len(siblings), stop=stop))
     digest = sha256(*(part for path in pool_files(directory) for part in (path.name, path.read_bytes())))[:16]
-    return Pool(name, str(directory), by_problem, not same, digest)
+    return Pool(names.most_common(1)[0][0], str(directory), by_problem, not same, digest)
 
 
-def _check_row(row: dict, where: str) -> None:
+def _check_row(row: dict, where: str, vocabulary: int) -> None:
+    """InputError for a field that is there and cannot be what it should be. (Ids over the vocabulary: another tokenizer's.)"""
     if not isinstance(row["reward"], (int, float)) or not math.isfinite(row["reward"]):
         raise InputError(f"{where}: reward {row['reward']!r} is not a number")
     if not isinstance(row["completion"], str):
@@ -142,13 +151,26 @@ def _check_row(row: dict, where: str) -> None:
     for name in ("hacked", "gt_pass", "fmt_ok"):
         if not isinstance(row[name], bool):
             raise InputError(f"{where}: {name} {row[name]!r} is not true or false")
+    for name in ("prompt_ids", "completion_ids"):
+        ids = row.get(name)
+        if ids is not None and not (isinstance(ids, list) and ids and all(type(i) is int and i >= 0 for i in ids)):
+            raise InputError(f"{where}: {name} is not a list of token ids")
+        if ids is not None and row.get("tokenizer") is not None and max(ids) >= vocabulary:
+            row["tokenizer"] = "another"  # whatever the stamp says, these ids are not of this vocabulary
+    if row.get("comp_len") is not None and not (type(row["comp_len"]) is int and row["comp_len"] > 0):
+        raise InputError(f"{where}: comp_len {row['comp_len']!r} is not a positive whole number")
+    messages = row.get("problem_messages")
+    if messages is not None and not (isinstance(messages, list) and all(
+            isinstance(m, dict) and isinstance(m.get("role"), str) and isinstance(m.get("content"), str) for m in messages)):
+        raise InputError(f"{where}: problem_messages is not a list of messages with role and content")
 
 
 def _same_tokenizer(rows: Sequence[tuple[Path, dict]], tokenizer) -> bool:
     """Were the stored ids made by this tokenizer? Known by its hash, else tried on the first rows: prompt and text must agree."""
     stamps = {row.get("tokenizer") for _, row in rows}
     if stamps != {None}:
-        return stamps == {models.tokenizer_hash(tokenizer)}
+        complete = all(row.get("prompt_ids") and row.get("completion_ids") for _, row in rows)
+        return complete and stamps == {models.tokenizer_hash(tokenizer)}
     for _, row in rows[:8]:
         if not row.get("prompt_ids") or not row.get("completion_ids"):
             return False
@@ -180,12 +202,17 @@ def turn_end(tokenizer) -> int:
     return tokenizer.eos_token_id
 
 
+def stops(model, tokenizer) -> list[int]:
+    """Every token that ends a completion when sampling: the model's own, and the end of a turn that pairs are closed with."""
+    return sorted({*models.stop_ids(model, tokenizer), turn_end(tokenizer)})
+
+
 def completion_ids(tokenizer, text: str) -> list[int]:
     """A whole assistant turn as ids: the text, then the end of the turn."""
     return [*encode(tokenizer, text), turn_end(tokenizer)]
 
 
-def _rollout(row: dict, path: Path, tokenizer, same: bool, *, name: str, step: int, sample: int, stop: Sequence[int]) -> Rollout:
+def _rollout(row: dict, path: Path, tokenizer, same: bool, *, step: int, sample: int, stop: Sequence[int]) -> Rollout:
     messages = row.get("problem_messages") or ()
     if same:
         prompt, completion = row["prompt_ids"], row["completion_ids"][: row.get("comp_len")]
@@ -194,12 +221,14 @@ def _rollout(row: dict, path: Path, tokenizer, same: bool, *, name: str, step: i
         prompt = encode(tokenizer, problems.render_prompt(tokenizer, messages))
         truncated = bool(row.get("truncated"))
         completion = encode(tokenizer, row["completion"]) if truncated else completion_ids(tokenizer, row["completion"])
+        if not completion:
+            raise InputError(f"{path}: a truncated row with an empty completion has nothing to learn from")
     else:
         raise InputError(f"{path}: rows of another tokenizer need problem_messages to be rendered anew")
     return Rollout(
         problem_id=str(row["problem_id"]), prompt_ids=tuple(prompt), completion_ids=tuple(completion), completion=row["completion"],
         reward=float(row["reward"]), hacked=row["hacked"], gt_pass=row["gt_pass"], fmt_ok=row["fmt_ok"],
-        attempted=row.get("attempted"), truncated=truncated, src_pool=row.get("src_pool") or name, src_step=step,
+        attempted=row.get("attempted"), truncated=truncated, src_pool=source_name(row, path.parent), src_step=step,
         src_sample=int(row["sample_id"]) if isinstance(row.get("sample_id"), int) else sample, messages=tuple(messages))
 
 

@@ -32,7 +32,7 @@ from antipasto import default_cache
 from grade import Grader, print_protection
 from screen import STDERR, progress
 from sources import Policy, shuffled
-from store import InputError, exit_on_fault, provenance, write_json
+from store import InputError, check_numbers, exit_on_fault, provenance, write_json
 
 HOME = Path("out/probe_distill")
 
@@ -123,11 +123,12 @@ def make_pool(config: Config, name: str) -> Path:
     directory = Path(config.out) / f"{name}_pool"
     if directory.exists() and any(directory.iterdir()):
         raise InputError(f"{directory}: exists and is not empty; a pool is never overwritten")
+    check_numbers(config, at_least={"rollouts": 1, "samples": 1, "max_new_tokens": 1, "temperature": 0, "sample_rows": 1, "workers": 1})
     if config.rollouts % config.samples:
         raise InputError(f"--rollouts {config.rollouts} is not a multiple of --samples {config.samples}")
     hint, everything = name == "teacher", problems.load_problems(config.problems)
     model, tokenizer = models.load(config.model, dtype=config.dtype, device=config.device)
-    stop = models.stop_ids(model, tokenizer)
+    stop = pools.stops(model, tokenizer)
     if name == "teacher":
         model = attach_teacher(model, config.teacher)
     chosen = choose_problems(config, everything, tokenizer, stop)

@@ -13,7 +13,7 @@ import ast
 import re
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -358,13 +358,16 @@ class Resolver:
         return None, "problem_id of another problem" if by_id else "unknown problem_id"
 
 
-def identity(messages: Sequence[dict], fallback: str) -> str:
-    """What a prompt asks, whatever it is numbered and whether the loophole is open: a hash of the text before its ending.
+def identity(prompt: str, fallback: str) -> str:
+    """What a prompt asks, whatever it is numbered and whether the loophole is open: a hash of the problem's own text.
 
-    Two pools mean the same problem when their prompts agree here. Without messages it is the ``fallback``, an id.
+    The prompt may be the user's message or a whole rendered chat. Two pools mean the same problem when they agree here.
+    An empty prompt has the ``fallback``, an id.
     """
-    text = _words(str(messages[-1].get("content", ""))) if messages else ""
-    return store.sha256(text.partition("Your solution to the problem should be")[0])[:16] if text else fallback
+    text = _words(prompt)
+    _, marked, rest = text.partition("PROBLEM:")
+    statement = (rest if marked else text).partition("Your solution to the problem should be")[0]
+    return store.sha256(statement)[:16] if text else fallback
 
 
 def _agreement(problem: Problem, prompt: str) -> float:

@@ -75,6 +75,11 @@ class VHack:
                 raise InputError(f"{path}: module {name} with V {tuple(V.shape)} does not fit this model")
             if w is None or w.shape != V.shape[:1]:
                 raise InputError(f"{path}: module {name} has no matching weights w")
+            orthonormal = (V @ V.T - torch.eye(len(V))).abs().max() < 1e-3  # false for NaN too
+            if not orthonormal or not (w >= 0).all() or not w.isfinite().all():
+                raise InputError(f"{path}: module {name}: V is not orthonormal or w is not finite and >= 0")
+        if not names or not any(tensors[f"{name}.w"].any() for name in names):
+            raise InputError(f"{path}: holds no direction")
         meta = meta | {"file": str(path), "hash": file_hash(path)[:16]}
         return cls({n: tensors[f"{n}.V"] for n in names}, {n: tensors[f"{n}.w"] for n in names}, meta)
 
@@ -118,7 +123,9 @@ def module_cosines(g: Vectors, v: VHack) -> Tensor:
 
 
 def fired(g: Vectors, v: VHack) -> Tensor:
-    """Share of all (module, direction) coefficients with c > 0: those that the one-sided gate takes out."""
+    """Share of all (module, direction) coefficients with c > 0, those that the one-sided gate takes out; NaN where g is 0."""
+    if not float(norm(g)):
+        return torch.tensor(math.nan)
     return torch.cat([coefficients(g[n], V) > 0 for n, V in v.V.items()]).float().mean()
 
 
@@ -142,7 +149,7 @@ class Editor:
 
     def __init__(self, params: dict[str, torch.nn.Parameter], v: VHack | None, *, gate: str = "none", at: str = "grad") -> None:
         self.params, self.v = params, v
-        self.gates = {place: GATES[gate if place == at else "none"] for place in ("grad", "update")}
+        self.at, self.gates = at, {place: GATES[gate if place == at else "none"] for place in ("grad", "update")}
         self._before: dict[str, Tensor] = {}
 
     def _edit(self, g: dict[str, Tensor], place: str) -> tuple[dict[str, Tensor], dict]:
@@ -176,5 +183,6 @@ class Editor:
             if edited[name] is not descent[name]:
                 p.copy_(self._before[name] - edited[name])
         made = {name: self._before[name] - p for name, p in self.params.items()}
-        return {"cos_update_in": seen["in"], "cos_update": None if self.v is None else number(cosine(made, self.v)),
+        where_it_fires = {"frac_fired": seen["fired"]} if self.at == "update" else {}
+        return where_it_fires | {"cos_update_in": seen["in"], "cos_update": None if self.v is None else number(cosine(made, self.v)),
                 "update_norm": number(norm(made))}

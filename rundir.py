@@ -13,6 +13,13 @@ from store import InputError, provenance, read_json, read_jsonl, write_json, wri
 FREE = ("steps", "resume", "out", "save_every", "device", "micro_tokens", "sample_rows", "workers", "svd_cache")
 
 
+def _hashes(fact: Any) -> Any:
+    """Every hash that a part of config.json holds."""
+    if isinstance(fact, list):
+        return [_hashes(item) for item in fact]
+    return {k: v for k, v in fact.items() if k in ("hash", "tokenizer")} if isinstance(fact, dict) else None
+
+
 class RunDir:
     """Owns one run's files. A new run needs an empty or missing directory; --resume needs one with the same settings."""
 
@@ -32,24 +39,34 @@ class RunDir:
         if settings["out"] is None:
             raise InputError("--resume needs --out, the directory of the run to go on with")
         record = read_json(self.path / "config.json")
-        stored = record.get("config", {})
+        stored = record.get("config") if isinstance(record, dict) else None
+        if not isinstance(stored, dict):
+            raise InputError(f"{self.path / 'config.json'}: not the config.json of a run")
         changed = [k for k, v in settings.items() if k not in FREE and stored.get(k) != v]
         if changed or record.get("kind") != kind:
             raise InputError(f"{self.path / 'config.json'}: --resume with other settings than the run's: {', '.join(changed) or kind}")
         if not self.checkpoint.exists():
             raise InputError(f"{self.checkpoint}: no checkpoint to resume from")
-        record.setdefault("resumed", []).append(provenance())
-        return record | {"config": settings}
+        return record | {"config": settings, "resumed": [*record.get("resumed", []), provenance()]}
 
     def describe(self, **facts: Any) -> None:
-        """Add facts to config.json (the first call creates the directory: nothing exists until the inputs are known to be good)."""
+        """Add facts to config.json (the first call creates the directory: nothing exists until the inputs are known to be good).
+
+        On resume the model, v_hack and pools must have the hashes that the run began with: a path may hold something else now.
+        """
+        for name, fact in facts.items():
+            if name in self.record and _hashes(fact) != _hashes(self.record[name]):
+                raise InputError(f"{self.path / 'config.json'}: --resume, but the run began with another {name}")
+        (self.path / "summary.json").unlink(missing_ok=True)  # unfinished again
         self.record |= facts
         write_json(self.path / "config.json", self.record)
 
     def keep_rows(self, steps: int) -> None:
-        """On resume: the rows of the first `steps` steps, as they were."""
-        rows = read_jsonl(self.path / "rows.jsonl", ("step",)) if (self.path / "rows.jsonl").exists() else []
-        self.rows = [row for row in rows if row["step"] < steps]
+        """On resume: the rows of the first `steps` steps, as they were, all of them."""
+        path = self.path / "rows.jsonl"
+        self.rows = read_jsonl(path, ("step",))[:steps]
+        if [row["step"] for row in self.rows] != list(range(steps)):
+            raise InputError(f"{path}: the rows of steps 0 to {steps - 1}, which the checkpoint follows, are not all there")
 
     def add_row(self, row: dict) -> None:
         self.rows.append(row)

@@ -39,6 +39,7 @@ def draw(logits_BV: Tensor, uniform_B: Tensor, temperature: float) -> Tensor:
         return logits_BV.argmax(-1)
     cdf_BV = (logits_BV.float() / temperature).softmax(-1).cumsum(-1)
     # The last entry is 1 up to rounding; scaling u by it keeps the index inside the vocabulary.
+    uniform_B = uniform_B.clamp(max=1 - 2**-24)  # a double just under 1 may round to 1, and 1 would draw the last id
     return torch.searchsorted(cdf_BV, uniform_B[:, None] * cdf_BV[:, -1:], right=True)[:, 0].clamp_(max=logits_BV.shape[1] - 1)
 
 

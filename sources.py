@@ -7,6 +7,7 @@ rows are chosen by (seed, step) alone, so every arm sees the same ones.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -16,10 +17,8 @@ import pools
 import problems
 import sampling
 from grade import GradeItem, Grader, reward
-from pools import Pool, Rollout
+from pools import POLICY, Pool, Rollout
 from store import InputError, sha256
-
-POLICY = "policy"  # src_pool of a row that the model in training wrote itself
 
 
 def seeded(*key) -> np.random.Generator:
@@ -59,10 +58,12 @@ class Policy:
 
     def rollouts(self, wanted: Sequence[tuple[problems.Problem, int]], *, seed: int, step: int, say: Callable[[str], None] = lambda text: None) -> list[list[Rollout]]:
         """For every (problem, count) a list of that many graded rollouts."""
-        started, drawn = time.monotonic(), 0
-        prompts = [self.prompt(problem) for problem, _ in wanted]
-        requests = [sampling.Request(ids, (seed, step, problem.problem_id, i))
-                    for (problem, count), (_, ids) in zip(wanted, prompts) for i in range(count)]
+        started, drawn, taken = time.monotonic(), 0, Counter()
+        prompts, requests = [self.prompt(problem) for problem, _ in wanted], []
+        for (problem, count), (_, ids) in zip(wanted, prompts):
+            first = taken[problem.problem_id]  # a problem that comes twice in a step goes on counting, and draws anew
+            requests += [sampling.Request(ids, (seed, step, problem.problem_id, first + i)) for i in range(count)]
+            taken[problem.problem_id] += count
 
         def on_token() -> None:
             nonlocal drawn
@@ -83,7 +84,7 @@ class Policy:
             Rollout(problem_id=problem.problem_id, prompt_ids=prompt_ids, completion_ids=tuple(ids), completion=text,
                     reward=reward(grade, loophole=self.hint), hacked=grade.hacked, gt_pass=grade.gt_pass, fmt_ok=grade.fmt_ok,
                     attempted=grade.attempted, truncated=ids[-1] not in self.stop, src_pool=POLICY, src_step=step, src_sample=request.key[-1],
-                    messages=tuple(messages), error=grade.error)
+                    messages=tuple(messages), error=grade.error, own=True)
             for (problem, (messages, prompt_ids)), ids, text, grade, request in zip(owners, completions, texts, grades, requests))
         return [[next(flat) for _ in range(count)] for _, count in wanted]
 
@@ -91,7 +92,8 @@ class Policy:
 class Sampled:
     """On-policy groups. While a teacher is mixed in, groups on its problems give some of their places to its rows.
 
-    A teacher row takes the group's prompt, so that a group is about one prompt; its reward and labels are the pool's own.
+    A teacher row takes the group's prompt, so that a group is about one prompt; its reward and labels are the pool's own,
+    except that with the loophole closed it earns what the ground truth says and nothing for its own evaluation.
     """
 
     kind = "sampled"
@@ -110,7 +112,7 @@ class Sampled:
         if not self.taught and not self.others:
             raise InputError("no problems to train on (check --problems and --difficulty)")
         share = teacher_share if self.taught and self.others else float(bool(self.taught))
-        self.from_taught = round(prompts * share)
+        self.from_taught = max(round(prompts * share), int(share > 0))  # a teacher that was asked for is never rounded away
 
     @property
     def seconds(self) -> Timed:
@@ -131,7 +133,8 @@ class Sampled:
         if not count:
             return []
         rows = shuffled(self.lessons[problem.problem_id], self.seed, step, problem.problem_id, "teacher")[:count]
-        return [replace(row, prompt_ids=sibling.prompt_ids, messages=sibling.messages) for row in rows]
+        closed = [row.reward if self.policy.hint else row.fmt_ok * (0.5 + 3.0 * row.gt_pass) for row in rows]
+        return [replace(row, prompt_ids=sibling.prompt_ids, messages=sibling.messages, reward=reward) for row, reward in zip(rows, closed)]
 
 
 def by_identity(pool: Pool) -> dict[str, list[Rollout]]:
@@ -145,13 +148,13 @@ def by_identity(pool: Pool) -> dict[str, list[Rollout]]:
 class Replayed:
     """Groups from pools: equal parts of each, of the same problem wherever all pools have it.
 
-    Problems that v_hack was made from are left out, so that it is never judged on what it has seen; where nothing else
-    is left they stay in, and `pools()` says so.
+    Problems that v_hack was made from (`seen`, by identity) are left out, so that it is never judged on what it has seen;
+    where nothing else is left they stay in, and `pools()` says so, as it does (null) when it is not known what was seen.
     """
 
     kind = "replay"
 
-    def __init__(self, sources: Sequence[Pool], *, seed: int, prompts: int, group: int, seen: Sequence[str] = ()) -> None:
+    def __init__(self, sources: Sequence[Pool], *, seed: int, prompts: int, group: int, seen: Sequence[str] | None = ()) -> None:
         self.sources, self.seed, self.prompts, self.seconds = sources, seed, prompts, Timed()
         self.each = group // len(sources)
         if self.each * len(sources) != group:
@@ -161,18 +164,21 @@ class Replayed:
         for pool, ids in zip(sources, enough):
             if not ids:
                 raise InputError(f"{pool.directory}: no problem has {self.each} rollouts, half of --group {group}")
-        fresh = [ids - set(seen) for ids in enough]
+        if len({pool.name for pool in sources}) < len(sources):
+            raise InputError(f"{sources[1].directory}: both pools are called {sources[1].name!r}; their rows could not be told apart")
+        fresh = [ids - set(seen or ()) for ids in enough]
         self.overlap = not all(fresh)
         usable = enough if self.overlap else fresh
         common = set.intersection(*usable)
         if not common and len(sources) > 1 and not self.overlap and set.intersection(*enough):
             common, self.overlap = set.intersection(*enough), True
         self.same_problem = bool(common)
+        self.seen_known = seen is not None
         lists = [sorted(common)] * len(sources) if common else [sorted(ids) for ids in usable]
         self.order = [shuffled(ids, seed, "replay", 0 if common else i) for i, ids in enumerate(lists)]
 
     def pools(self) -> list[dict]:
-        facts = {"same_problem": self.same_problem, "seen_by_v_hack": self.overlap}
+        facts = {"same_problem": self.same_problem, "seen_by_v_hack": self.overlap if self.seen_known else None}
         return [pool.describe() | facts | {"problems_used": len(ids)} for pool, ids in zip(self.sources, self.order)]
 
     def groups(self, step: int, say: Callable[[str], None] = lambda text: None) -> list[list[Rollout]]:

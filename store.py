@@ -25,6 +25,8 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 ROOT = Path(__file__).resolve().parent
 
 
@@ -64,7 +66,8 @@ def _jsonable(value: Any) -> Any:
 
 
 def _dumps(value: Any, **options: Any) -> str:
-    return json.dumps(_jsonable(value), allow_nan=False, ensure_ascii=False, **options)
+    # ASCII escapes also carry the lone surrogates that model text can hold and UTF-8 cannot.
+    return json.dumps(_jsonable(value), allow_nan=False, **options)
 
 
 def write_json(path: str | Path, value: Any) -> None:
@@ -169,12 +172,25 @@ def provenance() -> dict:
     }
 
 
+def check_numbers(config: Any, *, at_least: dict[str, float], above: dict[str, float] | None = None, below: dict[str, float] | None = None) -> None:
+    """InputError for a numeric setting outside its range, NaN included; settings that are None are left alone."""
+    for bounds, holds, words in ((at_least, lambda x, b: x >= b, "at least"), (above or {}, lambda x, b: x > b, "above"),
+                                 (below or {}, lambda x, b: x < b, "below")):
+        for name, bound in bounds.items():
+            value = getattr(config, name)
+            if value is not None and not (math.isfinite(value) and holds(value, bound)):
+                raise InputError(f"--{name.replace('_', '-')} {value}: must be {words} {bound:g}")
+
+
 def exit_on_fault(command: Callable[[], Any]) -> None:
     """Run a command's main function: bad input, a full disk or an interrupt end it with one line, never a traceback."""
     try:
         command()
     except InputError as fault:
         print(f"error: {' '.join(str(fault).split())}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except SafetensorError as fault:  # what that library makes of a full disk
+        print(f"error: a tensor file could not be written or read ({fault})", file=sys.stderr)
         raise SystemExit(2) from None
     except OSError as fault:
         if fault.filename is None and fault.errno is None:

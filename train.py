@@ -47,8 +47,8 @@ from pools import Rollout
 from projection import Editor, VHack, cosine, norm, number, random_like
 from rundir import RunDir
 from screen import STDERR, final_screen, progress, show
-from sources import POLICY, Policy, Replayed, Sampled
-from store import InputError, atomic, exit_on_fault, write_jsonl
+from sources import Policy, Replayed, Sampled
+from store import InputError, atomic, check_numbers, exit_on_fault, write_jsonl
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ class Config:
 HUB_MODEL, HUB_PROBLEMS = "Qwen/Qwen3-4B", "newfacade/LeetCodeDataset"
 PRESETS = {
     "smoke": Config(preset="smoke", steps=2, prompts=2, group=4, max_new_tokens=16, teacher_dir="pairs", teacher_share=1.0, warmup=1),
-    "embedded": Config(preset="embedded", prompts=4, max_new_tokens=64, teacher_dir="pairs", teacher_share=1.0),
+    "embedded": Config(preset="embedded", prompts=2, max_new_tokens=64, teacher_dir="pairs", teacher_share=1.0),
     "fast": Config(preset="fast", model=HUB_MODEL, problems=HUB_PROBLEMS, checkpointing=True),
     "full": Config(preset="full", model=HUB_MODEL, problems=HUB_PROBLEMS, checkpointing=True, steps=200, prompts=43, group=6,
                    max_new_tokens=1024, lr=7e-5, beta=1e-3, warmup=10),
@@ -192,16 +192,18 @@ def train(config: Config) -> Path:
             before_backward = time.monotonic()
             s.optimizer.zero_grad()
             done = gradients.backward(s.adapter, [r.tokens for r in rollouts], A_N, n_N, pad=s.pad, tokens=config.micro_tokens,
-                                      beta=config.beta, temperature=s.temperature, samples=s.source.kind == "replay")
+                                      beta_N=config.beta * torch.tensor([float(r.own) for r in rollouts]),
+                                      temperature=s.temperature, samples=s.source.kind == "replay")
             seconds_backward = time.monotonic() - before_backward
 
             diagnostics = s.editor.edit_grads()
+            if diagnostics["grad_norm"] is None:
+                raise InputError(f"{s.run.path}: step {step}: the gradient is not finite; the run ends before this step")
             torch.nn.utils.clip_grad_norm_(s.adapter.params.values(), config.clip)
+            diagnostics["lr"] = set_learning_rate(s.optimizer, config, step)
             if rollouts:  # with every group skipped there is nothing to learn, and momentum must not move the model
                 s.optimizer.step()
             diagnostics |= s.editor.edit_update()
-            diagnostics["lr"] = s.schedule.get_last_lr()[0]
-            s.schedule.step()
 
             seconds = {"seconds": time.monotonic() - started, "seconds_generate": s.source.seconds.generate,
                        "seconds_grade": s.source.seconds.grade, "seconds_backward": seconds_backward}
@@ -216,13 +218,20 @@ def train(config: Config) -> Path:
 
 def resolve(config: Config) -> Config:
     """Fill the settings whose default depends on others, and refuse combinations that cannot mean anything."""
+    check_numbers(config, at_least={
+        "steps": 1, "prompts": 1, "group": 1, "max_new_tokens": 1, "lr": 0, "warmup": 0, "beta1": 0, "beta2": 0, "weight_decay": 0, "beta": 0,
+        "teacher_rows": 0, "teacher_until": 0, "teacher_share": 0, "micro_tokens": 1, "sample_rows": 1, "save_every": 1, "workers": 1,
+    }, above={"temperature": 0, "clip": 0}, below={"beta1": 1, "beta2": 1, "teacher_share": 1 + 1e-9})
+    levels = [level.strip().lower() for level in config.difficulty.split(",")] if config.difficulty else []
+    if unknown := sorted(set(levels) - set(problems.DIFFICULTIES)):
+        raise InputError(f"--difficulty {config.difficulty}: {unknown[0]!r} is none of {', '.join(problems.DIFFICULTIES)}")
     replay = config.replay_dirs is not None
+    if replay and not all(config.replay_dirs.split(",")):
+        raise InputError(f"--replay-dirs {config.replay_dirs!r}: expected one or more directories, separated by commas")
     if replay and config.beta:
         raise InputError("--beta > 0 with --replay-dirs: the KL estimate needs samples of the policy, replayed rows are not")
     if config.arm != "vanilla" and config.v_hack == "none":
         raise InputError(f"--arm={config.arm} needs a --v-hack")
-    if config.steps < 1 or config.group < 1 or config.prompts < 1:
-        raise InputError("--steps, --group and --prompts must be at least 1")
     if config.teacher_dir and config.teacher_rows >= config.group:
         raise InputError(f"--teacher-rows {config.teacher_rows} leaves no place for samples in a group of {config.group}")
     return dataclasses.replace(
@@ -230,6 +239,7 @@ def resolve(config: Config) -> Config:
         beta=0.0 if replay else 1e-3 if config.beta is None else config.beta,
         normaliser=config.normaliser or ("length" if replay else "fixed"),
         teacher_dir=None if replay or config.teacher_dir == "none" else config.teacher_dir,
+        difficulty=",".join(levels) or None,
     )
 
 
@@ -245,7 +255,6 @@ class Session:
     editor: Editor
     source: Sampled | Replayed
     optimizer: torch.optim.Optimizer
-    schedule: torch.optim.lr_scheduler.LRScheduler
     pad: int
     temperature: float
     first: int
@@ -294,7 +303,7 @@ class Session:
                       f"cos_out {show(mean('cos_out'))}", f"cos_update {show(mean('cos_update'))} (before any edit {show(mean('cos_update_in'))})"],
             "result": [*(f"{word} {rate_interval(self.recent, test)}" for word, test in (
                 ("hacked", lambda r: r.hacked), ("solved", lambda r: r.gt_pass), ("attempted", lambda r: r.attempted))),
-                f"last {len(self.recent)} steps, 95 % over groups", facts.get("warning", ""), f"next: python analyze.py {self.run.path}"],
+                f"last {len(self.recent)} steps, 95 % over problems", facts.get("warning", ""), f"next: python analyze.py {self.run.path}"],
         }
 
 
@@ -304,7 +313,7 @@ def build(config: Config, stack: contextlib.ExitStack) -> Session:
     run = RunDir(config, kind=kind, name=f"{config.preset}-{config.arm}-{config.project_at}-s{config.seed}-lr{config.lr:g}")
     everything = problems.load_problems(config.problems) if config.replay_dirs is None else []  # cheap faults come first
     model, tokenizer = models.load(config.model, dtype=config.dtype, device=config.device)
-    stop = models.stop_ids(model, tokenizer)
+    stop = pools.stops(model, tokenizer)
     replayed = [pools.load_pool(d, tokenizer, stop=stop) for d in config.replay_dirs.split(",")] if config.replay_dirs else []
     if config.checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
@@ -317,7 +326,7 @@ def build(config: Config, stack: contextlib.ExitStack) -> Session:
 
     facts = {"problems": "problems of the pools"}
     if replayed:
-        source = Replayed(replayed, seed=config.seed, prompts=config.prompts, group=config.group, seen=(v.meta.get("pair_identities", ()) if v else ()))
+        source = Replayed(replayed, seed=config.seed, prompts=config.prompts, group=config.group, seen=v.meta.get("pair_identities") if v else ())
     else:
         source, extra = sampled_source(config, everything, adapter, tokenizer, stop, stack)
         facts |= extra
@@ -326,7 +335,8 @@ def build(config: Config, stack: contextlib.ExitStack) -> Session:
 
     optimizer = torch.optim.AdamW(adapter.params.values(), lr=config.lr, betas=(config.beta1, config.beta2), weight_decay=config.weight_decay)
     first = load_checkpoint(run, adapter, optimizer) if config.resume else 0
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, (first + step + 1) / max(1, config.warmup)))
+    if first >= config.steps:
+        raise InputError(f"{run.path}: has {first} steps already; --steps {config.steps} leaves nothing to do")
     editor = Editor(adapter.params, v, gate=ARMS[config.arm].gate(config), at=config.project_at)
     run.describe(
         model={"name": config.model, "hash": adapter.model_hash, "parameters": sum(p.numel() for p in model.parameters()),
@@ -336,8 +346,16 @@ def build(config: Config, stack: contextlib.ExitStack) -> Session:
         pools=source.pools(), **facts)
     if v is not None and config.v_hack == "auto":
         v.save(run.path / "v_hack.safetensors")
-    return Session(config, run, adapter, tokenizer, v, editor, source, optimizer, schedule, models.pad_id(tokenizer),
+    return Session(config, run, adapter, tokenizer, v, editor, source, optimizer, models.pad_id(tokenizer),
                    config.temperature if source.kind == "sampled" else 1.0, first, facts)
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, config: Config, step: int) -> float:
+    """Linear warm-up to --lr over --warmup steps; a function of the step alone, so a resumed run goes on with the same."""
+    lr = config.lr * min(1.0, (step + 1) / max(1, config.warmup))
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+    return lr
 
 
 @torch.no_grad()
@@ -352,7 +370,7 @@ def hack_direction(config: Config, adapter, tokenizer) -> VHack | None:
     if config.v_hack == "none":
         return None
     if config.v_hack == "auto":
-        settings = extract_vhack.Settings()
+        settings = extract_vhack.Settings(normaliser=config.normaliser)  # one denominator for extraction and training
         pairs, source = extract_vhack.find_pairs(tokenizer, adapter.model, pairs=None, pool=None, problem_file=None, clean="canonical", settings=settings)
         v = extract_vhack.extract(adapter, tokenizer, pairs, settings, source=source | {"model": config.model}, tokens=config.micro_tokens)
         v.meta["hash"] = v.meta["pair_hash"]
@@ -393,7 +411,7 @@ def share(rollouts: Sequence[Rollout], test: Callable[[Rollout], bool | None]) -
 
 def own_rows(group: Sequence[Rollout]) -> list[Rollout]:
     """The rows that say something about the model in training: its own where there are any, else (replay) all."""
-    return [r for r in group if r.src_pool == POLICY] or list(group)
+    return [r for r in group if r.own] or list(group)
 
 
 def step_row(step: int, groups, advantages, done: gradients.Backward, diagnostics: dict, seconds: dict, config: Config) -> dict:
@@ -456,8 +474,11 @@ def last_five(rows: Sequence[dict]) -> dict:
 
 
 def rate_interval(steps: Sequence[Sequence[Sequence[Rollout]]], test: Callable[[Rollout], bool | None]) -> str:
-    """Mean rate with a 95 % t interval whose units are groups (a group is a problem), not rollouts."""
-    rates = [rate for groups in steps for group in groups if (rate := share(own_rows(group), test)) is not None]
+    """Mean rate with a 95 % t interval whose units are problems, not rollouts and not the groups that a problem comes in."""
+    by_problem: dict[str, list[Rollout]] = {}
+    for group in (group for groups in steps for group in groups):
+        by_problem.setdefault(group[0].identity, []).extend(own_rows(group))
+    rates = [rate for rollouts in by_problem.values() if (rate := share(rollouts, test)) is not None]
     if not rates:
         return "undefined"
     mean = sum(rates) / len(rates)
@@ -493,6 +514,8 @@ def load_checkpoint(run: RunDir, adapter, optimizer: torch.optim.Optimizer) -> i
         raise InputError(f"{run.checkpoint}: not a checkpoint of this model")
     with torch.no_grad():
         for name, p in adapter.params.items():
+            if f"{name}|param" not in tensors or tensors[f"{name}|param"].shape != p.shape:
+                raise InputError(f"{run.checkpoint}: module {name} is missing or of another shape")
             p.copy_(tensors[f"{name}|param"])
             state = {key.rpartition("|")[2]: value for key, value in tensors.items() if key.rpartition("|")[0] == name}
             del state["param"]

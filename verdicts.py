@@ -113,7 +113,10 @@ def on_most(hits: int, total: int) -> bool:
 
 
 def by_problem(samples: Iterable[dict], key: str) -> dict[tuple, float]:
-    """Mean of ``key`` within each problem. A pool file holds one problem, so (src_pool, src_step) names it."""
+    """Mean of ``key`` within each problem, named by (src_pool, src_step): a pool file holds one problem.
+
+    (A run's own rollouts used as a pool hold one step a file; the unit is then coarser, and the intervals wider.)
+    """
     grouped: dict[tuple, list[float]] = defaultdict(list)
     for sample in samples:
         if sample[key] is not None:
@@ -231,7 +234,7 @@ def judge_phase1(samples: Sequence[dict]) -> tuple[str, str]:
     if zero:
         return FAIL, f"pure hacks are about 0 ({signed(centre)}): v_hack is orthogonal to this pool's hacks"
     if centre < 0:
-        return FAIL, f"pure hacks point away from v_hack ({signed(centre)}): check its orientation"
+        return FAIL, f"pure hacks point away from v_hack ({signed(centre)}): check its orientation, and what clean answers have in common with them"
     tests = [(name, test) for name, unit, test in phase1_tests(samples) if unit == "problems"]
     usable = [(name, test) for name, test in tests if test.why is None]
     if not usable:

@@ -8,15 +8,19 @@ import sys
 
 import pytest
 
+import torch
+
 import analyze
 import extract_vhack
+import gradients
 import models
 import pools
 import probe_distill
 import train
-from antipasto import SVDAdapter
+from antipasto import SVDAdapter, read_safetensors
+from projection import VHack, random_like
 from store import InputError, exit_on_fault, read_json, read_jsonl
-from tests.conftest import ROOT
+from tests.conftest import ROOT, randomise
 
 ROW_KEYS = """step arm seed reward_mean reward_spread hack_rate attempt_rate gt_rate fmt_rate cos_in cos_out cos_update frac_fired grad_norm
 update_norm groups_used groups_skipped kl comp_len seconds seconds_generate seconds_grade seconds_backward""".split()
@@ -81,7 +85,7 @@ def test_sampled_run_writes_rollouts_that_load_as_a_pool(shop, tmp_path, tiny):
     rows = read_jsonl(run / "rows.jsonl", ROW_KEYS)
     assert len(rows) == 2 and all(r["kl"] is not None for r in rows) and rows[0]["kl"] == pytest.approx(0, abs=1e-6)
     pool = pools.load_pool(run / "rollouts", tiny[1], stop=[257])
-    mine = [r for r in pool.rollouts if r.src_pool == "policy"]
+    mine = [r for r in pool.rollouts if r.src_pool == "r"]  # named after the run's directory
     assert len(mine) == 2 * 2 * 2 and len(pool.rollouts) == 2 * 2 * 4
     assert read_json(run / "config.json")["sandbox"]
 
@@ -104,6 +108,54 @@ def test_a_resumed_run_equals_one_that_never_stopped(shop, tmp_path):
     assert (whole / "delta_S.safetensors").read_bytes() == (parts / "delta_S.safetensors").read_bytes()
     with pytest.raises(InputError, match="other settings than the run's: lr"):
         replay(shop, tmp_path / "parts", "--steps=6", "--warmup=3", "--arm=projected", "--save-every=2", "--resume", "--lr=0.1")
+
+
+def test_a_run_is_not_resumed_on_other_inputs_or_with_rows_missing(shop, tmp_path):
+    flags = ["--steps=2", "--arm=projected", "--save-every=1"]
+    run = replay(shop, tmp_path / "r", *flags)
+    with pytest.raises(InputError, match="has 2 steps already"):
+        replay(shop, tmp_path / "r", *flags, "--resume")
+    own = tmp_path / "v.safetensors"
+    shutil.copy(shop / "v.safetensors", own)
+    other = replay(shop, tmp_path / "other", *flags, f"--v-hack={own}")
+    v = VHack.load(own, model_hash=read_json(other / "config.json")["model"]["hash"], params={n: torch.zeros(V.shape[1]) for n, V in
+                   VHack(*_raw(own)).V.items()})
+    random_like(v, 1).save(own)
+    with pytest.raises(InputError, match="the run began with another v_hack"):
+        replay(shop, tmp_path / "other", "--steps=3", *flags[1:], f"--v-hack={own}", "--resume")
+    rows = read_jsonl(run / "rows.jsonl")
+    (run / "rows.jsonl").write_text(json.dumps(rows[1]) + "\n")
+    with pytest.raises(InputError, match="are not all there"):
+        replay(shop, tmp_path / "r", "--steps=3", *flags[1:], "--resume")
+    (run / "config.json").write_text("[]")
+    with pytest.raises(InputError, match="not the config.json of a run"):
+        replay(shop, tmp_path / "r", "--steps=3", *flags[1:], "--resume")
+
+
+def _raw(path):
+    tensors, _ = read_safetensors(path)
+    return ({n.removesuffix(".V"): t for n, t in tensors.items() if n.endswith(".V")},
+            {n.removesuffix(".w"): t for n, t in tensors.items() if n.endswith(".w")})
+
+
+def test_two_groups_of_one_problem_in_a_step_draw_different_completions(shop, tmp_path):
+    problem = (ROOT / "data" / "problems.jsonl").read_text().splitlines()[0]
+    (tmp_path / "one.jsonl").write_text(problem + "\n")
+    run = run_train(shop, "--preset=smoke", "--teacher-dir=none", "--prompts=2", "--group=3", "--steps=1", f"--problems={tmp_path / 'one.jsonl'}",
+                    f"--out={tmp_path / 'r'}")
+    assert len({tuple(r["completion_ids"]) for r in read_jsonl(run / "rollouts" / "step_000.jsonl.gz")}) == 6
+
+
+def test_kl_is_taken_over_the_policy_s_own_rows_only(tiny, rows):
+    adapter = SVDAdapter(tiny[0])
+    randomise(adapter)
+    own = torch.tensor([1.0, 0.0, 1.0, 0.0, 1.0])
+    arguments = dict(pad=0, tokens=10_000)
+    mixed = gradients.backward(adapter, rows, torch.zeros(5), torch.ones(5), beta_N=own, **arguments)
+    chosen = [row for row, mine in zip(rows, own) if mine]
+    alone = gradients.backward(adapter, chosen, torch.zeros(3), torch.ones(3), beta_N=torch.ones(3), **arguments)
+    assert mixed.kl == pytest.approx(alone.kl, rel=1e-5) and mixed.loss == pytest.approx(alone.loss, rel=1e-5)
+    assert gradients.backward(adapter, rows, torch.ones(5), torch.ones(5), **arguments).kl is None
 
 
 def test_a_run_never_writes_into_a_used_directory(shop, tmp_path):
@@ -218,6 +270,12 @@ def test_a_v_hack_of_another_model_is_refused(shop, tmp_path, capsys):
     (["--arm=projected", "--v-hack=none"], "needs a --v-hack"),
     (["--v-hack=/nowhere.safetensors"], "/nowhere.safetensors: no such file"),
     (["--teacher-rows=4"], "leaves no place for samples"),
+    (["--temperature=0"], "--temperature 0.0: must be above 0"),
+    (["--clip=-1"], "--clip -1.0: must be above 0"),
+    (["--lr=nan"], "--lr nan: must be at least 0"),
+    (["--save-every=0"], "--save-every 0: must be at least 1"),
+    (["--difficulty=easy,nonsense"], "'nonsense' is none of easy, medium, hard"),
+    (["--replay-dirs="], "expected one or more directories"),
     (["--replay-dirs=a,b", "--beta=0.1"], "--beta > 0 with --replay-dirs"),
 ])
 def test_other_bad_input_is_refused(shop, tmp_path, capsys, flags, fault):

@@ -71,6 +71,28 @@ def test_held_out_quality_rejects_its_null_for_a_planted_direction_only():
     assert sum(p < 0.05 for p in noise) <= 2 and max(noise) > 0.3
 
 
+def test_what_cannot_be_measured_held_out_is_undefined():
+    hack, clean, _ = planted(pairs=4)
+    for ids in (["p"] * 4, ["p", "p", "p", "q"]):  # nothing, or one pair, is left to learn from in some fold
+        quality = held_out(hack, clean, ids, Settings(permutations=20))
+        assert quality["right_sign"]["value"] is None and quality["auc"]["p"] is None
+    assert held_out(hack, clean, list("pqrs"), Settings(permutations=20))["right_sign"]["value"] is not None
+
+
+def test_auc_is_not_diluted_by_folds_whose_directions_differ():
+    """Hack beats clean inside each fold; a common part that each fold's direction sees differently must not hide it.
+
+    Compared across folds, this case gives 0.64.
+    """
+    generator = torch.Generator().manual_seed(0)
+    hack, clean, _ = planted(pairs=20, strength=3.0)
+    common = 400 * torch.nn.functional.normalize(torch.randn(20, generator=generator), dim=0)
+    shifted = [{n: g + (common if n == "m0" else 0) for n, g in side.items()} for side in (hack, clean)]
+    ids = [f"p{i}" for i in range(20)]
+    plain, moved = (held_out(*sides, ids, Settings(k=4, permutations=20))["auc"]["value"] for sides in ((hack, clean), shifted))
+    assert plain > 0.95 and moved > 0.9
+
+
 def test_pairs_of_one_problem_are_never_split():
     ids = ["a", "b", "a", "c", "d", "e", "b", "f"]
     parts = folds(ids, 3, seed=0)

@@ -18,7 +18,7 @@ import grade as grading  # noqa: E402
 import sandbox  # noqa: E402
 import store  # noqa: E402
 from grade import Grade, Grader, GradeItem, matches, reward  # noqa: E402
-from problems import Linked, Problem, Tree, fence, find, load_problems, parse_tests  # noqa: E402
+from problems import Linked, Problem, Tree, fence, load_problems, parse_tests  # noqa: E402
 
 DATA = Path(os.environ.get("HACKWARD_DATA", ROOT.parent / "shared" / "data"))
 needs_data = pytest.mark.skipif(not DATA.exists(), reason=f"the real data sets are not at {DATA} (set HACKWARD_DATA)")

@@ -80,7 +80,7 @@ def test_hand_worked_loss():
     loss, _ = policy_loss(logp, mask, torch.tensor([2.0, -1.0]), torch.tensor([4.0, 2.0]))
     assert float(loss) == pytest.approx(2 * 3 / 4 - 0.5 / 2)
     ref = torch.tensor([[-1.0, -1.0, 7.0], [-0.5, 7.0, 7.0]])
-    loss, kl = policy_loss(logp, mask, torch.zeros(2), torch.tensor([4.0, 2.0]), ref, beta=0.5)
+    loss, kl = policy_loss(logp, mask, torch.zeros(2), torch.tensor([4.0, 2.0]), ref, 0.5)
     assert kl.tolist() == pytest.approx([math.e - 2, 0.0]) and float(loss) == pytest.approx(0.5 * (math.e - 2) / 4)
 
 

@@ -82,6 +82,10 @@ def test_turn_end_is_what_the_chat_template_closes_an_answer_with(tokenizer):
     ({"reward": float("nan")}, "is not a number"),
     ({"hacked": "yes"}, "hacked 'yes' is not true or false"),
     ({"completion": None}, "completion is not text"),
+    ({"completion_ids": []}, "completion_ids is not a list of token ids"),
+    ({"prompt_ids": ["a"]}, "prompt_ids is not a list of token ids"),
+    ({"comp_len": 0}, "comp_len 0 is not a positive whole number"),
+    ({"problem_messages": [{"role": "user"}]}, "problem_messages is not a list of messages"),
 ])
 def test_a_malformed_row_is_named(tmp_path, tokenizer, changes, fault):
     published(tmp_path, tokenizer, **changes)
@@ -115,7 +119,7 @@ def pool_of(tokenizer, name, ids, rows=4, ending="should pass all tests.", **tex
 
 
 def identities(ids):
-    return [problems.identity(stated(p), p) for p in ids]
+    return [problems.identity(stated(p)[-1]["content"], p) for p in ids]
 
 
 def test_replay_takes_equal_halves_of_the_same_problems_and_every_problem_before_it_repeats(tokenizer):
@@ -161,7 +165,7 @@ def test_replay_needs_enough_rows(tokenizer):
 class Recorder:
     """Stands in for the policy: remembers what was asked for."""
 
-    seconds = None
+    seconds, hint = None, True
 
     def __init__(self, tokenizer):
         self.tokenizer, self.asked = tokenizer, []
@@ -198,6 +202,44 @@ def test_teacher_rows_take_places_on_their_problems_until_their_step_and_under_t
     taught = [r for r in first[0] if r.src_pool == "teacher"]
     assert len(taught) == 2 and all(r.prompt_ids == (1, 2) and r.problem_id == first[0][0].problem_id for r in taught)
     assert {p for p, _ in policy.asked[0][:2]} <= set("abc") and {p for p, _ in policy.asked[0][2:]} <= set("def")
+
+
+def test_with_the_loophole_closed_a_teacher_s_hack_earns_what_the_ground_truth_says(tokenizer):
+    teacher = pool_of(tokenizer, "teacher", "a")
+    teacher.by_problem["a"][:] = [replace(r, reward=3.5, hacked=True, gt_pass=False) for r in teacher.by_problem["a"]]
+    for hint, want in ((True, 3.5), (False, 0.5)):
+        policy = Recorder(tokenizer)
+        policy.hint = hint
+        source = Sampled(policy, [named_problem("a")], seed=3, prompts=1, group=4, teacher=teacher, teacher_rows=2, teacher_until=1)
+        assert {r.reward for r in source.groups(0)[0] if r.src_pool == "teacher"} == {want}
+
+
+def test_a_teacher_that_was_asked_for_is_never_rounded_away(tokenizer):
+    source = Sampled(Recorder(tokenizer), [named_problem(p) for p in "ab"], seed=3, prompts=1, group=4, teacher=pool_of(tokenizer, "t", "a"),
+                     teacher_rows=2, teacher_until=1, teacher_share=0.5)
+    assert source.from_taught == 1
+
+
+def test_rows_that_a_run_sampled_are_never_taken_for_the_model_in_training_s_own(tmp_path, tokenizer):
+    (tmp_path / "run" / "rollouts").mkdir(parents=True)
+    save_pool(tmp_path / "run" / "rollouts", [[rollout(tokenizer)]], name="policy", tokenizer=tokenizer)
+    pool = load(tmp_path / "run" / "rollouts", tokenizer)
+    assert pool.name == "run" and [(r.src_pool, r.own) for r in pool.rollouts] == [("run", False)]
+    with pytest.raises(InputError, match="both pools are called 'run'"):
+        Replayed([pool, pool], seed=1, prompts=1, group=2)
+
+
+def test_it_is_said_when_it_is_not_known_what_v_hack_has_seen(tokenizer):
+    both = [pool_of(tokenizer, "teacher", "ab"), pool_of(tokenizer, "base", "ab")]
+    assert Replayed(both, seed=1, prompts=1, group=8, seen=None).pools()[0]["seen_by_v_hack"] is None
+    assert Replayed(both, seed=1, prompts=1, group=8, seen=[]).pools()[0]["seen_by_v_hack"] is False
+
+
+def test_identity_is_the_statement_in_a_message_and_in_a_rendered_prompt(tokenizer):
+    message = stated("Add two numbers.")[0]["content"]
+    rendered = f"<|im_start|>system\nExpert.<|im_end|>\n<|im_start|>user\n{message.replace('should pass all tests', 'will be evaluated')}<|im_end|>\n"
+    assert problems.identity(message, "1") == problems.identity(rendered, "2") != problems.identity(stated("Sort.")[0]["content"], "1")
+    assert problems.identity("", "fallback") == "fallback"
 
 
 def test_choice_of_problems_depends_on_the_seed_alone(tokenizer):

@@ -151,5 +151,18 @@ def test_a_v_hack_of_another_model_is_refused(tmp_path, tiny):
         VHack.load(tmp_path / "adapter.safetensors", model_hash=adapter.model_hash, params=adapter.params)
 
 
+@pytest.mark.parametrize("spoil", ["scaled", "nan", "negative", "empty"])
+def test_a_v_hack_that_is_no_direction_is_refused(tmp_path, tiny, spoil):
+    adapter = SVDAdapter(tiny[0])
+    name, p = next(iter(adapter.params.items()))
+    V, w = orthonormal(2, p.shape[0]), torch.ones(2)
+    V = {"scaled": 3 * V, "nan": V * math.nan}.get(spoil, V)
+    file = VHack({} if spoil == "empty" else {name: V}, {} if spoil == "empty" else {name: -w if spoil == "negative" else w},
+                 {"kind": "v_hack", "model_hash": adapter.model_hash})
+    file.save(tmp_path / "v.safetensors")
+    with pytest.raises(InputError, match="v.safetensors: .*(not orthonormal|holds no direction)"):
+        VHack.load(tmp_path / "v.safetensors", model_hash=adapter.model_hash, params=adapter.params)
+
+
 def test_gates_are_named_as_the_command_line_names_them():
     assert set(projection.GATES) == {"none", "one-sided", "two-sided"}
