@@ -511,6 +511,8 @@ def pool_caveats(runs: Sequence[Run]) -> str:
     lines = []
     if any(pool.get("seen_by_v_hack") for pool in pools):
         lines.append("\nCaveat: problems of these pools were used to extract v_hack, so the cosines are not held out.")
+    elif any("seen_by_v_hack" in pool and pool["seen_by_v_hack"] is None for pool in pools):
+        lines.append("\nCaveat: v_hack does not say which problems it was extracted from; the cosines may not be held out.")
     if any(pool.get("same_problem") is False for pool in pools):
         lines.append("\nCaveat: the pools share no problems, so pool and problem cannot be told apart.")
     return "".join(lines)
