@@ -199,7 +199,7 @@ def main(config: Config) -> None:
         table.add_column(heading, justify="left" if not heading else "right")
     for name, values in results.items():
         table.add_row(name, f"{median[name]:.4f}", f"{median[name] / median['(a) floor']:.2f}",
-                      f"{median[name] / median['(b) ours']:.2f}", f"{max(m for _, m in values):.1f}")
+                      f"{median[name] / median['(b) ours']:.2f}", f"{max(m for _, m in values):.1f}" if device.type == "cuda" else "-")
     console = Console()
     console.print(table)
     console.print(f"set-up of {len(adapter.layers)} modules, cold: {setup:.1f} s | merging all once: {merge:.3f} s | "
