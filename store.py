@@ -172,10 +172,11 @@ def provenance() -> dict:
     }
 
 
-def check_numbers(config: Any, *, at_least: dict[str, float], above: dict[str, float] | None = None, below: dict[str, float] | None = None) -> None:
+def check_numbers(config: Any, *, at_least: dict[str, float], above: dict[str, float] | None = None,
+                  at_most: dict[str, float] | None = None, below: dict[str, float] | None = None) -> None:
     """InputError for a numeric setting outside its range, NaN included; settings that are None are left alone."""
     for bounds, holds, words in ((at_least, lambda x, b: x >= b, "at least"), (above or {}, lambda x, b: x > b, "above"),
-                                 (below or {}, lambda x, b: x < b, "below")):
+                                 (at_most or {}, lambda x, b: x <= b, "at most"), (below or {}, lambda x, b: x < b, "below")):
         for name, bound in bounds.items():
             value = getattr(config, name)
             if value is not None and not (math.isfinite(value) and holds(value, bound)):

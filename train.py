@@ -221,7 +221,7 @@ def resolve(config: Config) -> Config:
     check_numbers(config, at_least={
         "steps": 1, "prompts": 1, "group": 1, "max_new_tokens": 1, "lr": 0, "warmup": 0, "beta1": 0, "beta2": 0, "weight_decay": 0, "beta": 0,
         "teacher_rows": 0, "teacher_until": 0, "teacher_share": 0, "micro_tokens": 1, "sample_rows": 1, "save_every": 1, "workers": 1,
-    }, above={"temperature": 0, "clip": 0}, below={"beta1": 1, "beta2": 1, "teacher_share": 1 + 1e-9})
+    }, above={"temperature": 0, "clip": 0}, at_most={"teacher_share": 1}, below={"beta1": 1, "beta2": 1})
     levels = [level.strip().lower() for level in config.difficulty.split(",")] if config.difficulty else []
     if unknown := sorted(set(levels) - set(problems.DIFFICULTIES)):
         raise InputError(f"--difficulty {config.difficulty}: {unknown[0]!r} is none of {', '.join(problems.DIFFICULTIES)}")

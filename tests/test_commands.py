@@ -9,6 +9,7 @@ import sys
 import pytest
 
 import torch
+import tyro
 
 import analyze
 import extract_vhack
@@ -271,6 +272,7 @@ def test_a_v_hack_of_another_model_is_refused(shop, tmp_path, capsys):
     (["--v-hack=/nowhere.safetensors"], "/nowhere.safetensors: no such file"),
     (["--teacher-rows=4"], "leaves no place for samples"),
     (["--temperature=0"], "--temperature 0.0: must be above 0"),
+    (["--teacher-share=2"], "--teacher-share 2.0: must be at most 1"),
     (["--clip=-1"], "--clip -1.0: must be above 0"),
     (["--lr=nan"], "--lr nan: must be at least 0"),
     (["--save-every=0"], "--save-every 0: must be at least 1"),
@@ -281,6 +283,34 @@ def test_a_v_hack_of_another_model_is_refused(shop, tmp_path, capsys):
 def test_other_bad_input_is_refused(shop, tmp_path, capsys, flags, fault):
     line = refused(capsys, lambda: run_train(shop, "--preset=smoke", f"--out={tmp_path / 'r'}", *flags))
     assert fault in line and not (tmp_path / "r").exists()
+
+
+@pytest.mark.parametrize(("text", "flags", "fault"), [
+    ("", [], "0 pairs; at least 2 are needed"),
+    ('{"problem_id": "a", "hack": 3, "clean": "x", "prompt": "p"}', [], "pair 1: hack, clean and prompt must be text"),
+    ('{"problem_id": "a", "hack": "x"}', [], "row has no field 'clean'"),
+    ("", ["--k=0"], "--k 0: must be at least 1"),
+    ("", ["--noise-floor=1"], "--noise-floor 1.0: must be below 1"),
+])
+def test_extraction_refuses_what_it_cannot_use(tmp_path, capsys, text, flags, fault):
+    (tmp_path / "p.jsonl").write_text(text + "\n")
+    arguments = [f"--pairs={tmp_path / 'p.jsonl'}", f"--out={tmp_path / 'v.safetensors'}", "--svd-cache=None", "--device=cpu", *flags]
+    line = refused(capsys, lambda: extract_vhack.main(tyro.cli(extract_vhack.Config, args=arguments)))
+    assert fault in line and [p.name for p in tmp_path.iterdir()] == ["p.jsonl"]
+
+
+def test_a_gradient_that_is_not_finite_ends_the_run_before_its_step(shop, tmp_path, capsys, monkeypatch):
+    original = train.gradients.backward
+
+    def poisoned(adapter, *arguments, **options):
+        done = original(adapter, *arguments, **options)
+        next(iter(adapter.params.values())).grad.fill_(float("nan"))
+        return done
+
+    monkeypatch.setattr(train.gradients, "backward", poisoned)
+    line = refused(capsys, lambda: replay(shop, tmp_path / "r"))
+    assert "step 0: the gradient is not finite" in line
+    assert not (tmp_path / "r" / "summary.json").exists() and not (tmp_path / "r" / "checkpoint.safetensors").exists()
 
 
 def test_presets_set_defaults_and_flags_override_them():

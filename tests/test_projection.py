@@ -73,6 +73,7 @@ def test_nothing_is_undefined_and_says_so(v):
 def test_fired_counts_hackward_coefficients(v):
     g = {"a": v.V["a"][0] - v.V["a"][1], "b": v.V["b"][0]}
     assert float(fired(g, v)) == pytest.approx(2 / 3)
+    assert math.isnan(float(fired({n: 0 * x for n, x in g.items()}, v)))  # no gradient, no share
     assert module_cosines(g, v).shape == (2,)
 
 

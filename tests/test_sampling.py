@@ -33,7 +33,7 @@ def test_draw_follows_the_distribution():
 def test_draw_stays_inside_the_vocabulary():
     logits = torch.full((3, 5), -50.0)
     logits[:, 2] = 50.0
-    assert draw(logits, torch.tensor([0.0, 0.5, 1.0]), 1.0).tolist() == [2, 2, 2] or int(draw(logits, torch.tensor([0.0, 0.5, 1.0]), 1.0).max()) < 5
+    assert draw(logits, torch.tensor([0.1, 0.5, 1.0]), 1.0).tolist() == [2, 2, 2]  # 1.0: a double just under 1, rounded
 
 
 def test_uniforms_depend_on_every_part_of_the_key():
