@@ -120,7 +120,7 @@ def source_name(row: dict, directory: str | Path) -> str:
 
 
 def load_pool(directory: str | Path, tokenizer, *, stop: Sequence[int]) -> Pool:
-    """Read a whole pool, checked before anything is used.
+    """Read a whole pool, checked before anything is used. `stop` (see `stops`) tells ended rows from truncated ones.
 
     Raises InputError naming the file (and line) for a missing directory, a truncated or corrupt file, a row without a
     required field, a reward that is not a number, or rows that can be neither used nor tokenised anew.
@@ -216,7 +216,7 @@ def _rollout(row: dict, path: Path, tokenizer, same: bool, *, step: int, sample:
     messages = row.get("problem_messages") or ()
     if same:
         prompt, completion = row["prompt_ids"], row["completion_ids"][: row.get("comp_len")]
-        truncated = completion[-1] not in (*stop, turn_end(tokenizer))
+        truncated = completion[-1] not in stop  # `stops` has the end of a turn
     elif messages:
         prompt = encode(tokenizer, problems.render_prompt(tokenizer, messages))
         truncated = bool(row.get("truncated"))

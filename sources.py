@@ -133,8 +133,8 @@ class Sampled:
         if not count:
             return []
         rows = shuffled(self.lessons[problem.problem_id], self.seed, step, problem.problem_id, "teacher")[:count]
-        closed = [row.reward if self.policy.hint else row.fmt_ok * (0.5 + 3.0 * row.gt_pass) for row in rows]
-        return [replace(row, prompt_ids=sibling.prompt_ids, messages=sibling.messages, reward=reward) for row, reward in zip(rows, closed)]
+        rewards = [row.reward if self.policy.hint else reward(row, loophole=False) for row in rows]
+        return [replace(row, prompt_ids=sibling.prompt_ids, messages=sibling.messages, reward=earned) for row, earned in zip(rows, rewards)]
 
 
 def by_identity(pool: Pool) -> dict[str, list[Rollout]]:

@@ -250,7 +250,6 @@ class Session:
     config: Config
     run: RunDir
     adapter: SVDAdapter
-    tokenizer: object
     v: VHack | None
     editor: Editor
     source: Sampled | Replayed
@@ -258,7 +257,6 @@ class Session:
     pad: int
     temperature: float
     first: int
-    facts: dict
     recent: list[list[list[Rollout]]] = dataclasses.field(default_factory=list)
 
     def log(self, step: int, groups, advantages, done: gradients.Backward, diagnostics: dict, seconds: dict) -> None:
@@ -268,7 +266,7 @@ class Session:
             rows = cosine_rows(step, groups, advantages, done, self.v, diagnostics, self.config)
             write_jsonl(self.run.path / f"step_{step:03d}.cos.jsonl.gz", rows)
         else:
-            stamp = models.tokenizer_hash(self.tokenizer)
+            stamp = self.run.record["model"]["tokenizer"]
             rows = [r.row(stamp) for group in groups for r in group]
             write_jsonl(self.run.path / "rollouts" / f"step_{step:03d}.jsonl.gz", rows)
         self.run.add_row(step_row(step, groups, advantages, done, diagnostics, seconds, self.config))
@@ -346,8 +344,8 @@ def build(config: Config, stack: contextlib.ExitStack) -> Session:
         pools=source.pools(), **facts)
     if v is not None and config.v_hack == "auto":
         v.save(run.path / "v_hack.safetensors")
-    return Session(config, run, adapter, tokenizer, v, editor, source, optimizer, models.pad_id(tokenizer),
-                   config.temperature if source.kind == "sampled" else 1.0, first, facts)
+    return Session(config, run, adapter, v, editor, source, optimizer, models.pad_id(tokenizer),
+                   config.temperature if source.kind == "sampled" else 1.0, first)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, config: Config, step: int) -> float:
