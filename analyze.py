@@ -11,6 +11,7 @@ How to read the output: spec/reading.md.
 from __future__ import annotations
 
 import csv
+import json
 import math
 import shutil
 import sys
@@ -30,12 +31,13 @@ from rich.text import Text
 
 import plots
 import store
+from plots import RATES
 from store import InputError
 from verdicts import (
     ABOUT_ZERO, EDGE, FAIL, FLOAT_NOISE, HACK_ONSET, MOST_STEPS, NOT_JUDGED, ONSET_WINDOW, PASS, SNEAKY, SPREAD_GOOD,
     TINY_ADVANTAGE, UNDEFINED, Comparison, Estimate, Evidence, Judgement, Projected, bucket_of, contrast_pools,
-    curve, decision_rules, defined, describe, in_buckets, judge_direction, judge_mechanism, judge_phase1,
-    judge_signal, judge_specificity, mean, p_value, phase1_tests, plain, pull, pulls_by_role, recommend,
+    curve, decision_rules, defined, describe, estimate, in_buckets, judge_direction, judge_mechanism, judge_phase1,
+    judge_signal, judge_specificity, mean, p_value, paired, phase1_tests, plain, pull, pulls_by_role, recommend,
     share, signed, steps_without_spread, time_to_hack, with_interval,
 )
 
@@ -571,17 +573,98 @@ def sampled_table(runs: Sequence[Run]) -> Table:
     return Table("on_policy", title, columns, records)
 
 
-def sampled_blocks(runs: Sequence[Run], window: tuple[int, int] | None) -> list[Block]:
-    seeds: dict[tuple, set] = defaultdict(set)
+PER_RUN = "seed out resume workers device sandbox svd_cache micro_tokens sample_rows save_every v_hack".split()
+EDIT = "arm control gate project_at".split()
+
+
+@dataclass(frozen=True)
+class Arm:
+    """Finished runs that differ in their seed alone (and in settings that cannot change what they do)."""
+
+    name: str
+    runs: dict[int, Run]
+    rest: str  # the settings that arms under comparison must share: all but the seed and the edit
+
+    @property
+    def vanilla(self) -> bool:
+        return next(iter(self.runs.values())).arm == "vanilla"
+
+
+def by_arm(runs: Sequence[Run]) -> list[Arm]:
+    """The finished on-policy runs by arm. Of two runs with the same settings and seed the first is taken (see `doubles`)."""
+    groups: dict[tuple[str, str], dict[int, Run]] = defaultdict(dict)
     for run in runs:
-        seeds[run.arm, run.control, run.config.get("project_at"), run.setting].add(run.config["seed"])
-    most = max(map(len, seeds.values()))
-    interval = "one seed: no interval, so no claim" if most == 1 else f"up to {most} seeds: each run is listed alone"
+        if run.kind != "sampled" or not run.complete:
+            continue
+        edit = {key: run.config.get(key) for key in EDIT} if run.arm != "vanilla" else {"arm": "vanilla"}
+        rest = {key: value for key, value in run.config.items() if key not in (*PER_RUN, *EDIT)}
+        same = json.dumps([rest, run.setting[0], run.setting[2]], sort_keys=True, default=str)
+        direction = "" if run.arm == "vanilla" or run.control == "random" else run.direction  # a random V differs from seed to seed
+        groups[json.dumps([edit, direction, same], sort_keys=True), same].setdefault(run.config["seed"], run)
+    names = []
+    for found in groups.values():
+        run = next(iter(found.values()))
+        name = " ".join(word for word in run.label.split() if word != run.traits()["seed"])
+        names.append(name if name not in names else f"{name} ({names.count(name) + 1})")
+    return [Arm(name, found, same) for name, ((_, same), found) in zip(names, groups.items(), strict=True)]
+
+
+def doubles(runs: Sequence[Run], arms: Sequence[Arm]) -> list[str]:
+    """Finished on-policy runs that no arm counts, because another with the same settings and seed is there."""
+    counted = {run.path for arm in arms for run in arm.runs.values()}
+    return [run.label for run in runs if run.kind == "sampled" and run.complete and run.path not in counted]
+
+
+def arms_table(arms: Sequence[Arm]) -> Table:
+    """An arm and rate a row, over seeds: first 5 and last 5 steps, area; and what vanilla with the same seed had, subtracted.
+
+    Vanilla is the arm with the same settings in all but the edit; where there is none, there is no difference.
+    """
+    parts = ("first5", "last5", "area")
+    figures = {arm.name: {seed: {key: dict(zip(parts, curve(run.column(key)), strict=True)) for key in RATES} for seed, run in arm.runs.items()}
+               for arm in arms}
+    baseline = {arm.name: next((other.name for other in arms if other.vanilla and other.rest == arm.rest and not arm.vanilla), None) for arm in arms}
+    records = []
+    for name, seeds in figures.items():
+        for key, rate in RATES.items():
+            record: dict[str, Any] = {"arm": name, "rate": rate, "seeds": len(seeds)}
+            for part in parts:
+                found = estimate(seeds[seed][key][part] for seed in seeds)
+                record |= {part: found} | flat(found, f"{part}_")
+                if part != "first5":
+                    base = figures.get(baseline[name], {})
+                    gap = paired({(s,): seeds[s][key][part] for s in seeds}, {(s,): base[s][key][part] for s in base})
+                    record |= {f"{part}_gap": gap} | flat(gap, f"{part}_gap_")
+            records.append(record)
+
+    def rate_cell(key: str) -> Callable[[dict], str]:
+        return lambda record: with_interval(record[key]).replace("+", "") if record[key].n else UNDEFINED
+
+    def gap_cell(key: str) -> Callable[[dict], str]:
+        def cell(record: dict) -> str:
+            if not record[key].n_first:
+                return "-"
+            return with_interval(record[key]) + (f" (n {record[key].n_first})" if record[key].n_first != record["seeds"] else "")
+
+        return cell
+
+    columns = (("arm", shown("arm")), ("rate", shown("rate")), ("seeds", shown("seeds")), ("first 5", rate_cell("first5")), ("last 5", rate_cell("last5")),
+               ("area", rate_cell("area")), ("last 5 - vanilla", gap_cell("last5_gap")), ("area - vanilla", gap_cell("area_gap")))
+    return Table("arms", "Arms over seeds (area: mean over all steps; - vanilla: paired by seed)", columns, records, sections=True)
+
+
+def sampled_blocks(runs: Sequence[Run], window: tuple[int, int] | None) -> list[Block]:
+    arms = by_arm(runs)
+    most = max((len(arm.runs) for arm in arms), default=1)
+    interval = "one seed: no interval, so no claim" if most == 1 else f"up to {most} seeds an arm; intervals are t, over seeds"
     onset = f"Time to hack: first step whose {ONSET_WINDOW}-step mean hack rate exceeds {HACK_ONSET:g}."
     short = [run.label for run in runs if len(run.rows) < 2 * EDGE]
     overlap = f"\nFewer than {2 * EDGE} steps, first and last overlap: {', '.join(short)}." if short else ""
-    same_steps = [window_table(runs, *window)] if window else []
-    return [Heading("On-policy GRPO"), sampled_table(runs), *same_steps, f"{onset} Seeds are the unit: {interval}.{overlap}"]
+    more: list[Block] = [window_table(runs, *window)] if window else []
+    more += [arms_table(arms)] if most > 1 else []
+    twice = doubles(runs, arms)
+    overlap += f"\nSame settings and seed as another run, not counted in an arm: {', '.join(twice)}." if twice and most > 1 else ""
+    return [Heading("On-policy GRPO"), sampled_table(runs), *more, f"{onset} Seeds are the unit: {interval}.{overlap}"]
 
 
 def build_blocks(runs: Sequence[Run], left_out: Sequence[str], window: tuple[int, int] | None = None) -> list[Block]:
@@ -668,7 +751,7 @@ def write_report(directory: Path, blocks: Sequence[Block], runs: Sequence[Run]) 
             tables[block.name] += block.records
     for name, records in tables.items():
         write_csv(directory / f"{name}.csv", records)
-    pictures = plots.draw_all(directory, runs)
+    pictures = plots.draw_all(directory, runs, by_arm(runs))
     ours = {f"{name}.csv" for name in TABLE_NAMES} | set(plots.NAMES)
     for name in ours - set(pictures) - {f"{name}.csv" for name in tables}:
         (directory / name).unlink(missing_ok=True)
@@ -677,7 +760,7 @@ def write_report(directory: Path, blocks: Sequence[Block], runs: Sequence[Run]) 
 
 
 TABLE_NAMES = (
-    "runs phase1_buckets phase1_tests phase2_verification phase2_advantages phase2_pools phase3_decision on_policy on_policy_window"
+    "runs phase1_buckets phase1_tests phase2_verification phase2_advantages phase2_pools phase3_decision on_policy on_policy_window arms"
 ).split()
 
 

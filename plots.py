@@ -18,7 +18,7 @@ from matplotlib.ticker import MaxNLocator
 import store
 
 if TYPE_CHECKING:
-    from analyze import Run
+    from analyze import Arm, Run
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = "os^Dv<>"
@@ -30,7 +30,8 @@ LABELS = {
     "neither": ("#BBBBBB", ".."),
     "no label": ("#FFFFFF", "xx"),
 }
-NAMES = ("phase1.png", "cosines.png", "contributions.png", "labels.png", "on_policy.png")
+NAMES = ("phase1.png", "cosines.png", "contributions.png", "labels.png", "on_policy.png", "arms.png")
+RATES = {"hack_rate": "hacked", "gt_rate": "solved", "attempt_rate": "attempted"}
 ROLLING = 3  # steps of the running mean, the window of time-to-hack
 
 
@@ -206,7 +207,7 @@ def running_mean(values: Sequence[float | None]) -> np.ndarray:
 def on_policy(path: Path, runs: Sequence[Run]) -> None:
     """Rates over steps (thin: each step, thick: 3-step mean) and the cosine of the updates made: a curve a run."""
     figure, grid = sheet(2, 2, 2.6, "On-policy runs (thin: each step, thick: 3-step mean; one curve is one seed)")
-    names = {"hack_rate": "hacked", "gt_rate": "solved", "attempt_rate": "attempted", "cos_update": "cos_update"}
+    names = RATES | {"cos_update": "cos_update"}
     for axes, (key, name) in zip(grid.flat, names.items(), strict=True):
         for index, run in enumerate(runs):
             look = style(index)
@@ -223,13 +224,31 @@ def on_policy(path: Path, runs: Sequence[Run]) -> None:
     save(figure, path)
 
 
+def over_seeds(path: Path, arms: Sequence[Arm]) -> None:
+    """Rates over steps by arm: thin, the 3-step mean of each seed; thick, their mean."""
+    figure, grid = sheet(1, 3, 3.0, "Arms over seeds (thin: 3-step mean of one seed, thick: mean over seeds)")
+    for axes, (key, name) in zip(grid.flat, RATES.items(), strict=True):
+        for index, arm in enumerate(arms):
+            look = style(index)
+            curves = [running_mean(run.column(key)) for run in arm.runs.values()]
+            for heights in curves:
+                axes.plot(range(len(heights)), heights, color=look["color"], linewidth=0.5, alpha=0.5)
+            shortest = min(map(len, curves))
+            axes.plot(range(shortest), np.mean([heights[:shortest] for heights in curves], axis=0), label=f"{arm.name} ({len(arm.runs)} seeds)", linewidth=1.8, **look)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_ylim(bottom=-0.02)
+        dress(axes, name, "step", "share of rollouts")
+    key_below(figure, grid[0, 0])
+    save(figure, path)
+
+
 def save(figure: Figure, path: Path) -> None:
     with store.atomic(path) as temporary:
         figure.savefig(temporary, format="png", dpi=130)
 
 
-def draw_all(directory: Path, runs: Sequence[Run]) -> list[str]:
-    """Every picture that the runs give rise to; returns the names written."""
+def draw_all(directory: Path, runs: Sequence[Run], arms: Sequence[Arm]) -> list[str]:
+    """Every picture that the runs give rise to (`arms`: the on-policy ones by arm); returns the names written."""
     of_kind = {kind: [run for run in runs if run.kind == kind] for kind in ("phase1", "replay", "sampled")}
     wanted = {
         "phase1.png": (phase1, of_kind["phase1"]),
@@ -237,6 +256,7 @@ def draw_all(directory: Path, runs: Sequence[Run]) -> list[str]:
         "contributions.png": (contributions, of_kind["replay"]),
         "labels.png": (labels, of_kind["replay"]),
         "on_policy.png": (on_policy, of_kind["sampled"]),
+        "arms.png": (over_seeds, arms if any(len(arm.runs) > 1 for arm in arms) else []),
     }
     drawn = {name: chosen for name, (_, chosen) in wanted.items() if chosen}
     for name, chosen in drawn.items():

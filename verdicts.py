@@ -146,12 +146,12 @@ def welch(first: Iterable[float | None], second: Iterable[float | None], names=(
     return Comparison(len(first), len(second), *figures)
 
 
-def paired(first: dict[tuple, float], second: dict[tuple, float]) -> Comparison:
-    """t test on the differences within problems that have both labels: the problem itself cancels out."""
-    shared = sorted(first.keys() & second.keys(), key=str)
+def paired(first: dict[tuple, float | None], second: dict[tuple, float | None]) -> Comparison:
+    """t test on the differences within the units (problems, seeds) that both have: the unit itself cancels out."""
+    shared = sorted((unit for unit in first.keys() & second.keys() if first[unit] is not None and second[unit] is not None), key=str)
     gaps = estimate(first[problem] - second[problem] for problem in shared)
     if gaps.low is None:
-        return Comparison(gaps.n, gaps.n, gaps.mean, why=f"problems with both labels: {gaps.why}")
+        return Comparison(gaps.n, gaps.n, gaps.mean, why=f"in both: {gaps.why}")
     test = stats.ttest_rel([first[problem] for problem in shared], [second[problem] for problem in shared])
     figures = (gaps.mean, gaps.low, gaps.high, float(test.statistic), float(test.df), float(test.pvalue))
     return Comparison(gaps.n, gaps.n, *figures)
