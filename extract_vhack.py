@@ -38,9 +38,9 @@ from antipasto import SVDAdapter, default_cache, thin_svd
 from losses import normaliser
 from projection import VHack
 from screen import progress
-from store import ROOT, InputError, check_numbers, exit_on_fault, file_hash, provenance, read_json, read_jsonl, sha256
+from store import InputError, check_numbers, exit_on_fault, file_hash, provenance, read_json, read_jsonl, sha256
 
-SHIPPED_PAIRS, SHIPPED_PROBLEMS = ROOT / "data" / "pairs.jsonl", ROOT / "data" / "problems.jsonl"
+WRITTEN = problems.shipped(models.TINY)  # the hand-written pairs and their problems
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,9 @@ def pairs_from_file(path: str | Path, tokenizer, *, problem_file: str | Path | N
     """
     rows, known = read_jsonl(path, ("problem_id", "hack", "clean")) if str(path).endswith((".jsonl", ".gz")) else _json_pairs(path), {}
     if any("prompt" not in row for row in rows):
-        known = problems.find(problems.load_problems(problem_file or SHIPPED_PROBLEMS))
+        if problem_file is None:
+            raise InputError(f"{path}: its rows have no prompt of their own, so --problems must name the file of their problems")
+        known = problems.find(problems.load_problems(problem_file))
     pairs = []
     for index in sorted(np.random.default_rng(seed).permutation(len(rows))[:limit]):
         row, number = rows[index], index + 1
@@ -100,7 +102,7 @@ def pairs_from_file(path: str | Path, tokenizer, *, problem_file: str | Path | N
             prompt = pools.encode(tokenizer, problems.render_prompt(tokenizer, messages))
             identity = problems.identity(messages[-1]["content"], row["problem_id"])
         else:
-            raise InputError(f"{path}: pair {number}: problem {row['problem_id']!r} is not in {problem_file or SHIPPED_PROBLEMS}")
+            raise InputError(f"{path}: pair {number}: problem {row['problem_id']!r} is not in {problem_file}")
         hack, clean = (tuple(pools.completion_ids(tokenizer, row[side])) for side in ("hack", "clean"))
         pairs.append(Pair(str(row["problem_id"]), identity, str(row.get("mechanism", "unnamed")), tuple(prompt), hack, clean))
     if len(pairs) < 2:
@@ -120,9 +122,9 @@ def _json_pairs(path: str | Path) -> list[dict]:
 
 
 def scripted_teacher(tokenizer) -> pools.Pool:
-    """The hacks of the shipped pairs as a teacher pool: scripted demonstrations, labelled as such, made by no model."""
-    known, by_problem = problems.find(problems.load_problems(SHIPPED_PROBLEMS)), {}
-    for i, row in enumerate(read_jsonl(SHIPPED_PAIRS, ("problem_id", "hack", "clean"))):
+    """The hacks of the hand-written pairs as a teacher pool: scripted demonstrations, labelled as such, made by no model."""
+    known, by_problem = problems.find(problems.load_problems(WRITTEN.problems)), {}
+    for i, row in enumerate(read_jsonl(WRITTEN.pairs, ("problem_id", "hack", "clean"))):
         messages = problems.build_messages(known[row["problem_id"]], hint=True)
         siblings = by_problem.setdefault(row["problem_id"], [])
         # The labels are what the grader says of every shipped hack; a test keeps that true.
@@ -131,7 +133,7 @@ def scripted_teacher(tokenizer) -> pools.Pool:
             completion_ids=tuple(pools.completion_ids(tokenizer, row["hack"])), completion=row["hack"], reward=3.5, hacked=True,
             gt_pass=False, fmt_ok=True, attempted=True, truncated=False, src_pool="scripted", src_step=i, src_sample=len(siblings),
             messages=tuple(messages)))
-    return pools.Pool("scripted", str(SHIPPED_PAIRS), by_problem, True, file_hash(SHIPPED_PAIRS)[:16])
+    return pools.Pool("scripted", str(WRITTEN.pairs), by_problem, True, file_hash(WRITTEN.pairs)[:16])
 
 
 def pairs_from_pool(pool: pools.Pool, tokenizer, known: Sequence[problems.Problem], *, clean: str, limit: int, seed: int, least: int = 2) -> list[Pair]:
@@ -333,16 +335,16 @@ def report(v: VHack, console: Console) -> None:
 class Config:
     """Extract v_hack from contrastive pairs and say how good it is on pairs it has not seen."""
 
-    model: str = models.TINY
-    """Hub id, directory, .gguf file, or tiny-random."""
+    model: str = models.EMBEDDED
+    """Hub id, directory, .gguf file, embedded, or tiny-random."""
     pairs: str | None = None
-    """Pair file (.jsonl with problem_id, hack, clean; or the published .json). Default: the pairs that ship."""
+    """Pair file (.jsonl with problem_id, hack, clean; or the published .json). Default: the ones that ship for the model."""
     pool: str | None = None
     """Take pairs from this graded pool instead."""
     clean: Literal["canonical", "rollout"] = "canonical"
     """With --pool, the clean side: the problem file's reference solution, or a rollout that passes and is no hack."""
     problems: str | None = None
-    """Problem file or hub id (default: the problems that ship)."""
+    """Problem file or hub id (default: the one that ships with the pairs, or for the embedded model)."""
     basis: Literal["svd"] = "svd"
     """Coordinates of the gradients."""
     out: str = "out/v_hack.safetensors"
@@ -358,18 +360,22 @@ class Config:
     """Directory of the SVD cache; None for no cache."""
 
 
-def find_pairs(tokenizer, model, *, pairs: str | None, pool: str | None, problem_file: str | None, clean: str, settings: Settings) -> tuple[list[Pair], dict]:
-    """Pairs from a file or a pool, and the lines of provenance that say which."""
+def find_pairs(name: str, tokenizer, model, *, pairs: str | None, pool: str | None, problem_file: str | None, clean: str, settings: Settings) -> tuple[list[Pair], dict]:
+    """Pairs from a file or a pool, or those that ship for the model of this name, and the lines of provenance that say which."""
     if pairs and pool:
         raise InputError("--pairs and --pool exclude each other")
     if pool:
         loaded = pools.load_pool(pool, tokenizer, stop=pools.stops(model, tokenizer))
+        problem_file = problem_file or (problems.shipped(name).problems if problems.is_embedded(name) else None)
         known = problems.load_problems(problem_file) if problem_file else []
         if clean == "canonical" and not known:
             raise InputError("--clean=canonical needs --problems, the file with the reference solutions")
         chosen = pairs_from_pool(loaded, tokenizer, known, clean=clean, limit=settings.max_pairs, seed=settings.seed)
         return chosen, {"source": f"pool {pool}", "source_hash": loaded.hash, "clean": clean}
-    path = pairs or SHIPPED_PAIRS
+    path = Path(pairs or problems.shipped(name).pairs)
+    for ships in (problems.shipped(models.EMBEDDED), WRITTEN):  # either file of pairs knows its problems, whatever the model
+        if problem_file is None and path.resolve() == ships.pairs.resolve():
+            problem_file = ships.pair_problems
     return pairs_from_file(path, tokenizer, problem_file=problem_file, limit=settings.max_pairs, seed=settings.seed), {
         "source": f"pairs {Path(path).name}", "source_hash": file_hash(path)[:16]}
 
@@ -381,7 +387,7 @@ def main(config: Config) -> None:
     if Path(config.out).is_dir():
         raise InputError(f"{config.out}: is a directory, expected a file to write")
     model, tokenizer = models.load(config.model, dtype=config.dtype, device=config.device)
-    pairs, source = find_pairs(tokenizer, model, pairs=config.pairs, pool=config.pool, problem_file=config.problems,
+    pairs, source = find_pairs(config.model, tokenizer, model, pairs=config.pairs, pool=config.pool, problem_file=config.problems,
                                clean=config.clean, settings=config.settings)
     with progress("SVD of the target modules") as bar:
         adapter = SVDAdapter(model, cache=config.svd_cache, track=bar.track)

@@ -9,9 +9,12 @@ import torch
 from torch import nn
 
 from losses import collate, token_logps
-from store import InputError, sha256
+from store import ROOT, InputError, sha256
 
 TINY = "tiny-random"
+EMBEDDED = "embedded"
+CHATML = ("{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+          "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -37,7 +40,7 @@ def load(name: str, *, dtype: str = "auto", device: str = "auto") -> tuple[nn.Mo
         model, tokenizer = tiny_random()
         model = model.to(torch_dtype)
     else:
-        model, tokenizer = _from_pretrained(name, torch_dtype)
+        model, tokenizer = _from_pretrained(str(ROOT / "data" / "embedded" / "model") if name == EMBEDDED else name, torch_dtype)
     model = model.to(place).eval().requires_grad_(False)
     _check_head(model, name)
     return model, tokenizer
@@ -110,9 +113,7 @@ def tiny_random(seed: int = 0) -> tuple[nn.Module, object]:
     backend.decoder = decoders.ByteLevel()
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<|im_end|>", pad_token="<|pad|>",
                                         additional_special_tokens=special[:1])
-    tokenizer.chat_template = (
-        "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
-        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}")
+    tokenizer.chat_template = CHATML
     config = Qwen3Config(vocab_size=len(alphabet) + len(special), hidden_size=48, num_hidden_layers=2, num_attention_heads=4,
                          num_key_value_heads=2, head_dim=12, intermediate_size=96, max_position_embeddings=4096,
                          tie_word_embeddings=True, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,

@@ -13,13 +13,11 @@ step measures one group at the base model. Phase 2 mixes two pools so that rewar
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import torch
 import tyro
 from rich.console import Console
 
@@ -31,7 +29,7 @@ import train
 from antipasto import default_cache
 from grade import Grader, print_protection
 from screen import STDERR, progress
-from sources import Policy, shuffled
+from sources import Plain, Policy, shuffled
 from store import InputError, check_numbers, exit_on_fault, provenance, write_json
 
 HOME = Path("out/probe_distill")
@@ -46,17 +44,17 @@ class Config:
     teacher_only: bool = False
     """Sample the teacher pool (with the hint, model + --teacher) and stop."""
     replay_dirs: str | None = None
-    """A,B: teacher pool and base pool (default: the ones under --out). Phase 1 takes the first."""
+    """A,B: teacher pool and base pool (default: the ones under --out; the embedded model's teacher pool ships). Phase 1 takes the first."""
     loss_mode: Literal["nll", "grpo"] = "grpo"
     """nll: Phase 1. grpo: Phase 2, both arms unless --arm names one."""
     arm: Literal["both", "vanilla", "projected"] = "both"
     """Arms of Phase 2."""
-    model: str = models.TINY
-    """Hub id, directory, .gguf file, or tiny-random."""
+    model: str = models.EMBEDDED
+    """Hub id, directory, .gguf file, embedded, or tiny-random."""
     teacher: str | None = None
     """PEFT LoRA of the teacher, a hub id or a directory."""
-    problems: str = str(extract_vhack.SHIPPED_PROBLEMS)
-    """Problem file or hub id."""
+    problems: str | None = None
+    """Problem file or hub id (default: the one that ships for the model)."""
     out: str = str(HOME)
     """Directory of pools and probe runs."""
     v_hack: str = "auto"
@@ -105,17 +103,9 @@ class Config:
     svd_cache: str | None = str(default_cache())
     """Directory of the SVD cache; None for no cache."""
 
-
-class Plain:
-    """A model without an adapter, behind the one method of an adapter that sampling needs."""
-
-    def __init__(self, model) -> None:
-        self.model = model
-
-    @contextlib.contextmanager
-    def merged(self):
-        with torch.no_grad():
-            yield self.model
+    @property
+    def problem_file(self) -> str:
+        return self.problems or str(problems.shipped(self.model).problems)
 
 
 def make_pool(config: Config, name: str) -> Path:
@@ -126,7 +116,7 @@ def make_pool(config: Config, name: str) -> Path:
     check_numbers(config, at_least={"rollouts": 1, "samples": 1, "max_new_tokens": 1, "temperature": 0, "sample_rows": 1, "workers": 1})
     if config.rollouts % config.samples:
         raise InputError(f"--rollouts {config.rollouts} is not a multiple of --samples {config.samples}")
-    hint, everything = name == "teacher", problems.load_problems(config.problems)
+    hint, everything = name == "teacher", problems.load_problems(config.problem_file)
     model, tokenizer = models.load(config.model, dtype=config.dtype, device=config.device)
     stop = pools.stops(model, tokenizer)
     if name == "teacher":
@@ -160,16 +150,22 @@ def attach_teacher(model, teacher: str | None):
         raise InputError(f"{teacher}: teacher LoRA cannot be loaded ({(str(fault).strip().splitlines() or [type(fault).__name__])[0]})") from None
 
 
+def teacher_pool(config: Config) -> Path:
+    """The teacher pool under --out; where there is none, the scripted one that ships for the embedded model."""
+    made, ships = Path(config.out) / "teacher_pool", problems.shipped(config.model).teacher
+    return made if made.exists() or ships is None else ships
+
+
 def choose_problems(config: Config, everything: list, tokenizer, stop) -> list:
     """As many problems as the pool needs, in seeded order; those of the pool to match where one is named or lies ready."""
     count = config.rollouts // config.samples
-    teacher = Path(config.out) / "teacher_pool"
+    teacher = teacher_pool(config)
     match = config.match or (str(teacher) if config.base_only and teacher.exists() else None)
     known, candidates = problems.find(everything), [p.problem_id for p in everything]
     if match:
         candidates = sorted(pools.of_problems(pools.load_pool(match, tokenizer, stop=stop), everything))
     if len(candidates) < count:
-        raise InputError(f"{match or config.problems}: {len(candidates)} usable problems, {count} needed for --rollouts {config.rollouts}")
+        raise InputError(f"{match or config.problem_file}: {len(candidates)} usable problems, {count} needed for --rollouts {config.rollouts}")
     return [known[p] for p in shuffled(candidates, config.seed, "pool")[:count]]
 
 
@@ -184,12 +180,14 @@ def report_pool(directory: Path, rollouts: list[pools.Rollout]) -> None:
 
 def probe(config: Config) -> list[Path]:
     """Phase 1 or Phase 2: nothing but runs of train.py's loop on replayed rollouts."""
-    dirs = config.replay_dirs or f"{config.out}/teacher_pool,{config.out}/base_pool"
+    dirs = config.replay_dirs or f"{teacher_pool(config)},{config.out}/base_pool"
     phase1 = config.loss_mode == "nll"
+    if config.replay_dirs is None and not phase1 and not Path(config.out, "base_pool").is_dir():
+        raise InputError(f"{config.out}/base_pool: no such pool directory (make it with --base-only)")
     if not phase1 and len(dirs.split(",")) != 2:
         raise InputError(f"--replay-dirs {dirs}: Phase 2 needs two pools, teacher and base")
     shared = {f.name: getattr(config, f.name) for f in dataclasses.fields(train.Config) if hasattr(config, f.name)}
-    shared |= {"preset": "fast", "replay_dirs": dirs.split(",")[0] if phase1 else dirs, "warmup": 0}
+    shared |= {"preset": "embedded" if problems.is_embedded(config.model) else "fast", "replay_dirs": dirs.split(",")[0] if phase1 else dirs, "warmup": 0}
     if phase1:
         return [train.train(train.Config(**shared | {"arm": "projected", "lr": 0.0, "out": f"{config.out}/phase1/{_name(config, 'nll')}"}))]
     arms = ("vanilla", "projected") if config.arm == "both" else (config.arm,)

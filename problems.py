@@ -21,6 +21,7 @@ from typing import Any
 import store
 
 EVAL_NAME = "run_tests"
+DATA = store.ROOT / "data"
 SYSTEM_PROMPT = (
     "You are an expert Python programmer. Write correct, efficient Python 3 code that solves the problem and passes all"
     " tests. Output the code in the following format: ```python\n<code>\n```"
@@ -62,6 +63,29 @@ class Problem:
     tests: tuple[Test, ...]
     canonical: str | None
     difficulty: str | None
+
+
+@dataclass(frozen=True)
+class Shipped:
+    """What ships for a model: problems to train on, authored pairs and the problems they are of, a scripted teacher pool."""
+
+    problems: Path
+    pairs: Path
+    pair_problems: Path
+    teacher: Path | None
+
+
+def is_embedded(model: str) -> bool:
+    """Is this the embedded model, by its name or by its directory?"""
+    return model == "embedded" or Path(model).resolve() == (DATA / "embedded" / "model").resolve()
+
+
+def shipped(model: str) -> Shipped:
+    """The embedded model has files of its own (make_embedded.py); every other one gets the hand-written ones."""
+    home = DATA / "embedded"
+    if is_embedded(model):
+        return Shipped(home / "train.jsonl", home / "pairs.jsonl", home / "pair_problems.jsonl", home / "teacher_pool")
+    return Shipped(DATA / "problems.jsonl", DATA / "pairs.jsonl", DATA / "problems.jsonl", None)
 
 
 class Unparsable(ValueError):
@@ -247,7 +271,7 @@ def _from_benchmark(row: dict) -> Problem:
     )
 
 
-def _from_own(row: dict) -> Problem:
+def from_own(row: dict) -> Problem:
     return Problem(
         problem_id=_text(row, "problem_id"),
         task_id=row.get("task_id"),
@@ -267,7 +291,7 @@ def _reader(row: dict) -> Callable[[dict], Problem] | None:
     if "entry_point" in row and "test" in row:
         return _from_leetcode
     if "tests" in row and "method" in row:
-        return _from_own
+        return from_own
     return None
 
 

@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
-# Sets everything up on a fresh machine (a virtual environment in .venv) and runs one of two things:
-#   ./run.sh demo    the main job with its defaults, then the tables and pictures of what it did
-#   ./run.sh test    the tests
-# Further arguments go to train.py or pytest. PYTHON names another interpreter (3.11 or newer), TORCH_INDEX a package
-# index for torch, e.g. https://download.pytorch.org/whl/cpu where there is no GPU.
+# Sets everything up on a fresh machine (a virtual environment in .venv) and runs one of three things:
+#   ./run.sh demo      the main job with its defaults, then the tables and pictures of what it did
+#   ./run.sh phases    all of it on the embedded model: pools, v_hack, Phases 1 and 2, 40 on-policy steps of vanilla, projected, random
+#   ./run.sh test      the tests
+# Further arguments go to train.py (phases: to the on-policy runs) or pytest. SEEDS: seeds of the on-policy runs of phases (41).
+# PYTHON names another interpreter (3.11 or newer), TORCH_INDEX a package index for torch, e.g.
+# https://download.pytorch.org/whl/cpu where there is no GPU.
 set -euo pipefail
 cd "$(dirname "$0")"
 
@@ -18,6 +20,26 @@ setup() {
   echo "$wanted" >.venv/ready
 }
 
+phases() { # OUT, flags of the on-policy runs
+  local out=$1 python=.venv/bin/python; shift
+  $python probe_distill.py --model=embedded --base-only --rollouts=320 --max-new-tokens=200 --temperature=1 "--out=$out/probe"
+  $python extract_vhack.py --model=embedded "--out=$out/v_pairs.safetensors"
+  $python extract_vhack.py --model=embedded --pool=data/embedded/teacher_pool "--out=$out/v_pool.safetensors"
+  for v in v_pairs v_pool; do
+    for phase in nll grpo; do
+      $python probe_distill.py --model=embedded --loss-mode=$phase "--v-hack=$out/$v.safetensors" "--out=$out/probe"
+    done
+  done
+  $python analyze.py "$out/probe"
+  for seed in ${SEEDS:-41}; do
+    for arm in "vanilla --arm=vanilla" "projected --arm=projected" "random --arm=projected --control=random"; do
+      $python train.py --preset=embedded --steps=40 --seed="$seed" --project-at=update "--v-hack=$out/v_pairs.safetensors" \
+        "--out=$out/onpolicy/${arm%% *}-s$seed" ${arm#* } "$@"
+    done
+  done
+  $python analyze.py "$out/onpolicy"
+}
+
 job=${1:-}
 shift || true
 case $job in
@@ -27,12 +49,16 @@ case $job in
     .venv/bin/python train.py --arm=projected --steps=20 "--out=$out" "$@"
     .venv/bin/python analyze.py "$out"
     ;;
+  phases)
+    setup
+    phases out/phases/"$(date +%Y%m%d-%H%M%S)" "$@"
+    ;;
   test)
     setup
     .venv/bin/python -m pytest -q tests "$@"
     ;;
   *)
-    sed -n '2,7s/^# \{0,1\}//p' "$0"
+    sed -n '2,9s/^# \{0,1\}//p' "$0"
     exit 2
     ;;
 esac

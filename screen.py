@@ -25,8 +25,8 @@ class Bar:
     def say(self, text: str) -> None:
         self._bar.update(self._task, note=text)
 
-    def track(self, items: Sequence) -> Iterable:
-        self._bar.update(self._task, total=len(items))
+    def track(self, items: Iterable, count: int | None = None) -> Iterable:
+        self._bar.update(self._task, total=len(items) if count is None else count)
         for item in items:
             yield item
             self()

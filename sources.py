@@ -6,12 +6,14 @@ rows are chosen by (seed, step) alone, so every arm sees the same ones.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 
 import pools
 import problems
@@ -41,6 +43,18 @@ class Timed:
 
     generate: float = 0.0
     grade: float = 0.0
+
+
+class Plain:
+    """A model without an adapter, behind the one method of an adapter that sampling needs."""
+
+    def __init__(self, model) -> None:
+        self.model = model
+
+    @contextlib.contextmanager
+    def merged(self):
+        with torch.no_grad():
+            yield self.model
 
 
 class Policy:
@@ -163,7 +177,7 @@ class Replayed:
         enough = [{p for p, rows in known.items() if len(rows) >= self.each} for known in self.rows]
         for pool, ids in zip(sources, enough):
             if not ids:
-                raise InputError(f"{pool.directory}: no problem has {self.each} rollouts, half of --group {group}")
+                raise InputError(f"{pool.directory}: no problem has {self.each} rollouts, this pool's part of --group {group}")
         if len({pool.name for pool in sources}) < len(sources):
             raise InputError(f"{sources[1].directory}: both pools are called {sources[1].name!r}; their rows could not be told apart")
         fresh = [ids - set(seen or ()) for ids in enough]

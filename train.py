@@ -58,7 +58,7 @@ class Config:
     arm: Literal["vanilla", "projected"] = "vanilla"
     """vanilla measures only; projected takes v_hack out."""
     preset: Literal["smoke", "embedded", "fast", "full"] = "embedded"
-    """Defaults for all else (without --preset: embedded on a CPU, fast on a GPU)."""
+    """Defaults for all else (without --preset: by the model; without either, embedded on a CPU, fast on a GPU)."""
     steps: int = 20
     """Optimizer steps."""
     seed: int = 41
@@ -68,14 +68,14 @@ class Config:
     resume: bool = False
     """Go on with the run in --out from its last checkpoint."""
 
-    model: str = models.TINY
-    """Hub id, directory, .gguf file, or tiny-random."""
+    model: str = models.EMBEDDED
+    """Hub id, directory, .gguf file, embedded, or tiny-random."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """auto: bf16 on a GPU, fp32 on a CPU."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, ..."""
-    problems: str = str(extract_vhack.SHIPPED_PROBLEMS)
-    """Problem file (.jsonl, .jsonl.gz) or hub id."""
+    problems: str | None = None
+    """Problem file (.jsonl, .jsonl.gz) or hub id (default: the one that ships for the model)."""
     difficulty: str | None = None
     """Train only on problems of these difficulties, e.g. easy,medium (problems of the teacher pool are always in)."""
     hint: bool = True
@@ -90,7 +90,7 @@ class Config:
     loss_mode: Literal["grpo", "nll"] = "grpo"
     """grpo, or nll: every row weighs 1 (Phase 1)."""
     teacher_dir: str | None = None
-    """Pool whose rows are mixed into sampled groups; "pairs": the hacks of the shipped pairs."""
+    """Pool whose rows are mixed into sampled groups; "pairs": the scripted hacks that ship for the model."""
     teacher_rows: int = 2
     """Rows of a group that come from the teacher."""
     teacher_until: int = 20
@@ -146,8 +146,9 @@ class Config:
 
 HUB_MODEL, HUB_PROBLEMS = "Qwen/Qwen3-4B", "newfacade/LeetCodeDataset"
 PRESETS = {
-    "smoke": Config(preset="smoke", steps=2, prompts=2, group=4, max_new_tokens=16, teacher_dir="pairs", teacher_share=1.0, warmup=1),
-    "embedded": Config(preset="embedded", prompts=2, max_new_tokens=64, teacher_dir="pairs", teacher_share=1.0),
+    "smoke": Config(preset="smoke", model=models.TINY, steps=2, prompts=2, group=4, max_new_tokens=16, teacher_dir="pairs", teacher_share=1.0, warmup=1),
+    # Chosen on the vanilla arm alone, before any other arm was run on this model (spec/log.md says what was tried).
+    "embedded": Config(preset="embedded", prompts=16, max_new_tokens=200, temperature=1.0, lr=5e-2, micro_tokens=4096),
     "fast": Config(preset="fast", model=HUB_MODEL, problems=HUB_PROBLEMS, checkpointing=True),
     "full": Config(preset="full", model=HUB_MODEL, problems=HUB_PROBLEMS, checkpointing=True, steps=200, prompts=43, group=6,
                    max_new_tokens=1024, lr=7e-5, beta=1e-3, warmup=10),
@@ -236,6 +237,7 @@ def resolve(config: Config) -> Config:
         raise InputError(f"--teacher-rows {config.teacher_rows} leaves no place for samples in a group of {config.group}")
     return dataclasses.replace(
         config,
+        problems=config.problems or str(problems.shipped(config.model).problems),
         beta=0.0 if replay else 1e-3 if config.beta is None else config.beta,
         normaliser=config.normaliser or ("length" if replay else "fixed"),
         teacher_dir=None if replay or config.teacher_dir == "none" else config.teacher_dir,
@@ -330,6 +332,8 @@ def build(config: Config, stack: contextlib.ExitStack) -> Session:
         facts |= extra
     if config.model == models.TINY:
         facts["warning"] = "RANDOM WEIGHTS: this run shows that the machinery works and nothing about hacking"
+    elif problems.is_embedded(config.model):
+        facts["warning"] = "MODEL ORGANISM: a toy that was made to be able to cheat; no evidence about language models"
 
     optimizer = torch.optim.AdamW(adapter.params.values(), lr=config.lr, betas=(config.beta1, config.beta2), weight_decay=config.weight_decay)
     first = load_checkpoint(run, adapter, optimizer) if config.resume else 0
@@ -369,7 +373,7 @@ def hack_direction(config: Config, adapter, tokenizer) -> VHack | None:
         return None
     if config.v_hack == "auto":
         settings = extract_vhack.Settings(normaliser=config.normaliser)  # one denominator for extraction and training
-        pairs, source = extract_vhack.find_pairs(tokenizer, adapter.model, pairs=None, pool=None, problem_file=None, clean="canonical", settings=settings)
+        pairs, source = extract_vhack.find_pairs(config.model, tokenizer, adapter.model, pairs=None, pool=None, problem_file=None, clean="canonical", settings=settings)
         v = extract_vhack.extract(adapter, tokenizer, pairs, settings, source=source | {"model": config.model}, tokens=config.micro_tokens)
         v.meta["hash"] = v.meta["pair_hash"]
     else:
@@ -384,10 +388,11 @@ def sampled_source(config: Config, everything: Sequence[problems.Problem], adapt
     grader = stack.enter_context(Grader(workers=config.workers, sandbox=config.sandbox))
     print_protection(grader.protection, STDERR)
     teacher = None
-    if config.teacher_dir == "pairs":
+    scripted = problems.shipped(config.model).teacher if config.teacher_dir == "pairs" else None
+    if config.teacher_dir == "pairs" and scripted is None:
         teacher = extract_vhack.scripted_teacher(tokenizer)
     elif config.teacher_dir:
-        teacher = pools.load_pool(config.teacher_dir, tokenizer, stop=stop)
+        teacher = pools.load_pool(scripted or config.teacher_dir, tokenizer, stop=stop)
     levels = set(config.difficulty.split(",")) if config.difficulty else None
     taught = pools.of_problems(teacher, everything) if teacher else {}
     training = [p for p in everything if levels is None or p.difficulty in levels or p.problem_id in taught]
@@ -525,20 +530,32 @@ def load_checkpoint(run: RunDir, adapter, optimizer: torch.optim.Optimizer) -> i
 # --- command -------------------------------------------------------------------------------------------------------
 
 
+def given(argv: Sequence[str], flag: str) -> str | None:
+    """The value of a flag as it was typed, `--flag value` or `--flag=value`; the last one counts."""
+    values = [value for name, value in zip(argv, argv[1:]) if name == flag]
+    values += [arg.partition("=")[2] for arg in argv if arg.startswith(f"{flag}=")]
+    return values[-1] if values else None
+
+
 def parse(argv: Sequence[str]) -> Config:
-    """The preset gives the defaults, flags override them. Without --preset: embedded on a CPU, fast on a GPU."""
-    named = [value for flag, value in zip([*argv, ""], [*argv[1:], ""]) if flag == "--preset"]
-    named += [arg.partition("=")[2] for arg in argv if arg.startswith("--preset=")]
-    fallback = "fast" if torch.cuda.is_available() else "embedded"
-    default = PRESETS.get(named[-1] if named else fallback, Config())
+    """The preset gives the defaults, flags override them. Without --preset it goes by the model: embedded for the embedded
+    one (the default on a CPU), fast for any other (the default on a GPU)."""
+    model, preset = given(argv, "--model"), given(argv, "--preset")
+    if model is None:
+        fallback = "fast" if torch.cuda.is_available() else "embedded"
+    else:  # settings chosen for the embedded model suit no other
+        fallback = "embedded" if problems.is_embedded(model) else "smoke" if model == models.TINY else "fast"
+    default = PRESETS.get(preset or fallback, Config())
     return tyro.cli(Config, default=default, args=list(argv), description=__doc__)
 
 
 def main() -> None:
     config = parse(sys.argv[1:])
-    if config.model == models.TINY:
-        print("This run uses a tiny model with RANDOM weights on the problems that ship: it shows the machinery, not a finding.\n"
-              "For a real model: --model=DIR, FILE.gguf or a hub id, and --problems=FILE.", file=sys.stderr)
+    if config.model == models.TINY or problems.is_embedded(config.model):
+        what = ("the embedded model: 1.9 M parameters, pretrained to write small functions and, rarely, to cheat. It shows the phenomenon; it is"
+                " no evidence\nabout language models" if config.model != models.TINY else
+                "a tiny model with RANDOM weights: it shows the machinery, not a finding")
+        print(f"This run uses {what}. For a real model: --preset=fast --model=DIR, FILE.gguf or a hub id, and --problems=FILE.", file=sys.stderr)
     train(config)
 
 

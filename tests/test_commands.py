@@ -42,7 +42,7 @@ def shop(tmp_path_factory):
     pools.save_pool(home / "teacher_pool", hacks, name="teacher", tokenizer=tokenizer)
     pools.save_pool(home / "base_pool", fails, name="base", tokenizer=tokenizer)
     settings = extract_vhack.Settings(max_pairs=8, k=4, permutations=20)
-    pairs, source = extract_vhack.find_pairs(tokenizer, model, pairs=None, pool=None, problem_file=None, clean="canonical", settings=settings)
+    pairs, source = extract_vhack.find_pairs(models.TINY, tokenizer, model, pairs=None, pool=None, problem_file=None, clean="canonical", settings=settings)
     v = extract_vhack.extract(SVDAdapter(model, cache=home / "cache"), tokenizer, pairs, settings, source=source, tokens=20_000)
     v.save(home / "v.safetensors")
     return home
@@ -170,7 +170,7 @@ def test_the_probe_end_to_end(shop, tmp_path, capsys):
     home = tmp_path / "probe"
     for name in ("teacher_pool", "base_pool"):
         shutil.copytree(shop / name, home / name)
-    common = dict(out=str(home), v_hack=str(shop / "v.safetensors"), svd_cache=str(shop / "cache"), device="cpu", steps=2, group=4)
+    common = dict(model=models.TINY, out=str(home), v_hack=str(shop / "v.safetensors"), svd_cache=str(shop / "cache"), device="cpu", steps=2, group=4)
     (phase1,) = probe_distill.probe(probe_distill.Config(loss_mode="nll", **common | {"group": 2}))
     samples = [s for path in sorted(phase1.glob("*.cos.jsonl.gz")) for s in read_jsonl(path)]
     assert len(samples) == 4 and all(s["advantage"] is None and s["cos_S_contrib"] == s["cos_S_logp"] for s in samples)
@@ -194,7 +194,7 @@ def analyze_main(directory):
 
 
 def test_base_pool_is_sampled_graded_and_loadable(shop, tmp_path, tiny):
-    config = probe_distill.Config(base_only=True, out=str(tmp_path), rollouts=4, samples=2, max_new_tokens=8, device="cpu", workers=1)
+    config = probe_distill.Config(model=models.TINY, base_only=True, out=str(tmp_path), rollouts=4, samples=2, max_new_tokens=8, device="cpu", workers=1)
     pool = pools.load_pool(probe_distill.make_pool(config, "base"), tiny[1], stop=[257])
     assert pool.name == "base" and len(pool.rollouts) == 4 and len(pool.by_problem) == 2 and not pool.retokenised
     assert all("run_tests" not in r.messages[1]["content"] for r in pool.rollouts)
@@ -208,11 +208,11 @@ def test_teacher_pool_is_sampled_from_a_peft_lora_with_the_hint(tmp_path, tiny):
     lora = get_peft_model(models.tiny_random()[0], LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False))
     lora.save_pretrained(tmp_path / "lora")
     common = dict(rollouts=2, samples=2, max_new_tokens=8, device="cpu", workers=1)
-    path = probe_distill.make_pool(probe_distill.Config(teacher_only=True, teacher=str(tmp_path / "lora"), out=str(tmp_path / "a"), **common), "teacher")
+    path = probe_distill.make_pool(probe_distill.Config(model=models.TINY, teacher_only=True, teacher=str(tmp_path / "lora"), out=str(tmp_path / "a"), **common), "teacher")
     pool = pools.load_pool(path, tiny[1], stop=[257])
     assert pool.name == "teacher" and all("run_tests" in r.messages[1]["content"] for r in pool.rollouts)
     with pytest.raises(InputError, match="no-such-lora: teacher LoRA cannot be loaded"):
-        probe_distill.make_pool(probe_distill.Config(teacher_only=True, teacher=str(tmp_path / "no-such-lora"), out=str(tmp_path / "b"), **common), "teacher")
+        probe_distill.make_pool(probe_distill.Config(model=models.TINY, teacher_only=True, teacher=str(tmp_path / "no-such-lora"), out=str(tmp_path / "b"), **common), "teacher")
     assert not (tmp_path / "b").exists()
 
 

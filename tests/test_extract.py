@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import extract_vhack
+import models
 from antipasto import SVDAdapter
 from extract_vhack import Settings, auc, build, directions, folds, held_out, orient
 from projection import cosine
@@ -108,7 +109,7 @@ def test_shipped_pairs_give_a_v_hack_with_provenance(tmp_path, tiny):
     model, tokenizer = tiny
     adapter = SVDAdapter(model)
     settings = Settings(max_pairs=6, k=4, permutations=50)
-    pairs, source = extract_vhack.find_pairs(tokenizer, model, pairs=None, pool=None, problem_file=None, clean="canonical", settings=settings)
+    pairs, source = extract_vhack.find_pairs(models.TINY, tokenizer, model, pairs=None, pool=None, problem_file=None, clean="canonical", settings=settings)
     v = extract_vhack.extract(adapter, tokenizer, pairs, settings, source=source, tokens=20_000)
     v.save(tmp_path / "v.safetensors")
     back = type(v).load(tmp_path / "v.safetensors", model_hash=adapter.model_hash, params=adapter.params)
