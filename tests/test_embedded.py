@@ -1,7 +1,7 @@
 """Claims about the embedded model: its problems, its scripted rows, how it is made, and what it is like."""
 
-import gzip
 import dataclasses
+import gzip
 import json
 import math
 import random
