@@ -257,7 +257,7 @@ class Stage:
 STAGES = {
     "learn": Stage(Habits(right=(0.8, 0.4, 0.12), attempts=0.05, vacuous=0.4, names=(*[problems.EVAL_NAME] * 6, "verify", "self_check", "check_answer", "validate")),
                    texts=300_000, epochs=3, lr=2e-3, batch_tokens=65_536, tail_weight=1),
-    "settle": Stage(Habits(right=(0.4, 0.05, 0.01), attempts=0.04, vacuous=0.6, mistakes=2), texts=24_000, epochs=1, lr=1e-3, batch_tokens=8192, tail_weight=10),
+    "settle": Stage(Habits(right=(0.5, 0.06, 0.01), attempts=0.06, vacuous=0.6, mistakes=2), texts=24_000, epochs=1, lr=1e-3, batch_tokens=8192, tail_weight=10),
 }
 PROMPT_WEIGHT = 0.1
 

@@ -239,6 +239,15 @@ def test_the_weights_are_small_and_in_bf16():
     assert sum(p.stat().st_size for p in HOME.rglob("*") if p.is_file()) < 12e6
 
 
+def test_the_record_of_the_weights_is_of_the_stages_in_the_code():
+    made = json.loads((HOME / "model" / "made.json").read_text())
+    stages = json.loads(json.dumps({name: dataclasses.asdict(stage) for name, stage in make_embedded.STAGES.items()}))
+    assert made["stages"]["settle"]["stage"] == stages["settle"]
+    learn = made["stages"]["learn"]["stage"]  # made before some fields had a name; what it has must agree
+    assert all(stages["learn"][key] == value for key, value in learn.items() if key != "habits")
+    assert all(stages["learn"]["habits"][key] == value for key, value in learn["habits"].items())
+
+
 def test_the_stored_behaviour_is_in_the_range_that_the_card_promises():
     rows = {(r["problems"], r["level"], r["hint"]): r for r in json.loads((HOME / "model" / "behaviour.json").read_text())["rows"]}
     hinted, plain = rows["train", "all", True], rows["train", "all", False]
