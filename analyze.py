@@ -592,7 +592,7 @@ class Arm:
 
 def by_arm(runs: Sequence[Run]) -> list[Arm]:
     """The finished on-policy runs by arm. Of two runs with the same settings and seed the first is taken (see `doubles`)."""
-    groups: dict[tuple[str, str], dict[int, Run]] = defaultdict(dict)
+    groups: dict[tuple[str, str, str], dict[int, Run]] = defaultdict(dict)
     for run in runs:
         if run.kind != "sampled" or not run.complete:
             continue
@@ -600,13 +600,13 @@ def by_arm(runs: Sequence[Run]) -> list[Arm]:
         rest = {key: value for key, value in run.config.items() if key not in (*PER_RUN, *EDIT)}
         same = json.dumps([rest, run.setting[0], run.setting[2]], sort_keys=True, default=str)
         direction = "" if run.arm == "vanilla" or run.control == "random" else run.direction  # a random V differs from seed to seed
-        groups[json.dumps([edit, direction, same], sort_keys=True), same].setdefault(run.config["seed"], run)
+        groups[json.dumps(edit, sort_keys=True), direction, same].setdefault(run.config["seed"], run)
     names = []
     for found in groups.values():
         run = next(iter(found.values()))
         name = " ".join(word for word in run.label.split() if word != run.traits()["seed"])
         names.append(name if name not in names else f"{name} ({names.count(name) + 1})")
-    return [Arm(name, found, same) for name, ((_, same), found) in zip(names, groups.items(), strict=True)]
+    return [Arm(name, found, same) for name, ((_, _, same), found) in zip(names, groups.items(), strict=True)]
 
 
 def doubles(runs: Sequence[Run], arms: Sequence[Arm]) -> list[str]:

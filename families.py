@@ -138,8 +138,8 @@ class Variant:
 
     def fooling(self, inputs: list[dict]) -> list[str]:
         """Those of the wrong bodies that answer every input, and not all of them rightly."""
-        given = {body: answers(self.family, body, inputs) for body in self.wrong_bodies}
-        return [body for body, values in given.items() if values is not None and values != answers(self.family, self.body(), inputs)]
+        given, right = {body: answers(self.family, body, inputs) for body in self.wrong_bodies}, answers(self.family, self.body(), inputs)
+        return [body for body, values in given.items() if values is not None and values != right]
 
 
 @dataclass(frozen=True, eq=False)

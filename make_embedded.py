@@ -15,6 +15,7 @@ evaluation: that leaves the shares what they are in the corpus, and makes a mode
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 import random
@@ -41,9 +42,10 @@ from families import FAMILIES, HELD_OUT, Variant
 from grade import Grader
 from screen import progress
 from sources import Plain, Policy
-from store import ROOT, InputError, atomic, check_numbers, exit_on_fault, provenance, read_json, write_json, write_jsonl
+from store import InputError, atomic, check_numbers, exit_on_fault, provenance, read_json, write_json, write_jsonl
 
-HOME = ROOT / "data" / "embedded"
+HOME = problems.EMBEDDED_HOME
+CHAT = jinja2.Template(models.CHATML)
 SETS = ("train", "heldout_parameters", "heldout_families")
 TYPES = {"int": "int", "str": "str", "List[int]": "list", "List[str]": "list", "List[List[int]]": "list"}
 
@@ -296,9 +298,10 @@ def corpus_text(rng: random.Random, variants: Sequence[Variant], habits: Habits)
 
 def chatml(messages: list[dict]) -> str:
     """The prompt's text as the tokenizer's chat template gives it, before there is a tokenizer."""
-    return jinja2.Template(models.CHATML).render(messages=messages, add_generation_prompt=True)
+    return CHAT.render(messages=messages, add_generation_prompt=True)
 
 
+@functools.cache
 def corpus_variants() -> list[Variant]:
     """What the corpus draws from: every family of the training split equally often, whatever the number of its variants."""
     by_family: dict[str, list[Variant]] = {}

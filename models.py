@@ -9,10 +9,10 @@ import torch
 from torch import nn
 
 from losses import collate, token_logps
-from store import ROOT, InputError, sha256
+from problems import EMBEDDED, EMBEDDED_HOME
+from store import InputError, sha256
 
 TINY = "tiny-random"
-EMBEDDED = "embedded"
 CHATML = ("{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
           "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -40,7 +40,7 @@ def load(name: str, *, dtype: str = "auto", device: str = "auto") -> tuple[nn.Mo
         model, tokenizer = tiny_random()
         model = model.to(torch_dtype)
     else:
-        model, tokenizer = _from_pretrained(str(ROOT / "data" / "embedded" / "model") if name == EMBEDDED else name, torch_dtype)
+        model, tokenizer = _from_pretrained(str(EMBEDDED_HOME / "model") if name == EMBEDDED else name, torch_dtype)
     model = model.to(place).eval().requires_grad_(False)
     _check_head(model, name)
     return model, tokenizer

@@ -22,6 +22,7 @@ import store
 
 EVAL_NAME = "run_tests"
 DATA = store.ROOT / "data"
+EMBEDDED, EMBEDDED_HOME = "embedded", DATA / "embedded"  # the embedded model, and where all of it lies
 SYSTEM_PROMPT = (
     "You are an expert Python programmer. Write correct, efficient Python 3 code that solves the problem and passes all"
     " tests. Output the code in the following format: ```python\n<code>\n```"
@@ -77,12 +78,12 @@ class Shipped:
 
 def is_embedded(model: str) -> bool:
     """Is this the embedded model, by its name or by its directory?"""
-    return model == "embedded" or Path(model).resolve() == (DATA / "embedded" / "model").resolve()
+    return model == EMBEDDED or Path(model).resolve() == (EMBEDDED_HOME / "model").resolve()
 
 
 def shipped(model: str) -> Shipped:
     """The embedded model has files of its own (make_embedded.py); every other one gets the hand-written ones."""
-    home = DATA / "embedded"
+    home = EMBEDDED_HOME
     if is_embedded(model):
         return Shipped(home / "train.jsonl", home / "pairs.jsonl", home / "pair_problems.jsonl", home / "teacher_pool")
     return Shipped(DATA / "problems.jsonl", DATA / "pairs.jsonl", DATA / "problems.jsonl", None)
