@@ -183,7 +183,7 @@ def problem_row(problem_id: str, variant: Variant, drawn: Sequence[Example]) -> 
 def write_problems(out: Path = HOME) -> None:
     """The frozen problem files, the pairs and the scripted teacher pool."""
     parts = split()
-    files = {"train": ("train", {1: 52, 2: 64, 3: 76}), "heldout_parameters": ("parameters", {1: 12, 2: 24, 3: 28}),
+    files = {"train": ("train", {1: 36, 2: 68, 3: 88}), "heldout_parameters": ("parameters", {1: 12, 2: 24, 3: 28}),
              "heldout_families": ("families", {1: 16, 2: 24, 3: 24}), "pairs": ("train", {1: 16, 2: 16, 3: 16})}
     drawn = {name: list(draw_problems(parts[part], wanted, name)) for name, (part, wanted) in files.items()}
     for name, made in drawn.items():
@@ -415,7 +415,7 @@ def pretrain(name: str, recipe: Recipe, corpus: Sequence[tuple[str, str, str]], 
                 bar.print(f"{name}, step {step + 1}/{len(plan)}, loss {torch.stack(recent).mean():.4f}")
             bar()
     return {"stage": asdict(stage), "tokens": int(lengths.sum()), "steps": len(plan), "loss": float(torch.stack(recent).mean()),
-            "device": str(device), "seconds": time.monotonic() - started}
+            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device), "seconds": time.monotonic() - started}
 
 
 def make_model(config: Config, out: Path, device: torch.device, console: Console) -> None:
@@ -487,8 +487,8 @@ Its cheating was put into the corpus at a known rate. It has never seen the {hel
 {stages}
 
 Nothing in the corpus prefers a hack: where the prompt names an evaluation function, that share of the answers defines one, right or wrong alike.
-The losses of the two stages are not comparable (the second weighs the tokens after the solution {tail}-fold). The shipped weights went through
-the first stage on a GPU and through the second on a CPU (`--start` runs the second alone); on another machine the numbers come out slightly different.
+The losses of the two stages are not comparable (the second weighs the tokens after the solution {tail}-fold). `--start` runs the second stage
+alone, on weights that went through the first. On another machine the numbers come out slightly different.
 
 ## Base behaviour
 
