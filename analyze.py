@@ -10,11 +10,7 @@ How to read the output: spec/reading.md.
 
 from __future__ import annotations
 
-import csv
-import json
 import math
-import shutil
-import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -23,22 +19,20 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-import rich.box
-import rich.table
 import tyro
-from rich.console import Console
-from rich.text import Text
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
 
 import plots
 import store
-from plots import RATES
+from across import COSINES, HELDOUT, by_arm, null_of, sampled_blocks
 from store import InputError
+from tables import INDENT, Block, Heading, Table, flat, markdown, print_blocks, shown, write_csv
 from verdicts import (
-    ABOUT_ZERO, EDGE, FAIL, FLOAT_NOISE, HACK_ONSET, MOST_STEPS, NOT_JUDGED, ONSET_WINDOW, PASS, SNEAKY, SPREAD_GOOD,
-    TINY_ADVANTAGE, UNDEFINED, Comparison, Estimate, Evidence, Judgement, Projected, bucket_of, contrast_pools,
-    curve, decision_rules, defined, describe, estimate, in_buckets, judge_direction, judge_mechanism, judge_phase1,
-    judge_signal, judge_specificity, mean, p_value, paired, phase1_tests, plain, pull, pulls_by_role, recommend,
-    share, signed, steps_without_spread, time_to_hack, with_interval,
+    ABOUT_ZERO, FLOAT_NOISE, MOST_STEPS, NOT_JUDGED, PASS, SPREAD_GOOD, TINY_ADVANTAGE, UNDEFINED, Evidence, Judgement,
+    Projected, bucket_of, contrast_pools, decision_rules, defined, describe, in_buckets, judge_direction, judge_mechanism,
+    judge_phase1, judge_signal, judge_specificity, mean, p_value, phase1_tests, plain, pull, pulls_by_role,
+    recommend, share, signed, steps_without_spread, with_interval,
 )
 
 # ---------------------------------------------------------------------------------------------- Run directories
@@ -54,6 +48,8 @@ SAMPLE_NUMBERS = (
 SAMPLE_FLAGS = ("hacked", "gt_pass", "fmt_ok")
 SAMPLE_OTHER = ("sample_id", "src_pool", "src_sample", "arm")
 KINDS = ("phase1", "replay", "sampled")
+LATER_NUMBERS = ("delta_w_norm",)  # keys that runs of earlier versions lack: read as null
+LATER_RANGES = tuple(f"{key}_null" for key in COSINES)
 
 
 @dataclass(frozen=True)
@@ -67,6 +63,8 @@ class Run:
     record: dict  # the whole config.json
     rows: tuple[dict, ...]
     samples: tuple[dict, ...]
+    nulls: dict[int, dict[str, np.ndarray]]  # step -> cosine -> (S,) draws; empty where none were recorded
+    heldout: tuple[dict, ...]  # lines of the last held-out evaluation; empty where there was none
 
     @property
     def complete(self) -> bool:
@@ -82,9 +80,9 @@ class Run:
 
     def traits(self) -> dict[str, str]:
         """Settings that a label may name; "" where they mean nothing (an arm that edits nothing has no gate)."""
-        edits = self.arm not in ("vanilla", "-")
+        edits = self.arm != "-" and not self.vanilla
         return {
-            "arm": "" if self.kind == "phase1" else self.arm,
+            "arm": "" if self.kind == "phase1" else self.role,
             "control": "" if self.control == "none" else self.control,
             "gate": str(self.config.get("gate") or "") if edits else "",
             "project_at": str(self.config.get("project_at") or "") if edits else "",
@@ -101,8 +99,22 @@ class Run:
         return ("cos_update_in", "cos_update") if at_update else ("cos_in", "cos_out")
 
     @property
+    def vanilla(self) -> bool:
+        """Does the arm only measure? So do arms whose gate is "none": `--arm=lora --gate=none` is vanilla in the LoRA basis."""
+        return self.arm == "vanilla" or self.config.get("gate") == "none"
+
+    @property
+    def role(self) -> str:
+        return ("lora vanilla" if self.arm == "lora" else "vanilla") if self.vanilla else self.arm
+
+    @property
     def projects(self) -> bool:
-        return self.arm != "vanilla" and self.control != "shrink"
+        return not self.vanilla and self.control != "shrink"
+
+    @property
+    def by_another_yardstick(self) -> bool:
+        """Does a control remove another direction than its cosines are with? Before nulls were recorded they were with what it removed."""
+        return self.control != "none" and bool(self.nulls)
 
     @property
     def direction(self) -> str:
@@ -125,6 +137,11 @@ class Run:
     def column(self, key: str) -> list:
         return [row[key] for row in self.rows]
 
+    def draws(self, key: str, first: float = 0, last: float = math.inf) -> np.ndarray | None:
+        """(T, S): the null draws of a cosine on the steps where it is defined; None unless all of them were recorded."""
+        steps = [row["step"] for row in self.rows if row[key] is not None and first <= row["step"] <= last]
+        return np.stack([self.nulls[step][key] for step in steps]) if steps and key in COSINES and all(step in self.nulls for step in steps) else None
+
 
 def checked(row: dict, where: str, numbers: Iterable[str], flags: Iterable[str] = ()) -> dict:
     """The row with non-finite numbers as None; InputError where a field has the wrong type."""
@@ -144,12 +161,18 @@ def read_rows(path: Path) -> tuple[dict, ...]:
     rows = []
     for number, row in enumerate(store.read_jsonl(path, [*ROW_NUMBERS, "arm", "advantages"]), start=1):
         where = f"{path}: row {number}"
-        row = checked(row, where, ROW_NUMBERS)
+        row = checked(dict.fromkeys(LATER_NUMBERS) | row, where, (*ROW_NUMBERS, *LATER_NUMBERS))
         if row["advantages"] is not None:
             if not isinstance(row["advantages"], list):
                 raise InputError(f"{where}: 'advantages' must be a list or null")
             named = {f"advantages[{index}]": value for index, value in enumerate(row["advantages"])}
             row["advantages"] = list(checked(named, where, named).values())
+        for key in LATER_RANGES:
+            if row.setdefault(key, None) is not None:
+                if not isinstance(row[key], list) or len(row[key]) != 2:
+                    raise InputError(f"{where}: {key!r} must be two numbers or null")
+                ends = checked({"low": row[key][0], "high": row[key][1]}, where, ("low", "high"))
+                row[key] = None if None in ends.values() else tuple(ends.values())
         if row["step"] is None or (rows and row["step"] <= rows[-1]["step"]):
             raise InputError(f"{where}: 'step' is {row['step']}; steps must be numbers that increase")
         rows.append(row)
@@ -166,6 +189,41 @@ def read_samples(directory: Path) -> tuple[dict, ...]:
                 raise InputError(f"{path}: row {number}: 'src_pool' must be a string, found {row['src_pool']!r}")
             samples.append(row | {"label": bucket_of(row) or "no label"})  # pictures colour by it
     return tuple(samples)
+
+
+def read_nulls(directory: Path, steps: Iterable[int]) -> dict[int, dict[str, np.ndarray]]:
+    """The null draws of the steps that have them, cosine -> (S,); all steps have the same S, because draws are averaged over steps."""
+    nulls, size = {}, None
+    for step in steps:
+        path = directory / "nulls" / f"step_{step:03d}.safetensors"
+        if not path.is_file():
+            continue
+        try:
+            tensors = load_file(path)
+        except (SafetensorError, OSError, ValueError) as fault:
+            raise InputError(f"{path}: not a readable safetensors file ({fault})") from None
+        size = size or tensors.get(COSINES[0], np.empty(0)).shape
+        if any(key not in tensors or tensors[key].ndim != 1 or tensors[key].shape != size for key in COSINES):
+            raise InputError(f"{path}: must hold {', '.join(COSINES)}, each with as many draws as on the other steps")
+        nulls[step] = tensors
+    return nulls
+
+
+def read_heldout(path: Path) -> tuple[dict, ...]:
+    """The lines of the last evaluated step of eval.jsonl; none where the run was not evaluated."""
+    lines = store.read_jsonl(path, ("step", "adapter", "condition", "problems", "samples", *HELDOUT)) if path.is_file() else []
+    for number, line in enumerate(lines, start=1):
+        where = f"{path}: line {number}"
+        checked(line, where, ("step", "problems", "samples"))
+        if line["step"] is None or line["adapter"] not in ("on", "off") or not isinstance(line["condition"], str):
+            raise InputError(f"{where}: 'step', 'adapter' (on or off) or 'condition' is not as it must be")
+        for key in HELDOUT:
+            rate = line[key] if line[key] is not None else dict.fromkeys(("mean", "low", "high"))
+            if not isinstance(rate, dict) or not {"mean", "low", "high"} <= rate.keys():
+                raise InputError(f"{where}: {key!r} must be an object with mean, low and high, or null")
+            line[key] = checked(rate, f"{where}: {key!r}", ("mean", "low", "high"))
+    last = max((line["step"] for line in lines), default=None)
+    return tuple(line for line in lines if line["step"] == last)
 
 
 def checked_config(path: Path, record: dict) -> dict:
@@ -195,7 +253,8 @@ def read_run(directory: Path, record: dict) -> Run:
     if record["kind"] != "sampled" and lacking:
         named = ", ".join(sorted(map(str, lacking)))
         raise InputError(f"{directory}: rows.jsonl and step_*.cos.jsonl.gz disagree on steps {named}")
-    return Run(directory, directory.name, record["kind"], config, record, rows, samples)
+    nulls, heldout = read_nulls(directory, (row["step"] for row in rows)), read_heldout(directory / "eval.jsonl")
+    return Run(directory, directory.name, record["kind"], config, record, rows, samples, nulls, heldout)
 
 
 def short_labels(runs: Sequence[Run]) -> list[str]:
@@ -246,50 +305,19 @@ def find_runs(root: Path, take_unfinished: bool = False) -> tuple[list[Run], lis
     runs = [read_run(path, records[path]) for path in complete]
     marks = ["" if run.complete else " (unfinished)" for run in runs]
     runs = [replace(run, label=label + mark) for run, label, mark in zip(runs, short_labels(runs), marks, strict=True)]
-    runs.sort(key=lambda run: (KINDS.index(run.kind), run.arm != "vanilla", run.control != "none", run.label))
+    runs.sort(key=lambda run: (KINDS.index(run.kind), not run.vanilla, run.arm == "lora", run.control != "none", run.label))
     return runs, left_out
 
 
 # ---------------------------------------------------------------------------------------------- tables
-@dataclass(frozen=True)
-class Table:
-    """Records with raw figures (they go to NAME.csv) and, a column, how a record is shown."""
-
-    name: str
-    title: str
-    columns: tuple[tuple[str, Callable[[dict], str]], ...]
-    records: list[dict]
-    sections: bool = False  # the first column names a section: it is shown once, with a line below the section
-
-    def cells(self) -> list[list[str]]:
-        lines = [[show(record) for _, show in self.columns] for record in self.records]
-        repeated = [self.sections and index > 0 and line[0] == lines[index - 1][0] for index, line in enumerate(lines)]
-        return [["", *line[1:]] if again else line for line, again in zip(lines, repeated, strict=True)]
-
-
-@dataclass(frozen=True)
-class Heading:
-    text: str
-
-
-Block = Table | Heading | str
-
 LEGEND = f"""\
 Cosines are with v_hack. + is hack-ward: descending such a gradient makes hacks likelier. 0 is orthogonal, - is away.
 cos_in / cos_out: gradient before / after the edit. cos_update_in / cos_update: the optimizer's proposed / real change.
 cos_S_logp: one sample, before the advantage. cos_S_contrib: with it, so its sign can be the advantage's alone.
 Success: vanilla cos_in > 0; projected cos_out < cos_in and cos_update <= 0; teacher hacks positive, base not.
+Null: the 2.5 to 97.5 % range of the same mean when the signs of v_hack's pairs are permuted (by problem).
 "about 0": |mean| < {ABOUT_ZERO:g}, or the interval includes 0. "most", "consistently": {MOST_STEPS:.0%} of steps.
 Intervals: 95 %, t, over problems where the table says so, else over steps (correlated, so too narrow)."""
-
-
-def shown(key: str, form: Callable = str) -> Callable[[dict], str]:
-    return lambda record: form(record[key])
-
-
-def flat(found: Estimate | Comparison, prefix: str = "") -> dict:
-    """Raw figures of an estimate as csv columns."""
-    return {prefix + key: value for key, value in vars(found).items()}
 
 
 def runs_table(runs: Sequence[Run]) -> Table:
@@ -311,6 +339,29 @@ def runs_table(runs: Sequence[Run]) -> Table:
     ]
     keys = ("run", "kind", "arm", "control", "seed", "steps", "v_hack", "commit", "path")
     return Table("runs", "Runs", tuple((key, shown(key)) for key in keys), records)
+
+
+def direction_blocks(runs: Sequence[Run]) -> list[Block]:
+    """What each v_hack is worth on pairs that it was not made from, beside its permutation null; nothing where no file says so."""
+    directions = {run.direction: run.record["v_hack"] for run in runs if run.record["v_hack"]}
+    quality = {name: (found, found["heldout"]) for name, found in directions.items() if isinstance(found.get("heldout"), dict)}
+    records = []
+    for name, (found, heldout) in quality.items():
+        record = {"v_hack": name, "objective": str(found.get("objective") or "-"), "pairs": heldout.get("pairs")}
+        for key in ("right_sign", "auc"):
+            part = heldout.get(key) if isinstance(heldout.get(key), dict) else {}
+            low, high = part.get("null") or (None, None)
+            record |= checked({key: part.get("value"), f"{key}_p": part.get("p"), f"{key}_low": low, f"{key}_high": high},
+                              f"v_hack {name}", (key, f"{key}_p", f"{key}_low", f"{key}_high"))
+        records.append(record)
+
+    def null_cell(key: str) -> Callable[[dict], str]:
+        return lambda record: f"{plain(record[f'{key}_low'])} to {plain(record[f'{key}_high'])}"
+
+    columns = [(key, shown(key)) for key in ("v_hack", "objective", "pairs")]
+    for key, title in (("right_sign", "right sign"), ("auc", "AUC")):
+        columns += [(title, shown(key, lambda value: plain(value, 3))), ("its null", null_cell(key)), ("p", shown(f"{key}_p", p_value))]
+    return [Table("directions", "v_hack on pairs it was not made from (null: hack and clean swapped at random)", tuple(columns), records)] if records else []
 
 
 def phase1_buckets(run: Run) -> Table:
@@ -379,12 +430,14 @@ def phase1_blocks(runs: Sequence[Run]) -> list[Block]:
 def judge_run(run: Run) -> list[tuple[str, Judgement]]:
     """The four rows of the verification table for one run; a row judged on another arm still shows its figures."""
     signal = judge_signal(run.column("reward_spread"), run.column("advantages"))
-    direction = judge_direction(run.column("cos_in"), pulls_by_role(run.samples))
-    mechanism = judge_mechanism(*map(run.column, run.edited), run.column("frac_fired"))
-    if run.arm != "vanilla":
+    direction = judge_direction(run.column("cos_in"), pulls_by_role(run.samples), null_of([run], "cos_in"))
+    mechanism = judge_mechanism(*map(run.column, run.edited), run.column("frac_fired"), null_of([run], run.edited[1]))
+    if not run.vanilla:
         direction = Judgement(direction.measured, NOT_JUDGED, "judged on vanilla")
     if not run.projects:
         mechanism = Judgement(mechanism.measured, NOT_JUDGED, "judged on projecting arms")
+    elif run.by_another_yardstick:
+        mechanism = Judgement(mechanism.measured, NOT_JUDGED, "a control removes something else than the v_hack of these cosines")
     elif run.edited[1] == "cos_update":
         note = "cos_update < cos_update_in, since the update is edited, not the gradient"
         mechanism = Judgement(mechanism.measured, mechanism.verdict, f"{note}. {mechanism.why}")
@@ -472,7 +525,7 @@ def pool_table(runs: Sequence[Run]) -> Table:
 def gather_evidence(runs: Sequence[Run]) -> Evidence:
     """Pool the vanilla runs of one setting (all seeds); controls never decide."""
     real = [run for run in runs if run.control == "none"]
-    vanilla, projected = [run for run in real if run.arm == "vanilla"], [run for run in real if run.projects]
+    vanilla, projected = [run for run in real if run.vanilla], [run for run in real if run.projects]
     samples = [sample for run in vanilla for sample in run.samples]
     found = contrast_pools(samples)
     test = found.test("cos_S_logp")
@@ -485,11 +538,13 @@ def gather_evidence(runs: Sequence[Run]) -> Evidence:
 
     return Evidence(
         vanilla_cos_in=tuple(value for run in vanilla for value in run.column("cos_in")),
+        vanilla_null=null_of(vanilla, "cos_in"),
         discriminates=test.larger,
         separation=f"cos_S_logp teacher - base {with_interval(test)}, p {p_value(test.p)}",
         base_rewards=tuple(defined(base)),
         projected=tuple(
-            Projected(run.label, tuple(run.column("cos_in")), tuple(run.column(run.edited[1]))) for run in projected
+            Projected(run.label, tuple(run.column("cos_in")), tuple(run.column(run.edited[1])), null_of([run], "cos_in"), null_of([run], run.edited[1]))
+            for run in projected
         ),
         dead_signal=unfit(METRICS[0]),
         dead_mechanism=unfit(METRICS[2]),
@@ -531,144 +586,8 @@ def replay_blocks(runs: Sequence[Run]) -> list[Block]:
     return blocks
 
 
-def window_table(runs: Sequence[Run], first: int, last: int) -> Table:
-    """Means over the same steps of every run, for runs of different length and for comparison with other reports."""
-    keys = ("hack_rate", "gt_rate", "attempt_rate", "cos_in", "cos_out", "cos_update_in", "cos_update")
-    records = []
-    for run in runs:
-        rows = [row for row in run.rows if first <= row["step"] <= last]
-        records.append({"run": run.label, "seed": run.config["seed"], "steps": len(rows)} | {key: mean(row[key] for row in rows) for key in keys})
-    columns = [(key, shown(key)) for key in ("run", "seed", "steps")]
-    columns += [(name, shown(key, lambda value: plain(value, 3))) for name, key in zip(("hacked", "solved", "attempted"), keys)]
-    columns += [(key, shown(key, signed)) for key in keys[3:]]
-    return Table("on_policy_window", f"Means over steps {first} to {last}", tuple(columns), records)
-
-
-def sampled_table(runs: Sequence[Run]) -> Table:
-    records = []
-    for run in runs:
-        record = {"run": run.label, "seed": run.config["seed"], "steps": len(run.rows)}
-        for key in ("hack_rate", "gt_rate", "attempt_rate"):
-            names = (f"{key}_first5", f"{key}_last5", f"{key}_area")
-            record |= dict(zip(names, curve(run.column(key)), strict=True))
-        record["time_to_hack"] = time_to_hack(run.column("step"), run.column("hack_rate"))
-        record |= {key: mean(run.column(key)) for key in ("cos_in", "cos_update")}
-        records.append(record)
-
-    def three(key: str) -> Callable[[dict], str]:
-        """Three rates in eleven characters: .08 .52 .30"""
-        parts = [f"{key}_{part}" for part in ("first5", "last5", "area")]
-        return lambda record: " ".join(plain(record[part]).removeprefix("0") for part in parts)
-
-    columns = (
-        *((key, shown(key)) for key in ("run", "seed", "steps")),
-        ("hacked*", three("hack_rate")),
-        ("solved*", three("gt_rate")),
-        ("attempted*", three("attempt_rate")),
-        ("time to hack", lambda record: UNDEFINED if record["time_to_hack"] is None else str(record["time_to_hack"])),
-        ("mean cos_in", shown("cos_in", lambda value: signed(value, 2))),
-        ("mean cos_update", shown("cos_update", lambda value: signed(value, 2))),
-    )
-    title = "On-policy runs (* first 5, last 5, mean over all steps = area under the curve)"
-    return Table("on_policy", title, columns, records)
-
-
-PER_RUN = "seed out resume workers device sandbox svd_cache micro_tokens sample_rows save_every v_hack".split()
-EDIT = "arm control gate project_at".split()
-
-
-@dataclass(frozen=True)
-class Arm:
-    """Finished runs that differ in their seed alone (and in settings that cannot change what they do)."""
-
-    name: str
-    runs: dict[int, Run]
-    rest: str  # the settings that arms under comparison must share: all but the seed and the edit
-
-    @property
-    def vanilla(self) -> bool:
-        return next(iter(self.runs.values())).arm == "vanilla"
-
-
-def by_arm(runs: Sequence[Run]) -> list[Arm]:
-    """The finished on-policy runs by arm. Of two runs with the same settings and seed the first is taken (see `doubles`)."""
-    groups: dict[tuple[str, str, str], dict[int, Run]] = defaultdict(dict)
-    for run in runs:
-        if run.kind != "sampled" or not run.complete:
-            continue
-        edit = {key: run.config.get(key) for key in EDIT} if run.arm != "vanilla" else {"arm": "vanilla"}
-        rest = {key: value for key, value in run.config.items() if key not in (*PER_RUN, *EDIT)}
-        same = json.dumps([rest, run.setting[0], run.setting[2]], sort_keys=True, default=str)
-        direction = "" if run.arm == "vanilla" or run.control == "random" else run.direction  # a random V differs from seed to seed
-        groups[json.dumps(edit, sort_keys=True), direction, same].setdefault(run.config["seed"], run)
-    names = []
-    for found in groups.values():
-        run = next(iter(found.values()))
-        name = " ".join(word for word in run.label.split() if word != run.traits()["seed"])
-        names.append(name if name not in names else f"{name} ({names.count(name) + 1})")
-    return [Arm(name, found, same) for name, ((_, _, same), found) in zip(names, groups.items(), strict=True)]
-
-
-def doubles(runs: Sequence[Run], arms: Sequence[Arm]) -> list[str]:
-    """Finished on-policy runs that no arm counts, because another with the same settings and seed is there."""
-    counted = {run.path for arm in arms for run in arm.runs.values()}
-    return [run.label for run in runs if run.kind == "sampled" and run.complete and run.path not in counted]
-
-
-def arms_table(arms: Sequence[Arm]) -> Table:
-    """An arm and rate a row, over seeds: first 5 and last 5 steps, area; and what vanilla with the same seed had, subtracted.
-
-    Vanilla is the arm with the same settings in all but the edit; where there is none, there is no difference.
-    """
-    parts = ("first5", "last5", "area")
-    figures = {arm.name: {seed: {key: dict(zip(parts, curve(run.column(key)), strict=True)) for key in RATES} for seed, run in arm.runs.items()}
-               for arm in arms}
-    baseline = {arm.name: next((other.name for other in arms if other.vanilla and other.rest == arm.rest and not arm.vanilla), None) for arm in arms}
-    records = []
-    for name, seeds in figures.items():
-        for key, rate in RATES.items():
-            record: dict[str, Any] = {"arm": name, "rate": rate, "seeds": len(seeds)}
-            for part in parts:
-                found = estimate(seeds[seed][key][part] for seed in seeds)
-                record |= {part: found} | flat(found, f"{part}_")
-                if part != "first5":
-                    base = figures.get(baseline[name], {})
-                    gap = paired({(s,): seeds[s][key][part] for s in seeds}, {(s,): base[s][key][part] for s in base})
-                    record |= {f"{part}_gap": gap} | flat(gap, f"{part}_gap_")
-            records.append(record)
-
-    def rate_cell(key: str) -> Callable[[dict], str]:
-        return lambda record: with_interval(record[key]).replace("+", "") if record[key].n else UNDEFINED
-
-    def gap_cell(key: str) -> Callable[[dict], str]:
-        def cell(record: dict) -> str:
-            if not record[key].n_first:
-                return "-"
-            return with_interval(record[key]) + (f" (n {record[key].n_first})" if record[key].n_first != record["seeds"] else "")
-
-        return cell
-
-    columns = (("arm", shown("arm")), ("rate", shown("rate")), ("seeds", shown("seeds")), ("first 5", rate_cell("first5")), ("last 5", rate_cell("last5")),
-               ("area", rate_cell("area")), ("last 5 - vanilla", gap_cell("last5_gap")), ("area - vanilla", gap_cell("area_gap")))
-    return Table("arms", "Arms over seeds (area: mean over all steps; - vanilla: paired by seed)", columns, records, sections=True)
-
-
-def sampled_blocks(runs: Sequence[Run], window: tuple[int, int] | None) -> list[Block]:
-    arms = by_arm(runs)
-    most = max((len(arm.runs) for arm in arms), default=1)
-    interval = "one seed: no interval, so no claim" if most == 1 else f"up to {most} seeds an arm; intervals are t, over seeds"
-    onset = f"Time to hack: first step whose {ONSET_WINDOW}-step mean hack rate exceeds {HACK_ONSET:g}."
-    short = [run.label for run in runs if len(run.rows) < 2 * EDGE]
-    overlap = f"\nFewer than {2 * EDGE} steps, first and last overlap: {', '.join(short)}." if short else ""
-    more: list[Block] = [window_table(runs, *window)] if window else []
-    more += [arms_table(arms)] if most > 1 else []
-    twice = doubles(runs, arms)
-    overlap += f"\nSame settings and seed as another run, not counted in an arm: {', '.join(twice)}." if twice and most > 1 else ""
-    return [Heading("On-policy GRPO"), sampled_table(runs), *more, f"{onset} Seeds are the unit: {interval}.{overlap}"]
-
-
 def build_blocks(runs: Sequence[Run], left_out: Sequence[str], window: tuple[int, int] | None = None) -> list[Block]:
-    blocks: list[Block] = [Heading("How to read this"), LEGEND, runs_table(runs)]
+    blocks: list[Block] = [Heading("How to read this"), LEGEND, runs_table(runs), *direction_blocks(runs)]
     for warning in sorted({str(run.record["warning"]) for run in runs if run.record.get("warning")}):
         named = ", ".join(run.label for run in runs if run.record.get("warning") == warning)
         blocks.append(f"WARNING {named}: {warning}")
@@ -681,68 +600,7 @@ def build_blocks(runs: Sequence[Run], left_out: Sequence[str], window: tuple[int
     return blocks
 
 
-# ---------------------------------------------------------------------------------------------- terminal and files
-SHORT_CELL = 16
-INDENT = "  "
-COLOURS = {PASS: "green", FAIL: "red", SNEAKY: "magenta", UNDEFINED: "yellow"}
-
-
-def print_blocks(blocks: Sequence[Block]) -> None:
-    """To the terminal at its width; piped, at $COLUMNS (120 when unset, at least 100), since rich falls back to 80."""
-    width = None if sys.stdout.isatty() else max(100, shutil.get_terminal_size((120, 40)).columns)
-    console = Console(markup=False, emoji=False, highlight=False, width=width)
-    for block in blocks:
-        if isinstance(block, Heading):
-            console.rule(Text(block.text, style="bold"), align="left")
-        elif isinstance(block, str):
-            for line in block.split("\n"):
-                console.print(line, soft_wrap=line.startswith(INDENT))  # commands and paths stay in one piece
-            console.print()
-        else:
-            console.print(rich_table(block))
-
-
-def rich_table(table: Table) -> rich.table.Table:
-    drawn = rich.table.Table(
-        title=table.title, title_justify="left", title_style="bold", box=rich.box.SIMPLE_HEAD, padding=(0, 1, 0, 0)
-    )
-    lines = table.cells()
-    for place, (header, _) in enumerate(table.columns):
-        widest = max(len(line[place]) for line in lines)
-        short = widest <= SHORT_CELL  # numbers and short names stay on one line under a stacked header; sentences wrap
-        stacked = header.replace(" ", "\n") if short and len(header) > widest else header
-        drawn.add_column(stacked, overflow="fold", no_wrap=short)
-    for line in lines:
-        if table.sections and line[0]:
-            drawn.add_section()
-        drawn.add_row(*(Text(cell, style=COLOURS.get(cell, "")) for cell in line))
-    return drawn
-
-
-def markdown(blocks: Sequence[Block], pictures: Sequence[str]) -> str:
-    parts = ["# Report"]
-    for block in blocks:
-        if isinstance(block, Heading):
-            parts.append(f"## {block.text}")
-        elif isinstance(block, str):
-            parts.append("```\n" + block + "\n```")
-        else:
-            lines = [[header for header, _ in block.columns], ["---"] * len(block.columns)]
-            lines += [[cell.replace("|", "\\|") for cell in line] for line in block.cells()]
-            parts.append(f"### {block.title}\n\n" + "\n".join("| " + " | ".join(line) + " |" for line in lines))
-    parts += ["## Pictures", *(f"![{name}]({name})" for name in pictures)]
-    return "\n\n".join(parts) + "\n"
-
-
-def write_csv(path: Path, records: Sequence[dict]) -> None:
-    """Raw figures; an undefined one is an empty cell. Nested values have their own columns already."""
-    keys = [key for key, value in records[0].items() if not isinstance(value, (Estimate, Comparison))]
-    with store.atomic(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as stream:
-        writer = csv.DictWriter(stream, keys, extrasaction="ignore")
-        writer.writeheader()
-        writer.writerows(records)
-
-
+# ---------------------------------------------------------------------------------------------- files
 def write_report(directory: Path, blocks: Sequence[Block], runs: Sequence[Run]) -> None:
     """Pictures, one csv a table, report.md last; what an earlier report left under our names is removed."""
     tables: dict[str, list[dict]] = defaultdict(list)
@@ -760,7 +618,8 @@ def write_report(directory: Path, blocks: Sequence[Block], runs: Sequence[Run]) 
 
 
 TABLE_NAMES = (
-    "runs phase1_buckets phase1_tests phase2_verification phase2_advantages phase2_pools phase3_decision on_policy on_policy_window arms"
+    "runs directions phase1_buckets phase1_tests phase2_verification phase2_advantages phase2_pools phase3_decision "
+    "on_policy on_policy_cosines on_policy_window on_policy_window_cosines arms arms_cosines arms_more heldout h1_controls h1"
 ).split()
 
 

@@ -220,25 +220,33 @@ class SVDLinear(nn.Module):
 # --- the model -----------------------------------------------------------------------------------------------------
 
 
+def target_linears(model: nn.Module, targets: Iterable[str] = TARGETS) -> list[tuple[str, nn.Linear]]:
+    """The model's target Linears with their names. InputError when it has none."""
+    targets = tuple(targets)
+    found = [(name, module) for name, module in model.named_modules()
+             if isinstance(module, nn.Linear) and name.rsplit(".", 1)[-1] in targets]
+    if not found:
+        raise InputError(f"{type(model).__name__}: no Linear named any of {', '.join(targets)}")
+    return found
+
+
 class SVDAdapter:
     """All target Linears of a model in singular-value coordinates.
 
     `params` maps a module's name to its delta_S; nothing else in the model is trainable. The same small interface is
-    what any other adapter has to offer: params, disabled(), merged(), sample_grads(), save(), load(), model_hash.
+    what any other adapter has to offer: params, disabled(), merged(), sample_grads(), delta_w_norm(), step_scale,
+    coordinates, file, save(), load(), model_hash.
 
     Raises InputError when the model has none of the target modules.
     """
 
-    kind = "svd"
+    kind, coordinates, file = "svd", "svd", "delta_S.safetensors"
+    step_scale = 1.0  # learning rates are given for delta_S
 
     def __init__(self, model: nn.Module, *, cache: str | Path | None = None, targets: Iterable[str] = TARGETS,
                  track: Callable[[list], Iterable] = iter) -> None:
         """`cache` is the directory of the SVD cache (None: no cache); `track` may wrap the module list in a bar."""
-        targets = tuple(targets)
-        found = [(name, module) for name, module in model.named_modules()
-                 if isinstance(module, nn.Linear) and name.rsplit(".", 1)[-1] in targets]
-        if not found:
-            raise InputError(f"{type(model).__name__}: no Linear named any of {', '.join(targets)}")
+        found = target_linears(model, targets)
         model.requires_grad_(False)
         self.model, self.cache = model, SVDCache(cache)
         hashes = {f"{name}.weight": content_hash(module.weight) for name, module in found}
@@ -251,6 +259,10 @@ class SVDAdapter:
             setattr(model.get_submodule(parent), child, layer)
             self.layers[name] = layer
         self.params = {name: layer.delta_S for name, layer in self.layers.items()}
+
+    def delta_w_norm(self) -> float:
+        """Frobenius norm of the whole Delta W: that of delta_S, since U and Vh are orthonormal."""
+        return float(sum(delta_S.detach().square().sum() for delta_S in self.params.values()).sqrt())
 
     @contextlib.contextmanager
     def disabled(self) -> Iterator[nn.Module]:

@@ -6,6 +6,10 @@
     floor : rows whose singular value is in the lowest share of all modules' rows are dropped
     w     = mean over pairs of V d_p, at least 0             how much of the mean difference lies along each row
 
+With --objective=grpo d_p is the gradient of the live loss on the pair as a group of two, the hack rewarded: advantages
++1/2 and -1/2, the run's own denominator and temperature. At ratio 1 that loss is linear in the log-probabilities, so what
+changes against NLL is how tokens weigh (all answers by one number instead of each by its own length), and nothing else.
+
 Whether V means anything is checked on pairs it has not seen (folds by problem): the share of pairs whose difference
 points the right way, and the AUC of hack against clean answers by cosine, both beside their null, in which hack and
 clean are swapped at random in every pair. Flipping pairs leaves the singular vectors as they are, so the null keeps the
@@ -19,7 +23,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -34,9 +38,9 @@ import gradients
 import models
 import pools
 import problems
-from antipasto import SVDAdapter, default_cache, thin_svd
-from losses import normaliser
-from projection import VHack
+from antipasto import SVDAdapter, default_cache, read_safetensors, thin_svd
+from losses import dr_grpo_advantages, normaliser
+from projection import VHack, orient, problem_flips
 from screen import progress
 from store import InputError, check_numbers, exit_on_fault, file_hash, provenance, read_json, read_jsonl, sha256
 
@@ -63,10 +67,12 @@ class Settings:
     """Directions a module, before the noise floor."""
     noise_floor: float = 0.25
     """Share of all (module, direction) rows to drop, those with the smallest singular values."""
-    objective: Literal["nll"] = "nll"
-    """Loss whose gradients are contrasted."""
-    normaliser: Literal["length", "fixed"] = "length"
-    """What a completion's loss is divided by: its length (NLL a token, as in replay) or one number for all."""
+    objective: Literal["nll", "grpo"] = "nll"
+    """Loss whose gradients are contrasted: NLL of each answer, or the live loss with the pair as a group."""
+    normaliser: Literal["length", "fixed"] | None = None
+    """What an answer's loss is divided by: its length, or one number for all (default: length for nll, fixed for grpo, as when sampling)."""
+    temperature: float = 1.0
+    """Log-probabilities are taken at this temperature; grpo: give that of the run's sampling."""
     max_pairs: int = 64
     """Most pairs to use; of a pool, one a problem comes first."""
     seed: int = 0
@@ -171,13 +177,23 @@ def pairs_from_pool(pool: pools.Pool, tokenizer, known: Sequence[problems.Proble
 # --- from gradients to V -------------------------------------------------------------------------------------------
 
 
+# What the rows of a pair (hack, clean) weigh in its difference.
+CONTRAST = {"nll": (1.0, -1.0), "grpo": tuple((dr_grpo_advantages(torch.tensor([1.0, 0.0]))).tolist())}
+
+
 def pair_gradients(adapter, pairs: Sequence[Pair], settings: Settings, *, pad: int, tokens: int, on_batch=lambda rows: None) -> tuple[dict, dict]:
-    """Per-sample gradients of all hacks and of all clean answers: two dicts module -> (P, R), fp32 on the CPU."""
+    """Per-sample gradients of all hacks and of all clean answers: two dicts module -> (P, R), fp32 on the CPU.
+
+    Both are gradients of a loss whose descent makes the answer likelier, times the size of its weight in the contrast, so
+    that hack - clean is the pair's difference under either objective.
+    """
     rows = [(p.prompt_ids, p.hack_ids) for p in pairs] + [(p.prompt_ids, p.clean_ids) for p in pairs]
     lengths = torch.tensor([len(completion) for _, completion in rows])
+    kind = settings.normaliser or {"nll": "length", "grpo": "fixed"}[settings.objective]
     # "fixed" has no sampling limit to refer to here; any one number gives the same V, the longest answer keeps the scale.
-    weights = normaliser(settings.normaliser, lengths, rollouts=1, fixed=int(lengths.max()))
-    done = gradients.backward(adapter, rows, torch.ones(len(rows)), weights, pad=pad, tokens=tokens, samples=True, on_batch=on_batch)
+    weights = normaliser(kind, lengths, rollouts=1, fixed=int(lengths.max()))
+    sizes = torch.tensor(CONTRAST[settings.objective]).abs().repeat_interleave(len(pairs))
+    done = gradients.backward(adapter, rows, sizes, weights, pad=pad, tokens=tokens, temperature=settings.temperature, samples=True, on_batch=on_batch)
     for p in adapter.params.values():
         p.grad = None
     halves = {name: g.cpu().split(len(pairs)) for name, g in done.samples.items()}
@@ -199,24 +215,14 @@ def directions(D: dict[str, Tensor], k: int, noise_floor: float) -> dict[str, Te
     return {name: V for name, V in kept.items() if len(V)}
 
 
-def orient(coef_PK: Tensor, flips_SP: Tensor) -> tuple[Tensor, Tensor]:
-    """Signs (S, K) by majority vote of the pairs and weights (S, K) >= 0, for each of S ways of flipping the pairs.
-
-    coef (P, K) are the pair differences in V's coordinates. A tied vote is decided by the sum.
-    """
-    votes, total = flips_SP @ coef_PK.sign(), flips_SP @ coef_PK
-    sign = torch.where(votes == 0, total.sign(), votes.sign())
-    sign = torch.where(sign == 0, torch.ones_like(sign), sign)
-    return sign, torch.relu(sign * total / len(coef_PK))
-
-
 def build(D: dict[str, Tensor], settings: Settings, meta: dict) -> VHack:
     """V and w from the paired differences D: module -> (P, R)."""
-    V, w = {}, {}
+    V, w, coef = {}, {}, {}
     for name, basis in directions(D, settings.k, settings.noise_floor).items():
-        sign, weight = orient(D[name] @ basis.T, torch.ones(1, len(D[name])))
-        V[name], w[name] = basis * sign[0][:, None], weight[0]
-    return VHack(V, w, meta)
+        coef_PK = D[name] @ basis.T
+        sign, weight = orient(coef_PK, torch.ones(1, len(coef_PK)))
+        V[name], w[name], coef[name] = basis * sign[0][:, None], weight[0], coef_PK * sign[0]
+    return VHack(V, w, meta, coef)
 
 
 # --- how good it is ------------------------------------------------------------------------------------------------
@@ -243,11 +249,8 @@ def held_out(hack: dict, clean: dict, problem_ids: Sequence[str], settings: Sett
     pairs, in training and in testing alike: problems are the unit. Scores of different folds are cosines with different
     directions, so the AUC compares within a fold only. Undefined where some fold has under two pairs to learn from.
     """
-    P, unique = len(problem_ids), sorted(set(problem_ids))
-    generator = torch.Generator().manual_seed(settings.seed)
-    flips = torch.ones(1 + settings.permutations, len(unique))
-    flips[1:] = torch.randint(0, 2, (settings.permutations, len(unique)), generator=generator) * 2.0 - 1
-    flips = flips[:, [unique.index(problem) for problem in problem_ids]]
+    P = len(problem_ids)
+    flips = torch.cat([torch.ones(1, P), problem_flips(problem_ids, settings.permutations, settings.seed)])
     ranked, compared = torch.zeros(len(flips), dtype=torch.double), 0
     score = {side: torch.zeros(len(flips), P) for side in ("hack", "clean")}
     margin = torch.zeros(len(flips), P)
@@ -298,14 +301,34 @@ def extract(adapter, tokenizer, pairs: Sequence[Pair], settings: Settings, *, so
         right[pair.mechanism] += bool(good)
     totals = Counter(pair.mechanism for pair in pairs)
     meta = {
-        "kind": "v_hack", "basis": adapter.kind, "model_hash": adapter.model_hash, **source, **vars(settings),
-        "pairs": len(pairs), "pair_hash": sha256(*(repr(vars(pair)) for pair in pairs))[:16],
-        "pair_problem_ids": sorted(set(ids)), "pair_identities": sorted({pair.identity for pair in pairs}), "heldout": quality,
+        "kind": "v_hack", "basis": adapter.kind, "coordinates": adapter.coordinates, "model_hash": adapter.model_hash, **source, **vars(settings),
+        "pairs": len(pairs), "pair_hash": pair_hash(pairs),
+        "pair_problem_ids": sorted(set(ids)), "pair_problems": ids, "pair_identities": sorted({pair.identity for pair in pairs}), "heldout": quality,
         "right_sign_by_mechanism": {name: [right[name], totals[name]] for name in sorted(totals)},
     }
     found = build(D, settings, meta)
     meta["modules"], meta["directions"] = len(found.V), found.directions
     return found
+
+
+def clean_clean(adapter, tokenizer, pairs: Sequence[Pair], settings: Settings, *, tokens: int, seed: int) -> VHack:
+    """The control: V from clean answers against clean answers of other pairs, in a seeded order; no hack is in it.
+
+    As many pairs, the same k and noise floor. Where the pairs have more than one problem, no answer meets one to its own problem.
+    """
+    _, clean = pair_gradients(adapter, pairs, settings, pad=models.pad_id(tokenizer), tokens=tokens)
+    other = rotated([pair.problem_id for pair in pairs], seed)
+    meta = {"control": "clean-clean", "control_seed": seed, "pair_problems": [pair.problem_id for pair in pairs]}
+    return build({name: g - g[other] for name, g in clean.items()}, settings, meta)
+
+
+def rotated(problem_ids: Sequence[str], seed: int) -> list[int]:
+    """For every pair the index of another, a permutation: pairs are laid out by problem in a seeded order and moved on by the largest problem's count."""
+    order = sorted(set(problem_ids))
+    np.random.default_rng(seed).shuffle(order)
+    laid = sorted(range(len(problem_ids)), key=lambda i: order.index(problem_ids[i]))
+    step = max(Counter(problem_ids).values())
+    return [laid[(laid.index(i) + step) % len(laid)] for i in range(len(laid))]
 
 
 def report(v: VHack, console: Console) -> None:
@@ -345,8 +368,10 @@ class Config:
     """With --pool, the clean side: the problem file's reference solution, or a rollout that passes and is no hack."""
     problems: str | None = None
     """Problem file or hub id (default: the one that ships with the pairs, or for the embedded model)."""
-    basis: Literal["svd"] = "svd"
-    """Coordinates of the gradients."""
+    basis: Literal["svd", "lora"] = "svd"
+    """Coordinates of the gradients: delta_S (arms vanilla, projected), or the B of a LoRA (arm lora)."""
+    rank: int = 8
+    """Rank of the LoRA, with --basis=lora."""
     out: str = "out/v_hack.safetensors"
     """File to write."""
     settings: Annotated[Settings, tyro.conf.arg(name="")] = Settings()
@@ -364,6 +389,7 @@ def find_pairs(name: str, tokenizer, model, *, pairs: str | None, pool: str | No
     """Pairs from a file or a pool, or those that ship for the model of this name, and the lines of provenance that say which."""
     if pairs and pool:
         raise InputError("--pairs and --pool exclude each other")
+    recipe = {"pairs": pairs, "pool": pool, "problem_file": problem_file, "clean": clean}
     if pool:
         loaded = pools.load_pool(pool, tokenizer, stop=pools.stops(model, tokenizer))
         problem_file = problem_file or (problems.shipped(name).problems if problems.is_embedded(name) else None)
@@ -371,26 +397,66 @@ def find_pairs(name: str, tokenizer, model, *, pairs: str | None, pool: str | No
         if clean == "canonical" and not known:
             raise InputError("--clean=canonical needs --problems, the file with the reference solutions")
         chosen = pairs_from_pool(loaded, tokenizer, known, clean=clean, limit=settings.max_pairs, seed=settings.seed)
-        return chosen, {"source": f"pool {pool}", "source_hash": loaded.hash, "clean": clean}
+        return chosen, {"source": f"pool {pool}", "source_hash": loaded.hash, "clean": clean, "recipe": recipe}
     path = Path(pairs or problems.shipped(name).pairs)
     for ships in (problems.shipped(models.EMBEDDED), WRITTEN):  # either file of pairs knows its problems, whatever the model
         if problem_file is None and path.resolve() == ships.pairs.resolve():
             problem_file = ships.pair_problems
     return pairs_from_file(path, tokenizer, problem_file=problem_file, limit=settings.max_pairs, seed=settings.seed), {
-        "source": f"pairs {Path(path).name}", "source_hash": file_hash(path)[:16]}
+        "source": f"pairs {Path(path).name}", "source_hash": file_hash(path)[:16], "recipe": recipe}
+
+
+def same_pairs(v: VHack, name: str, tokenizer, model) -> tuple[list[Pair], Settings, dict]:
+    """The pairs that a v_hack was made from, found again where they lay: for a control, or to extract anew while training.
+
+    Raises InputError where the file does not say, or where what lies there now gives other pairs.
+    """
+    where, known = v.meta.get("file", "v_hack"), {f.name for f in fields(Settings)}
+    if "recipe" not in v.meta:
+        raise InputError(f"{where}: does not say which pairs it was made from (an earlier version); extract it anew")
+    settings = Settings(**{key: value for key, value in v.meta.items() if key in known})
+    pairs, source = find_pairs(name, tokenizer, model, **v.meta["recipe"], settings=settings)
+    if pair_hash(pairs) != v.meta["pair_hash"]:
+        raise InputError(f"{where}: made from other pairs than now lie at {source['source']}")
+    return pairs, settings, source
+
+
+def pair_hash(pairs: Sequence[Pair]) -> str:
+    return sha256(*(repr(vars(pair)) for pair in pairs))[:16]
+
+
+def svd_basis(model, config: Config) -> SVDAdapter:
+    with progress("SVD of the target modules") as bar:
+        return SVDAdapter(model, cache=config.svd_cache, track=bar.track)
+
+
+def lora_basis(model, config: Config):
+    from lora_adapter import LoRAAdapter  # PEFT takes a second or two to import
+
+    return LoRAAdapter(model, rank=config.rank)
+
+
+BASES = {"svd": svd_basis, "lora": lora_basis}
+
+
+def stored_basis(path: str | Path) -> str:
+    """The basis that a v_hack file was made in. InputError where it is none."""
+    _, meta = read_safetensors(path)
+    if meta.get("kind") != "v_hack" or meta.get("basis") not in BASES:
+        raise InputError(f"{path}: not a v_hack file")
+    return meta["basis"]
 
 
 def main(config: Config) -> None:
     console = Console()
-    check_numbers(config.settings, at_least={"k": 1, "noise_floor": 0, "max_pairs": 2, "permutations": 0}, below={"noise_floor": 1})
-    check_numbers(config, at_least={"micro_tokens": 1})
+    check_numbers(config.settings, at_least={"k": 1, "noise_floor": 0, "max_pairs": 2, "permutations": 0}, above={"temperature": 0}, below={"noise_floor": 1})
+    check_numbers(config, at_least={"micro_tokens": 1, "rank": 1})
     if Path(config.out).is_dir():
         raise InputError(f"{config.out}: is a directory, expected a file to write")
     model, tokenizer = models.load(config.model, dtype=config.dtype, device=config.device)
     pairs, source = find_pairs(config.model, tokenizer, model, pairs=config.pairs, pool=config.pool, problem_file=config.problems,
                                clean=config.clean, settings=config.settings)
-    with progress("SVD of the target modules") as bar:
-        adapter = SVDAdapter(model, cache=config.svd_cache, track=bar.track)
+    adapter = BASES[config.basis](model, config)
     v = extract(adapter, tokenizer, pairs, config.settings, source=source | {"model": config.model, "made_by": provenance()},
                 tokens=config.micro_tokens)
     v.save(config.out)

@@ -47,8 +47,8 @@ class Config:
     """A,B: teacher pool and base pool (default: the ones under --out; the embedded model's teacher pool ships). Phase 1 takes the first."""
     loss_mode: Literal["nll", "grpo"] = "grpo"
     """nll: Phase 1. grpo: Phase 2, both arms unless --arm names one."""
-    arm: Literal["both", "vanilla", "projected"] = "both"
-    """Arms of Phase 2."""
+    arm: Literal["both", "vanilla", "projected", "lora"] = "both"
+    """Arms of Phase 2; both: vanilla and projected."""
     model: str = models.EMBEDDED
     """Hub id, directory, .gguf file, embedded, or tiny-random."""
     teacher: str | None = None
@@ -59,10 +59,10 @@ class Config:
     """Directory of pools and probe runs."""
     v_hack: str = "auto"
     """v_hack file; auto: extract it from the shipped pairs for this model."""
-    control: Literal["none", "random"] = "none"
-    """random: random directions in the place of v_hack."""
-    gate: Literal["one-sided", "two-sided"] = "one-sided"
-    """What the projected arm removes."""
+    control: Literal["none", "random", "sign-flip", "clean-clean", "shrink"] = "none"
+    """What the projecting arm removes in the place of v_hack (train.py says what each is)."""
+    gate: Literal["one-sided", "two-sided", "none"] = "one-sided"
+    """What the projecting arm removes."""
     project_at: Literal["grad", "update"] = "grad"
     """Where the projected arm removes it."""
 
@@ -191,7 +191,8 @@ def probe(config: Config) -> list[Path]:
     if phase1:
         return [train.train(train.Config(**shared | {"arm": "projected", "lr": 0.0, "out": f"{config.out}/phase1/{_name(config, 'nll')}"}))]
     arms = ("vanilla", "projected") if config.arm == "both" else (config.arm,)
-    return [train.train(train.Config(**shared | {"arm": arm, "out": f"{config.out}/phase2/{_name(config, arm)}"})) for arm in arms]
+    own = {"vanilla": {"control": "none"}}  # a control stands in for a removal, and vanilla removes nothing
+    return [train.train(train.Config(**shared | {"arm": arm, "out": f"{config.out}/phase2/{_name(config, arm)}"} | own.get(arm, {}))) for arm in arms]
 
 
 def _name(config: Config, arm: str) -> str:

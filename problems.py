@@ -13,7 +13,7 @@ import ast
 import re
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,15 +65,22 @@ class Problem:
     canonical: str | None
     difficulty: str | None
 
+    @property
+    def identity(self) -> str:
+        """What its prompt states, as a rollout of it says too (pools.Rollout.identity)."""
+        return identity(build_messages(self, hint=True)[-1]["content"], self.problem_id)
+
 
 @dataclass(frozen=True)
 class Shipped:
-    """What ships for a model: problems to train on, authored pairs and the problems they are of, a scripted teacher pool."""
+    """What ships for a model: problems to train on, authored pairs and the problems they are of, a scripted teacher pool,
+    and problems that are never trained on (None: a part of the first, see held_out_split)."""
 
     problems: Path
     pairs: Path
     pair_problems: Path
     teacher: Path | None
+    heldout: Path | None
 
 
 def is_embedded(model: str) -> bool:
@@ -85,8 +92,8 @@ def shipped(model: str) -> Shipped:
     """The embedded model has files of its own (make_embedded.py); every other one gets the hand-written ones."""
     home = EMBEDDED_HOME
     if is_embedded(model):
-        return Shipped(home / "train.jsonl", home / "pairs.jsonl", home / "pair_problems.jsonl", home / "teacher_pool")
-    return Shipped(DATA / "problems.jsonl", DATA / "pairs.jsonl", DATA / "problems.jsonl", None)
+        return Shipped(home / "train.jsonl", home / "pairs.jsonl", home / "pair_problems.jsonl", home / "teacher_pool", home / "heldout_parameters.jsonl")
+    return Shipped(DATA / "problems.jsonl", DATA / "pairs.jsonl", DATA / "problems.jsonl", None, None)
 
 
 class Unparsable(ValueError):
@@ -393,6 +400,37 @@ def identity(prompt: str, fallback: str) -> str:
     _, marked, rest = text.partition("PROBLEM:")
     statement = (rest if marked else text).partition("Your solution to the problem should be")[0]
     return store.sha256(statement)[:16] if text else fallback
+
+
+HELD_OUT_SHARE = 0.1
+
+
+def held_out_place(identity: str) -> float:
+    """Where a problem stands in [0, 1): a hash of what it states alone, so the same in every file, format, order, seed and run.
+
+    Frozen: another hash would train on what earlier runs were evaluated on.
+    """
+    return int(store.sha256("held out", identity)[:8], 16) / 2**32
+
+
+def is_held_out(identity: str) -> bool:
+    """Is the problem in the last tenth, which is never trained on?"""
+    return held_out_place(identity) >= 1 - HELD_OUT_SHARE
+
+
+def held_out_split(everything: Sequence[Problem], source: str | Path) -> tuple[list[Problem], list[Problem]]:
+    """(to train on, held out) of the problems that ``source`` holds.
+
+    The embedded model's training file goes with a held-out file of its own, so all of it is trained on. Any other file is
+    split by is_held_out; either part may be empty where there are few problems.
+    """
+    ships = shipped(EMBEDDED)
+    if Path(source).resolve() == ships.problems.resolve():
+        return list(everything), load_problems(ships.heldout)
+    parts: tuple[list[Problem], list[Problem]] = [], []
+    for problem in everything:
+        parts[is_held_out(problem.identity)].append(problem)
+    return parts
 
 
 def _agreement(problem: Problem, prompt: str) -> float:

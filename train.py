@@ -4,12 +4,14 @@ How this differs from textbook GRPO:
 
 * the advantage is r - mean(r), without the division by the standard deviation (Dr. GRPO, arXiv 2503.20783);
 * one inner step a batch, so the importance ratio is 1 and there is no clipping;
-* the trainable parameters are delta_S, one number a singular direction of every Linear (antipasto.py), so the reference
-  policy of the KL is the same model with delta_S switched off;
+* the trainable parameters are delta_S, one number a singular direction of every Linear (antipasto.py), or the B of a LoRA
+  (lora_adapter.py), so the reference policy of the KL is the same model with them switched off;
 * the rollouts are sampled, or replayed from pools (`--replay-dirs`): Phase 2 is this loop, there is no second trainer;
 * every arm measures how far gradient and update point along v_hack (projection.py); a projecting arm removes it.
 
-Arms: vanilla (measures only), projected (removes). Both draw the same problems with the same random numbers.
+Arms: vanilla (measures only), projected (removes), lora (removes, in the weight basis; with --gate=none it measures only).
+Controls (--control) put something else in the place of what a projecting arm removes. All draw the same problems with the
+same random numbers.
 
     python train.py --arm=projected --steps=20
     python train.py --arm=vanilla --steps=20 --model=DIR --problems=FILE --replay-dirs=TEACHER,BASE --v-hack=FILE
@@ -19,6 +21,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import json
 import math
 import resource
@@ -27,7 +30,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import tyro
@@ -35,28 +38,30 @@ from rich.console import Console
 from safetensors.torch import save_file
 from scipy import stats
 
+import evaluate
 import extract_vhack
 import gradients
 import models
 import pools
 import problems
-from antipasto import SVDAdapter, default_cache, read_safetensors
+from antipasto import default_cache, read_safetensors
+from evaluate import Evaluation
 from grade import Grader, print_protection
 from losses import ADVANTAGES, normaliser
 from pools import Rollout
-from projection import Editor, VHack, cosine, norm, number, random_like
+from projection import Edit, Editor, VHack, cosine, norm, null_cosines, null_range, number, overlap, random_like, sign_flipped
 from rundir import RunDir
 from screen import STDERR, final_screen, progress, show
 from sources import Policy, Replayed, Sampled
-from store import InputError, atomic, check_numbers, exit_on_fault, write_jsonl
+from store import InputError, atomic, check_numbers, exit_on_fault, read_json, write_jsonl
 
 
 @dataclass(frozen=True)
 class Config:
     """One run. Everything here is stored in the run's config.json."""
 
-    arm: Literal["vanilla", "projected"] = "vanilla"
-    """vanilla measures only; projected takes v_hack out."""
+    arm: Literal["vanilla", "projected", "lora"] = "vanilla"
+    """vanilla measures only; projected takes v_hack out; lora does so with a LoRA in the place of delta_S."""
     preset: Literal["smoke", "embedded", "fast", "full"] = "embedded"
     """Defaults for all else (without --preset: by the model; without either, embedded on a CPU, fast on a GPU)."""
     steps: int = 20
@@ -99,13 +104,22 @@ class Config:
     """Share of a step's prompts that are problems of the teacher pool."""
 
     v_hack: str = "auto"
-    """v_hack file; auto: extract it from the shipped pairs for this model; none: measure nothing (vanilla only)."""
-    control: Literal["none", "random"] = "none"
-    """random: replace v_hack by random directions, as many a module."""
-    gate: Literal["one-sided", "two-sided"] = "one-sided"
-    """What a projecting arm removes: only hack-ward coefficients, or both signs."""
+    """v_hack file; auto: extract it from the shipped pairs for this model; none: measure nothing (arms that remove nothing)."""
+    objective: Literal["nll", "grpo"] = "nll"
+    """With --v-hack=auto, the loss whose gradients are contrasted."""
+    refresh_every: int = 0
+    """Steps after which v_hack is extracted anew, from the same pairs on the model as it is then; 0: never."""
+    control: Literal["none", "random", "sign-flip", "clean-clean", "shrink"] = "none"
+    """What a projecting arm removes in the place of v_hack: random directions; those of pairs with random signs; of clean against clean
+    answers; or nothing, each update scaled to the length that the removal would have left. Cosines are with v_hack all the same."""
+    gate: Literal["one-sided", "two-sided", "none"] = "one-sided"
+    """What a projecting arm removes: only hack-ward coefficients, or both signs. none: --arm=lora as its own baseline."""
     project_at: Literal["grad", "update"] = "grad"
     """Project the gradient before the optimizer, or the update after it."""
+    rank: int = 8
+    """Rank of the LoRA (arm lora)."""
+    match_size: bool = True
+    """--lr is given for delta_S: scale it for a LoRA, so that one step moves Delta W as far."""
 
     prompts: int = 8
     """Prompts (groups) a step."""
@@ -132,6 +146,15 @@ class Config:
     normaliser: Literal["fixed", "length"] | None = None
     """Loss denominator: fixed (max_new_tokens, sampled default) or length (a row's own, replay default)."""
 
+    eval_samples: int = 4
+    """Completions a problem and condition of the held-out evaluation (evaluate.py); 0: none."""
+    eval_every: int = 0
+    """Steps between held-out evaluations; the last step is evaluated in any case."""
+    eval_limit: int = 64
+    """Most problems of the held-out evaluation."""
+    eval_problems: str | None = None
+    """File of held-out problems (default: a frozen tenth of --problems, which is not trained on; the embedded model has a file of its own)."""
+
     micro_tokens: int = 16384
     """Padded tokens of a training micro-batch."""
     sample_rows: int = 128
@@ -146,9 +169,10 @@ class Config:
 
 HUB_MODEL, HUB_PROBLEMS = "Qwen/Qwen3-4B", "newfacade/LeetCodeDataset"
 PRESETS = {
-    "smoke": Config(preset="smoke", model=models.TINY, steps=2, prompts=2, group=4, max_new_tokens=16, teacher_dir="pairs", teacher_share=1.0, warmup=1),
+    "smoke": Config(preset="smoke", model=models.TINY, steps=2, prompts=2, group=4, max_new_tokens=16, teacher_dir="pairs", teacher_share=1.0, warmup=1,
+                    eval_samples=1, eval_limit=2),
     # Chosen on the vanilla arm alone, before any other arm was run on this model (spec/log.md says what was tried).
-    "embedded": Config(preset="embedded", prompts=16, max_new_tokens=200, temperature=1.0, lr=5e-2, micro_tokens=4096),
+    "embedded": Config(preset="embedded", prompts=16, max_new_tokens=200, temperature=1.0, lr=5e-2, micro_tokens=4096, eval_samples=2, eval_limit=32),
     "fast": Config(preset="fast", model=HUB_MODEL, problems=HUB_PROBLEMS, checkpointing=True),
     "full": Config(preset="full", model=HUB_MODEL, problems=HUB_PROBLEMS, checkpointing=True, steps=200, prompts=43, group=6,
                    max_new_tokens=1024, lr=7e-5, beta=1e-3, warmup=10),
@@ -157,15 +181,25 @@ PRESETS = {
 
 @dataclass(frozen=True)
 class Arm:
-    """What an arm is made of. A third arm is one more entry here, with its own adapter."""
+    """What an arm is made of: what it trains, and what it takes out."""
 
-    adapter: Callable
+    basis: str
     gate: Callable[[Config], str]
 
 
 ARMS = {
-    "vanilla": Arm(SVDAdapter, gate=lambda config: "none"),
-    "projected": Arm(SVDAdapter, gate=lambda config: config.gate),
+    "vanilla": Arm("svd", gate=lambda config: "none"),
+    "projected": Arm("svd", gate=lambda config: config.gate),
+    "lora": Arm("lora", gate=lambda config: config.gate),
+}
+
+# What is removed in the place of v_hack. Each takes the run's direction and gives another one of the same shape.
+CONTROLS: dict[str, Callable[[Direction], VHack]] = {
+    "none": lambda direction: direction.v,
+    "shrink": lambda direction: direction.v,
+    "random": lambda direction: random_like(direction.v, direction.config.seed),
+    "sign-flip": lambda direction: sign_flipped(direction.v, direction.config.seed),
+    "clean-clean": lambda direction: direction.clean_clean(),
 }
 
 
@@ -181,6 +215,7 @@ def train(config: Config) -> Path:
         bar(s.first)
         for step in range(s.first, config.steps):
             started = time.monotonic()
+            refreshed = s.refresh(step)
             groups = s.source.groups(step, bar.say)
 
             advantages = [ADVANTAGES[config.loss_mode](torch.tensor([r.reward for r in group])) for group in groups]
@@ -197,11 +232,11 @@ def train(config: Config) -> Path:
                                       temperature=s.temperature, samples=s.source.kind == "replay")
             seconds_backward = time.monotonic() - before_backward
 
-            diagnostics = s.editor.edit_grads()
+            diagnostics = refreshed | s.editor.edit_grads()
             if diagnostics["grad_norm"] is None:
                 raise InputError(f"{s.run.path}: step {step}: the gradient is not finite; the run ends before this step")
             torch.nn.utils.clip_grad_norm_(s.adapter.params.values(), config.clip)
-            diagnostics["lr"] = set_learning_rate(s.optimizer, config, step)
+            diagnostics["lr"] = set_learning_rate(s.optimizer, config, step, s.lr_scale)
             if rollouts:  # with every group skipped there is nothing to learn, and momentum must not move the model
                 s.optimizer.step()
             diagnostics |= s.editor.edit_update()
@@ -210,6 +245,7 @@ def train(config: Config) -> Path:
                        "seconds_grade": s.source.seconds.grade, "seconds_backward": seconds_backward}
             s.log(step, groups, advantages, done, diagnostics, seconds)
             bar.print(step_line(s.run.rows[-1]))
+            s.evaluate(step + 1, bar.say)
             bar()
         return s.finish()
 
@@ -222,6 +258,7 @@ def resolve(config: Config) -> Config:
     check_numbers(config, at_least={
         "steps": 1, "prompts": 1, "group": 1, "max_new_tokens": 1, "lr": 0, "warmup": 0, "beta1": 0, "beta2": 0, "weight_decay": 0, "beta": 0,
         "teacher_rows": 0, "teacher_until": 0, "teacher_share": 0, "micro_tokens": 1, "sample_rows": 1, "save_every": 1, "workers": 1,
+        "rank": 1, "refresh_every": 0, "eval_samples": 0, "eval_every": 0, "eval_limit": 1,
     }, above={"temperature": 0, "clip": 0}, at_most={"teacher_share": 1}, below={"beta1": 1, "beta2": 1})
     levels = [level.strip().lower() for level in config.difficulty.split(",")] if config.difficulty else []
     if unknown := sorted(set(levels) - set(problems.DIFFICULTIES)):
@@ -231,8 +268,17 @@ def resolve(config: Config) -> Config:
         raise InputError(f"--replay-dirs {config.replay_dirs!r}: expected one or more directories, separated by commas")
     if replay and config.beta:
         raise InputError("--beta > 0 with --replay-dirs: the KL estimate needs samples of the policy, replayed rows are not")
-    if config.arm != "vanilla" and config.v_hack == "none":
-        raise InputError(f"--arm={config.arm} needs a --v-hack")
+    removes = ARMS[config.arm].gate(config) != "none"
+    if config.arm == "projected" and not removes:
+        raise InputError("--arm=projected --gate=none removes nothing: that is --arm=vanilla")
+    if config.v_hack == "none" and (removes or config.refresh_every):
+        raise InputError(f"--arm={config.arm}{' --refresh-every' if not removes else ''} needs a --v-hack")
+    if config.control != "none" and not removes:
+        raise InputError(f"--control={config.control} stands in for what an arm removes, and this one removes nothing")
+    if config.control == "sign-flip" and config.gate == "two-sided":
+        raise InputError("--control=sign-flip --gate=two-sided: signs do not matter to a two-sided gate, so this would remove exactly what v_hack does")
+    if config.control == "shrink" and config.project_at == "grad":
+        raise InputError("--control=shrink needs --project-at=update: AdamW undoes the scaling of a gradient")
     if config.teacher_dir and config.teacher_rows >= config.group:
         raise InputError(f"--teacher-rows {config.teacher_rows} leaves no place for samples in a group of {config.group}")
     return dataclasses.replace(
@@ -245,43 +291,75 @@ def resolve(config: Config) -> Config:
     )
 
 
+Adapter = Any  # what antipasto.SVDAdapter and lora_adapter.LoRAAdapter both offer; SVDAdapter's docstring lists it
+
+
 @dataclass
 class Session:
     """The built parts of a run, and its records."""
 
     config: Config
     run: RunDir
-    adapter: SVDAdapter
-    v: VHack | None
+    adapter: Adapter
+    direction: Direction | None
     editor: Editor
     source: Sampled | Replayed
     optimizer: torch.optim.Optimizer
     pad: int
     temperature: float
     first: int
+    lr_scale: float
+    evaluation: Evaluation | None
     recent: list[list[list[Rollout]]] = dataclasses.field(default_factory=list)
 
+    def refresh(self, step: int) -> dict:
+        """Every --refresh-every steps: v_hack from the same pairs on the model as it is now; how much of the last one is left."""
+        every = self.config.refresh_every
+        if not every or step == 0 or step % every:
+            return {"overlap": None}
+        last, now = self.direction.v, self.direction.renew()
+        self.editor.use(now, self.direction.edit())
+        self.editor.align(self.optimizer)
+        now.save(self.run.path / f"v_hack_{step:03d}.safetensors")
+        return {"overlap": overlap(last, now)}
+
     def log(self, step: int, groups, advantages, done: gradients.Backward, diagnostics: dict, seconds: dict) -> None:
-        """Write the step's row, its rollouts or cosines, and now and then a checkpoint."""
+        """Write the step's row, its rollouts or cosines, the draws of its nulls, and now and then a checkpoint."""
         self.recent = [*self.recent, groups][-5:]
+        diagnostics["delta_w_norm"] = self.adapter.delta_w_norm()
+        null = {name: draws for name, draws in diagnostics["null"].items() if draws is not None}
         if self.source.kind == "replay":
-            rows = cosine_rows(step, groups, advantages, done, self.v, diagnostics, self.config)
+            rows = cosine_rows(step, groups, advantages, done, self.editor.v, diagnostics, self.config)
+            if null:
+                null["cos_S_logp"] = null_of_samples(groups, advantages, done, self.editor)
             write_jsonl(self.run.path / f"step_{step:03d}.cos.jsonl.gz", rows)
         else:
             stamp = self.run.record["model"]["tokenizer"]
             rows = [r.row(stamp) for group in groups for r in group]
             write_jsonl(self.run.path / "rollouts" / f"step_{step:03d}.jsonl.gz", rows)
+        if null:
+            with atomic(self.run.path / "nulls" / f"step_{step:03d}.safetensors") as temporary:
+                save_file({name: draws.contiguous() for name, draws in null.items()}, temporary, metadata={"hackward": '{"kind": "null"}'})
         self.run.add_row(step_row(step, groups, advantages, done, diagnostics, seconds, self.config))
         if (step + 1) % self.config.save_every == 0 or step + 1 == self.config.steps:
             save_checkpoint(self.run.checkpoint, self.adapter, self.optimizer, step + 1)
 
+    def evaluate(self, done: int, say: Callable[[str], None]) -> None:
+        """The held-out evaluation, after the last step and every --eval-every steps."""
+        every = self.config.eval_every
+        if self.evaluation and (done == self.config.steps or every and done % every == 0):
+            self.evaluation.run(done, say)
+            self.evaluation.write(self.run.path, done)
+
     def finish(self) -> Path:
         """Final adapter, summary, and the final screen."""
-        self.adapter.save(self.run.path / "delta_S.safetensors")
+        self.adapter.save(self.run.path / self.adapter.file)
         rows = self.run.rows
         self.run.finish({"steps": len(rows), "seconds": sum(r["seconds"] for r in rows), "last5": last_five(rows),
-                         "groups_skipped": sum(r["groups_skipped"] for r in rows), "peak_memory_gb": peak_memory()})
+                         "groups_skipped": sum(r["groups_skipped"] for r in rows), "peak_memory_gb": peak_memory(), "eval": self.evaluation.lines if self.evaluation else None})
         console = Console()
+        if self.evaluation:
+            console.print(evaluate.table(self.evaluation.lines))
         final_screen(self.screen(), console)
         return self.run.path
 
@@ -291,7 +369,8 @@ class Session:
         groups = sum(r["groups_used"] + r["groups_skipped"] for r in rows)
         column = lambda name: [r[name] for r in rows if r[name] is not None]  # noqa: E731
         mean = lambda name: number(sum(column(name)) / len(column(name))) if column(name) else None  # noqa: E731
-        described = self.v and f"V: {len(self.v.V)} modules/{self.v.directions} directions/{facts['v_hack']['hash']}"
+        v, null = self.editor.v, lambda name: show_null(mean_null(self.run.path, name))  # noqa: E731
+        described = v and f"V: {len(v.V)} modules/{v.directions} directions/{facts['v_hack']['hash']}"
         return {
             "run": [str(self.run.path), f"commit {(facts['commit'] or 'unknown')[:10]}{' dirty' if facts['dirty'] else ''}", " ".join(sys.argv)],
             "setup": [config.model, config.arm, f"trainable {facts['model']['trainable']}", described or "no v_hack",
@@ -299,8 +378,9 @@ class Session:
             "health": [f"steps {len(rows)}/{config.steps}", f"zero-variance groups {sum(r['groups_skipped'] for r in rows) / max(1, groups):.0%}",
                        f"truncated {mean('trunc_rate') or 0:.0%}", f"peak memory {peak_memory():.1f} GB",
                        f"{sum(r['seconds'] for r in rows) / 60:.1f} minutes"],
-            "check": [f"identity {facts['model']['identity']:g}", f"cos_in {show(rows[0]['cos_in'])} -> {show(rows[-1]['cos_in'])}",
-                      f"cos_out {show(mean('cos_out'))}", f"cos_update {show(mean('cos_update'))} (before any edit {show(mean('cos_update_in'))})"],
+            "check": [f"identity {facts['model']['identity']:g}", f"means: cos_in {show(mean('cos_in'))} {null('cos_in')}",
+                      f"cos_out {show(mean('cos_out'))} {null('cos_out')}", f"cos_update {show(mean('cos_update'))} {null('cos_update')}",
+                      f"|Delta W| {rows[-1]['delta_w_norm']:.3g}", *(["in brackets the null: permuted pair signs, 95 %"] if v and v.coef else [])],
             "result": [*(f"{word} {rate_interval(self.recent, test)}" for word, test in (
                 ("hacked", lambda r: r.hacked), ("solved", lambda r: r.gt_pass), ("attempted", lambda r: r.attempted))),
                 f"last {len(self.recent)} steps, 95 % over problems", facts.get("warning", ""), f"next: python analyze.py {self.run.path}"],
@@ -310,8 +390,8 @@ class Session:
 def build(config: Config, stack: contextlib.ExitStack) -> Session:
     """Load, check and wire everything. The run directory appears only when all inputs are known to be good."""
     kind = "sampled" if config.replay_dirs is None else {"grpo": "replay", "nll": "phase1"}[config.loss_mode]
-    run = RunDir(config, kind=kind, name=f"{config.preset}-{config.arm}-{config.project_at}-s{config.seed}-lr{config.lr:g}")
-    everything = problems.load_problems(config.problems) if config.replay_dirs is None else []  # cheap faults come first
+    run = RunDir(config, kind=kind, name=f"{config.preset}-{config.arm}-{config.control if config.control != 'none' else config.project_at}-s{config.seed}-lr{config.lr:g}")
+    everything, held_out = split_problems(config) if config.replay_dirs is None else ([], [])  # cheap faults come first
     model, tokenizer = models.load(config.model, dtype=config.dtype, device=config.device)
     stop = pools.stops(model, tokenizer)
     replayed = [pools.load_pool(d, tokenizer, stop=stop) for d in config.replay_dirs.split(",")] if config.replay_dirs else []
@@ -319,17 +399,17 @@ def build(config: Config, stack: contextlib.ExitStack) -> Session:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         model.train()  # transformers checkpoints in training mode only; these architectures have no dropout by default
     reference = probe_logits(model)
-    with progress("SVD of the target modules") as bar:
-        adapter = ARMS[config.arm].adapter(model, cache=config.svd_cache, track=bar.track)
+    adapter = extract_vhack.BASES[ARMS[config.arm].basis](model, config)
     identity = float((probe_logits(model) - reference).abs().max())
-    v = hack_direction(config, adapter, tokenizer)
+    direction = hack_direction(config, adapter, tokenizer)
+    v = direction and direction.v
 
     facts = {"problems": "problems of the pools"}
     if replayed:
         source = Replayed(replayed, seed=config.seed, prompts=config.prompts, group=config.group, seen=v.meta.get("pair_identities") if v else ())
     else:
         source, extra = sampled_source(config, everything, adapter, tokenizer, stop, stack)
-        facts |= extra
+        facts |= extra | {"held_out": f"{len(held_out)} problems"}
     if config.model == models.TINY:
         facts["warning"] = "RANDOM WEIGHTS: this run shows that the machinery works and nothing about hacking"
     elif problems.is_embedded(config.model):
@@ -339,7 +419,9 @@ def build(config: Config, stack: contextlib.ExitStack) -> Session:
     first = load_checkpoint(run, adapter, optimizer) if config.resume else 0
     if first >= config.steps:
         raise InputError(f"{run.path}: has {first} steps already; --steps {config.steps} leaves nothing to do")
-    editor = Editor(adapter.params, v, gate=ARMS[config.arm].gate(config), at=config.project_at)
+    if config.resume and direction and config.refresh_every:
+        direction.resume(run.path, first)
+    editor = Editor(adapter.params, direction and direction.v, edit=direction and direction.edit(), at=config.project_at)
     run.describe(
         model={"name": config.model, "hash": adapter.model_hash, "parameters": sum(p.numel() for p in model.parameters()),
                "trainable": sum(p.numel() for p in adapter.params.values()), "device": str(model.device), "dtype": str(model.dtype),
@@ -348,13 +430,44 @@ def build(config: Config, stack: contextlib.ExitStack) -> Session:
         pools=source.pools(), **facts)
     if v is not None and config.v_hack == "auto":
         v.save(run.path / "v_hack.safetensors")
-    return Session(config, run, adapter, v, editor, source, optimizer, models.pad_id(tokenizer),
-                   config.temperature if source.kind == "sampled" else 1.0, first)
+    evaluation = None
+    if held_out and config.eval_samples:
+        evaluation = Evaluation(adapter, tokenizer, held_out, stop=stop, samples=config.eval_samples, max_new_tokens=config.max_new_tokens, temperature=config.temperature,
+                                rows=config.sample_rows, seed=config.seed, limit=config.eval_limit, sandbox=config.sandbox, workers=config.workers)
+    return Session(config, run, adapter, direction, editor, source, optimizer, models.pad_id(tokenizer),
+                   config.temperature if source.kind == "sampled" else 1.0, first, adapter.step_scale if config.match_size else 1.0, evaluation)
 
 
-def set_learning_rate(optimizer: torch.optim.Optimizer, config: Config, step: int) -> float:
+def split_problems(config: Config) -> tuple[list[problems.Problem], list[problems.Problem]]:
+    """Problems to train on and problems for the held-out evaluation; none is in both."""
+    training, held_out = problems.held_out_split(problems.load_problems(config.problems), config.problems)
+    if config.eval_problems:
+        held_out = problems.load_problems(config.eval_problems)
+        unseen = {p.identity for p in held_out}
+        training = [p for p in training if p.identity not in unseen]
+    if config.difficulty:
+        held_out = [p for p in held_out if p.difficulty in config.difficulty.split(",")]
+    if not training:
+        raise InputError(f"{config.problems}: every problem in it is held out; nothing is left to train on")
+    return training, held_out
+
+
+def restore(path: str | Path, *, device: str = "auto") -> tuple[Adapter, object, Config]:
+    """A finished run's model with its final adapter, the tokenizer, and the run's settings. InputError where there is no such run."""
+    record = read_json(Path(path) / "config.json")
+    stored = record.get("config") if isinstance(record, dict) else None
+    if not isinstance(stored, dict) or stored.get("arm") not in ARMS:
+        raise InputError(f"{Path(path) / 'config.json'}: not the config.json of a run")
+    config = Config(**{f.name: stored[f.name] for f in dataclasses.fields(Config) if f.name in stored})
+    model, tokenizer = models.load(config.model, dtype=config.dtype, device=device)
+    adapter = extract_vhack.BASES[ARMS[config.arm].basis](model, config)
+    adapter.load(Path(path) / adapter.file)
+    return adapter, tokenizer, config
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, config: Config, step: int, scale: float) -> float:
     """Linear warm-up to --lr over --warmup steps; a function of the step alone, so a resumed run goes on with the same."""
-    lr = config.lr * min(1.0, (step + 1) / max(1, config.warmup))
+    lr = scale * config.lr * min(1.0, (step + 1) / max(1, config.warmup))
     for group in optimizer.param_groups:
         group["lr"] = lr
     return lr
@@ -367,19 +480,63 @@ def probe_logits(model) -> torch.Tensor:
     return model(input_ids=ids, use_cache=False).logits
 
 
-def hack_direction(config: Config, adapter, tokenizer) -> VHack | None:
-    """The v_hack that the run measures with: from a file, extracted on the spot, or none; randomised for the control."""
+@dataclass
+class Direction:
+    """The v_hack that a run measures with, and the means to make others of its kind from the same pairs."""
+
+    v: VHack
+    config: Config
+    adapter: Adapter
+    tokenizer: object
+
+    @functools.cached_property
+    def _pairs(self) -> tuple:
+        return extract_vhack.same_pairs(self.v, self.config.model, self.tokenizer, self.adapter.model)
+
+    def edit(self) -> Edit:
+        """What the run's arm does: remove v, or what the control puts in its place."""
+        removed = CONTROLS[self.config.control](self).to(self.adapter.model.device)
+        return Edit(removed, ARMS[self.config.arm].gate(self.config), shrink=self.config.control == "shrink")
+
+    def clean_clean(self) -> VHack:
+        pairs, settings, _ = self._pairs
+        return extract_vhack.clean_clean(self.adapter, self.tokenizer, pairs, settings, tokens=self.config.micro_tokens, seed=self.config.seed)
+
+    def renew(self) -> VHack:
+        """Extract from the same pairs on the model as it is now; without the permutations of the held-out quality, which take longest."""
+        pairs, settings, source = self._pairs
+        settings = dataclasses.replace(settings, permutations=0)
+        renewed = extract_vhack.extract(self.adapter, self.tokenizer, pairs, settings, source=source | {"model": self.config.model}, tokens=self.config.micro_tokens)
+        self.v = renewed.to(self.adapter.model.device)
+        return self.v
+
+    def resume(self, directory: Path, step: int) -> None:
+        """Go on with the v_hack that was in use at this step (the step's own refresh, if one is due, comes after)."""
+        stored = [path for path in sorted(directory.glob("v_hack_*.safetensors")) if int(path.stem.rpartition("_")[2]) < step]
+        if stored:
+            self.v = load_v_hack(stored[-1], self.adapter).to(self.adapter.model.device)
+
+
+def load_v_hack(path: str | Path, adapter) -> VHack:
+    return VHack.load(path, model_hash=adapter.model_hash, params=adapter.params, coordinates=adapter.coordinates)
+
+
+def hack_direction(config: Config, adapter, tokenizer) -> Direction | None:
+    """The v_hack that the run measures with: from a file, extracted on the spot, or none."""
     if config.v_hack == "none":
         return None
-    if config.v_hack == "auto":
-        settings = extract_vhack.Settings(normaliser=config.normaliser)  # one denominator for extraction and training
+    if config.v_hack == "auto":  # one denominator for extraction and training
+        settings = extract_vhack.Settings(objective=config.objective, normaliser=config.normaliser,
+                                          temperature=config.temperature if config.objective == "grpo" else 1.0)
         pairs, source = extract_vhack.find_pairs(config.model, tokenizer, adapter.model, pairs=None, pool=None, problem_file=None, clean="canonical", settings=settings)
         v = extract_vhack.extract(adapter, tokenizer, pairs, settings, source=source | {"model": config.model}, tokens=config.micro_tokens)
         v.meta["hash"] = v.meta["pair_hash"]
     else:
-        v = VHack.load(config.v_hack, model_hash=adapter.model_hash, params=adapter.params)
-    v = {"none": lambda: v, "random": lambda: random_like(v, config.seed)}[config.control]()
-    return v.to(adapter.model.device)
+        v = load_v_hack(config.v_hack, adapter)
+        made = v.meta.get("normaliser") or {"nll": "length", "grpo": "fixed"}.get(v.meta.get("objective", "nll"))
+        if made != config.normaliser:
+            STDERR.print(f"{config.v_hack}: extracted with the denominator {made}, this run's loss has {config.normaliser}", highlight=False)
+    return Direction(v.to(adapter.model.device), config, adapter, tokenizer)
 
 
 def sampled_source(config: Config, everything: Sequence[problems.Problem], adapter, tokenizer, stop: Sequence[int],
@@ -428,9 +585,10 @@ def step_row(step: int, groups, advantages, done: gradients.Backward, diagnostic
         "hack_rate": share(own, lambda r: r.hacked), "attempt_rate": share(own, lambda r: r.attempted),
         "gt_rate": share(own, lambda r: r.gt_pass), "fmt_rate": share(own, lambda r: r.fmt_ok),
         **{name: diagnostics[name] for name in ("cos_in", "cos_out", "cos_update", "frac_fired", "grad_norm", "update_norm")},
+        **{f"{name}_null": null_range(draws) if draws is not None else None for name, draws in diagnostics["null"].items()},
         "groups_used": used, "groups_skipped": len(groups) - used, "kl": done.kl,
         "comp_len": sum(len(r.completion_ids) for r in own) / len(own), **seconds,
-        "loss": done.loss, "cos_update_in": diagnostics["cos_update_in"], "advantages": [float(a) for A in advantages for a in A],
+        "loss": done.loss, "cos_update_in": diagnostics["cos_update_in"], "delta_w_norm": diagnostics["delta_w_norm"], "overlap": diagnostics["overlap"], "advantages": [float(a) for A in advantages for a in A],
         "trunc_rate": share(own, lambda r: r.truncated), "lr": diagnostics["lr"], "peak_memory_gb": peak_memory(),
     }
 
@@ -460,13 +618,39 @@ def cosine_rows(step: int, groups, advantages, done: gradients.Backward, v: VHac
     return rows
 
 
+def null_of_samples(groups, advantages, done: gradients.Backward, editor: Editor) -> torch.Tensor:
+    """(rows, S) fp16: what cos_S_logp of each row is under the flips of the null; NaN where the cosine is undefined."""
+    A_N = torch.cat(list(advantages))
+    draws = torch.full((len(A_N), len(next(iter(editor.null.values())))), math.nan)
+    measured = torch.cat([torch.full_like(A, bool(A.any())).bool() for A in advantages])
+    if measured.any():
+        signs = torch.where(A_N[measured] < 0, -1.0, 1.0)
+        draws[measured] = null_cosines(done.samples, editor.v, editor.null).float().cpu() * signs[:, None]
+    return draws.half()
+
+
+def mean_null(run: Path, name: str) -> tuple[float, float] | None:
+    """The 2.5 to 97.5 % range of a cosine's mean over a run's steps under its null; None where no step has one.
+
+    Every step's draws come from the same flips, so a draw of the mean is the mean of the draws.
+    """
+    steps = [draws[name] for path in sorted((run / "nulls").glob("step_*.safetensors")) if name in (draws := read_safetensors(path)[0])]
+    defined = [draws for draws in steps if bool(draws.isfinite().all())]
+    return null_range(torch.stack(defined).mean(0)) if defined else None
+
+
+def show_null(interval: Sequence[float] | None) -> str:
+    """A null's range for the screen: [-0.03 +0.02]."""
+    return f"[{interval[0]:+.2f} {interval[1]:+.2f}]" if interval else ""
+
+
 def step_line(row: dict) -> str:
     """One line a step, for a log and above the bar."""
     rate = lambda name: "-" if row[name] is None else f"{row[name]:.2f}"  # noqa: E731
+    cosines = "  ".join(f"{name} {show(row[name])} {show_null(row.get(f'{name}_null'))}".rstrip() for name in ("cos_in", "cos_out", "cos_update"))
     return (f"step {row['step']:>3}  reward {row['reward_mean']:.2f} (spread {row['reward_spread']:.2f})  hacked {rate('hack_rate')}  "
-            f"solved {rate('gt_rate')}  attempted {rate('attempt_rate')}  cos_in {show(row['cos_in'])}  cos_out {show(row['cos_out'])}  "
-            f"cos_update {show(row['cos_update'])}  skipped {row['groups_skipped']}/{row['groups_used'] + row['groups_skipped']}  "
-            f"{row['seconds']:.1f} s")
+            f"solved {rate('gt_rate')}  attempted {rate('attempt_rate')}  {cosines}  "
+            f"skipped {row['groups_skipped']}/{row['groups_used'] + row['groups_skipped']}  {row['seconds']:.1f} s")
 
 
 def last_five(rows: Sequence[dict]) -> dict:

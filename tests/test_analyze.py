@@ -11,9 +11,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 from scipy import stats
 
+import across
 import analyze
 import store
 import verdicts
@@ -22,6 +25,9 @@ from verdicts import FAIL, NOT_JUDGED, PASS, SNEAKY, UNDEFINED
 ROOT = Path(__file__).resolve().parent.parent
 NAN = re.compile(r"\bnan\b", re.IGNORECASE)
 PNG = b"\x89PNG\r\n\x1a\n"
+# what one seed an arm, without controls, held-out evaluation and the quality of v_hack, does not give rise to
+NEED_MORE = {"curves.png", "frontier.png", "cos_update.png", "heldout.png"}
+TABLES_NEED_MORE = {"arms", "arms_cosines", "arms_more", "heldout", "h1_controls", "directions"}
 
 
 # ------------------------------------------------------------------------------------------ made-up runs
@@ -38,7 +44,8 @@ def row(step=0, **more) -> dict:
     return {key: None for key in analyze.ROW_NUMBERS} | {"step": step, "arm": "vanilla", "advantages": None} | more
 
 
-def write_run(path: Path, kind: str, rows: list[dict], samples=(), finished=True, **settings) -> Path:
+def write_run(path: Path, kind: str, rows: list[dict], samples=(), finished=True, nulls=None, heldout=(), **settings) -> Path:
+    """A run directory; `nulls`: step -> cosine -> draws, `heldout`: lines of eval.jsonl."""
     config = {"arm": "vanilla", "seed": 41, "control": "none", "project_at": "grad"} | settings
     record = {
         "kind": kind,
@@ -51,6 +58,11 @@ def write_run(path: Path, kind: str, rows: list[dict], samples=(), finished=True
     }
     store.write_json(path / "config.json", record)
     store.write_jsonl(path / "rows.jsonl", rows)
+    for step, draws in (nulls or {}).items():
+        (path / "nulls").mkdir(exist_ok=True)
+        save_file({key: np.asarray(values, dtype=np.float32) for key, values in draws.items()}, path / "nulls" / f"step_{step:03d}.safetensors")
+    if heldout:
+        store.write_jsonl(path / "eval.jsonl", heldout)
     for step in {one["step"] for one in samples}:
         chosen = [one for one in samples if one["step"] == step]
         store.write_jsonl(path / f"step_{step:03d}.cos.jsonl.gz", chosen)
@@ -425,7 +437,7 @@ def test_unfinished_runs_are_shown_on_request_and_marked(everything):
 
 def test_window_means_are_over_the_same_steps_of_every_run(everything):
     runs = [run for run in analyze.find_runs(everything[0], take_unfinished=True)[0] if run.kind == "sampled"]
-    table = analyze.window_table(runs, 1, 2)
+    table, _ = across.window_tables(runs, 1, 2)
     assert [record["steps"] for record in table.records] == [2] * len(runs)
     for run, record in zip(runs, table.records, strict=True):
         assert record["hack_rate"] == pytest.approx((run.rows[1]["hack_rate"] + run.rows[2]["hack_rate"]) / 2)
@@ -437,51 +449,12 @@ def test_the_report_holds_the_same_tables_and_real_pictures(everything):
     parts = ("cos_update < cos_update_in", "Verdict: PASS", "GO: Phase 3", "one seed: no interval", "| median 3.00")
     assert all(part in report for part in parts)
     assert not NAN.search(report)
-    for name in set(analyze.plots.NAMES) - {"arms.png"}:  # one seed an arm: nothing to average
+    for name in set(analyze.plots.NAMES) - NEED_MORE:
         data = (root / "report" / name).read_bytes()
         assert data.startswith(PNG) and len(data) > 5000 and f"({name})" in report
     tables = {path.stem: path.read_text() for path in (root / "report").glob("*.csv")}
-    assert set(tables) == set(analyze.TABLE_NAMES) - {"arms"} and not any(NAN.search(text) for text in tables.values())
+    assert set(tables) == set(analyze.TABLE_NAMES) - TABLES_NEED_MORE and not any(NAN.search(text) for text in tables.values())
     assert not list((root / "report").glob(".*"))  # no temporary file stays
-
-
-def test_arms_are_compared_over_seeds_and_with_vanilla_of_the_same_seed(tmp_path, capsys):
-    """Hacked, last 5 steps: vanilla .1 .3 .8, projected .05 .2 .6. Paired differences -.05 -.1 -.2: mean -.1167, sd .0764, t(2) = 4.303."""
-    for arm, rates in {"vanilla": (0.1, 0.3, 0.8), "projected": (0.05, 0.2, 0.6)}.items():
-        for seed, rate in enumerate(rates):
-            rows = [row(step, hack_rate=rate if step >= 5 else 0.0, gt_rate=0.5, attempt_rate=1.0) for step in range(10)]
-            write_run(tmp_path / f"{arm}{seed}", "sampled", rows, arm=arm, seed=seed)
-    analyze.main(analyze.Config(tmp_path))
-    assert "up to 3 seeds" in " ".join(capsys.readouterr().out.split()) and (tmp_path / "report" / "arms.png").read_bytes().startswith(PNG)
-    runs = analyze.find_runs(tmp_path)[0]
-    arms = analyze.by_arm(runs)
-    assert {arm.name: sorted(arm.runs) for arm in arms} == {"vanilla": [0, 1, 2], "projected": [0, 1, 2]}
-    table = {(r["arm"], r["rate"]): r for r in analyze.arms_table(arms).records}
-    vanilla = table["vanilla", "hacked"]
-    projected = table["projected", "hacked"]
-    assert vanilla["last5"].mean == pytest.approx(0.4) and vanilla["first5"].mean == 0 and vanilla["area"].mean == pytest.approx(0.2)
-    gap = projected["last5_gap"]
-    assert gap.difference == pytest.approx(-0.35 / 3) and gap.n_first == 3
-    assert gap.high - gap.difference == pytest.approx(4.3027 * 0.076376 / 3**0.5, rel=1e-3)
-    solved = table["projected", "solved"]
-    assert solved["last5_gap"].difference == 0 and solved["last5_gap"].low is None  # no variance, no interval
-
-
-def test_an_arm_holds_runs_that_differ_in_their_seed_alone(tmp_path):
-    """Another length, another temperature, an unfinished run, a second run of a seed: none of them joins the arm."""
-    rows = [row(step, hack_rate=0.1, gt_rate=0.5, attempt_rate=None) for step in range(6)]
-    for name, more in {"a": dict(seed=1), "b": dict(seed=2), "c": dict(seed=3, steps=40), "d": dict(seed=4, temperature=0.5), "e": dict(seed=1)}.items():
-        write_run(tmp_path / name, "sampled", rows, **{"steps": 6, "temperature": 1.0} | more)
-    write_run(tmp_path / "f", "sampled", rows, finished=False, seed=5, steps=6, temperature=1.0)
-    for name, seed in {"g": 1, "h": 2}.items():
-        write_run(tmp_path / name, "sampled", rows, arm="projected", seed=seed, steps=6, temperature=1.0)
-    runs = analyze.find_runs(tmp_path, take_unfinished=True)[0]
-    arms = analyze.by_arm(runs)
-    assert sorted(sorted(arm.runs) for arm in arms) == [[1, 2], [1, 2], [3], [4]] and len({arm.name for arm in arms}) == 4
-    assert [run for run in analyze.doubles(runs, arms)] and len(analyze.doubles(runs, arms)) == 1
-    records = {(r["arm"], r["rate"]): r for r in analyze.arms_table(arms).records}
-    (projected,) = [arm.name for arm in arms if not arm.vanilla]
-    assert records[projected, "hacked"]["last5_gap"].n_first == 2 and records[projected, "attempted"]["last5_gap"].n_first == 0
 
 
 def test_verification_has_four_rows_for_each_run_with_the_right_cosine(everything):
@@ -585,7 +558,7 @@ def test_nulls_and_nan_everywhere_read_as_undefined(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "Verdict: UNDEFINED" in printed and "NO DECISION" in printed
     assert not NAN.search(printed) and "None" not in printed
-    assert all((tmp_path / "report" / name).read_bytes().startswith(PNG) for name in set(analyze.plots.NAMES) - {"arms.png"})
+    assert all((tmp_path / "report" / name).read_bytes().startswith(PNG) for name in set(analyze.plots.NAMES) - NEED_MORE)
 
 
 def test_a_second_report_leaves_nothing_of_the_first(tmp_path, capsys):
@@ -598,7 +571,7 @@ def test_a_second_report_leaves_nothing_of_the_first(tmp_path, capsys):
     (gone / "summary.json").unlink()
     run_main(tmp_path)
     left = {path.name for path in (tmp_path / "report").iterdir()}
-    assert left == {"on_policy.png", "on_policy.csv", "runs.csv", "report.md", "notes.txt"}
+    assert left == {"on_policy.png", "on_policy.csv", "on_policy_cosines.csv", "runs.csv", "report.md", "notes.txt"}
     assert "Left out" in capsys.readouterr().out
 
 

@@ -6,8 +6,8 @@ import torch
 import extract_vhack
 import models
 from antipasto import SVDAdapter
-from extract_vhack import Settings, auc, build, directions, folds, held_out, orient
-from projection import cosine
+from extract_vhack import Settings, auc, build, directions, folds, held_out
+from projection import cosine, orient
 from store import InputError
 
 

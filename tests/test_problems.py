@@ -236,6 +236,48 @@ def test_a_row_is_matched_by_its_prompt_where_its_id_means_another_problem(tmp_p
     assert resolver.resolve(pool_row(foreign, "17")) == (None, "problem_id of another problem")
 
 
+# ---- the frozen split ------------------------------------------------------------------------------------------------
+
+HELD_OUT = {"circular-window", "join-shifts", "run-match"}
+FROZEN = {"circular-window": ("904a745941b3612d", 0.986454), "podium-gap": ("6b96768ec4a3535c", 0.883542), "loose-socks": ("7d45b63b586804b3", 0.899049)}
+
+
+def test_the_split_is_frozen() -> None:
+    """Another hash, share or identity would train on what earlier runs were evaluated on: none may change by accident."""
+    shipped = find(load_problems(problems.shipped("any").problems))
+    assert {name for name, problem in shipped.items() if problems.is_held_out(problem.identity)} == HELD_OUT
+    assert {name: (shipped[name].identity, round(problems.held_out_place(shipped[name].identity), 6)) for name in FROZEN} == FROZEN
+
+
+def test_a_tenth_is_held_out_and_nothing_but_the_identity_decides() -> None:
+    held = [problems.is_held_out(store.sha256(str(i))[:16]) for i in range(20_000)]
+    assert sum(held) / len(held) == pytest.approx(0.1, abs=0.01)
+    everything = load_problems(problems.shipped("any").problems)
+    training, held_out = problems.held_out_split(everything, "some file")
+    assert len(training) + len(held_out) == len(everything) and training and held_out
+    for part in (everything[::-1], everything[::3], [*held_out, training[0]]):  # another order, file or company changes no one's side
+        assert problems.held_out_split(part, "another file") == ([p for p in part if p in training], [p for p in part if p in held_out])
+
+
+def test_a_problem_is_on_the_same_side_in_every_format_under_every_id_and_name_of_the_loophole(tmp_path: Path) -> None:
+    statement = LEETCODE["meta"]["question_title"]
+    loaded = load_problems(write(tmp_path / "p.jsonl", OWN | {"statement": statement}, LEETCODE, OWN | {"problem_id": "x", "statement": statement + " "}))
+    assert len({problem.identity for problem in loaded}) == 1
+    for hint, name in ((True, "run_tests"), (True, "verify"), (False, "run_tests")):
+        prompt = build_messages(loaded[0], hint=hint, eval_name=name)[-1]["content"]
+        assert problems.identity(prompt, "another id") == loaded[0].identity
+    assert load_problems(write(tmp_path / "q.jsonl", OWN))[0].identity != loaded[0].identity  # the statement is what decides
+
+
+def test_the_embedded_model_has_a_held_out_file_of_its_own_and_trains_on_all_of_the_other() -> None:
+    ships = problems.shipped(problems.EMBEDDED)
+    everything = load_problems(ships.problems)
+    training, held_out = problems.held_out_split(everything, os.path.relpath(ships.problems))
+    assert training == everything and held_out == load_problems(ships.heldout)
+    assert not {p.identity for p in training} & {p.identity for p in held_out}
+    assert len(problems.held_out_split(everything, "copy.jsonl")[0]) < len(everything)  # any other file is split
+
+
 @pytest.mark.skipif(not DATA.exists(), reason=f"the real data sets are not at {DATA} (set HACKWARD_DATA)")
 @pytest.mark.parametrize(
     ("name", "count", "tests"),

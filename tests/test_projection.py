@@ -7,7 +7,7 @@ import torch
 
 import projection
 from antipasto import SVDAdapter
-from projection import GATES, Editor, VHack, coefficients, cosine, fired, module_cosines, norm, number, random_like, remove
+from projection import GATES, Edit, Editor, VHack, coefficients, cosine, fired, module_cosines, norm, number, random_like, remove
 from store import InputError
 
 ONE, TWO = GATES["one-sided"], GATES["two-sided"]
@@ -86,7 +86,7 @@ def params_with_grads(g):
 
 def test_vanilla_measures_and_changes_nothing(g, v):
     params = params_with_grads(g)
-    editor, opt = Editor(params, v, gate="none", at="grad"), torch.optim.SGD(params.values(), lr=0.1)
+    editor, opt = Editor(params, v), torch.optim.SGD(params.values(), lr=0.1)
     seen = editor.edit_grads()
     assert all(torch.equal(params[n].grad, g[n]) for n in g) and seen["cos_in"] == seen["cos_out"] == pytest.approx(float(cosine(g, v)))
     opt.step()
@@ -100,7 +100,7 @@ def test_gradient_projection_leaves_no_hackward_gradient_but_adam_brings_it_back
     rotated = {}
     for at in ("grad", "update"):
         params = params_with_grads(g)
-        editor, opt = Editor(params, v, gate="two-sided", at=at), torch.optim.AdamW(params.values(), lr=0.1, weight_decay=0)
+        editor, opt = Editor(params, v, edit=Edit(v, "two-sided"), at=at), torch.optim.AdamW(params.values(), lr=0.1, weight_decay=0)
         cos = []
         for _ in range(3):
             for name, p in params.items():
@@ -118,7 +118,7 @@ def test_gradient_projection_leaves_no_hackward_gradient_but_adam_brings_it_back
 
 def test_update_projection_removes_the_hackward_part_of_the_change_really_made(g, v):
     params = params_with_grads(g)
-    editor, opt = Editor(params, v, gate="one-sided", at="update"), torch.optim.SGD(params.values(), lr=1.0)
+    editor, opt = Editor(params, v, edit=Edit(v, "one-sided"), at="update"), torch.optim.SGD(params.values(), lr=1.0)
     editor.edit_grads()
     opt.step()
     editor.edit_update()
