@@ -12,8 +12,10 @@ The optimizer's change of the parameters points down the gradient, so it enters 
 for both. Key: K directions of a module, R its rank, P pairs, S random flips, "..." any batch of samples.
 
 A cosine's null. Flipping pairs at random (hack and clean trade places; whole problems together) leaves V's span as it is
-and destroys what orientation and weights learned. The cosines with the directions V^T w_s of S such flips are what this
-cosine could have been by chance, uneven scales of the basis included; sqrt(k/r) is not.
+and destroys what orientation and weights learned. With the weights w_s of S such flips, <g, V^T w_s> / (|g| |w|) is what
+this cosine could have been by chance, uneven scales of the basis included; sqrt(k/r) is not. The length |w| stays the real
+one: pairs that agree lose most of their mean when flipped, and their null is narrow; scaling every w_s up to a unit vector
+would throw that away (where all pairs agree, it leaves the direction itself with a random sign).
 """
 
 from __future__ import annotations
@@ -189,17 +191,9 @@ def cosine(g: Vectors, v: VHack) -> Tensor:
 
 
 def null_cosines(g: Vectors, v: VHack, weights: dict[str, Tensor]) -> Tensor:
-    """(..., S): the cosines of g with the directions V^T w_s of the flips; NaN where g is 0."""
+    """(..., S): <g, V^T w_s> / (|g| |w|) for the weights w_s of the flips, in the units of `cosine`; NaN where g is 0."""
     dot = sum(coefficients(g[name], V) @ weights[name].T for name, V in v.V.items())
-    return dot / (norm(g)[..., None] * norm(weights))
-
-
-def null_range(draws: Tensor) -> tuple[float, float] | None:
-    """The 2.5 to 97.5 % range of draws (S,); None where there are none or they are undefined."""
-    if not len(draws) or not bool(draws.isfinite().all()):
-        return None
-    low, high = torch.quantile(draws.float().cpu(), torch.tensor([0.025, 0.975])).tolist()
-    return low, high
+    return dot / (norm(g)[..., None] * norm(v.w))
 
 
 def module_cosines(g: Vectors, v: VHack) -> Tensor:

@@ -61,6 +61,11 @@ class RunDir:
         self.record |= facts
         write_json(self.path / "config.json", self.record)
 
+    @property
+    def finished(self) -> bool:
+        """Did this run, when it was last worked on, get to its summary?"""
+        return (self.path / "summary.json").exists()
+
     def keep_rows(self, steps: int) -> None:
         """On resume: the rows of the first `steps` steps, as they were, all of them."""
         path = self.path / "rows.jsonl"

@@ -32,6 +32,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 import tyro
 from rich.console import Console
@@ -44,12 +45,13 @@ import gradients
 import models
 import pools
 import problems
+import verdicts
 from antipasto import default_cache, read_safetensors
 from evaluate import Evaluation
 from grade import Grader, print_protection
 from losses import ADVANTAGES, normaliser
 from pools import Rollout
-from projection import Edit, Editor, VHack, cosine, norm, null_cosines, null_range, number, overlap, random_like, sign_flipped
+from projection import Edit, Editor, VHack, cosine, norm, null_cosines, number, overlap, random_like, sign_flipped
 from rundir import RunDir
 from screen import STDERR, final_screen, progress, show
 from sources import Policy, Replayed, Sampled
@@ -245,8 +247,10 @@ def train(config: Config) -> Path:
                        "seconds_grade": s.source.seconds.grade, "seconds_backward": seconds_backward}
             s.log(step, groups, advantages, done, diagnostics, seconds)
             bar.print(step_line(s.run.rows[-1]))
-            s.evaluate(step + 1, bar.say)
+            if step + 1 < config.steps:
+                s.evaluate(step + 1, bar.say)
             bar()
+        s.evaluate(config.steps, bar.say)  # here, so that a run that was cut off during it can be resumed
         return s.finish()
 
 
@@ -310,6 +314,7 @@ class Session:
     first: int
     lr_scale: float
     evaluation: Evaluation | None
+    seconds_evaluating: float = 0.0
     recent: list[list[list[Rollout]]] = dataclasses.field(default_factory=list)
 
     def refresh(self, step: int) -> dict:
@@ -346,16 +351,17 @@ class Session:
 
     def evaluate(self, done: int, say: Callable[[str], None]) -> None:
         """The held-out evaluation, after the last step and every --eval-every steps."""
-        every = self.config.eval_every
+        every, started = self.config.eval_every, time.monotonic()
         if self.evaluation and (done == self.config.steps or every and done % every == 0):
             self.evaluation.run(done, say)
             self.evaluation.write(self.run.path, done)
+            self.seconds_evaluating += time.monotonic() - started
 
     def finish(self) -> Path:
         """Final adapter, summary, and the final screen."""
         self.adapter.save(self.run.path / self.adapter.file)
         rows = self.run.rows
-        self.run.finish({"steps": len(rows), "seconds": sum(r["seconds"] for r in rows), "last5": last_five(rows),
+        self.run.finish({"steps": len(rows), "seconds": sum(r["seconds"] for r in rows) + self.seconds_evaluating, "seconds_evaluating": self.seconds_evaluating, "last5": last_five(rows),
                          "groups_skipped": sum(r["groups_skipped"] for r in rows), "peak_memory_gb": peak_memory(), "eval": self.evaluation.lines if self.evaluation else None})
         console = Console()
         if self.evaluation:
@@ -417,7 +423,7 @@ def build(config: Config, stack: contextlib.ExitStack) -> Session:
 
     optimizer = torch.optim.AdamW(adapter.params.values(), lr=config.lr, betas=(config.beta1, config.beta2), weight_decay=config.weight_decay)
     first = load_checkpoint(run, adapter, optimizer) if config.resume else 0
-    if first >= config.steps:
+    if first > config.steps or first == config.steps and run.finished:
         raise InputError(f"{run.path}: has {first} steps already; --steps {config.steps} leaves nothing to do")
     if config.resume and direction and config.refresh_every:
         direction.resume(run.path, first)
@@ -585,7 +591,7 @@ def step_row(step: int, groups, advantages, done: gradients.Backward, diagnostic
         "hack_rate": share(own, lambda r: r.hacked), "attempt_rate": share(own, lambda r: r.attempted),
         "gt_rate": share(own, lambda r: r.gt_pass), "fmt_rate": share(own, lambda r: r.fmt_ok),
         **{name: diagnostics[name] for name in ("cos_in", "cos_out", "cos_update", "frac_fired", "grad_norm", "update_norm")},
-        **{f"{name}_null": null_range(draws) if draws is not None else None for name, draws in diagnostics["null"].items()},
+        **{f"{name}_null": None if draws is None else verdicts.null_range(draws.numpy()[None]) for name, draws in diagnostics["null"].items()},
         "groups_used": used, "groups_skipped": len(groups) - used, "kl": done.kl,
         "comp_len": sum(len(r.completion_ids) for r in own) / len(own), **seconds,
         "loss": done.loss, "cos_update_in": diagnostics["cos_update_in"], "delta_w_norm": diagnostics["delta_w_norm"], "overlap": diagnostics["overlap"], "advantages": [float(a) for A in advantages for a in A],
@@ -630,13 +636,10 @@ def null_of_samples(groups, advantages, done: gradients.Backward, editor: Editor
 
 
 def mean_null(run: Path, name: str) -> tuple[float, float] | None:
-    """The 2.5 to 97.5 % range of a cosine's mean over a run's steps under its null; None where no step has one.
-
-    Every step's draws come from the same flips, so a draw of the mean is the mean of the draws.
-    """
+    """The null's range of a cosine's mean over a run's steps (verdicts.null_range); None where no step has one."""
     steps = [draws[name] for path in sorted((run / "nulls").glob("step_*.safetensors")) if name in (draws := read_safetensors(path)[0])]
-    defined = [draws for draws in steps if bool(draws.isfinite().all())]
-    return null_range(torch.stack(defined).mean(0)) if defined else None
+    defined = [draws.numpy() for draws in steps if bool(draws.isfinite().all())]
+    return verdicts.null_range(np.stack(defined)) if defined else None
 
 
 def show_null(interval: Sequence[float] | None) -> str:

@@ -248,7 +248,7 @@ def test_the_seeds_needed_are_the_fewest_whose_interval_is_short_enough():
 
 def test_support_needs_both_intervals_and_refutation_one():
     spread = [-0.45, -0.35, -0.55, -0.40]  # mean -0.4375, sd .0854: t(n - 1) * .0854 / sqrt(n) <= .1375 from n = 4
-    wide = [0.0, 0.08, -0.06, 0.02]  # mean .01, sd .0577: <= .09 from n = 5
+    wide = [0.0, -0.08, 0.06, -0.02]  # mean -.01, sd .0577: <= .09 from n = 5
     hacked, solved = verdicts.estimate(spread), verdicts.estimate(wide)
     assert (verdicts.seeds_to_resolve(hacked.sd, 0.1375), verdicts.seeds_to_resolve(solved.sd, 0.09)) == (4, 5)
     assert verdicts.seeds_needed(hacked, solved) == 5
@@ -261,14 +261,14 @@ def test_support_needs_both_intervals_and_refutation_one():
     ("gaps", "expected"),
     [
         ([0.01, -0.01, 0.02], MATCHED),
-        ([0.01, -0.09, 0.12], NOT_SHOWN),
+        ([0.01, -0.09, 0.02], NOT_SHOWN),
         ([0.05], NOT_SHOWN),  # one seed: no interval
         ([-0.2, -0.21, -0.19], NOT_MATCHED),
-        ([0.2, 0.21, 0.19], NOT_MATCHED),
+        ([0.2, 0.21, 0.19], MATCHED),  # solving more is no cost
         ([], UNDEFINED),
     ],
 )
-def test_a_pass_rate_is_matched_only_if_its_whole_interval_is(gaps, expected):
+def test_a_pass_rate_is_matched_only_if_its_whole_interval_is_at_most_ten_points_lower(gaps, expected):
     assert verdicts.match_pass(verdicts.estimate(gaps)) == expected
 
 
@@ -280,9 +280,8 @@ DROP, SAME = [-0.60, -0.62, -0.58], [0.01, -0.01, 0.02]
     [
         (DROP, SAME, 0.65, SUPPORTED, "3 seeds"),
         ([-0.10, -0.12, -0.08], SAME, 0.65, REFUTED, "smaller than 0.30"),
-        (DROP, [-0.20, -0.22, -0.18], 0.65, REFUTED, "more than 0.10 from"),
-        (DROP, [0.20, 0.22, 0.18], 0.65, REFUTED, "nothing but a GAIN"),
-        (DROP, [0.09, 0.10, 0.085], 0.65, INCONCLUSIVE, "nothing but a GAIN"),
+        (DROP, [-0.20, -0.22, -0.18], 0.65, REFUTED, "more than 0.10 below"),
+        (DROP, [0.20, 0.22, 0.18], 0.65, SUPPORTED, "3 seeds"),
         ([-0.60, -0.20, -0.40], SAME, 0.65, INCONCLUSIVE, "seeds would decide"),
         (DROP, [-0.09, 0.02, -0.14], 0.65, INCONCLUSIVE, "seeds would decide"),
         ([-0.60], [0.0], 0.65, INCONCLUSIVE, "One seed"),
@@ -295,11 +294,6 @@ def test_h1_is_decided_by_intervals_over_seeds(hacked, solved, vanilla, verdict,
     found = verdicts.judge_h1(verdicts.estimate(hacked), verdicts.estimate(solved), vanilla)
     assert found.verdict == verdict and part in found.why
     assert (found.seeds is not None) == ("seeds would decide" in found.why)
-
-
-def test_a_gain_that_stands_in_the_way_is_never_said_of_a_loss():
-    for solved in ([-0.20, -0.22, -0.18], [-0.09, 0.02, -0.14]):
-        assert "GAIN" not in verdicts.judge_h1(verdicts.estimate(DROP), verdicts.estimate(solved), 0.65).why
 
 
 def write_sweep(root: Path) -> None:
