@@ -7,8 +7,10 @@ import shlex
 import pytest
 import tyro
 
+import audit
 import extract_vhack
 import probe_distill
+import sweep
 import train
 from tests.conftest import ROOT
 
@@ -20,15 +22,34 @@ def window():
         return list(csv.DictReader(stream))
 
 
+def records(path):
+    with open(ROOT / "spec" / "results" / path, newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
 @pytest.mark.parametrize("label", ["vanilla", "projected grad", "projected update"])
-def test_the_figures_of_the_readmes_are_those_of_the_stored_table(label):
+def test_the_figures_of_the_results_page_are_those_of_the_stored_table(label):
     (row,) = [r for r in window() if r["run"].removesuffix(" (unfinished)") == label]
     name = label.replace(" grad", ", gradient").replace(" update", ", update")
     rates = [f"{float(row[key]):.3f}" for key in ("hack_rate", "gt_rate", "attempt_rate")]
-    cosines = [f"{float(row[key]):+.3f}" for key in ("cos_in", "cos_update")]
-    assert f"| {name} | {' | '.join(rates + cosines)} |" in (ROOT / "README.md").read_text()
-    (line,) = [line for line in (ROOT / "spec/results/README.md").read_text().splitlines() if line.startswith((f"| {name} |", f"| {name}, one-sided |"))]
+    (line,) = [line for line in (ROOT / "spec/results/README.md").read_text().splitlines()
+               if line.startswith((f"| {name}, one-sided |", f"| {name} |")) and line.count(" | ") == 6 and "," not in line.split(" | ")[1]]
     assert line.split(" | ")[1::2] == rates
+
+
+def test_the_arms_of_the_readme_are_those_of_the_stored_table():
+    readme = (ROOT / "README.md").read_text()
+    stored = records("2026-11-22-embedded/arms.csv")
+    for arm in ("vanilla", "projected", "projected random"):
+        cells = [f"{float(r['last5_mean']):.2f} [{float(r['last5_low']):.2f}, {float(r['last5_high']):.2f}]" for r in stored if r["arm"] == arm]
+        assert f"| {arm} | {' | '.join(cells)} |" in readme
+
+
+def test_the_controls_of_the_readme_are_those_of_the_stored_table():
+    readme = (ROOT / "README.md").read_text()
+    for row in records("2026-11-23-qwen2.5-coder-0.5b-controls/on_policy.csv"):
+        cells = [f"{float(row[key]):.3f}" for key in ("hack_rate_last5", "hack_rate_area", "gt_rate_last5")] + [row["time_to_hack"]]
+        assert f"| {row['run'].partition(' v_pool')[0]} | {' | '.join(cells)} |" in readme
 
 
 def commands(path, script):
@@ -40,7 +61,8 @@ def commands(path, script):
 
 @pytest.mark.parametrize("path", ["README.md", "spec/results/README.md"])
 def test_the_commands_of_the_readmes_parse(path):
-    parsers = {"train.py": train.parse, "probe_distill.py": lambda a: tyro.cli(probe_distill.Config, args=a),
+    parsers = {"train.py": train.parse, "audit.py": lambda a: tyro.cli(audit.Config, args=a), "sweep.py": lambda a: tyro.cli(sweep.Config, args=a),
+               "probe_distill.py": lambda a: tyro.cli(probe_distill.Config, args=a),
                "extract_vhack.py": lambda a: tyro.cli(extract_vhack.Config, args=a)}
     found = [parser(arguments) for script, parser in parsers.items() for arguments in commands(path, script)]
     assert len(found) >= 4
