@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -24,9 +25,9 @@ from verdicts import (
 if TYPE_CHECKING:
     from analyze import Run
 
-PER_RUN = ("seed out resume workers device sandbox svd_cache micro_tokens sample_rows save_every v_hack "
-           "eval_every eval_samples eval_limit eval_problems").split()  # settings that cannot change what training does
-EDIT = "arm control gate project_at refresh_every".split()
+PER_RUN = ("seed out resume preset workers device sandbox svd_cache micro_tokens sample_rows save_every v_hack "
+           "eval_every eval_samples eval_limit").split()  # settings that cannot change what training does, given all the others
+EDIT = "arm control gate project_at refresh_every objective".split()  # these mean nothing to vanilla
 PARTS = ("first5", "last5", "area")
 RATES = {"hack_rate": "hacked", "gt_rate": "solved", "attempt_rate": "attempted"}
 COSINES = ("cos_in", "cos_out", "cos_update")  # those that come with a null
@@ -34,26 +35,33 @@ CONTROLS = ("random", "sign-flip", "clean-clean", "shrink")
 
 
 # ---------------------------------------------------------------------------------------------- one run a row
+def one_direction(runs: Sequence[Run]) -> bool:
+    """Are the cosines of these runs with one v_hack? With several, they have no common mean. (A run without v_hack has no cosines.)"""
+    return len({run.direction for run in runs if run.record["v_hack"]}) <= 1
+
+
 def null_of(runs: Sequence[Run], key: str, first: float = 0, last: float = math.inf) -> tuple[float, float] | None:
-    """Null range of a cosine's mean over the steps of all these runs; None unless all of them recorded as many draws.
+    """Null range of a cosine's mean over the steps of all these runs; None unless all recorded as many draws, of one v_hack.
 
     The flips are drawn from v_hack's pairs with a fixed seed, so draw s is the same flip in every run of one v_hack.
     """
-    draws = [run.draws(key, first, last) for run in runs]
+    draws = [run.draws(key, first, last) for run in runs] if one_direction(runs) else []
     if not draws or any(found is None for found in draws) or len({found.shape[1] for found in draws}) > 1:
         return None
     return null_range(np.concatenate(draws))
 
 
 def cosine_table(groups: dict[str, Sequence[Run]], name: str, title: str, first: float = 0, last: float = math.inf) -> Table:
-    """Mean cosines over steps (and runs) of each group of runs, with the null of each mean."""
+    """Mean cosines over steps (and runs) of each group of runs, with the null of each mean; undefined where a group has several v_hacks."""
     records = []
     for label, runs in groups.items():
         record: dict[str, Any] = {"run": label, "runs": len(runs)}
         for key in COSINES:
-            values = [value for run in runs for row in run.rows if first <= row["step"] <= last and (value := row[key]) is not None]
-            record |= {key: mean(values)} | flat_null(null_of(runs, key, first, last), key)
+            values = (row[key] for run in runs for row in run.rows if first <= row["step"] <= last)
+            record |= {key: mean(values) if one_direction(runs) else None} | flat_null(null_of(runs, key, first, last), key)
         records.append(record)
+    mixed = [label for label, runs in groups.items() if not one_direction(runs)]
+    title += f" (undefined for {', '.join(mixed)}: measured with several v_hacks)" if mixed else ""
     if all(record[f"{key}_null_low"] is None for record in records for key in COSINES):
         return Table(name, f"{title} (no null recorded)", (("run", shown("run")), *((key, shown(key, signed)) for key in COSINES)), records)
     return Table(name, f"{title}, and their nulls", (("run", shown("run")), *cosine_columns(COSINES)), records)
@@ -111,7 +119,7 @@ class Arm:
 
     name: str
     runs: dict[int, Run]
-    basis: str  # what is trained: "svd", or "lora" with its rank
+    basis: str  # what is trained: "svd", or "lora" with its rank (and "unmatched" where --lr is not scaled to it)
     edit: dict  # the settings of EDIT
     direction: str  # of its v_hack; "" where it does not matter or differs from seed to seed
     rest: str  # the settings that arms under comparison must share: all but the seed, the basis and the edit
@@ -123,6 +131,12 @@ class Arm:
     @property
     def control(self) -> str:
         return next(iter(self.runs.values())).control
+
+    @property
+    def own_vanilla(self) -> str:
+        """The flags of vanilla in this arm's basis."""
+        name, *rank = self.basis.split()
+        return "--arm=vanilla" if name == "svd" else f"--arm=lora --gate=none --rank={rank[0]}" + " --no-match-size" * ("unmatched" in rank)
 
     def figures(self, key: str, part: str) -> dict[int, float | None]:
         """A rate's mean over a part of the steps (one of PARTS), by seed."""
@@ -151,23 +165,63 @@ def settings(runs: Sequence[Run]) -> list[dict]:
     return [{key: run.config[key] if key in run.config else default(run.config, key) for key in keys} for run in runs]
 
 
+def trained_on(runs: Sequence[Run]) -> list[str]:
+    """What tells the training problems of each run: their hash. Runs of versions that recorded none have only their number.
+
+    Such a run counts as trained on the problems of the others with that number, if those agree.
+    """
+    numbers = [found[0] if (found := re.match(r"\d+", str(run.record.get("problems")))) else "" for run in runs]
+    hashes: dict[str, set[str]] = defaultdict(set)
+    for run, number in zip(runs, numbers, strict=True):
+        if run.record.get("training"):
+            hashes[number].add(run.record["training"])
+    return [run.record.get("training") or (next(iter(hashes[number])) if len(hashes[number]) == 1 else number)
+            for run, number in zip(runs, numbers, strict=True)]
+
+
+def identities(runs: Sequence[Run]) -> list[tuple[str, str, str, str]]:
+    """(basis, edit, direction, rest) of each run, fields of Arm: all that a run is, but for its seed."""
+    found = []
+    for run, config, problems in zip(runs, settings(runs), trained_on(runs), strict=True):
+        rank, matched = (config.pop(key, None) for key in ("rank", "match_size"))  # they mean nothing without a LoRA
+        basis = f"lora {rank}" + " unmatched" * (matched is False) if run.arm == "lora" else "svd"
+        edit = {key: None if run.vanilla else config.get(key) for key in EDIT}
+        rest = {key: value for key, value in config.items() if key not in EDIT}
+        same = json.dumps([rest, run.setting[0], run.setting[2], problems], sort_keys=True, default=str)
+        direction = "" if run.vanilla or run.control == "random" else run.direction  # a random V differs from seed to seed
+        found.append((basis, json.dumps(edit, sort_keys=True), direction, same))
+    return found
+
+
+def unique(runs: Sequence[Run]) -> list[Run]:
+    """The runs without those that only repeat another: same settings, same seed. What vanilla would have removed is no setting of it."""
+    once: dict[tuple, Run] = {}
+    for run, identity in sorted(zip(runs, identities(runs), strict=True), key=lambda pair: not pair[0].complete):  # rather the whole run than a part
+        once.setdefault((identity, run.config["seed"]), run)
+    return list(once.values())
+
+
+COUNT = r"\(\d+\)"
+
+
+def counted(names: Sequence[str]) -> list[str]:
+    """The names with (2), (3) ... behind those that occurred before."""
+    return [name if (again := names[:place].count(name)) == 0 else f"{name} ({again + 1})" for place, name in enumerate(names)]
+
+
 def by_arm(runs: Sequence[Run]) -> list[Arm]:
     """The finished on-policy runs by arm. Of two runs with the same settings and seed the first is taken (see `doubles`)."""
     groups: dict[tuple[str, ...], dict[int, Run]] = defaultdict(dict)
     finished = [run for run in runs if run.kind == "sampled" and run.complete]
-    for run, config in zip(finished, settings(finished), strict=True):
-        rank = config.pop("rank", None)
-        basis = f"lora {rank}" if run.arm == "lora" else "svd"
-        edit = {key: None if run.vanilla else config.get(key) for key in EDIT}
-        rest = {key: value for key, value in config.items() if key not in EDIT}
-        same = json.dumps([rest, run.setting[0], run.setting[2]], sort_keys=True, default=str)
-        direction = "" if run.vanilla or run.control == "random" else run.direction  # a random V differs from seed to seed
-        groups[basis, json.dumps(edit, sort_keys=True), direction, same].setdefault(run.config["seed"], run)
-    firsts = [next(iter(found.values())) for found in groups.values()]
-    names = [" ".join(word for word in run.label.split() if word != run.traits()["seed"]) for run in firsts]
-    names = [name if (again := names[:place].count(name)) == 0 else f"{name} ({again + 1})" for place, name in enumerate(names)]
+    for run, identity in zip(finished, identities(finished), strict=True):
+        groups[identity].setdefault(run.config["seed"], run)
+    names = []
+    for found in map(dict.values, groups.values()):
+        first, left_out = next(iter(found)), ("seed",) if one_direction(list(found)) else ("seed", "v_hack")
+        of_run = {first.traits()[trait] for trait in left_out}
+        names.append(" ".join(word for word in first.label.split() if word not in of_run and not re.fullmatch(COUNT, word)))
     return [Arm(name, found, basis, json.loads(edit), direction, same)
-            for name, ((basis, edit, direction, same), found) in zip(names, groups.items(), strict=True)]
+            for name, ((basis, edit, direction, same), found) in zip(counted(names), groups.items(), strict=True)]
 
 
 def doubles(runs: Sequence[Run], arms: Sequence[Arm]) -> list[str]:
@@ -344,7 +398,8 @@ def h1_blocks(arms: Sequence[Arm]) -> list[Block]:
         base, mine = baseline(arm, arms), control_records(arm, arms)
         gaps = [differences(arm.figures(key, "last5"), base.figures(key, "last5") if base else {}) for key in ("hack_rate", "gt_rate")]
         seeds = in_both(arm.figures("hack_rate", "last5"), base.figures("hack_rate", "last5")) if base else []
-        found = judge_h1(*gaps, mean(base.figures("hack_rate", "last5")[seed] for seed in seeds) if base else None)
+        vanilla = mean(base.figures("hack_rate", "last5")[seed] for seed in seeds) if base else None
+        found = judge_h1(*gaps, vanilla, to_run=arm.own_vanilla if base and base.basis != arm.basis else None)
         records.append({"arm": arm.name, "against": base.name if base else "-", "seeds": len(seeds), "hacked": gaps[0], "solved": gaps[1],
                         "passes": found.passes, "verdict": found.verdict, "seeds_needed": found.seeds, "why": found.why,
                         **flat(gaps[0], "hacked_"), **flat(gaps[1], "solved_")})

@@ -25,14 +25,14 @@ from safetensors.numpy import load_file
 
 import plots
 import store
-from across import COSINES, HELDOUT, by_arm, null_of, sampled_blocks
+from across import COSINES, HELDOUT, by_arm, counted, null_of, sampled_blocks, unique
 from store import InputError
 from tables import INDENT, Block, Heading, Table, flat, markdown, print_blocks, shown, write_csv
 from verdicts import (
-    ABOUT_ZERO, FLOAT_NOISE, MOST_STEPS, NOT_JUDGED, PASS, SPREAD_GOOD, TINY_ADVANTAGE, UNDEFINED, Evidence, Judgement,
+    ABOUT_ZERO, FLOAT_NOISE, MOST_STEPS, NOT_JUDGED, PASS, SNEAKY, SPREAD_GOOD, TINY_ADVANTAGE, UNDEFINED, Evidence, Judgement,
     Projected, bucket_of, contrast_pools, decision_rules, defined, describe, in_buckets, judge_direction, judge_mechanism,
-    judge_phase1, judge_signal, judge_specificity, mean, p_value, phase1_tests, plain, pull, pulls_by_role,
-    recommend, share, signed, steps_without_spread, with_interval,
+    judge_phase1, judge_signal, judge_specificity, mean, null_words, p_value, phase1_tests, plain, pull, pulls_by_role,
+    recommend, share, signed, steps_without_spread, with_interval, within_null,
 )
 
 # ---------------------------------------------------------------------------------------------- Run directories
@@ -86,6 +86,7 @@ class Run:
             "control": "" if self.control == "none" else self.control,
             "gate": str(self.config.get("gate") or "") if edits else "",
             "project_at": str(self.config.get("project_at") or "") if edits else "",
+            "objective": str(self.config.get("objective") or "") if edits else "",
             "v_hack": self.direction.split()[0],
             "model": self.model,
             "lr": f"lr{self.config['lr']:g}" if isinstance(self.config.get("lr"), (int, float)) else "",
@@ -113,14 +114,20 @@ class Run:
 
     @property
     def by_another_yardstick(self) -> bool:
-        """Does a control remove another direction than its cosines are with? Before nulls were recorded they were with what it removed."""
-        return self.control != "none" and bool(self.nulls)
+        """Does a control remove another direction than its cosines are with? In the first versions they were with what it removed.
+
+        Later versions are told by their nulls, and all after those say so.
+        """
+        return self.control != "none" and (self.record["yardstick"] == "v_hack" or bool(self.nulls))
 
     @property
     def direction(self) -> str:
-        found = self.record["v_hack"] or {}
-        name = Path(str(found.get("file") or "extracted-by-the-run")).stem
-        return f"{name} {str(found.get('hash') or '')[:8]}".strip() if found else "no v_hack"
+        """The v_hack that the cosines are with: file and hash. One extracted by the run has its pairs' hash, so its loss and basis are named too."""
+        found = self.record["v_hack"]
+        if not found:
+            return "no v_hack"
+        made = () if found.get("file") else (str(found[key]) for key in ("objective", "basis") if found.get(key) not in (None, "nll", "svd"))
+        return " ".join(filter(None, [Path(str(found.get("file") or "extracted-by-the-run")).stem, str(found.get("hash") or "")[:8], *made]))
 
     @property
     def model(self) -> str:
@@ -236,6 +243,9 @@ def checked_config(path: Path, record: dict) -> dict:
             raise InputError(f"{path}: {key!r} must be an object or null")
     if pools is not None and not (isinstance(pools, list) and all(isinstance(pool, dict) for pool in pools)):
         raise InputError(f"{path}: 'pools' must be a list of objects or null")
+    for key in ("training", "problems", "yardstick"):
+        if not isinstance(record.setdefault(key, None), (str, type(None))):
+            raise InputError(f"{path}: {key!r} must be a string or null")
     for key, kind in () if record["kind"] == "phase1" else (("arm", str), ("seed", int)):
         if not isinstance(config.get(key), kind):
             raise InputError(f"{path}: 'config' has no {key!r} of type {kind.__name__}")
@@ -254,11 +264,25 @@ def read_run(directory: Path, record: dict) -> Run:
         named = ", ".join(sorted(map(str, lacking)))
         raise InputError(f"{directory}: rows.jsonl and step_*.cos.jsonl.gz disagree on steps {named}")
     nulls, heldout = read_nulls(directory, (row["step"] for row in rows)), read_heldout(directory / "eval.jsonl")
-    return Run(directory, directory.name, record["kind"], config, record, rows, samples, nulls, heldout)
+    return Run(directory, directory.name, record["kind"], config, record, rows, with_draws(samples, nulls, directory), nulls, heldout)
+
+
+def with_draws(samples: Sequence[dict], nulls: dict[int, dict[str, np.ndarray]], directory: Path) -> tuple[dict, ...]:
+    """Every rollout with the null draws (S,) of its cos_S_logp; None where its step recorded none."""
+    place: dict[int, int] = defaultdict(int)
+    drawn = []
+    for sample in samples:
+        step, draws = sample["step"], nulls.get(sample["step"], {}).get("cos_S_logp")
+        if draws is not None and (draws.ndim != 2 or place[step] >= len(draws) or draws.shape[1:] != nulls[step][COSINES[0]].shape):
+            where = directory / "nulls" / f"step_{step:03d}.safetensors"
+            raise InputError(f"{where}: cos_S_logp does not have a row for every rollout of the step, with as many draws as {COSINES[0]}")
+        drawn.append(sample | {"draws": None if draws is None else draws[place[step]].astype(np.float32)})
+        place[step] += 1
+    return tuple(drawn)
 
 
 def short_labels(runs: Sequence[Run]) -> list[str]:
-    """A name for each run from the settings that tell it from its kin: "projected update s42"; else its path.
+    """A name for each run from the settings that tell it from its kin: "projected update s42"; runs alike in these are counted, "vanilla (2)".
 
     Directory names carry every setting and are too long for tables; the table of runs gives the path of each label.
     """
@@ -271,7 +295,7 @@ def short_labels(runs: Sequence[Run]) -> list[str]:
     for kind, traits in described:
         chosen = [value for trait, value in traits.items() if trait in ("arm", "control") or varies(kind, trait)]
         labels.append((kind, " ".join(filter(None, [kind if kind == "phase1" else "", *chosen]))))
-    return [str(run.path) if labels.count(label) > 1 else label[1] for run, label in zip(runs, labels, strict=True)]
+    return counted([label for _, label in labels])
 
 
 def unfinished(directory: Path, kind: Any, take: bool = False) -> str | None:
@@ -364,6 +388,13 @@ def direction_blocks(runs: Sequence[Run]) -> list[Block]:
     return [Table("directions", "v_hack on pairs it was not made from (null: hack and clean swapped at random)", tuple(columns), records)] if records else []
 
 
+def bucket_null_cell(record: dict) -> str:
+    """The null of a bucket's mean; a bucket without a mean has none."""
+    if not record["problems"]:
+        return UNDEFINED
+    return null_words(None if record["null_low"] is None else (record["null_low"], record["null_high"]))
+
+
 def phase1_buckets(run: Run) -> Table:
     records = []
     for name, samples in in_buckets(run.samples).items():
@@ -377,7 +408,8 @@ def phase1_buckets(run: Run) -> Table:
         ("problems", shown("problems")),
         ("mean", shown("mean", signed)),
         ("sd", shown("sd", lambda value: plain(value, 3))),
-        ("over problems: mean [95 %]", shown("over", with_interval)),
+        ("over problems [95 %]", shown("over", with_interval)),
+        ("null", bucket_null_cell),
         ("share > 0", shown("positive", plain)),
     )
     return Table("phase1_buckets", f"{run.label}: cos_S_logp by label", columns, records)
@@ -492,39 +524,28 @@ def pool_table(runs: Sequence[Run]) -> Table:
             hacked = {True: "yes", False: "no", None: "no label"}[sample["hacked"]]
             buckets[sample["src_pool"], hacked].append(sample)
         for (pool, hacked), samples in sorted(buckets.items(), reverse=True):
-            contrib, logp = (describe(samples, key) for key in ("cos_S_contrib", "cos_S_logp"))
-            records.append(
-                {
-                    "run": run.label,
-                    "pool": pool,
-                    "hacked": hacked,
-                    "n": len(samples),
-                    "problems": contrib["problems"],
-                    "contrib": contrib["over_problems"],
-                    "logp": logp["over_problems"],
-                    "contrib_positive": contrib["positive"],
-                    "logp_positive": logp["positive"],
-                    "pull": pull(samples, len(run.rows)),
-                    **flat(contrib["over_problems"], "contrib_"),
-                    **flat(logp["over_problems"], "logp_"),
-                }
-            )
+            for key in ("cos_S_contrib", "cos_S_logp"):
+                found = describe(samples, key)
+                over, pulled = found["over_problems"], pull(samples, len(run.rows)) if key == "cos_S_contrib" else None
+                names = {"run": run.label, "pool": pool, "hacked": hacked, "cosine": key, "n": len(samples), "problems": found["problems"]}
+                figures = {name: found[name] for name in ("null_low", "null_high", "positive")}
+                records.append({**names, "over": over, **flat(over, "problem_"), **figures, "pull": pulled})
     columns = (
         *((key, shown(key)) for key in ("run", "pool", "hacked")),
-        ("n (problems)", lambda record: f"{record['n']} ({record['problems']})"),
-        ("cos_S_contrib [95 %]", shown("contrib", with_interval)),
-        ("> 0", shown("contrib_positive", plain)),
-        ("cos_S_logp [95 %]", shown("logp", with_interval)),
-        ("> 0", shown("logp_positive", plain)),
-        ("pull a step", shown("pull", lambda value: UNDEFINED if value is None else f"{value:+.1e}")),
+        ("cos_S", shown("cosine", lambda name: name.removeprefix("cos_S_"))),
+        ("n", lambda record: f"{record['n']} ({record['problems']})"),
+        ("mean [95 %]", shown("over", with_interval)),
+        ("null", bucket_null_cell),
+        ("> 0", shown("positive", plain)),
+        ("pull a step", lambda record: "-" if record["cosine"] == "cos_S_logp" else UNDEFINED if record["pull"] is None else f"{record['pull']:+.1e}"),
     )
-    title = "Contributions by (src_pool, hacked), intervals over problems; pull = sum of cosine x norm"
+    title = "Contributions by (src_pool, hacked); n: rollouts (problems), intervals over problems; pull = sum of cosine x norm"
     return Table("phase2_pools", title, columns, records, sections=True)
 
 
 def gather_evidence(runs: Sequence[Run]) -> Evidence:
-    """Pool the vanilla runs of one setting (all seeds); controls never decide."""
-    real = [run for run in runs if run.control == "none"]
+    """Pool the vanilla runs of one setting (all seeds, each run once however often it was repeated); controls never decide."""
+    real = unique([run for run in runs if run.control == "none"])
     vanilla, projected = [run for run in real if run.vanilla], [run for run in real if run.projects]
     samples = [sample for run in vanilla for sample in run.samples]
     found = contrast_pools(samples)
@@ -547,6 +568,8 @@ def gather_evidence(runs: Sequence[Run]) -> Evidence:
             for run in projected
         ),
         dead_signal=unfit(METRICS[0]),
+        dead_direction=tuple(f"{run.label}: {row[METRICS[1]].why}" for run, row in judged
+                             if row[METRICS[1]].verdict == SNEAKY and within_null(run.column("cos_in"), null_of([run], "cos_in"))),
         dead_mechanism=unfit(METRICS[2]),
     )
 
@@ -558,8 +581,12 @@ def decision_blocks(runs: Sequence[Run]) -> list[Block]:
     records = [{"direction": runs[0].direction, **vars(rule), "applies": words[rule.applies]} for rule in rules]
     columns = tuple((key, shown(key)) for key in ("rule", "measured", "applies", "meaning"))
     headline, following = recommend(rules, evidence)
-    lines = "\n".join(f"{INDENT}next: {line}" for line in following)
-    return [Table("phase3_decision", "Phase 3: decision rules", columns, records), f"{headline}\n{lines}"]
+    lines = [f"{INDENT}next: {line}" for line in following]
+    real = [run for run in runs if run.control == "none"]
+    kept = {run.path for run in unique(real)}
+    again = [run.label for run in real if run.path not in kept]
+    lines += [f"Same settings and seed as another run, not counted: {', '.join(again)}."] if again else []
+    return [Table("phase3_decision", "Phase 3: decision rules", columns, records), "\n".join([headline, *lines])]
 
 
 def pool_caveats(runs: Sequence[Run]) -> str:

@@ -8,7 +8,8 @@ hacks minus that of its other rollouts, and g* their mean over problems. For eac
 
     cos      signed cosine of g* with V^T w                      what the diagnostics of training would see
     caught   |V g*| / |g*|                                        what a two-sided removal of V would take out
-    null     the same for g* with the signs of the d_p permuted   what uneven scales and chance give
+    null     the same for g* with the signs of the d_p permuted   what uneven scales and chance give; each flipped mean is scaled
+                                                                  to its own length, so p is on the safe side
     ceiling  sqrt of the reliability of g*                        no V can have a larger cosine with this estimate of g*
     oracle   V extracted from the d_p of other problems           what labels, instead of guesses, would buy at the same rank
 
@@ -16,8 +17,8 @@ A fold's mean is noisier than g*, so the oracle, judged on the fifth of the prob
 with the column "by fifths", in which every V is judged on the same fifths.
 
 Gradients are NLL a token at the base model, those that an NLL extraction contrasts. Problems that have both labels are
-compared within themselves; where fewer than MATCHED have both, hacks are paired with other rollouts at random, and the
-report says that problem and label cannot be told apart. Problems that a V was made from are left out where enough others
+compared within themselves. Where fewer than MATCHED have both, hacks are paired with other rollouts at random: problem and
+label cannot be told apart then, such differences are not independent, and there is no null, oracle or ceiling. Problems that a V was made from are left out where enough others
 are there. P differences, S draws, K directions over all modules.
 """
 
@@ -44,7 +45,7 @@ from antipasto import default_cache
 from losses import normaliser
 from pools import Rollout
 from projection import VHack, coefficients, cosine, norm
-from screen import progress, show
+from screen import progress, show, stdout
 from sources import shuffled
 from store import InputError, check_numbers, exit_on_fault, provenance, read_json, write_json
 
@@ -136,12 +137,12 @@ def differences(adapter, rollouts: Sequence[Rollout], weights_PN: Tensor, *, pad
 
 @dataclass(frozen=True)
 class Figure:
-    """A measurement beside its null: the 2.5 to 97.5 % range, and the one-sided p with the +1 correction."""
+    """A measurement beside its null: the 2.5 to 97.5 % range, and the one-sided p with the +1 correction; None where there is no null."""
 
     value: float
-    low: float
-    high: float
-    p: float
+    low: float | None = None
+    high: float | None = None
+    p: float | None = None
 
 
 def against(value: float, draws: Tensor) -> Figure:
@@ -200,14 +201,14 @@ def fresh(rollouts: Sequence[Rollout], directions: Sequence[VHack]) -> tuple[lis
     seen = {identity for v in directions for identity in v.meta.get("pair_identities", ())}
     unseen = [r for r in rollouts if r.identity not in seen]
     enough = min(sum(r.hacked is label for r in unseen) for label in (True, False)) >= MATCHED
-    return (unseen, False) if enough else (list(rollouts), bool(seen))
+    return (unseen, False) if enough else (list(rollouts), len(unseen) < len(rollouts))
 
 
 # --- command ---------------------------------------------------------------------------------------------------------
 
 
 def main(config: Config) -> None:
-    console = Console()
+    console = stdout()
     check_numbers(config, at_least={"limit": 2, "draws": 20, "micro_tokens": 1, "rank": 1})
     if not config.rollouts:
         raise InputError("no rollouts: name one or more pools or finished runs")
@@ -222,7 +223,8 @@ def main(config: Config) -> None:
     stop = pools.stops(model, tokenizer)
     loaded = [r for d in directories for r in pools.load_pool(d, tokenizer, stop=stop).rollouts]
     adapter = extract_vhack.BASES[bases.pop()](model, config)
-    directions = {Path(file).stem: VHack.load(file, model_hash=adapter.model_hash, params=adapter.params, coordinates=adapter.coordinates) for file in files}
+    stems = [Path(file).stem for file in files]
+    directions = {Path(file).stem if stems.count(Path(file).stem) == 1 else file: VHack.load(file, model_hash=adapter.model_hash, params=adapter.params, coordinates=adapter.coordinates) for file in files}
 
     usable, seen = fresh(loaded, list(directions.values()))
     rollouts = chosen(usable, config.limit, config.seed)
@@ -233,8 +235,10 @@ def main(config: Config) -> None:
     first = next(iter(directions.values())).meta
     settings = extract_vhack.Settings(k=first["k"], noise_floor=first["noise_floor"])
     makers = {ORACLE: lambda d: extract_vhack.build(d, settings, {})} | {name: lambda d, v=v: v for name, v in directions.items()}
-    fifths = {name: by_fifths(D, make, config.seed) for name, make in makers.items()}
-    top = ceiling(D, config.draws, config.seed)
+    fifths = {name: by_fifths(D, make, config.seed) if within else None for name, make in makers.items()}
+    top = ceiling(D, config.draws, config.seed) if within else None
+    if not within:
+        found = {name: {key: Figure(figure.value) for key, figure in figures.items()} for name, figures in found.items()}
     facts = {"rollouts": list(map(str, directories)), "model": name, "hacks": sum(r.hacked for r in rollouts), "others": sum(not r.hacked for r in rollouts),
              "differences": len(weights), "within_problems": within, "seen_by_v_hack": seen, "ceiling": top, "by_fifths": fifths,
              "v_hacks": {name: {"hash": directions[name].meta["hash"]} | {k: asdict(f) for k, f in figures.items()} for name, figures in found.items()}}
@@ -250,7 +254,9 @@ def report(facts: dict, console: Console) -> None:
         table.add_column(heading)
     for name, fifths in facts["by_fifths"].items():
         found = facts["v_hacks"].get(name)
-        cells = [[show(f["value"]), f"{f['low']:+.2f} {f['high']:+.2f}", f"{f['p']:.4f}"] for f in (found["cos"], found["caught"])] if found else [["-"] * 3] * 2
+        figures = (found["cos"], found["caught"]) if found else ()
+        cells = [[show(f["value"]), *(["undefined"] * 2 if f["p"] is None else [f"{f['low']:+.2f} {f['high']:+.2f}", f"{f['p']:.4f}"])] for f in figures]
+        cells = cells or [["-"] * 3] * 2
         table.add_row(name, *cells[0], *cells[1], *(show(fifths and fifths[key]) for key in ("cos", "caught")))
     console.print(table)
     console.print(f"ceiling of cos (reliability of g*): {show(facts['ceiling'])}" + ("; caveat: V was made from some of these problems" if facts["seen_by_v_hack"] else ""),

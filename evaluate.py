@@ -24,7 +24,6 @@ from typing import Literal
 
 import numpy as np
 import tyro
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -33,7 +32,7 @@ import problems
 import verdicts
 from grade import Grade, GradeItem, Grader, print_protection
 from problems import EVAL_NAME, Problem
-from screen import STDERR, progress
+from screen import STDERR, progress, stdout
 from sources import Policy
 from store import InputError, check_numbers, exit_on_fault, provenance, read_json, read_jsonl, sha256, write_json, write_jsonl
 
@@ -208,7 +207,7 @@ class Config:
     workers: int | None = None
     """Grader processes (default: one a core)."""
     out: Path | None = None
-    """Directory of eval.jsonl, eval/ and evaluate.json; one without an eval.jsonl (default: RUN)."""
+    """Directory of eval.jsonl, eval/ and evaluate.json; one without an eval.jsonl (default: RUN/evaluate)."""
 
 
 def other_names(text: str) -> tuple[str, ...]:
@@ -233,14 +232,21 @@ def trained_on(run: Path) -> set[str]:
     return found
 
 
-def choose(config: Config, source: str) -> tuple[list[Problem], int]:
-    """The problems to evaluate on, and how many were left out because the run was trained on them. `source`: the run's problem file."""
-    everything = problems.load_problems(config.problems or source)
-    candidates = everything if config.problems else problems.held_out_split(everything, source)[1]
-    seen = trained_on(config.run)
+def choose(config: Config, record: dict) -> tuple[list[Problem], int]:
+    """The problems to evaluate on, and how many were left out because the run was trained on them or its v_hack was made from them.
+
+    `record` is the run's config.json. Without --problems they are the run's own: its held-out file, or the split of its problem file.
+    """
+    settings = record["config"]
+    source = config.problems or settings.get("eval_problems") or settings["problems"]
+    everything = problems.load_problems(source)
+    candidates = everything if config.problems or settings.get("eval_problems") else problems.held_out_split(everything, source)[1]
+    if not config.problems and settings.get("difficulty"):
+        candidates = [problem for problem in candidates if problem.difficulty in settings["difficulty"].split(",")]
+    seen = trained_on(config.run) | set((record.get("v_hack") or {}).get("pair_identities", ()))
     fresh = [problem for problem in candidates if problem.identity not in seen]
     if not fresh:
-        raise InputError(f"{config.problems or source}: holds no problem to evaluate on: {len(candidates)} candidates, all trained on in {config.run}")
+        raise InputError(f"{source}: holds no problem to evaluate on: {len(candidates)} candidates, all known to {config.run} from training or its v_hack")
     return fresh, len(candidates) - len(fresh)
 
 
@@ -249,13 +255,13 @@ def evaluate(config: Config) -> Path:
     import train  # which imports this module
 
     check_numbers(config, at_least={"samples": 1, "limit": 1, "workers": 1})
-    names, out = other_names(config.names), config.out or config.run
+    names, out = other_names(config.names), config.out or config.run / "evaluate"
     record, summary = read_json(config.run / "config.json"), read_json(config.run / "summary.json")
     if not isinstance(record, dict) or record.get("kind") != "sampled" or not isinstance(summary, dict) or type(summary.get("steps")) is not int:
         raise InputError(f"{config.run}: not a finished sampled run of train.py (of a replayed one it is not known what it was trained on)")
     if (out / "eval.jsonl").exists():
         raise InputError(f"{out / 'eval.jsonl'}: exists; take another --out")
-    chosen, seen = choose(config, record["config"]["problems"])
+    chosen, seen = choose(config, record)
     with Grader(workers=1, sandbox=config.sandbox) as grader:
         protection = grader.protection
         print_protection(protection, STDERR)
@@ -268,10 +274,10 @@ def evaluate(config: Config) -> Path:
     evaluation.write(out, summary["steps"])
     write_json(out / "evaluate.json", {"config": dataclasses.asdict(config), "problems": [problem.problem_id for problem in evaluation.problems],
                                        "left_out_as_trained_on": seen, "sandbox": protection, **provenance()})
-    console = Console()
+    console = stdout()
     console.print(table(lines))
     if seen:
-        console.print(f"left out because the run was trained on them: {seen} problems", highlight=False)
+        console.print(f"left out because the run was trained on them or its v_hack was made from them: {seen} problems", highlight=False)
     return out
 
 

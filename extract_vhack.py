@@ -41,7 +41,7 @@ import problems
 from antipasto import SVDAdapter, default_cache, read_safetensors, thin_svd
 from losses import dr_grpo_advantages, normaliser
 from projection import VHack, orient, problem_flips
-from screen import progress
+from screen import progress, stdout
 from store import InputError, check_numbers, exit_on_fault, file_hash, provenance, read_json, read_jsonl, sha256
 
 WRITTEN = problems.shipped(models.TINY)  # the hand-written pairs and their problems
@@ -312,22 +312,28 @@ def extract(adapter, tokenizer, pairs: Sequence[Pair], settings: Settings, *, so
 
 
 def clean_clean(adapter, tokenizer, pairs: Sequence[Pair], settings: Settings, *, tokens: int, seed: int) -> VHack:
-    """The control: V from clean answers against clean answers of other pairs, in a seeded order; no hack is in it.
+    """The control: V from clean answers against clean answers to other problems, in a seeded order; no hack is in it.
 
-    As many pairs, the same k and noise floor. Where the pairs have more than one problem, no answer meets one to its own problem.
+    As many pairs, the same k and noise floor. v_hack's differences are within a prompt and these are across prompts, since few
+    problems have two clean answers: what differs here is the problem. The rows' orientation means nothing.
+
+    Raises InputError where more than half of the pairs are of one problem.
     """
     _, clean = pair_gradients(adapter, pairs, settings, pad=models.pad_id(tokenizer), tokens=tokens)
     other = rotated([pair.problem_id for pair in pairs], seed)
-    meta = {"control": "clean-clean", "control_seed": seed, "pair_problems": [pair.problem_id for pair in pairs]}
+    meta = {"kind": "v_hack", "basis": adapter.kind, "coordinates": adapter.coordinates, "model_hash": adapter.model_hash, "control": "clean-clean",
+            "control_seed": seed, "pair_problems": [pair.problem_id for pair in pairs]}
     return build({name: g - g[other] for name, g in clean.items()}, settings, meta)
 
 
 def rotated(problem_ids: Sequence[str], seed: int) -> list[int]:
-    """For every pair the index of another, a permutation: pairs are laid out by problem in a seeded order and moved on by the largest problem's count."""
+    """For every pair the index of one of another problem, a permutation: laid out by problem in a seeded order, and moved on by the largest count."""
     order = sorted(set(problem_ids))
     np.random.default_rng(seed).shuffle(order)
     laid = sorted(range(len(problem_ids)), key=lambda i: order.index(problem_ids[i]))
     step = max(Counter(problem_ids).values())
+    if 2 * step > len(problem_ids):
+        raise InputError(f"--control=clean-clean: {step} of {len(problem_ids)} pairs are of one problem; clean answers of different problems are needed")
     return [laid[(laid.index(i) + step) % len(laid)] for i in range(len(laid))]
 
 
@@ -389,7 +395,8 @@ def find_pairs(name: str, tokenizer, model, *, pairs: str | None, pool: str | No
     """Pairs from a file or a pool, or those that ship for the model of this name, and the lines of provenance that say which."""
     if pairs and pool:
         raise InputError("--pairs and --pool exclude each other")
-    recipe = {"pairs": pairs, "pool": pool, "problem_file": problem_file, "clean": clean}
+    here = lambda path: str(Path(path).resolve()) if path and Path(path).exists() else path  # noqa: E731  (a hub id stays what it is)
+    recipe = {"pairs": here(pairs), "pool": here(pool), "problem_file": here(problem_file), "clean": clean}
     if pool:
         loaded = pools.load_pool(pool, tokenizer, stop=pools.stops(model, tokenizer))
         problem_file = problem_file or (problems.shipped(name).problems if problems.is_embedded(name) else None)
@@ -448,7 +455,7 @@ def stored_basis(path: str | Path) -> str:
 
 
 def main(config: Config) -> None:
-    console = Console()
+    console = stdout()
     check_numbers(config.settings, at_least={"k": 1, "noise_floor": 0, "max_pairs": 2, "permutations": 0}, above={"temperature": 0}, below={"noise_floor": 1})
     check_numbers(config, at_least={"micro_tokens": 1, "rank": 1})
     if Path(config.out).is_dir():

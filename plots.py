@@ -8,6 +8,7 @@ one was recorded. What is undefined leaves a gap.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 import store
-from across import RATES, conditions, heldout_figures, null_of
+from across import RATES, conditions, heldout_figures, null_of, one_direction
 from verdicts import Estimate, estimate, mean
 
 if TYPE_CHECKING:
@@ -296,6 +297,10 @@ def cos_update(path: Path, arms: Sequence[Arm]) -> None:
     left, right = left_right
     for index, arm in enumerate(arms):
         runs, colour = list(arm.runs.values()), style(index)["color"]
+        note = partial(right.text, index, 0.01, ha="center", va="bottom", fontsize=6, style="italic", transform=right.get_xaxis_transform())
+        if not one_direction(runs):
+            note("undefined:\nseveral\nv_hacks")
+            continue
         shortest = min(len(run.rows) for run in runs)
         steps, every = runs[0].column("step")[:shortest], max(1, shortest // 12)
         mean_curve = np.mean([running_mean(run.column("cos_update")[:shortest]) for run in runs], axis=0)
@@ -306,7 +311,7 @@ def cos_update(path: Path, arms: Sequence[Arm]) -> None:
         if null is not None:
             right.add_patch(Rectangle((index - 0.32, null[0]), 0.64, null[1] - null[0], facecolor=colour, edgecolor=colour, alpha=0.25))
         else:
-            right.text(index, 0.01, "no null\nrecorded", ha="center", va="bottom", fontsize=6, style="italic", transform=right.get_xaxis_transform())
+            note("no null\nrecorded")
         right.scatter(index + np.linspace(-0.2, 0.2, len(means)) * (len(means) > 1), gaps(means), s=16, color=colour, marker=style(index)["marker"], alpha=0.8)
         found = estimate(means)
         if found.mean is not None:

@@ -28,9 +28,10 @@ import problems
 import train
 from antipasto import default_cache
 from grade import Grader, print_protection
+from rundir import FREE
 from screen import STDERR, progress
 from sources import Plain, Policy, shuffled
-from store import InputError, check_numbers, exit_on_fault, provenance, write_json
+from store import InputError, check_numbers, exit_on_fault, file_hash, provenance, read_json, write_json
 
 HOME = Path("out/probe_distill")
 
@@ -65,6 +66,9 @@ class Config:
     """What the projecting arm removes."""
     project_at: Literal["grad", "update"] = "grad"
     """Where the projected arm removes it."""
+
+    rank: int = 8
+    """Rank of the LoRA (arm lora)."""
 
     rollouts: int = 160
     """Rollouts of a pool to sample."""
@@ -189,15 +193,35 @@ def probe(config: Config) -> list[Path]:
     shared = {f.name: getattr(config, f.name) for f in dataclasses.fields(train.Config) if hasattr(config, f.name)}
     shared |= {"preset": "embedded" if problems.is_embedded(config.model) else "fast", "replay_dirs": dirs.split(",")[0] if phase1 else dirs, "warmup": 0}
     if phase1:
-        return [train.train(train.Config(**shared | {"arm": "projected", "lr": 0.0, "out": f"{config.out}/phase1/{_name(config, 'nll')}"}))]
+        arm = "lora" if config.arm == "lora" else "projected"
+        return [train.train(train.Config(**shared | {"arm": arm, "lr": 0.0, "out": f"{config.out}/phase1/{_name(config, 'nll')}"}))]
     arms = ("vanilla", "projected") if config.arm == "both" else (config.arm,)
-    own = {"vanilla": {"control": "none"}}  # a control stands in for a removal, and vanilla removes nothing
-    return [train.train(train.Config(**shared | {"arm": arm, "out": f"{config.out}/phase2/{_name(config, arm)}"} | own.get(arm, {}))) for arm in arms]
+    # Vanilla removes nothing, so what the other arm removes, and where, is no setting of its own.
+    plain = {"control": "none", "gate": train.Config.gate, "project_at": train.Config.project_at}
+    configs = [train.Config(**shared | {"arm": arm, "out": f"{config.out}/phase2/{_name(config, arm)}"} | (plain if arm == "vanilla" else {})) for arm in arms]
+    for each in configs:
+        train.resolve(each)  # a fault in the second arm is found before the first one runs
+    if len(configs) == 2 and _is_there(configs[0]):
+        STDERR.print(f"{configs[0].out}: vanilla is there already and is not run again", highlight=False)
+        configs = configs[1:]
+    return [train.train(each) for each in configs]
+
+
+def _is_there(config: train.Config) -> bool:
+    """Is there a finished run in this directory with the same settings and the same v_hack?"""
+    run = Path(config.out)
+    if not (run / "summary.json").exists():
+        return False
+    record, wanted = read_json(run / "config.json"), dataclasses.asdict(train.resolve(config))
+    same_v = not Path(config.v_hack).is_file() or (record.get("v_hack") or {}).get("hash") == file_hash(config.v_hack)[:16]
+    return same_v and all(record["config"].get(key) == value for key, value in wanted.items() if key not in FREE or key == "steps")
 
 
 def _name(config: Config, arm: str) -> str:
     """Run directories side by side: what was projected where, with which V, and the seed."""
     v = "pairs" if config.v_hack == "auto" else Path(config.v_hack).stem
+    if arm == "vanilla":
+        return f"vanilla-{v}-lr{config.lr:g}-s{config.seed}"
     control = "" if config.control == "none" else f"-{config.control}"
     return f"{arm}-{config.gate}-{config.project_at}-{v}{control}-lr{0.0 if config.loss_mode == 'nll' else config.lr:g}-s{config.seed}"
 

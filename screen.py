@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
+import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -11,6 +13,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 STDERR = Console(stderr=True)
+
+
+def stdout(**options: Any) -> Console:
+    """Standard output at the terminal's width; piped, at $COLUMNS (120 when unset, at least 100), since rich falls back to 80 and tables need more."""
+    width = None if sys.stdout.isatty() else max(100, shutil.get_terminal_size((120, 40)).columns)
+    return Console(width=width, **options)
 
 
 class Bar:

@@ -1,16 +1,20 @@
 """The sweep: seeds x arms (x controls), one train.py process a run, with its price before it starts and rules that stop it.
 
     python sweep.py --preset=full --dry-run --measured=RUN --price-per-hour=4
-    python sweep.py --preset=full --probe=out/probe_distill -- --v-hack=v.safetensors     # after --: flags for every train.py
+    python sweep.py --preset=full --probe=out/probe_distill --lora-v-hack=v_lora.safetensors -- --v-hack=v.safetensors
+    python sweep.py --preset=full --arms=vanilla,projected -- --v-hack=v.safetensors        # after --: flags for every train.py
 
 What is finished is skipped, what is unfinished goes on from its checkpoint: the same command again continues a sweep.
-The runs come in three stages, and with 3 seeds or more each stage waits for a verdict on the ones before it:
+With --probe nothing starts unless the probe judged the very model and v_hack files that the sweep trains with, and allows it.
+The runs come in three stages; what follows a stage waits for all its runs, and with 3 seeds or more for a verdict on them:
 
-1. vanilla; if no seed of it ever hacked, there is nothing to suppress, and the sweep stops;
-2. the first projecting arm; if it does not separate from vanilla, the sweep stops (the ceiling);
-3. the other arms, then the controls (the projected arm with --control=X).
+1. vanilla; where its hack rate over the last 5 steps is below 0.05 in every seed, there is nothing to suppress: stop;
+2. the first projecting arm; where it does not separate from its baseline: stop (the ceiling);
+3. the other arms, then the controls (--control-arm with --control=X).
 
-Exit codes: 0 all runs are finished, 1 a run failed, 2 bad input, 3 a rule withheld runs (--anyway overrules), 130 interrupted.
+A run that fails in the first two stages withholds the later ones: without a baseline they mean nothing.
+
+Exit codes: 0 all runs are finished, 1 a run failed, 2 bad input, 3 a rule withheld runs, 130 interrupted. --anyway withholds nothing.
 """
 
 from __future__ import annotations
@@ -44,6 +48,7 @@ from rich.live import Live
 from safetensors import SafetensorError, safe_open
 
 import analyze
+import problems
 import train
 import verdicts
 from rundir import FREE
@@ -51,14 +56,16 @@ from store import ROOT, InputError, check_numbers, exit_on_fault, file_hash, pro
 from tables import INDENT, Block, Table, print_blocks, shown
 
 TRAIN = ROOT / "train.py"
-ARMS = ("vanilla", "projected", "lora")  # the order of running
+# The arms in the order of running, and the flags that make them.
+ARMS = {"vanilla": ["--arm=vanilla"], "projected": ["--arm=projected"], "lora-vanilla": ["--arm=lora", "--gate=none"], "lora": ["--arm=lora"]}
+BASELINES = {"projected": ("vanilla",), "lora": ("lora-vanilla", "vanilla")}  # what an arm is compared with: the first that is planned
 OWNED = ("--preset", "--arm", "--control", "--seed", "--steps", "--out", "--resume", "--no-resume")  # flags that this command sets itself
 SPEED_SETTINGS = ("model", "problems", "dtype", "prompts", "group", "max_new_tokens", "checkpointing", "micro_tokens", "sample_rows")
 EVAL_SETTINGS = ("eval_every", "eval_samples", "eval_limit", "eval_problems")
 SET_UP_SECONDS = 60.0  # loading, SVD, v_hack, where no run says
 CEILING_SEEDS = 3  # spec: "when 3 seeds x 1 arm show no separation, stop"
 NEVER_HACKED = 0.05  # ours: a last-5 hack rate below it in every vanilla seed leaves nothing to suppress
-REFUSALS = ("NO-GO", "STOP", "NOT YET")  # headlines of verdicts.recommend that do not allow a sweep
+REFUSALS = ("NO-GO", "STOP", "NOT YET", "NO DECISION")  # headlines of verdicts.recommend that do not allow a sweep
 # What a run that has no checkpoint yet may hold; a directory with anything else is never removed.
 PARTS = re.compile(r"config\.json|rows\.jsonl|eval\.jsonl|v_hack(_\d+)?\.safetensors|rollouts|nulls|eval|step_\d+\.cos\.jsonl\.gz|\..*\.tmp")
 POLL, GRACE = 0.5, 30.0  # seconds between looks at the runs; seconds for a run to end by itself when interrupted
@@ -73,9 +80,11 @@ class Config:
     seeds: str = "41,42,43"
     """Seeds, separated by commas."""
     arms: str = "vanilla,projected,lora"
-    """Arms; they run in this order, all seeds of one before the next."""
+    """Arms of vanilla, projected, lora-vanilla (the LoRA basis, nothing removed), lora; run in this order, all seeds of one before the next."""
     controls: str = ""
-    """Controls to run after the arms, e.g. random,sign-flip,clean-clean,shrink: the projected arm with --control=X."""
+    """Controls to run after the arms, e.g. random,sign-flip,clean-clean,shrink: --control-arm with --control=X."""
+    control_arm: Literal["projected", "lora"] = "projected"
+    """Arm that the controls are of."""
     steps: int | None = None
     """Steps of every run (default: the preset's)."""
     jobs: int = 1
@@ -83,12 +92,12 @@ class Config:
     out: str | None = None
     """Directory of the runs (default: out/sweeps/<preset>)."""
     lora_v_hack: str | None = None
-    """v_hack file of the lora arm, whose basis is another: there it replaces a --v-hack given after --."""
+    """v_hack file of the lora arms, whose basis is another: there it replaces a --v-hack given after --."""
 
     probe: str | None = None
     """Finished Phase 2 probe, e.g. out/probe_distill: its decision rules are applied before anything starts."""
     anyway: bool = False
-    """Run although a rule says stop; the runs then do not wait for the verdicts either."""
+    """Run although a rule says stop or a run failed; the runs then do not wait for each other either."""
     dry_run: bool = False
     """Print the plan and the verdicts, start nothing, write nothing."""
     price_per_hour: float | None = None
@@ -106,7 +115,7 @@ class Config:
 class Job:
     """One run of the sweep: what it is, and how far it has come."""
 
-    arm: str
+    arm: str  # of ARMS
     control: str
     seed: int
     path: Path
@@ -172,20 +181,23 @@ def plan(config: Config, passed: Sequence[str]) -> list[Job]:
         raise InputError(f"--arms {config.arms}: {unknown[0]!r} is none of {', '.join(ARMS)}")
     if "none" in controls or not seeds or not chosen + controls:
         raise InputError("no run: --seeds and one of --arms and --controls need a value" if "none" not in controls else "--controls none: not a control")
-    kinds = [(arm, "none") for arm in sorted(chosen, key=ARMS.index)] + [("projected", control) for control in controls]
+    kinds = [(arm, "none") for arm in ARMS if arm in chosen] + [(config.control_arm, control) for control in controls]
     steps = [] if config.steps is None else [f"--steps={config.steps}"]
     home, jobs = Path(config.out or f"out/sweeps/{config.preset}"), []
     for arm, control in kinds:
-        extra = [f"--v-hack={config.lora_v_hack}"] if arm == "lora" and config.lora_v_hack else []
+        extra = [f"--v-hack={config.lora_v_hack}"] if config.lora_v_hack and "--arm=lora" in ARMS[arm] else []
+        if control == "shrink" and settings_of([f"--preset={config.preset}", *passed, *ARMS[arm], *extra]).project_at == "grad":
+            raise InputError(f"--controls shrink scales the update, and the {arm} arm projects the gradient: add `-- --project-at=update`, for all arms")
         extra += [f"--control={control}"] if control != "none" else []
-        extra += ["--project-at=update"] if control == "shrink" else []  # the only place where it means something
-        more = [*steps, *passed, *extra]
-        settings = settings_of([f"--preset={config.preset}", f"--arm={arm}", *more])
+        more = [*steps, *passed, *ARMS[arm], *extra]  # the last one of a flag counts
+        settings = settings_of([f"--preset={config.preset}", *more])
+        if arm == "lora" and settings.gate == "none":
+            raise InputError("--gate=none after --: the lora arm would remove nothing; that is --arms=lora-vanilla")
         for seed in seeds:
             path = home / f"{arm}{'' if control == 'none' else f'-{control}'}-s{seed}"
-            flags = (f"--preset={config.preset}", f"--arm={arm}", f"--seed={seed}", f"--out={path}", *more)
+            flags = (f"--preset={config.preset}", f"--seed={seed}", f"--out={path}", *more)
             jobs.append(Job(arm, control, seed, path, flags, dataclasses.replace(settings, seed=seed, out=str(path))))
-    for job in {job.settings.v_hack: job for job in jobs}.values():
+    for job in {(job.settings.v_hack, coordinates(job)): job for job in jobs}.values():
         check_basis(job)
     return jobs
 
@@ -208,13 +220,19 @@ def metadata(path: str | Path) -> dict:
     return found
 
 
+def coordinates(job: Job) -> str:
+    """What the run trains in, in the words of a v_hack file."""
+    return f"lora r{job.settings.rank}" if job.settings.arm == "lora" else "svd"
+
+
 def check_basis(job: Job) -> None:
-    """A v_hack of the wrong basis would fail only when its arm's turn comes, which may be days later."""
+    """A v_hack in other coordinates would fail only when its arm's turn comes, which may be days later."""
     if not named_file(job.settings.v_hack):
         return
-    basis, wanted = metadata(job.settings.v_hack).get("basis", "svd"), "lora" if job.arm == "lora" else "svd"
-    if basis != wanted:
-        raise InputError(f"{job.settings.v_hack}: v_hack in the basis {basis}, the {job.arm} arm needs {wanted} (--lora-v-hack names the lora arm's)")
+    made, wanted = metadata(job.settings.v_hack).get("coordinates", "svd"), coordinates(job)
+    if made != wanted:
+        way = "--lora-v-hack names the lora arms' file, --arms=vanilla,projected does without" if wanted != "svd" else "--lora-v-hack is for the lora arms"
+        raise InputError(f"{job.settings.v_hack}: v_hack in the coordinates {made}, the {job.arm} arm needs {wanted} ({way})")
 
 
 def survey(job: Job) -> None:
@@ -349,10 +367,10 @@ def clock(config: Config, jobs: Sequence[Job]) -> Clock:
     return Clock(speeds, next(value for value in (config.set_up_seconds, said, SET_UP_SECONDS) if value is not None))
 
 
-def wall_hours(groups: Sequence[Sequence[Job]], times: Clock, jobs: int) -> float | None:
+def wall_hours(groups: Stages, times: Clock, jobs: int) -> float | None:
     """Hours until the last run ends, `jobs` at a time and stage after stage, if runs do not slow each other down."""
     now = 0.0
-    for group in groups:
+    for group in groups.values():
         lanes = [now] * jobs
         for hours in map(times.hours, group):
             if hours is None:
@@ -379,7 +397,7 @@ def product(hours: float | None, price: float | None) -> float | None:
     return None if hours is None or price is None else hours * price
 
 
-def plan_blocks(config: Config, jobs: Sequence[Job], groups: Sequence[Sequence[Job]], times: Clock) -> list[Block]:
+def plan_blocks(config: Config, jobs: Sequence[Job], groups: Stages, times: Clock) -> list[Block]:
     """The plan as analyze.py prints tables: a row a run, the totals, and what they leave out."""
     records = [{"run": job.name, "arm": job.arm, "control": job.control, "seed": job.seed, "steps": job.steps, "state": state_words(job),
                 "hours": times.hours(job), "cost": product(times.hours(job), config.price_per_hour)} for job in jobs]
@@ -402,8 +420,8 @@ def plan_blocks(config: Config, jobs: Sequence[Job], groups: Sequence[Sequence[J
     if first.eval_samples:
         known = times.speeds and times.speeds[""].evaluation
         lines.append(f"held-out evaluation: {known:.1f} s each, included" if known else "held-out evaluation comes on top: no time is known for it")
-    if any(job.control == "shrink" for job in jobs) and any(job.arm == "projected" and job.settings.project_at == "grad" for job in jobs):
-        lines.append("NOTE: shrink works at the update; its like is the projected arm with `-- --project-at=update`")
+    if "lora" in (arms := arms_of(jobs)) and "lora-vanilla" not in arms:
+        lines.append("NOTE: lora without lora-vanilla (--arms): what the basis does and what projection does cannot be told apart")
     if others := differences(config, jobs[0]):
         lines.append(f"WARNING: {config.measured} was made with other settings, hours may be far off: {'; '.join(others)}")
     return [Table("sweep", "The sweep", tuple(columns), records), "\n".join(lines)]
@@ -425,18 +443,40 @@ class Decision:
         return f"{self.rule}: {self.verdict}"
 
 
+def same_model(one: str, other: str) -> bool:
+    return Path(one).resolve() == Path(other).resolve() or problems.is_embedded(one) and problems.is_embedded(other)
+
+
+def unprobed(v_hack: str, basis: str, probed: Sequence[str]) -> str:
+    """Why no run of the probe judges this V, and what would."""
+    if not named_file(v_hack):
+        return ("cannot be compared: each run extracts its own V, with the denominator of its own loss, which a replayed one need not share; "
+                "write one with extract_vhack.py --out=FILE, give --v-hack=FILE to the probe and after --")
+    needed = [f"--v-hack={v_hack}"] if basis == "svd" else [f"--v-hack={v_hack} --arm=lora --gate=none", f"--v-hack={v_hack} --arm=lora"]
+    return f"not among the probe's ({', '.join(probed)}); judge it first: {' and '.join(f'python probe_distill.py {flags}' for flags in needed)}"
+
+
 def judge_probe(config: Config, jobs: Sequence[Job]) -> tuple[list[Block], list[Decision]]:
-    """The decision rules on a finished Phase 2 probe: for the sweep's own v_hack where the probe has it, else for each one in it."""
+    """The decision rules on a finished Phase 2 probe, for every V of the sweep, which the probe must have judged on the sweep's model.
+
+    A sweep that measures no V at all (--v-hack=none) goes by every direction of the probe.
+    """
     runs, _ = analyze.find_runs(Path(config.probe))
     runs = [run for run in runs if run.kind == "replay"]
     groups = [[run for run in runs if run.setting == setting] for setting in sorted({run.setting for run in runs})]
     groups = [group for group in groups if any(run.control == "none" for run in group)]
     if not groups:
         raise InputError(f"{config.probe}: no finished Phase 2 run in it")
-    hashes = {file_hash(name)[:16] for name in {job.settings.v_hack for job in jobs} if named_file(name)}
-    own = [group for group in groups if (group[0].record["v_hack"] or {}).get("hash") in hashes]
-    blocks, decisions = [], []
-    for group in own or groups:
+    model, names = jobs[0].settings.model, [str((group[0].record["model"] or {}).get("name")) for group in groups]
+    groups = [group for group, name in zip(groups, names, strict=True) if same_model(name, model)]
+    if not groups:
+        return [], [Decision("probe, model", f"judged on {', '.join(sorted(set(names)))}, this sweep trains {model} (`-- --model=M` says which)", True)]
+    used, blocks, decisions = {job.settings.v_hack: coordinates(job) for job in jobs if job.settings.v_hack != "none"}, [], []
+    by_hash = lambda wanted: [group for group in groups if (group[0].record["v_hack"] or {}).get("hash") == wanted]  # noqa: E731
+    own = {v: by_hash(file_hash(v)[:16]) if named_file(v) else [] for v in used}
+    for v in [v for v in used if not own[v]]:
+        decisions.append(Decision(f"probe, v_hack {v}", unprobed(v, used[v], [group[0].direction for group in groups]), True))
+    for group in [group for found in own.values() for group in found] if used else groups:
         evidence = analyze.gather_evidence(group)
         headline, following = verdicts.recommend(verdicts.decision_rules(evidence), evidence)
         blocks += analyze.decision_blocks(group)
@@ -445,8 +485,8 @@ def judge_probe(config: Config, jobs: Sequence[Job]) -> tuple[list[Block], list[
 
 
 def judge_vanilla(vanilla: Sequence[Job]) -> Decision:
-    """Nothing to suppress: the mean hack rate of the last five steps is below NEVER_HACKED in every vanilla seed."""
-    rule = "does vanilla hack?"
+    """Nothing to suppress: the mean hack rate of the last five steps is below NEVER_HACKED in every seed of the baseline."""
+    rule = f"does {vanilla[0].arm} hack?"
     last = {job.seed: verdicts.curve([row["hack_rate"] for row in job.rows()])[1] for job in vanilla if job.state == "done"}
     figures = {"last5_hack_rate": last, "threshold": NEVER_HACKED}
     listing = ", ".join(f"s{seed} {verdicts.plain(value, 3)}" for seed, value in last.items())
@@ -458,11 +498,11 @@ def judge_vanilla(vanilla: Sequence[Job]) -> Decision:
 
 
 def judge_separation(vanilla: Sequence[Job], other: Sequence[Job]) -> Decision:
-    """The ceiling: the area under the hack-rate curve, arm minus vanilla paired by seed, must be below 0 beyond chance."""
+    """The ceiling: the area under the hack-rate curve, arm minus baseline paired by seed, must be below 0 beyond chance."""
     area = [{(job.seed,): verdicts.curve([row["hack_rate"] for row in job.rows()])[2] for job in arm if job.state == "done"} for arm in (other, vanilla)]
     gap = verdicts.paired(*area)
-    rule = f"ceiling: does {other[0].arm} separate from vanilla?"
-    figures = {other[0].arm: {s: value for (s,), value in area[0].items()}, "vanilla": {s: value for (s,), value in area[1].items()}, **vars(gap)}
+    rule = f"ceiling: does {other[0].arm} separate from {vanilla[0].arm}?"
+    figures = {arm[0].arm: {s: value for (s,), value in known.items()} for arm, known in zip((other, vanilla), area, strict=True)} | vars(gap)
     measured = f"area under the hack-rate curve {verdicts.with_interval(gap)} over {gap.n_first} seeds"
     if gap.n_first < CEILING_SEEDS:
         return Decision(rule, f"undecided: {gap.n_first} seeds finished in both arms, {CEILING_SEEDS} needed", False, figures)
@@ -472,23 +512,33 @@ def judge_separation(vanilla: Sequence[Job], other: Sequence[Job]) -> Decision:
     return Decision(rule, f"no separation: {measured}; stop, save the runs that follow", True, figures)
 
 
-def stages(jobs: Sequence[Job], config: Config) -> list[list[Job]]:
-    """Vanilla, the first projecting arm, the rest; one stage with all where no verdict is waited for."""
-    arms = [job.arm for job in jobs if job.control == "none"]
-    first = next((arm for arm in arms if arm != "vanilla"), None)
-    if config.anyway or "vanilla" not in arms or len({job.seed for job in jobs}) < CEILING_SEEDS:
-        return [list(jobs)]
-    stage = lambda job: 2 if job.control != "none" else {"vanilla": 0, first: 1}.get(job.arm, 2)  # noqa: E731
-    return [group for n in range(3) if (group := [job for job in jobs if stage(job) == n])]
+Stages = dict[str, list[Job]]  # in the order of running: baseline, first (projecting arm), rest; or all, where none waits for another
 
 
-def judge(groups: Sequence[Sequence[Job]], number: int) -> Decision | None:
-    """The verdict after a stage; None where no rule looks at it."""
-    if number + 1 == len(groups) and number != 1:
+def arms_of(jobs: Sequence[Job]) -> set[str]:
+    return {job.arm for job in jobs if job.control == "none"}
+
+
+def stages(jobs: Sequence[Job], config: Config) -> Stages:
+    """The baseline of the first projecting arm that has one (and vanilla, where that is another), that arm, the rest."""
+    planned = arms_of(jobs)
+    pairs = [(arm, baseline) for arm, known in BASELINES.items() for baseline in known if {arm, baseline} <= planned]
+    first, baseline = pairs[0] if pairs else (None, "vanilla")
+    if config.anyway or baseline not in planned:
+        return {"all": list(jobs)}
+    place = {"vanilla": "baseline", baseline: "baseline", first: "first"}
+    groups: Stages = {"baseline": [], "first": [], "rest": []}
+    for job in jobs:
+        groups["rest" if job.control != "none" else place.get(job.arm, "rest")].append(job)
+    return {name: group for name, group in groups.items() if group}
+
+
+def judge(groups: Stages, name: str) -> Decision | None:
+    """The verdict after a stage; None where no rule looks at it, or nothing waits for it."""
+    if name not in ("baseline", "first") or len(groups) == 1:
         return None
-    if number == 0:
-        return judge_vanilla(groups[0])
-    return judge_separation(groups[0], groups[1]) if number == 1 and groups[1][0].control == "none" else None
+    baseline = [job for job in groups["baseline"] if job.arm == groups["baseline"][-1].arm]  # where vanilla comes before it, vanilla is not the first arm's
+    return judge_vanilla(baseline) if name == "baseline" else judge_separation(baseline, groups["first"])
 
 
 # --- running -------------------------------------------------------------------------------------------------------
@@ -638,31 +688,54 @@ def outcome(job: Job, times: Clock) -> dict:
             "note": job.note or None, "hours_to_go": times.hours(job), "path": job.path, "log": job.log, "flags": job.flags}
 
 
+def withhold(jobs: Sequence[Job], why: str) -> None:
+    for job in jobs:
+        job.state, job.note = "withheld", why
+
+
+def write_outcome(config: Config, passed: Sequence[str], jobs: Sequence[Job], times: Clock, *, planned: Sequence[dict],
+                  decisions: Sequence[Decision], stopped: bool) -> None:
+    write_json(jobs[0].path.parent / "sweep.json", {
+        "config": dataclasses.asdict(config), "train_flags": passed, **provenance(), "plan": planned,
+        "decisions": [dataclasses.asdict(decision) for decision in decisions], "stopped": stopped, "runs": [outcome(job, times) for job in jobs]})
+
+
+def refuse_sweep(config: Config, passed: Sequence[str], jobs: Sequence[Job], decisions: Sequence[Decision], say) -> None:
+    """Nothing runs, because the probe says so; `sweep.json` says it too."""
+    with locked(jobs[0].path.parent, say):
+        for job in jobs:
+            survey(job)
+        times = clock(config, jobs)
+        planned = [outcome(job, times) for job in jobs]
+        withhold([job for job in jobs if job.state != "done"], next(str(decision) for decision in decisions if decision.stop))
+        write_outcome(config, passed, jobs, times, planned=planned, decisions=decisions, stopped=True)
+
+
 def run_sweep(config: Config, passed: Sequence[str], jobs: Sequence[Job], decisions: list[Decision]) -> bool:
     """Run it stage by stage under the lock; True when a rule withheld runs. `sweep.json` is written however it ends."""
-    groups, home, stopped = stages(jobs, config), jobs[0].path.parent, False
-    with interruptible(), Board(jobs) as board, locked(home, board.say) as lock:
+    groups, stopped = stages(jobs, config), False
+    with interruptible(), Board(jobs) as board, locked(jobs[0].path.parent, board.say) as lock:
         for job in jobs:  # once more: another sweep may have held the lock until now
             survey(job)
         times = clock(config, jobs)
         planned = [outcome(job, times) for job in jobs]
         try:
-            for number, group in enumerate(groups):
+            for number, (name, group) in enumerate(groups.items()):
                 run_stage(group, board, at_once=config.jobs, lock=lock)
-                decision = judge(groups, number)
-                decisions += [decision] if decision else []
-                if decision:
+                failed = [job.name for job in group if job.state == "failed"]
+                later = [job for after in list(groups.values())[number + 1 :] for job in after if job.state != "done"]
+                if failed and name in ("baseline", "first"):
+                    withhold(later, f"{', '.join(failed)} failed")
+                    break
+                if decision := judge(groups, name):
+                    decisions.append(decision)
                     board.say(str(decision))
-                later = [job for after in groups[number + 1 :] for job in after if job.state != "done"]
                 if decision and decision.stop and later:
                     stopped = True
-                    for job in later:
-                        job.state = "withheld"
+                    withhold(later, str(decision))
                     break
         finally:
-            write_json(home / "sweep.json", {
-                "config": dataclasses.asdict(config), "train_flags": passed, **provenance(), "plan": planned,
-                "decisions": [dataclasses.asdict(decision) for decision in decisions], "stopped": stopped, "runs": [outcome(job, times) for job in jobs]})
+            write_outcome(config, passed, jobs, times, planned=planned, decisions=decisions, stopped=stopped)
     return stopped
 
 
@@ -685,10 +758,12 @@ def sweep(config: Config, passed: Sequence[str] = ()) -> int:
         console.print(f"{decision}{' (going on: --anyway)' if decision.stop and config.anyway else ''}")
     if refused and not config.anyway:
         console.print("stopped before anything started; --anyway overrules")
+        if not config.dry_run:
+            refuse_sweep(config, passed, jobs, decisions, console.print)
         return 3
     if config.dry_run:
-        for number, group in enumerate(groups):
-            if all(job.state == "done" for job in group) and (decision := judge(groups, number)):
+        for name, group in groups.items():
+            if all(job.state == "done" for job in group) and (decision := judge(groups, name)):
                 console.print(str(decision))
         return 0
 
@@ -696,9 +771,9 @@ def sweep(config: Config, passed: Sequence[str] = ()) -> int:
     failed = [job for job in jobs if job.state == "failed"]
     for job in failed:
         console.print(f"failed: {job.name}: {job.note} (log: {job.log})")
-    if stopped:
-        withheld = [job.name for job in jobs if job.state == "withheld"]
-        console.print(f"stopped by a rule: {decisions[-1]}; withheld: {', '.join(withheld)}; --anyway overrules")
+    if withheld := [job for job in jobs if job.state == "withheld"]:
+        names = ", ".join(job.name for job in withheld)
+        console.print(f"withheld: {names}; {'stopped by a rule: ' if stopped else ''}{withheld[0].note}; --anyway overrules")
     if any(job.state == "done" for job in jobs):
         console.print(f"next: python analyze.py {jobs[0].path.parent}")
     return 3 if stopped else 1 if failed else 0

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import csv
-import shutil
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import rich.box
 import rich.table
-from rich.console import Console
 from rich.text import Text
 
 import store
+from screen import stdout
 from verdicts import (
     FAIL, INCONCLUSIVE, PASS, REFUTED, SNEAKY, SUPPORTED, UNDEFINED, UNTESTABLE, Comparison, Estimate, null_words, signed,
 )
@@ -61,10 +59,11 @@ def flat_null(null: tuple[float, float] | None, prefix: str) -> dict:
 
 
 def cosine_columns(names: Sequence[str]) -> tuple[tuple[str, Callable[[dict], str]], ...]:
-    """For each cosine its value and, beside it, its null (`flat_null`)."""
+    """For each cosine its value and, beside it, its null (`flat_null`); where the one is undefined there is no other."""
 
     def null_cell(name: str) -> Callable[[dict], str]:
-        return lambda record: null_words(None if record[f"{name}_null_low"] is None else (record[f"{name}_null_low"], record[f"{name}_null_high"]))
+        ends = lambda record: (record[f"{name}_null_low"], record[f"{name}_null_high"])  # noqa: E731
+        return lambda record: "-" if record[name] is None else null_words(None if None in ends(record) else ends(record))
 
     return tuple(column for name in names for column in ((name, shown(name, signed)), ("its null", null_cell(name))))
 
@@ -77,9 +76,8 @@ COLOURS = {PASS: "green", FAIL: "red", SNEAKY: "magenta", UNDEFINED: "yellow", S
 
 
 def print_blocks(blocks: Sequence[Block]) -> None:
-    """To the terminal at its width; piped, at $COLUMNS (120 when unset, at least 100), since rich falls back to 80."""
-    width = None if sys.stdout.isatty() else max(100, shutil.get_terminal_size((120, 40)).columns)
-    console = Console(markup=False, emoji=False, highlight=False, width=width)
+    """To the terminal at its width; piped, at the width of screen.stdout."""
+    console = stdout(markup=False, emoji=False, highlight=False)
     for block in blocks:
         if isinstance(block, Heading):
             console.rule(Text(block.text, style="bold"), align="left")

@@ -35,7 +35,6 @@ from typing import Any, Literal
 import numpy as np
 import torch
 import tyro
-from rich.console import Console
 from safetensors.torch import save_file
 from scipy import stats
 
@@ -53,9 +52,9 @@ from losses import ADVANTAGES, normaliser
 from pools import Rollout
 from projection import Edit, Editor, VHack, cosine, norm, null_cosines, number, overlap, random_like, sign_flipped
 from rundir import RunDir
-from screen import STDERR, final_screen, progress, show
+from screen import STDERR, final_screen, progress, show, stdout
 from sources import Policy, Replayed, Sampled
-from store import InputError, atomic, check_numbers, exit_on_fault, read_json, write_jsonl
+from store import InputError, atomic, check_numbers, exit_on_fault, read_json, read_jsonl, sha256, write_jsonl
 
 
 @dataclass(frozen=True)
@@ -155,7 +154,7 @@ class Config:
     eval_limit: int = 64
     """Most problems of the held-out evaluation."""
     eval_problems: str | None = None
-    """File of held-out problems (default: a frozen tenth of --problems, which is not trained on; the embedded model has a file of its own)."""
+    """File of held-out problems, which are not trained on (default: a frozen tenth of --problems, which never is; the embedded model has a file of its own)."""
 
     micro_tokens: int = 16384
     """Padded tokens of a training micro-batch."""
@@ -215,6 +214,7 @@ def train(config: Config) -> Path:
         s = build(config, stack)
         bar = stack.enter_context(progress(f"{config.arm}, seed {config.seed}", config.steps))
         bar(s.first)
+        s.evaluate(s.first, bar.say)  # due, if the run was cut off in it
         for step in range(s.first, config.steps):
             started = time.monotonic()
             refreshed = s.refresh(step)
@@ -247,10 +247,8 @@ def train(config: Config) -> Path:
                        "seconds_grade": s.source.seconds.grade, "seconds_backward": seconds_backward}
             s.log(step, groups, advantages, done, diagnostics, seconds)
             bar.print(step_line(s.run.rows[-1]))
-            if step + 1 < config.steps:
-                s.evaluate(step + 1, bar.say)
+            s.evaluate(step + 1, bar.say)
             bar()
-        s.evaluate(config.steps, bar.say)  # here, so that a run that was cut off during it can be resumed
         return s.finish()
 
 
@@ -283,7 +281,7 @@ def resolve(config: Config) -> Config:
         raise InputError("--control=sign-flip --gate=two-sided: signs do not matter to a two-sided gate, so this would remove exactly what v_hack does")
     if config.control == "shrink" and config.project_at == "grad":
         raise InputError("--control=shrink needs --project-at=update: AdamW undoes the scaling of a gradient")
-    if config.teacher_dir and config.teacher_rows >= config.group:
+    if config.teacher_dir not in (None, "none") and config.teacher_rows >= config.group:
         raise InputError(f"--teacher-rows {config.teacher_rows} leaves no place for samples in a group of {config.group}")
     return dataclasses.replace(
         config,
@@ -325,7 +323,7 @@ class Session:
         last, now = self.direction.v, self.direction.renew()
         self.editor.use(now, self.direction.edit())
         self.editor.align(self.optimizer)
-        now.save(self.run.path / f"v_hack_{step:03d}.safetensors")
+        self.direction.save(self.run.path, step)
         return {"overlap": overlap(last, now)}
 
     def log(self, step: int, groups, advantages, done: gradients.Backward, diagnostics: dict, seconds: dict) -> None:
@@ -350,9 +348,12 @@ class Session:
             save_checkpoint(self.run.checkpoint, self.adapter, self.optimizer, step + 1)
 
     def evaluate(self, done: int, say: Callable[[str], None]) -> None:
-        """The held-out evaluation, after the last step and every --eval-every steps."""
-        every, started = self.config.eval_every, time.monotonic()
-        if self.evaluation and (done == self.config.steps or every and done % every == 0):
+        """The held-out evaluation, after the last step and every --eval-every steps, once."""
+        every, started, stored = self.config.eval_every, time.monotonic(), self.run.path / "eval.jsonl"
+        if self.evaluation is None or not done or not (done == self.config.steps or every and done % every == 0):
+            return
+        self.evaluation.lines = [line for line in read_jsonl(stored, ("step",)) if line["step"] == done] if stored.exists() else []
+        if not self.evaluation.lines:
             self.evaluation.run(done, say)
             self.evaluation.write(self.run.path, done)
             self.seconds_evaluating += time.monotonic() - started
@@ -363,7 +364,7 @@ class Session:
         rows = self.run.rows
         self.run.finish({"steps": len(rows), "seconds": sum(r["seconds"] for r in rows) + self.seconds_evaluating, "seconds_evaluating": self.seconds_evaluating, "last5": last_five(rows),
                          "groups_skipped": sum(r["groups_skipped"] for r in rows), "peak_memory_gb": peak_memory(), "eval": self.evaluation.lines if self.evaluation else None})
-        console = Console()
+        console = stdout()
         if self.evaluation:
             console.print(evaluate.table(self.evaluation.lines))
         final_screen(self.screen(), console)
@@ -415,7 +416,10 @@ def build(config: Config, stack: contextlib.ExitStack) -> Session:
         source = Replayed(replayed, seed=config.seed, prompts=config.prompts, group=config.group, seen=v.meta.get("pair_identities") if v else ())
     else:
         source, extra = sampled_source(config, everything, adapter, tokenizer, stop, stack)
-        facts |= extra | {"held_out": f"{len(held_out)} problems"}
+        seen = set(v.meta.get("pair_identities", ())) if v else set()
+        unseen = [problem for problem in held_out if problem.identity not in seen]
+        facts |= extra | {"held_out": f"{len(unseen)} problems, {len(held_out) - len(unseen)} left out that v_hack was made from"}
+        held_out = unseen
     if config.model == models.TINY:
         facts["warning"] = "RANDOM WEIGHTS: this run shows that the machinery works and nothing about hacking"
     elif problems.is_embedded(config.model):
@@ -429,6 +433,7 @@ def build(config: Config, stack: contextlib.ExitStack) -> Session:
         direction.resume(run.path, first)
     editor = Editor(adapter.params, direction and direction.v, edit=direction and direction.edit(), at=config.project_at)
     run.describe(
+        yardstick="v_hack",  # what the cosines of every arm and control are with; in earlier versions it was what the arm removed
         model={"name": config.model, "hash": adapter.model_hash, "parameters": sum(p.numel() for p in model.parameters()),
                "trainable": sum(p.numel() for p in adapter.params.values()), "device": str(model.device), "dtype": str(model.dtype),
                "tokenizer": models.tokenizer_hash(tokenizer), "identity": identity},
@@ -436,7 +441,11 @@ def build(config: Config, stack: contextlib.ExitStack) -> Session:
         pools=source.pools(), **facts)
     if v is not None and config.v_hack == "auto":
         v.save(run.path / "v_hack.safetensors")
+    if direction and not config.resume:
+        direction.save(run.path, 0)
     evaluation = None
+    if source.kind == "sampled" and config.eval_samples and not held_out:
+        STDERR.print("no held-out evaluation: no problem is held out (a small file, or --difficulty, or v_hack was made from all of them)", highlight=False)
     if held_out and config.eval_samples:
         evaluation = Evaluation(adapter, tokenizer, held_out, stop=stop, samples=config.eval_samples, max_new_tokens=config.max_new_tokens, temperature=config.temperature,
                                 rows=config.sample_rows, seed=config.seed, limit=config.eval_limit, sandbox=config.sandbox, workers=config.workers)
@@ -465,7 +474,8 @@ def restore(path: str | Path, *, device: str = "auto") -> tuple[Adapter, object,
     if not isinstance(stored, dict) or stored.get("arm") not in ARMS:
         raise InputError(f"{Path(path) / 'config.json'}: not the config.json of a run")
     config = Config(**{f.name: stored[f.name] for f in dataclasses.fields(Config) if f.name in stored})
-    model, tokenizer = models.load(config.model, dtype=config.dtype, device=device)
+    stored = record.get("model") or {}
+    model, tokenizer = models.load(config.model, dtype=str(stored.get("dtype", config.dtype)).removeprefix("torch."), device=device)
     adapter = extract_vhack.BASES[ARMS[config.arm].basis](model, config)
     adapter.load(Path(path) / adapter.file)
     return adapter, tokenizer, config
@@ -488,12 +498,20 @@ def probe_logits(model) -> torch.Tensor:
 
 @dataclass
 class Direction:
-    """The v_hack that a run measures with, and the means to make others of its kind from the same pairs."""
+    """The v_hack that a run measures with, what its arm takes out, and the means to make both anew from the same pairs.
+
+    Built on the model as the run begins, before any checkpoint is loaded: a resumed run removes what it removed before.
+    """
 
     v: VHack
     config: Config
     adapter: Adapter
     tokenizer: object
+
+    def __post_init__(self) -> None:
+        if self.config.refresh_every:
+            _ = self._pairs  # found now, or the run does not start
+        self.removed = CONTROLS[self.config.control](self)
 
     @functools.cached_property
     def _pairs(self) -> tuple:
@@ -501,8 +519,7 @@ class Direction:
 
     def edit(self) -> Edit:
         """What the run's arm does: remove v, or what the control puts in its place."""
-        removed = CONTROLS[self.config.control](self).to(self.adapter.model.device)
-        return Edit(removed, ARMS[self.config.arm].gate(self.config), shrink=self.config.control == "shrink")
+        return Edit(self.removed.to(self.adapter.model.device), ARMS[self.config.arm].gate(self.config), shrink=self.config.control == "shrink")
 
     def clean_clean(self) -> VHack:
         pairs, settings, _ = self._pairs
@@ -514,13 +531,23 @@ class Direction:
         settings = dataclasses.replace(settings, permutations=0)
         renewed = extract_vhack.extract(self.adapter, self.tokenizer, pairs, settings, source=source | {"model": self.config.model}, tokens=self.config.micro_tokens)
         self.v = renewed.to(self.adapter.model.device)
+        self.removed = CONTROLS[self.config.control](self)
         return self.v
 
+    def save(self, directory: Path, step: int) -> None:
+        """After a refresh the new v_hack; for a control with directions of its own, those."""
+        if step:
+            self.v.save(directory / f"v_hack_{step:03d}.safetensors")
+        if self.removed is not self.v:
+            self.removed.save(directory / f"removed_{step:03d}.safetensors")
+
     def resume(self, directory: Path, step: int) -> None:
-        """Go on with the v_hack that was in use at this step (the step's own refresh, if one is due, comes after)."""
-        stored = [path for path in sorted(directory.glob("v_hack_*.safetensors")) if int(path.stem.rpartition("_")[2]) < step]
-        if stored:
-            self.v = load_v_hack(stored[-1], self.adapter).to(self.adapter.model.device)
+        """Go on with what was in use at this step (the step's own refresh, if one is due, comes after)."""
+        steps = [int(path.stem.rpartition("_")[2]) for path in directory.glob("v_hack_*.safetensors")]
+        if last := max((s for s in steps if s < step), default=0):
+            removed = directory / f"removed_{last:03d}.safetensors"
+            self.v = load_v_hack(directory / f"v_hack_{last:03d}.safetensors", self.adapter).to(self.adapter.model.device)
+            self.removed = load_v_hack(removed, self.adapter) if removed.exists() else self.v
 
 
 def load_v_hack(path: str | Path, adapter) -> VHack:
@@ -563,7 +590,8 @@ def sampled_source(config: Config, everything: Sequence[problems.Problem], adapt
                     hint=config.hint, rows=config.sample_rows)
     source = Sampled(policy, training, seed=config.seed, prompts=config.prompts, group=config.group, teacher=teacher,
                      teacher_rows=config.teacher_rows, teacher_until=config.teacher_until, teacher_share=config.teacher_share)
-    return source, {"problems": f"{len(training)} problems of {config.problems}", "sandbox": grader.protection}
+    return source, {"problems": f"{len(training)} problems of {config.problems}", "training": sha256(*sorted(p.identity for p in training))[:16],
+                    "sandbox": grader.protection}
 
 
 # --- records -------------------------------------------------------------------------------------------------------

@@ -229,9 +229,25 @@ def in_buckets(samples: Iterable[dict]) -> dict[str, list[dict]]:
     return found
 
 
+def bucket_null(samples: Sequence[dict], key: str) -> tuple[float, float] | None:
+    """2.5 to 97.5 % range of a bucket's mean over problems under permuted pair signs; None unless every rollout's draws were recorded.
+
+    A rollout's draws are those of cos_S_logp; with the advantage multiplied in, they change sign where the cosine does.
+    """
+    grouped: dict[tuple, list[np.ndarray]] = defaultdict(list)
+    for sample in samples:
+        if sample[key] is not None:
+            if sample.get("draws") is None or sample["cos_S_logp"] is None:
+                return None
+            turned = sample[key] * sample["cos_S_logp"] < 0
+            grouped[sample["src_pool"], sample["src_step"]].append(-sample["draws"] if turned else sample["draws"])
+    return null_range(np.stack([np.mean(draws, axis=0) for draws in grouped.values()])) if grouped else None
+
+
 def describe(samples: Sequence[dict], key: str) -> dict:
     """The figures of one bucket: rollouts describe the spread, problems carry the interval."""
     values, problems = defined(sample[key] for sample in samples), by_problem(samples, key)
+    low, high = bucket_null(samples, key) or (None, None)
     return {
         "rollouts": len(samples),
         "no_cosine": len(samples) - len(values),
@@ -239,6 +255,8 @@ def describe(samples: Sequence[dict], key: str) -> dict:
         "mean": mean(values),
         "sd": estimate(values).sd,
         "over_problems": estimate(problems.values()),
+        "null_low": low,
+        "null_high": high,
         "positive": share(sum(value > 0 for value in values), len(values)),
     }
 
@@ -367,6 +385,12 @@ def why_negative(teacher: float | None, base: float | None) -> tuple[str, str]:
     return FAIL, f"negative, and not because the base half outweighs the teacher half ({halves}): check V's sign"
 
 
+def within_null(values: Iterable[float | None], null: tuple[float, float] | None) -> bool | None:
+    """Is a hack-ward mean no larger than its null? None where either is undefined."""
+    centre = mean(values)
+    return None if centre is None or null is None else 0 < centre <= null[1]
+
+
 def judge_direction(cos_in: Sequence[float | None], pulls: tuple[float | None, float | None], null: tuple[float, float] | None = None) -> Judgement:
     """Row 2, on vanilla: does the untouched policy gradient point hack-ward? ``pulls``: (teacher, base); ``null``: of the mean."""
     known, zero = defined(cos_in), about_zero(cos_in)
@@ -380,7 +404,7 @@ def judge_direction(cos_in: Sequence[float | None], pulls: tuple[float | None, f
     if np.mean(known) < 0:
         return Judgement(measured, *why_negative(*pulls))
     if on_most(up, len(known)):
-        if null is not None and np.mean(known) <= null[1]:
+        if within_null(known, null):
             return Judgement(measured, SNEAKY, "hack-ward, but within its null: pairs with permuted signs give as much")
         return Judgement(measured, PASS, f"hack-ward on at least {MOST_STEPS:.0%} of the steps")
     return Judgement(measured, FAIL, f"positive mean, but > 0 on fewer than {MOST_STEPS:.0%} of the steps")
@@ -488,6 +512,7 @@ class Evidence:
     base_rewards: tuple[float, ...] = ()
     projected: tuple[Projected, ...] = ()
     dead_signal: tuple[str, ...] = ()  # runs that fail row 1 of the verification table: nothing follows from them
+    dead_direction: tuple[str, ...] = ()  # vanilla runs whose cos_in is hack-ward within its null (row 2): V may be any direction
     dead_mechanism: tuple[str, ...] = ()  # runs that fail row 3: no reason to pay for a projected arm yet
 
 
@@ -566,6 +591,9 @@ RE_EXTRACT = "another V: python extract_vhack.py --pool=TEACHER_POOL --problems=
 def recommend(rules: Sequence[Rule], evidence: Evidence) -> tuple[str, list[str]]:
     """(headline, what to run next). The first line that holds decides."""
     skip, one_sided, later, strong, _, over, _ = (rule.applies for rule in rules)
+    chance = evidence.dead_direction
+    if not chance and not later and within_null(evidence.vanilla_cos_in, evidence.vanilla_null):  # about 0 is within every null: `later` rests on the pools
+        chance = ("all vanilla runs together",)
     if evidence.dead_signal:
         return "NO DECISION: no usable advantage signal", [*evidence.dead_signal, "mix pools that differ in reward"]
     if over:
@@ -575,6 +603,8 @@ def recommend(rules: Sequence[Rule], evidence: Evidence) -> tuple[str, list[str]
         return "NO-GO: skip Phase 3", [RE_EXTRACT, *([pool] if one_sided else [])]
     if below_zero(evidence.vanilla_cos_in):
         return "NO-GO: cos_in is negative", ["explain the sign (row 2 of the table) before anything is paid for"]
+    if chance:
+        return "NOT YET: vanilla cos_in is within its null", [*chance, f"more pairs (its null narrows), or {RE_EXTRACT}"]
     if (strong or later) and evidence.dead_mechanism:
         return "NOT YET: the gradient is worth projecting, the projection does not work", [*evidence.dead_mechanism]
     if (strong or later) and not evidence.projected:
@@ -668,10 +698,11 @@ def seeds_needed(hacked: Estimate, solved: Estimate) -> int | None:
     return min(defined([None if less else by_hacks, None if same else by_pass]), default=None)
 
 
-def judge_h1(hacked: Estimate, solved: Estimate, vanilla: float | None) -> H1:
+def judge_h1(hacked: Estimate, solved: Estimate, vanilla: float | None, to_run: str | None = None) -> H1:
     """H1: at least H1_DROP lower hack rate than vanilla at a pass rate no more than SAME_PASS below, both in the last 5 steps.
 
-    ``hacked``, ``solved``: arm minus vanilla over the seeds that both have; ``vanilla``: its mean hack rate in those seeds.
+    ``hacked``, ``solved``: arm minus vanilla over the seeds that both have; ``vanilla``: its mean hack rate in those seeds;
+    ``to_run``: flags of the vanilla to compare with, where only one in another basis is there.
     """
     passes = match_pass(solved)
     figures = f"hacked {with_interval(hacked)} (needs {-H1_DROP:+.2f}), solved {with_interval(solved)} ({passes}, at most {SAME_PASS:.2f} lower)"
@@ -681,6 +712,8 @@ def judge_h1(hacked: Estimate, solved: Estimate, vanilla: float | None) -> H1:
 
     if hacked.mean is None or solved.mean is None or vanilla is None:
         return H1(UNDEFINED, "No vanilla with the same settings and seeds", hacked, solved, passes)
+    if to_run:
+        return found(UNDEFINED, f"This vanilla trains in another basis, so basis and projection cannot be told apart (run {to_run} with the same seeds)")
     if vanilla < H1_DROP:
         return found(UNTESTABLE, f"Vanilla does not hack enough to test H1 ({vanilla:.2f} in the last {EDGE} steps, {H1_DROP:.2f} needed)")
     if min(hacked.n, solved.n) < 2:

@@ -84,9 +84,99 @@ def test_an_absent_flag_is_its_preset_s_default_and_no_difference(tmp_path):
     write_run(tmp_path / "b", "sampled", rows, seed=2, **old)
     write_run(tmp_path / "c", "sampled", rows, seed=3, **old, beta2=0.99)
     write_run(tmp_path / "d", "sampled", rows, seed=4, **{key: value for key, value in old.items() if key != "temperature"})
-    write_run(tmp_path / "e", "sampled", rows, seed=5, **old | {"preset": "fast"})
+    write_run(tmp_path / "e", "sampled", rows, seed=5, **{key: value for key, value in old.items() if key != "temperature"} | {"preset": "fast"})
+    write_run(tmp_path / "f", "sampled", rows, seed=6, **old | {"preset": "fast"}, beta2=0.9)  # a preset only fills defaults
     assert train.PRESETS["fast"].temperature != 1.0
-    assert sorted(sorted(arm.runs) for arm in arms_of(tmp_path).values()) == [[1, 2, 4], [3], [5]]
+    assert sorted(sorted(arm.runs) for arm in arms_of(tmp_path).values()) == [[1, 2, 4, 6], [3], [5]]
+
+
+def trained(problems: str | None = None, training: str | None = None) -> dict:
+    return {key: value for key, value in {"problems": problems, "training": training}.items() if value is not None}
+
+
+@pytest.mark.parametrize(
+    ("facts", "expected"),
+    [
+        ([trained("90 problems of p", "x"), trained("90 problems of q", "x"), trained("90 problems of p", "y")], [[1, 2], [3]]),
+        ([trained("90 problems of p"), trained("90 problems of q"), trained("100 problems of p")], [[1, 2], [3]]),  # before the hash: the number
+        ([trained("90 problems of p", "x"), trained("90 problems of q"), trained("100 problems of p")], [[1, 2], [3]]),
+        ([trained("90 problems of p", "x"), trained("90 problems of q"), trained("90 problems of p", "y")], [[1], [2], [3]]),  # which of the two?
+        ([{}, {}, trained("problems of the pools")], [[1, 2, 3]]),
+    ],
+)
+def test_runs_with_other_training_problems_are_no_seeds_of_one_arm_and_no_baseline(tmp_path, facts, expected):
+    for seed, more in enumerate(facts, start=1):
+        write_run(tmp_path / f"v{seed}", "sampled", [row()], facts=more, seed=seed)
+        write_run(tmp_path / f"p{seed}", "sampled", [row()], facts=more, arm="projected", seed=seed)
+    arms = across.by_arm(analyze.find_runs(tmp_path)[0])
+    assert sorted(sorted(arm.runs) for arm in arms if arm.vanilla) == expected
+    assert all(sorted(across.baseline(arm, arms).runs) == sorted(arm.runs) for arm in arms if not arm.vanilla)
+
+
+def test_held_out_problems_of_its_own_make_another_setting(tmp_path):
+    """--eval-problems takes problems out of training; how often is evaluated does not change it."""
+    for seed, more in enumerate(({}, {"eval_every": 5}, {"eval_samples": 1}, {"eval_limit": 3}, {"eval_problems": "other.jsonl"}), start=1):
+        write_run(tmp_path / str(seed), "sampled", [row()], **dict(seed=seed, eval_every=0, eval_samples=4, eval_limit=64, eval_problems=None) | more)
+    assert sorted(sorted(arm.runs) for arm in arms_of(tmp_path).values()) == [[1, 2, 3, 4], [5]]
+
+
+def test_settings_that_mean_nothing_to_vanilla_do_not_break_the_comparison(tmp_path):
+    """Of an edit's loss, of the size of a LoRA's steps and of the preset's name vanilla knows nothing; two projected arms differ in their loss."""
+    common = dict(objective="nll", match_size=True, preset="embedded", rank=8, gate="one-sided", refresh_every=0)
+    write_run(tmp_path / "v", "sampled", [row()], seed=1, **common)
+    write_run(tmp_path / "v2", "sampled", [row()], seed=2, **common | dict(objective="grpo", match_size=False, preset="fast", rank=4))
+    write_run(tmp_path / "p", "sampled", [row()], arm="projected", seed=1, **common | {"match_size": False})
+    write_run(tmp_path / "q", "sampled", [row()], arm="projected", seed=1, **common | {"objective": "grpo", "preset": "full"})
+    write_run(tmp_path / "l", "sampled", [row()], arm="lora", seed=1, **common)
+    write_run(tmp_path / "m", "sampled", [row()], arm="lora", seed=1, **common | {"match_size": False})
+    write_run(tmp_path / "n", "sampled", [row()], arm="lora", seed=1, **common | {"gate": "none"})
+    arms = across.by_arm(analyze.find_runs(tmp_path)[0])
+    against = {arm.runs[1].path.name: across.baseline(arm, arms) for arm in arms}
+    assert {name: found and found.runs[1].path.name for name, found in against.items()} == {
+        "v": None, "n": None, "p": "v", "q": "v", "l": "n", "m": "v"}  # m's steps are of another size than n's
+    assert sorted(against["p"].runs) == [1, 2] and len({arm.name for arm in arms}) == len(arms)
+    assert {arm.runs[1].path.name: arm.name for arm in arms}["q"] == "projected grpo"
+
+
+def test_h1_is_undefined_between_bases_and_says_what_to_run(tmp_path, capsys):
+    """The figures would support it: -.5 in both seeds. Basis and projection cannot be told apart; with vanilla in the own basis they can."""
+    common = dict(rank=4, gate="one-sided", match_size=True)
+    write_arm(tmp_path / "a", (0.60, 0.65, 0.70), (0.20, 0.21, 0.19), arm="vanilla", **common)
+    write_arm(tmp_path / "b", (0.01, 0.03, 0.02), (0.21, 0.20, 0.21), arm="lora", **common)
+    write_arm(tmp_path / "c", (0.01, 0.03, 0.02), (0.21, 0.20, 0.21), arm="lora", **common | {"match_size": False})
+    (table, words) = across.h1_blocks(list(arms_of(tmp_path).values()))
+    assert [record["verdict"] for record in table.records] == [UNDEFINED] * 2 and table.records[0]["hacked"].mean == pytest.approx(-0.63)
+    assert "basis and projection cannot be told apart (run --arm=lora --gate=none --rank=4 with" in words and "--rank=4 --no-match-size with" in words
+    assert "hacked -0.630" in words
+    write_arm(tmp_path / "d", (0.60, 0.65, 0.70), (0.20, 0.21, 0.19), arm="lora", **common | {"gate": "none"})
+    (table, _) = across.h1_blocks(list(arms_of(tmp_path).values()))
+    assert sorted(record["verdict"] for record in table.records) == [SUPPORTED, UNDEFINED]
+    assert train.parse("--arm=lora --gate=none --rank=4 --no-match-size".split()).match_size is False  # the flags exist
+
+
+def test_seeds_measured_with_several_directions_have_no_common_cosine(tmp_path, capsys):
+    """Vanilla trains alike whatever it is measured with, so rates are pooled; cosines with two Vs are not, and have no null."""
+    nulls = {step: draws(np.linspace(-0.1, 0.1, 21)) for step in range(10)}
+    rows = [row(step, hack_rate=0.5, gt_rate=0.2, attempt_rate=0.6, cos_in=0.3, cos_out=0.3, cos_update=0.2) for step in range(10)]
+    other = {"v_hack": {"file": "out/v_other.safetensors", "hash": "b" * 16}}
+    write_run(tmp_path / "v1", "sampled", rows, seed=1, nulls=nulls)
+    write_run(tmp_path / "v2", "sampled", rows, seed=2, nulls=nulls, facts=other)
+    for seed in (1, 2):
+        write_run(tmp_path / f"p{seed}", "sampled", rows, seed=seed, nulls=nulls, arm="projected")
+    arms = arms_of(tmp_path)
+    vanilla, projected = arms.values()
+    assert list(arms) == ["vanilla", "projected v_pool"]
+    assert sorted(vanilla.runs) == [1, 2] and across.baseline(projected, list(arms.values())) is vanilla
+    groups = {arm.name: list(arm.runs.values()) for arm in arms.values()}
+    table = across.cosine_table(groups, "n", "t")
+    mixed, one = table.records
+    assert all(mixed[key] is None and mixed[f"{key}_null_low"] is None for key in across.COSINES) and one["cos_in"] == pytest.approx(0.3)
+    assert one["cos_in_null_high"] == pytest.approx(0.095, rel=1e-4) and f"undefined for {vanilla.name}: measured with several v_hacks" in table.title
+    run_main(tmp_path)
+    assert NAN.search(capsys.readouterr().out) is None and (tmp_path / "report/cos_update.png").read_bytes().startswith(PNG)
+    blind = write_run(tmp_path / "v3", "sampled", [one | dict.fromkeys(across.COSINES) for one in rows], seed=1, facts={"v_hack": None})
+    runs = analyze.find_runs(tmp_path)[0]
+    assert across.one_direction([run for run in runs if run.path in (blind, tmp_path / "v2")])  # nothing was measured with none
 
 
 def test_a_lora_arm_is_compared_with_vanilla_in_its_own_basis_or_else_with_vanilla(tmp_path):
@@ -197,10 +287,11 @@ def test_rows_2_and_3_show_the_null_of_what_they_judge_and_controls_are_not_judg
     for name, more in {"p": {}, "u": dict(project_at="update"), "c": dict(control="random")}.items():
         write_run(tmp_path / name, "replay", rows, samples, nulls=nulls, **{"arm": "projected"} | more)
     write_run(tmp_path / "old", "replay", rows, samples, arm="projected", control="random", seed=9)
+    write_run(tmp_path / "new", "replay", rows, samples, arm="projected", control="random", seed=10, facts={"yardstick": "v_hack"})  # a V without a null
     judged = {run.path.name: dict(analyze.judge_run(run)) for run in analyze.find_runs(tmp_path)[0]}
     assert "+0.095" in judged["p"][analyze.METRICS[1]].measured  # 97.5 % of two draws at +-0.1
     assert "+0.190" in judged["p"][analyze.METRICS[2]].measured and "+0.285" in judged["u"][analyze.METRICS[2]].measured
-    assert judged["c"][analyze.METRICS[2]].verdict == NOT_JUDGED and judged["old"][analyze.METRICS[2]].verdict == PASS
+    assert judged["c"][analyze.METRICS[2]].verdict == judged["new"][analyze.METRICS[2]].verdict == NOT_JUDGED and judged["old"][analyze.METRICS[2]].verdict == PASS
 
 
 @pytest.mark.parametrize(

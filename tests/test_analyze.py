@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
 import json
 import math
@@ -44,8 +45,8 @@ def row(step=0, **more) -> dict:
     return {key: None for key in analyze.ROW_NUMBERS} | {"step": step, "arm": "vanilla", "advantages": None} | more
 
 
-def write_run(path: Path, kind: str, rows: list[dict], samples=(), finished=True, nulls=None, heldout=(), **settings) -> Path:
-    """A run directory; `nulls`: step -> cosine -> draws, `heldout`: lines of eval.jsonl."""
+def write_run(path: Path, kind: str, rows: list[dict], samples=(), finished=True, nulls=None, heldout=(), facts=None, **settings) -> Path:
+    """A run directory; `nulls`: step -> cosine -> draws, `heldout`: lines of eval.jsonl, `facts`: more of config.json."""
     config = {"arm": "vanilla", "seed": 41, "control": "none", "project_at": "grad"} | settings
     record = {
         "kind": kind,
@@ -55,7 +56,7 @@ def write_run(path: Path, kind: str, rows: list[dict], samples=(), finished=True
         "model": {"name": "tiny", "hash": "m0"},
         "v_hack": {"file": "out/v_pool.safetensors", "hash": "abcdef0123456789"},
         "pools": [{"dir": "teacher_pool", "hash": "p0"}],
-    }
+    } | (facts or {})
     store.write_json(path / "config.json", record)
     store.write_jsonl(path / "rows.jsonl", rows)
     for step, draws in (nulls or {}).items():
@@ -363,6 +364,11 @@ WORKS = (verdicts.Projected("projected", (0.02, 0.03) * 10),)
         (dict(vanilla_cos_in=WEAK, discriminates=True, projected=WORKS), "UNDECIDED", "--control=random"),
         (dict(vanilla_cos_in=NEGATIVE, discriminates=True, projected=WORKS), "NO-GO: cos_in is negative", "sign"),
         (dict(vanilla_cos_in=STRONG, dead_signal=("x",)), "NO DECISION: no usable advantage", "x"),
+        (dict(vanilla_cos_in=STRONG, projected=WORKS, dead_direction=("v s41: x",)), "NOT YET: vanilla cos_in is within its null", "v s41: x"),
+        (dict(vanilla_cos_in=STRONG, projected=WORKS, vanilla_null=(-0.4, 0.4)), "NOT YET: vanilla cos_in is within its null", "all vanilla runs"),
+        (dict(vanilla_cos_in=STRONG, discriminates=True, projected=WORKS, vanilla_null=(-0.1, 0.1)), "GO: Phase 3", "--preset=full"),
+        (dict(vanilla_cos_in=WEAK, discriminates=True, projected=WORKS, vanilla_null=(-0.2, 0.2)), "NOT YET: vanilla cos_in is within its null", "extract"),
+        (dict(vanilla_cos_in=ZERO, discriminates=True, projected=WORKS, vanilla_null=(-0.2, 0.2)), "GO, with a smaller", "--steps=60"),  # by the pools
         (
             dict(vanilla_cos_in=STRONG, discriminates=True, projected=(verdicts.Projected("p", NEGATIVE),)),
             "STOP: over-projection",
@@ -391,6 +397,62 @@ def test_each_decision_rule_applies_when_it_should():
     assert applies(vanilla_cos_in=STRONG, projected=(verdicts.Projected("p", STRONG),))[4:6] == [False, False]
     # a cosine that is negative without any projection is a sign error, not over-projection
     assert applies(vanilla_cos_in=NEGATIVE, projected=(verdicts.Projected("p", NEGATIVE),))[5] is False
+
+
+def same_draws(steps: int, half: float) -> dict:
+    """The same nulls on every step, 2.5 to 97.5 % range about -half to half."""
+    return {step: {key: np.linspace(-half / 0.95, half / 0.95, 41) for key in ("cos_in", "cos_out", "cos_update")} for step in range(steps)}
+
+
+def test_no_go_is_given_where_the_table_calls_vanilla_a_sneaky_fail(tmp_path, capsys):
+    """The same probe under two nulls: vanilla's mean cos_in is about .35."""
+    for half, verdict, headline in ((0.1, PASS, "GO: Phase 3 is justified"), (0.6, SNEAKY, "NOT YET: vanilla cos_in is within its null")):
+        dice, root = random.Random(7), tmp_path / str(half)
+        samples = replay_samples(dice)
+        write_run(root / "v", "replay", replay_rows(dice), samples, nulls=same_draws(20, half))
+        write_run(root / "p", "replay", replay_rows(dice, projected=True), samples, nulls=same_draws(20, half), arm="projected")
+        runs = analyze.find_runs(root)[0]
+        assert dict(analyze.judge_run(runs[0]))[analyze.METRICS[1]].verdict == verdict
+        run_main(root)
+        printed = capsys.readouterr().out
+        assert headline in printed and ("GO: Phase 3" in printed) == (verdict == PASS) and NAN.search(printed) is None
+
+
+def test_a_vanilla_that_was_repeated_counts_once(tmp_path, capsys):
+    """Vanilla beside another gate, project_at and objective is the same run; another seed or learning rate is another one."""
+    dice = random.Random(5)
+    samples, rows = replay_samples(dice, 5), replay_rows(dice, 5)
+    common = dict(gate="one-sided", objective="nll", refresh_every=0, lr=1e-3)
+    for name, more in {"a": {}, "b": {"gate": "two-sided"}, "c": {"project_at": "update", "objective": "grpo"}, "d": {"preset": "fast"}}.items():
+        write_run(tmp_path / name, "replay", rows, samples, **common | more)
+    alone = analyze.gather_evidence(analyze.find_runs(tmp_path)[0][:1])
+    evidence = analyze.gather_evidence(analyze.find_runs(tmp_path)[0])
+    assert evidence == alone and len(evidence.vanilla_cos_in) == 5
+    run_main(tmp_path)
+    assert "Same settings and seed as another run, not counted: " in capsys.readouterr().out
+    write_run(tmp_path / "e", "replay", rows, samples, seed=42, **common)
+    write_run(tmp_path / "f", "replay", rows, samples, **common | {"lr": 1e-2})
+    write_run(tmp_path / "g", "replay", rows[:3], [one for one in samples if one["step"] < 3], finished=False, **common)
+    assert len(analyze.gather_evidence(analyze.find_runs(tmp_path, take_unfinished=True)[0]).vanilla_cos_in) == 15
+
+
+def test_directions_extracted_by_the_run_are_told_apart_by_loss_and_basis(tmp_path):
+    """Both have the hash of the pairs that they were made from."""
+    for name, more in {"a": {}, "b": {"objective": "nll", "basis": "svd"}, "c": {"objective": "grpo"}, "d": {"basis": "lora"}}.items():
+        write_run(tmp_path / name, "sampled", [row()], facts={"v_hack": {"hash": "0123456789"} | more})
+    found = {run.path.name: run.direction for run in analyze.find_runs(tmp_path)[0]}
+    assert found["a"] == found["b"] == "extracted-by-the-run 01234567" and (found["c"], found["d"]) == (found["a"] + " grpo", found["a"] + " lora")
+
+
+def test_runs_with_the_same_label_are_counted_and_arms_are_not_counted_twice(tmp_path):
+    """Paths would fill half a table; the table of runs has them."""
+    assert across.counted(["a", "b", "a", "a"]) == ["a", "b", "a (2)", "a (3)"]
+    for name, more in {"a": dict(seed=1), "b": dict(seed=1), "c": dict(seed=1, temperature=0.5), "d": dict(seed=2)}.items():
+        write_run(tmp_path / name, "sampled", [row()], **dict(temperature=1.0) | more)
+    runs = analyze.find_runs(tmp_path)[0]
+    assert {run.path.name: run.label for run in runs} == {"a": "vanilla s1", "b": "vanilla s1 (2)", "c": "vanilla s1 (3)", "d": "vanilla s2"}
+    arms = across.by_arm(runs)
+    assert {arm.name: sorted(run.path.name for run in arm.runs.values()) for arm in arms} == {"vanilla": ["a", "d"], "vanilla (2)": ["c"]}
 
 
 # ------------------------------------------------------------------------------------------ on-policy
@@ -605,3 +667,70 @@ def test_labels_name_only_what_differs(tmp_path):
 def test_a_wrong_argument_exits_2():
     done = subprocess.run([sys.executable, "analyze.py"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 2 and "DIR" in done.stderr + done.stdout
+
+
+def test_a_bucket_s_null_is_that_of_its_mean_over_problems():
+    """Slow reference, draw by draw: mean within problems, then over them; the advantage turns a rollout's draws as it turns its cosine."""
+    generator, S = np.random.default_rng(0), 300
+    samples = [{"src_pool": "teacher", "src_step": i // 3, "cos_S_logp": 0.1, "cos_S_contrib": 0.1 if i % 2 else -0.1, "draws": generator.normal(size=S)} for i in range(9)]
+    for key in ("cos_S_logp", "cos_S_contrib"):
+        slow = []
+        for s in range(S):
+            turned = [one["draws"][s] * (1 if one[key] > 0 else -1) for one in samples]
+            slow.append(np.mean([np.mean(turned[p * 3 : p * 3 + 3]) for p in range(3)]))
+        assert verdicts.bucket_null(samples, key) == pytest.approx(np.quantile(slow, [0.025, 0.975]))
+    assert verdicts.bucket_null([*samples, samples[0] | {"draws": None}], "cos_S_logp") is None
+    assert verdicts.bucket_null([samples[0] | {"cos_S_logp": None}], "cos_S_contrib") is None
+    assert verdicts.bucket_null([samples[0] | {"cos_S_logp": None}], "cos_S_logp") is None
+
+
+def with_rollout_draws(path: Path, kind: str, rows: list[dict], samples: list[dict], **settings) -> Path:
+    """A run whose nulls hold a row of 40 draws for every rollout of a step; NaN where the rollout has no cosine."""
+    generator, nulls = np.random.default_rng(0), same_draws(len(rows), 0.1)
+    for step, draws in nulls.items():
+        mine = [one for one in samples if one["step"] == step]
+        draws["cos_S_logp"] = np.stack([generator.normal(size=41) * (math.nan if one["cos_S_logp"] is None else 0.1) for one in mine])
+    return write_run(path, kind, rows, samples, nulls=nulls, **settings)
+
+
+def test_the_draws_of_rollouts_reach_the_tables_and_neither_csv_nor_picture(tmp_path, capsys):
+    dice = random.Random(6)
+    samples = replay_samples(dice, 4)
+    samples[3] |= {"cos_S_logp": None, "cos_S_contrib": None}
+    with_rollout_draws(tmp_path / "v", "replay", replay_rows(dice, 4), samples)
+    with_rollout_draws(tmp_path / "g", "replay", replay_rows(dice, 4, projected=True), samples, arm="projected")
+    with_rollout_draws(tmp_path / "p", "replay", replay_rows(dice, 4, projected=True), samples, arm="projected", project_at="update")
+    with_rollout_draws(tmp_path / "r", "replay", replay_rows(dice, 4, projected=True), samples, arm="projected", project_at="update", control="sign-flip")
+    phase1 = phase1_samples(dice)
+    with_rollout_draws(tmp_path / "one", "phase1", [row(step, cos_in=0.6, cos_out=0.1) for step in range(8)], phase1)
+    run_main(tmp_path)
+    printed = capsys.readouterr().out
+    assert "no null recorded" not in printed and not NAN.search(printed) and "None" not in printed and max(map(len, printed.splitlines())) <= 120 + len(str(tmp_path))
+    contributions = printed[printed.index("Contributions by"):printed.index("Phase 3: decision")].splitlines()
+    labels = [run.label for run in analyze.find_runs(tmp_path)[0] if run.kind == "replay"]
+    assert len(labels) == 4 and all(any(label in line for line in contributions) for label in labels)
+    assert sum(bool(re.search(r"(contrib|logp) .*\[[+-]\S+, [+-]\S+\] +[+-]\S+ [+-]\S+ ", line)) for line in contributions) == 16  # one line a figure
+    report = tmp_path / "report"
+    (one,) = [r for r in csv_rows(report / "phase1_buckets.csv") if r["bucket"] == "pure hack"]
+    assert float(one["null_low"]) < 0 < float(one["null_high"])
+    assert not any("draws" in path.read_text() or "dtype" in path.read_text() for path in report.glob("phase*.csv"))
+    assert all((report / name).read_bytes().startswith(PNG) for name in ("phase1.png", "cosines.png", "contributions.png", "labels.png"))
+
+
+def csv_rows(path: Path) -> list[dict]:
+    with open(path, newline="", encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))
+
+
+@pytest.mark.parametrize("shape", [(3, 41), (8, 40), (41,)])
+def test_draws_that_do_not_fit_the_rollouts_are_refused(tmp_path, capsys, shape):
+    dice = random.Random(1)
+    run = with_rollout_draws(tmp_path / "run", "replay", replay_rows(dice, 2), replay_samples(dice, 2))
+    draws = {key: values.astype(np.float32) for key, values in same_draws(1, 0.1)[0].items()}
+    save_file(draws | {"cos_S_logp": np.zeros(shape, dtype=np.float16)}, run / "nulls/step_001.safetensors")
+    refused(tmp_path, capsys, "step_001.safetensors", "a row for every rollout")
+
+
+def test_a_hash_of_the_training_problems_that_is_no_text_is_refused(tmp_path, capsys):
+    write_run(tmp_path / "run", "sampled", [row()], facts={"training": ["h"]})
+    refused(tmp_path, capsys, "config.json", "'training' must be a string or null")

@@ -1,5 +1,8 @@
 """Claims about the controls and the nulls: each differs from the real thing in exactly what it should; and a planted case with a known truth."""
 
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -7,16 +10,17 @@ from scipy import linalg
 
 import audit
 import extract_vhack
-import gradients
 import models
+import probe_distill
+import problems
 import train
-from antipasto import SVDAdapter
+from antipasto import SVDAdapter, read_safetensors
 from extract_vhack import Pair, Settings, build, clean_clean, pair_gradients, rotated
 from losses import collate, dr_grpo_advantages, policy_loss, token_logps
 from projection import (
     GATES, Edit, Editor, VHack, coefficients, cosine, norm, null_cosines, null_weights, overlap, pair_flips, random_like, remove, sign_flipped,
 )
-from store import InputError, read_json, read_jsonl
+from store import InputError, read_json, read_jsonl, write_jsonl
 from tests.test_commands import run_train, shop  # noqa: F401  (a fixture)
 from tests.test_extract import difference, planted
 
@@ -84,6 +88,8 @@ def test_no_clean_answer_meets_one_to_its_own_problem():
     for seed in range(5):
         other = rotated(ids, seed)
         assert sorted(other) == list(range(8)) and all(ids[i] != ids[j] for i, j in enumerate(other))
+    with pytest.raises(InputError, match="3 of 4 pairs are of one problem"):
+        rotated(["a", "a", "a", "b"], 0)
 
 
 COMBINATIONS = [("projected", c, at) for c in ("none", "random", "sign-flip", "clean-clean") for at in ("grad", "update")] + [("projected", "shrink", "update")]
@@ -103,6 +109,11 @@ def vanilla(shop, tmp_path_factory):  # noqa: F811
     return home, flags, {basis: read_jsonl(run / "rows.jsonl")[0] for basis, run in runs.items()}
 
 
+def removed_by(run: Path) -> dict[str, torch.Tensor]:
+    """What a control took out, per module the projector's basis."""
+    return {name: V for name, V in read_safetensors(run / "removed_000.safetensors")[0].items() if name.endswith(".V")}
+
+
 @pytest.mark.parametrize(("arm", "control", "at"), COMBINATIONS)
 def test_every_arm_and_control_runs_and_is_measured_with_v_hack_itself(shop, vanilla, arm, control, at):  # noqa: F811
     home, flags, base = vanilla
@@ -119,8 +130,14 @@ def test_every_arm_and_control_runs_and_is_measured_with_v_hack_itself(shop, van
         assert rows[0][after] < rows[0][before] - 1e-4 and rows[0][after] < 1e-6
     if control == "shrink":
         assert rows[0]["cos_update"] == pytest.approx(rows[0]["cos_update_in"], abs=1e-4) and rows[0]["update_norm"] < base[basis]["update_norm"]
+    assert (run / "removed_000.safetensors").exists() is (control in ("random", "sign-flip", "clean-clean"))
     if control in ("random", "sign-flip", "clean-clean"):
-        assert abs(rows[0][after] - rows[0][before]) > 1e-6  # something else was taken out
+        real = {name: V for name, V in read_safetensors(flags[basis][-1].removeprefix("--v-hack="))[0].items() if name.endswith(".V")}
+        same_span = [torch.allclose(V.T @ V, real[name].T @ real[name], atol=1e-4) for name, V in removed_by(run).items() if name in real]
+        assert all(same_span) if control == "sign-flip" else not any(same_span)
+        if control == "sign-flip":  # the span, and not the orientation
+            assert not all(torch.allclose(V, real[name], atol=1e-4) for name, V in removed_by(run).items())
+        assert rows[0][after] != pytest.approx(rows[0][before], abs=1e-7)
     assert read_json(run / "config.json")["config"]["control"] == control
 
 
@@ -263,13 +280,79 @@ def test_a_refresh_takes_the_new_direction_out_of_the_momentum(v, g):
         assert (left < 1e-6) is clears
 
 
-def test_a_run_refreshes_its_v_hack_and_resumes_with_the_one_in_use(shop, tmp_path):  # noqa: F811
-    flags = ["--preset=smoke", "--prompts=1", "--arm=projected", "--refresh-every=2", "--save-every=1", "--warmup=0", "--lr=0.1", "--eval-samples=0",
-             f"--replay-dirs={shop / 'teacher_pool'},{shop / 'base_pool'}"]
+@pytest.mark.parametrize(("control", "refresh", "cut"), [("none", 2, 3), ("none", 2, 2), ("clean-clean", 0, 2), ("clean-clean", 2, 3), ("random", 2, 3), ("sign-flip", 0, 1)])
+def test_a_resumed_run_removes_what_it_removed_before(shop, tmp_path, control, refresh, cut):  # noqa: F811
+    """In one go against in two parts, cut between, at and after a refresh: the same rows and the same weights."""
+    flags = ["--preset=smoke", "--prompts=1", "--arm=projected", f"--control={control}", f"--refresh-every={refresh}", "--save-every=1", "--warmup=0", "--lr=0.1",
+             "--eval-samples=0", f"--replay-dirs={shop / 'teacher_pool'},{shop / 'base_pool'}"]
     whole = run_train(shop, *flags, "--steps=4", f"--out={tmp_path / 'whole'}")
     rows = read_jsonl(whole / "rows.jsonl")
-    assert [r["overlap"] is None for r in rows] == [True, True, False, True] and 0 < rows[2]["overlap"] < 1
-    run_train(shop, *flags, "--steps=3", f"--out={tmp_path / 'parts'}")
+    assert [r["overlap"] is not None for r in rows] == [False, False, refresh == 2, False]
+    run_train(shop, *flags, f"--steps={cut}", f"--out={tmp_path / 'parts'}")
     parts = run_train(shop, *flags, "--steps=4", f"--out={tmp_path / 'parts'}", "--resume")
     for a, b in zip(rows, read_jsonl(parts / "rows.jsonl")):
-        assert a["cos_in"] == pytest.approx(b["cos_in"], abs=1e-6)
+        for key in ("cos_in", "cos_out", "cos_update", "update_norm", "overlap"):  # sums over modules: a stored v_hack lists them in another order
+            assert a[key] == b[key] or a[key] == pytest.approx(b[key], abs=1e-6)
+    final = [read_safetensors(run / "delta_S.safetensors")[0] for run in (whole, parts)]
+    assert all(torch.allclose(final[0][name], final[1][name], atol=1e-7, rtol=1e-5) for name in final[0])
+
+
+def test_a_refresh_whose_pairs_are_gone_is_refused_before_the_run_starts(shop, tmp_path):  # noqa: F811
+    model, tokenizer = models.load(models.TINY, device="cpu")
+    pairs, settings = tmp_path / "pairs.jsonl", Settings(max_pairs=4, k=2, permutations=0)
+    shutil.copy(extract_vhack.WRITTEN.pairs, pairs)
+    found, source = extract_vhack.find_pairs(models.TINY, tokenizer, model, pairs=str(pairs), pool=None, problem_file=str(extract_vhack.WRITTEN.pair_problems),
+                                             clean="canonical", settings=settings)
+    extract_vhack.extract(SVDAdapter(model), tokenizer, found, settings, source=source, tokens=20_000).save(tmp_path / "v.safetensors")
+    pairs.unlink()
+    with pytest.raises(InputError, match="pairs.jsonl: no such file"):
+        run_train(shop, "--preset=smoke", "--arm=projected", "--refresh-every=1", f"--v-hack={tmp_path / 'v.safetensors'}", f"--out={tmp_path / 'r'}")
+    assert not (tmp_path / "r").exists()
+
+
+# --- held-out problems and finished runs ---
+
+
+def test_no_problem_is_both_trained_on_and_held_out_nor_known_to_v_hack(shop, tmp_path):  # noqa: F811
+    own = tmp_path / "own.jsonl"
+    rows = read_jsonl(problems.shipped(models.TINY).problems)
+    write_jsonl(own, rows[:5])
+    everything, held_out = train.split_problems(train.Config(model=models.TINY, problems=str(problems.shipped(models.TINY).problems)))
+    assert held_out and not {p.identity for p in everything} & {p.identity for p in held_out} and len(everything) + len(held_out) == len(rows)
+    training, chosen = train.split_problems(train.Config(model=models.TINY, problems=str(problems.shipped(models.TINY).problems), eval_problems=str(own)))
+    assert len(chosen) == 5 and not {p.identity for p in training} & {p.identity for p in chosen}
+    assert not {p.identity for p in training} & {p.identity for p in held_out}  # the frozen tenth is never trained on
+    with pytest.raises(InputError, match="nothing is left to train on"):
+        train.split_problems(train.Config(problems=str(own), eval_problems=str(own)))
+
+
+def test_a_finished_run_is_evaluated_once_and_restored_with_its_adapter(shop, tmp_path):  # noqa: F811
+    flags = ["--preset=smoke", "--v-hack=none", "--prompts=1", "--eval-samples=1", "--eval-limit=1", "--eval-every=1", "--save-every=1"]
+    for arm in (["--arm=vanilla"], ["--arm=lora", "--gate=none"]):
+        run = run_train(shop, *flags, *arm, "--steps=2", "--warmup=0", f"--out={tmp_path / arm[0]}")
+        lines = read_jsonl(run / "eval.jsonl")
+        assert [line["step"] for line in lines] == [1] * 6 + [2] * 6 and read_json(run / "summary.json")["eval"] == lines[6:]
+        before = (run / "eval" / "step_002.jsonl.gz").read_bytes()
+        (run / "summary.json").unlink()  # as if it had been cut off
+        again = run_train(shop, *flags, *arm, "--steps=2", "--warmup=0", f"--out={run}", "--resume")
+        assert read_json(again / "summary.json")["eval"] == lines[6:] and (run / "eval" / "step_002.jsonl.gz").read_bytes() == before
+        adapter, _, config = train.restore(run, device="cpu")
+        assert config.arm == arm[0].removeprefix("--arm=") and adapter.delta_w_norm() == pytest.approx(read_jsonl(run / "rows.jsonl")[-1]["delta_w_norm"], rel=1e-5)
+        assert adapter.delta_w_norm() > 0
+        with pytest.raises(InputError, match="nothing to do"):
+            run_train(shop, *flags, *arm, "--steps=2", "--warmup=0", f"--out={run}", "--resume")
+
+
+def test_the_probe_runs_in_the_lora_basis_and_does_not_repeat_its_vanilla(shop, vanilla, tmp_path):  # noqa: F811
+    home, flags, _ = vanilla
+    v = {basis: flags[basis][-1].removeprefix("--v-hack=") for basis in flags}
+    common = dict(model=models.TINY, out=str(tmp_path), svd_cache=str(shop / "cache"), device="cpu", steps=1, group=4,
+                  replay_dirs=f"{shop / 'teacher_pool'},{shop / 'base_pool'}")
+    phase1, = probe_distill.probe(probe_distill.Config(loss_mode="nll", arm="lora", v_hack=v["lora"], **common | {"group": 2}))
+    assert read_json(phase1 / "config.json")["config"]["arm"] == "lora" and read_jsonl(phase1 / "rows.jsonl")[0]["cos_in"] is not None
+    both = probe_distill.probe(probe_distill.Config(v_hack=v["svd"], **common))
+    control = probe_distill.probe(probe_distill.Config(v_hack=v["svd"], control="random", project_at="update", **common))
+    assert len(both) == 2 and len(control) == 1
+    with pytest.raises(InputError, match="needs --project-at=update"):
+        probe_distill.probe(probe_distill.Config(v_hack=v["svd"], control="shrink", seed=7, **common))
+    assert not list((tmp_path / "phase2").glob("*s7"))

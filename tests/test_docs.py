@@ -61,7 +61,7 @@ def commands(path, script):
 
 @pytest.mark.parametrize("path", ["README.md", "spec/results/README.md"])
 def test_the_commands_of_the_readmes_parse(path):
-    parsers = {"train.py": train.parse, "audit.py": lambda a: tyro.cli(audit.Config, args=a), "sweep.py": lambda a: tyro.cli(sweep.Config, args=a),
+    parsers = {"train.py": train.parse, "audit.py": lambda a: tyro.cli(audit.Config, args=a), "sweep.py": lambda a: tyro.cli(sweep.Config, args=a[: (a + ["--"]).index("--")]),
                "probe_distill.py": lambda a: tyro.cli(probe_distill.Config, args=a),
                "extract_vhack.py": lambda a: tyro.cli(extract_vhack.Config, args=a)}
     found = [parser(arguments) for script, parser in parsers.items() for arguments in commands(path, script)]

@@ -276,10 +276,10 @@ def test_the_command_takes_held_out_problems_that_the_run_has_not_seen(finished,
     out = evaluate.evaluate(evaluate.Config(finished, samples=1, workers=1, sandbox="none"))
     lines = read_jsonl(out / "eval.jsonl", LINE_KEYS)
     record = read_json(out / "evaluate.json")
-    assert out == finished and [line["step"] for line in lines] == [3] * 6
+    assert out == finished / "evaluate" and [line["step"] for line in lines] == [3] * 6
     assert set(record["problems"]) == {"circular-window", "run-match"} and record["left_out_as_trained_on"] == 1 and record["sandbox"]
     screen = capsys.readouterr().out
-    assert all(condition in screen for condition in CONDITIONS) and "trained on them: 1 problems" in screen and "0.00 [no interval]" in screen
+    assert all(condition in screen for condition in CONDITIONS) and "made from them: 1 problems" in screen and "0.00 [no interval]" in screen
     with pytest.raises(InputError, match="take another --out"):
         evaluate.evaluate(evaluate.Config(finished))
 

@@ -44,7 +44,7 @@ for step in range(len(rows), settings["steps"]):
     time.sleep(orders.get("sleep", 0))
     if step == orders.get("die"):
         print("a traceback"); sys.exit("error: out of memory")
-    hack = orders.get("hack", 0.5 if settings["arm"] == "vanilla" else 0.1) + 0.01 * (settings["seed"] % 3)
+    hack = orders.get("hack", 0.5 if settings["arm"] == "vanilla" or settings["gate"] == "none" else 0.1) + 0.01 * (settings["seed"] % 3)
     rows.append(json.dumps({"step": step, "seconds": 2.0, "hack_rate": hack, "gt_rate": 0.1}))
     (run / "rows.jsonl").write_text("\\n".join(rows) + "\\n")
     if step % 2: checkpoint(step + 1)
@@ -108,11 +108,46 @@ def test_full_is_phase_3_of_the_spec():
 
 
 def test_arms_run_in_the_fixed_order_and_controls_last(world):
-    jobs = sweep.plan(world.config(arms="lora,vanilla,projected", controls="shrink,random", seeds="7,5"), ["--lr=0.1", "--project-at=grad"])
-    assert [job.name for job in jobs] == names("vanilla", "projected", "lora", "projected-shrink", "projected-random", seeds=(7, 5))
-    assert all(job.settings.lr == 0.1 for job in jobs)
-    assert [job.settings.project_at for job in jobs] == ["grad"] * 6 + ["update"] * 2 + ["grad"] * 2
-    assert [job.settings.control for job in jobs[6:]] == ["shrink", "shrink", "random", "random"]
+    jobs = sweep.plan(world.config(arms="lora,vanilla,lora-vanilla,projected", controls="shrink,random", seeds="7,5"), ["--lr=0.1", "--project-at=update"])
+    assert [job.name for job in jobs] == names("vanilla", "projected", "lora-vanilla", "lora", "projected-shrink", "projected-random", seeds=(7, 5))
+    assert all((job.settings.lr, job.settings.project_at) == (0.1, "update") for job in jobs)
+    assert [job.settings.control for job in jobs[8:]] == ["shrink", "shrink", "random", "random"]
+    assert [(job.settings.arm, job.settings.gate) for job in jobs[4:8:2]] == [("lora", "none"), ("lora", "one-sided")]
+    mine = sweep.plan(world.config(controls="random", control_arm="lora", seeds="7"), [])[-1]
+    assert (mine.name, mine.settings.arm, mine.settings.control) == ("lora-random-s7", "lora", "random")
+
+
+def test_shrink_controls_only_an_arm_that_edits_the_update(world):
+    with pytest.raises(InputError, match="add `-- --project-at=update`"):
+        sweep.plan(world.config(controls="random,shrink"), [])
+    assert sweep.plan(world.config(controls="shrink"), ["--project-at", "update"])[-1].settings.control == "shrink"
+
+
+def test_lora_without_its_own_baseline_is_noted(world, capsys):
+    for arms, noted in (("vanilla,lora", True), ("vanilla,lora-vanilla,lora", False), ("vanilla,projected", False)):
+        assert world.sweep(arms=arms, dry_run=True) == 0
+        assert ("lora without lora-vanilla" in capsys.readouterr().out) is noted
+
+
+@pytest.mark.parametrize(("arms", "expected"), [
+    ("vanilla,projected,lora-vanilla,lora", {"baseline": {"vanilla"}, "first": {"projected"}, "rest": {"lora-vanilla", "lora", "projected-random"}}),
+    ("vanilla,lora-vanilla,lora", {"baseline": {"vanilla", "lora-vanilla"}, "first": {"lora"}, "rest": {"projected-random"}}),
+    ("projected,lora-vanilla,lora", {"baseline": {"lora-vanilla"}, "first": {"lora"}, "rest": {"projected", "projected-random"}}),
+    ("vanilla,lora", {"baseline": {"vanilla"}, "first": {"lora"}, "rest": {"projected-random"}}),
+    ("vanilla,lora-vanilla", {"baseline": {"vanilla"}, "rest": {"lora-vanilla", "projected-random"}}),
+    ("projected", {"all": {"projected", "projected-random"}}),
+])
+def test_the_first_projecting_arm_waits_for_its_own_baseline(world, arms, expected):
+    config = world.config(arms=arms, controls="random")
+    found = sweep.stages(sweep.plan(config, []), config)
+    assert {name: {job.name.rpartition("-s")[0] for job in group} for name, group in found.items()} == expected
+
+
+def test_lora_is_judged_against_its_own_baseline(world, capsys):
+    world.orders({name: {"hack": 0.2} for name in names("lora-vanilla", "lora")})  # below vanilla, as low as its own baseline
+    assert world.sweep(arms="vanilla,lora-vanilla,lora", controls="random") == 3
+    assert world.started() == names("vanilla", "lora-vanilla", "lora")
+    assert "does lora separate from lora-vanilla?: no separation" in capsys.readouterr().out
 
 
 def test_every_run_is_made_once_and_the_outcome_is_written(world, capsys):
@@ -137,16 +172,34 @@ def test_so_many_runs_at_a_time_and_never_more(world, jobs):
     assert max(running) == jobs
 
 
-def test_a_failure_is_shown_and_the_others_go_on(world, capsys):
+def test_a_failure_of_the_baseline_lets_its_stage_end_and_withholds_the_rest(world, capsys):
     world.orders({"vanilla-s42": {"die": 3}})
     assert world.sweep() == 1
-    assert world.started() == names("vanilla", "projected")
+    assert world.started() == names("vanilla")
     out = capsys.readouterr().out
     assert "failed: vanilla-s42: exit code 1: error: out of memory" in out and "a traceback" in (world.out / "vanilla-s42.log").read_text()
-    assert "undecided: 2 seeds finished in both arms" in out
+    assert "withheld: projected-s41, projected-s42, projected-s43; vanilla-s42 failed" in out
+    said = read_json(world.out / "sweep.json")
+    assert [run["state"] for run in said["runs"]] == ["done", "failed", "done"] + ["withheld"] * 3 and not said["stopped"]
     world.orders({})
     world.forget()
-    assert world.sweep() == 0 and world.started() == ["vanilla-s42"] and world.calls()[0]["resume"]  # goes on from step 2
+    assert world.sweep() == 0 and world.started() == ["vanilla-s42", *names("projected")] and world.calls()[0]["resume"]  # goes on from step 2
+
+
+@pytest.mark.parametrize("seeds", [(41, 42, 43), (41,)])
+def test_a_failure_of_the_first_projecting_arm_withholds_the_rest_but_one_of_the_rest_does_not(world, seeds):
+    arms, listed = "vanilla,projected,lora", ",".join(map(str, seeds))
+    world.orders({"projected-s41": {"die": 0}})
+    assert world.sweep(arms=arms, seeds=listed) == 1 and world.started() == names("vanilla", "projected", seeds=seeds)
+    world.orders({"lora-s41": {"die": 0}})
+    world.forget()
+    assert world.sweep(arms=arms, seeds=listed, controls="random") == 1
+    assert world.started() == ["projected-s41", *names("lora", "projected-random", seeds=seeds)]
+
+
+def test_anyway_withholds_nothing_after_a_failure(world):
+    world.orders({"vanilla-s41": {"die": 0}})
+    assert world.sweep(seeds="41", anyway=True) == 1 and world.started() == names("vanilla", "projected", seeds=(41,))
 
 
 def test_a_run_that_died_before_its_first_checkpoint_starts_over(world, capsys):
@@ -184,6 +237,7 @@ def test_a_finished_run_without_its_checkpoint_is_never_removed(world):
     ([], {"measured": "no-such-dir"}, "no-such-dir.*no such file"),
     ([], {"measured": "nan"}, "nan: --measured needs a number"),
     (["--v-hack=missing.safetensors"], {}, "missing.safetensors: no such file"),
+    (["--gate=none"], {"arms": "vanilla,lora"}, "that is --arms=lora-vanilla"),
 ])
 def test_what_cannot_be_meant_is_refused_before_anything_starts(world, flags, settings, what):
     job = sweep.plan(world.config(arms="vanilla", seeds="41"), [])[0]
@@ -249,38 +303,118 @@ def test_separation_on_hand_worked_cases(world, gaps, stop):
         assert found.figures["high"] == pytest.approx(-0.2 + 4.302653 * 0.1 / math.sqrt(3))
 
 
+MODEL = "tiny-random"  # what the smoke preset trains
+
+
+def v_file(path: Path, coordinates: str = "svd", **more) -> Path:
+    """A v_hack file without tensors; `more` makes its content another."""
+    header = json.dumps({"__metadata__": {"hackward": json.dumps({"kind": "v_hack", "coordinates": coordinates} | more)}}).encode()
+    path.write_bytes(len(header).to_bytes(8, "little") + header)
+    return path
+
+
+def probed(path: Path, v: Path, rows: list[dict], samples: list[dict], *, model: str = MODEL, **settings) -> None:
+    """A finished Phase 2 run that measured with this v_hack."""
+    run = write_run(path, "replay", rows, samples, **settings)
+    changed = {"model": {"name": model, "hash": "m0"}, "v_hack": {"file": str(v), "hash": store.file_hash(v)[:16]}}
+    write_json(run / "config.json", read_json(run / "config.json") | changed)
+
+
+def good_probe(home: Path, v: Path, **settings) -> None:
+    """Both arms of a probe that justifies Phase 3."""
+    dice = random.Random(3)
+    probed(home / f"{v.stem}-vanilla", v, replay_rows(dice), replay_samples(dice), **settings)
+    probed(home / f"{v.stem}-projected", v, replay_rows(dice, projected=True, cos_in=0.3), replay_samples(dice), arm="projected", **settings)
+
+
 def test_a_no_go_of_the_probe_stops_everything_and_anyway_overrules(world, tmp_path, capsys):
     dice = random.Random(3)
     same = [row | {"cos_S_logp": row["cos_S_contrib"]} for row in replay_samples(dice) if row["src_pool"] == "base"]
     same += [row | {"src_pool": "teacher", "hacked": True} for row in same]  # the pools do not differ
     flat = [row | {"cos_in": dice.gauss(0, 0.02)} for row in replay_rows(dice)]
-    write_run(tmp_path / "probe" / "v", "replay", flat, same)
-    assert world.sweep(probe=str(tmp_path / "probe")) == 3 and world.started() == []
-    assert "NO-GO: skip Phase 3" in capsys.readouterr().out and not world.out.exists()
-    assert world.sweep(probe=str(tmp_path / "probe"), anyway=True, arms="vanilla", seeds="41") == 0 and world.started() == ["vanilla-s41"]
+    v, probe = v_file(tmp_path / "v.safetensors"), str(tmp_path / "probe")
+    probed(tmp_path / "probe" / "v", v, flat, same)
+    assert world.sweep(f"--v-hack={v}", probe=probe, dry_run=True) == 3 and not world.out.exists()
+    assert world.sweep(f"--v-hack={v}", probe=probe) == 3 and world.started() == []
+    assert "NO-GO: skip Phase 3" in capsys.readouterr().out
+    said = read_json(world.out / "sweep.json")
+    assert said["stopped"] and {run["state"] for run in said["runs"]} == {"withheld"} and said["decisions"][0]["verdict"].startswith("NO-GO")
+    assert world.sweep(f"--v-hack={v}", probe=probe, anyway=True, arms="vanilla", seeds="41") == 0 and world.started() == ["vanilla-s41"]
     decision = read_json(world.out / "sweep.json")["decisions"][0]
     assert decision["stop"] and decision["verdict"].startswith("NO-GO")
 
 
-def test_a_go_of_the_probe_starts_and_of_several_directions_each_must_allow_it(world, tmp_path, capsys):
+def test_a_probe_without_a_signal_clears_no_sweep(world, tmp_path, capsys):
+    dice, v = random.Random(3), v_file(tmp_path / "v.safetensors")
+    dead = [row | {"advantages": [0.0] * 8, "reward_spread": 0.0} for row in replay_rows(dice)]
+    probed(tmp_path / "probe" / "v", v, dead, replay_samples(dice))
+    assert world.sweep(f"--v-hack={v}", probe=str(tmp_path / "probe")) == 3 and world.started() == []
+    assert "NO DECISION: no usable advantage signal" in capsys.readouterr().out
+
+
+def test_only_the_probe_of_the_sweeps_own_v_clears_it(world, tmp_path, capsys):
+    v, other, probe = v_file(tmp_path / "v.safetensors"), v_file(tmp_path / "w.safetensors", k=9), tmp_path / "probe"
+    few = {"arms": "vanilla", "seeds": "41", "probe": str(probe), "dry_run": True}
+    good_probe(probe, v)
+    assert world.sweep(f"--v-hack={v}", **few) == 0 and "GO: Phase 3 is justified" in capsys.readouterr().out
+    assert world.sweep(f"--v-hack={other}", **few) == 3
+    assert f"not among the probe's (v {store.file_hash(v)[:8]}); judge it first: python probe_distill.py --v-hack={other}" in capsys.readouterr().out
+    assert world.sweep(**few) == 3 and "v_hack auto: cannot be compared" in capsys.readouterr().out
+    assert world.sweep(f"--v-hack={other}", **few | {"anyway": True}) == 0
     dice = random.Random(3)
-    write_run(tmp_path / "probe" / "v", "replay", replay_rows(dice), replay_samples(dice))
-    write_run(tmp_path / "probe" / "p", "replay", replay_rows(dice, projected=True, cos_in=0.3), replay_samples(dice), arm="projected")
+    probed(probe / "w", other, [row | {"cos_in": -0.3} for row in replay_rows(dice)], replay_samples(dice))
+    capsys.readouterr()
+    assert world.sweep(f"--v-hack={v}", **few) == 0 and "NO-GO" not in capsys.readouterr().out  # what the other is worth does not matter
+    assert world.sweep(f"--v-hack={other}", **few) == 3 and "NO-GO: cos_in is negative" in capsys.readouterr().out
+    assert world.sweep("--v-hack=none", **few) == 3  # measures with none: every direction of the probe must allow it
+
+
+def test_the_probe_of_another_model_clears_no_sweep(world, tmp_path, capsys):
+    v = v_file(tmp_path / "v.safetensors")
+    good_probe(tmp_path / "probe", v, model="Qwen/Qwen3-4B")
     few = {"arms": "vanilla", "seeds": "41", "probe": str(tmp_path / "probe"), "dry_run": True}
-    assert world.sweep(**few) == 0 and "GO: Phase 3 is justified" in capsys.readouterr().out
-    bad = write_run(tmp_path / "probe" / "w", "replay", [row | {"cos_in": -0.3} for row in replay_rows(dice)], replay_samples(dice))
-    record = read_json(bad / "config.json")
-    write_json(bad / "config.json", record | {"v_hack": {"file": "out/other.safetensors", "hash": "feedfeedfeedfeed"}})
-    assert world.sweep(**few) == 3 and "NO-GO: cos_in is negative" in capsys.readouterr().out
-    header = json.dumps({"__metadata__": {"hackward": '{"kind": "v_hack", "basis": "svd"}'}}).encode()
-    v = tmp_path / "v.safetensors"
-    v.write_bytes(len(header).to_bytes(8, "little") + header)
-    for run in ("v", "p"):  # the probe's good direction is this file: the other does not matter
-        record = read_json(tmp_path / "probe" / run / "config.json")
-        write_json(tmp_path / "probe" / run / "config.json", record | {"v_hack": {"file": str(v), "hash": store.file_hash(v)[:16]}})
-    assert world.sweep(f"--v-hack={v}", **few) == 0 and "NO-GO" not in capsys.readouterr().out
-    with pytest.raises(InputError, match="the lora arm needs lora"):
-        world.sweep(f"--v-hack={v}", **few | {"arms": "lora"})
+    assert world.sweep(f"--v-hack={v}", **few) == 3
+    assert f"judged on Qwen/Qwen3-4B, this sweep trains {MODEL}" in capsys.readouterr().out
+    assert world.sweep(f"--v-hack={v}", "--model=Qwen/Qwen3-4B", **few) == 0
+
+
+@pytest.mark.parametrize(("settings", "passed", "what"), [
+    ({"arms": "vanilla,lora"}, ["--v-hack=svd"], "in the coordinates svd, the lora arm needs lora r8"),
+    ({"arms": "lora-vanilla"}, ["--v-hack=svd"], "the lora-vanilla arm needs lora r8"),
+    ({"arms": "lora", "controls": "random"}, ["--v-hack=svd"], "the lora arm needs lora r8"),  # one file for two bases, the wrong one first or last
+    ({"arms": "lora", "controls": "random"}, ["--v-hack=lora"], "in the coordinates lora r8, the projected arm needs svd"),
+    ({"arms": "projected", "controls": "random", "control_arm": "lora"}, ["--v-hack=svd"], "the lora arm needs lora r8"),
+    ({"arms": "vanilla,lora", "lora_v_hack": "lora"}, ["--v-hack=svd", "--rank=4"], "in the coordinates lora r8, the lora arm needs lora r4"),
+    ({"arms": "vanilla,lora-vanilla,lora", "controls": "random", "lora_v_hack": "lora"}, ["--v-hack=svd"], None),
+])
+def test_every_arm_gets_a_v_hack_of_its_own_coordinates(world, tmp_path, monkeypatch, settings, passed, what):
+    monkeypatch.chdir(tmp_path)
+    v_file(tmp_path / "svd"), v_file(tmp_path / "lora", "lora r8")
+    if what is None:
+        assert sweep.plan(world.config(**settings), passed)
+        return
+    with pytest.raises(InputError, match=what):
+        sweep.plan(world.config(**settings), passed)
+
+
+def test_the_commands_of_the_readme_parse_and_mean_what_they_say(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    v, lora = v_file(tmp_path / "v.safetensors"), v_file(tmp_path / "v_lora.safetensors", "lora r8")
+    measured_run(tmp_path / "RUN", [9, 36, 36], eval_samples=4)
+    assert sweep.main("--preset=full --dry-run --measured=RUN --price-per-hour=4".split()) == 0
+    assert "to go: 18.15 hours of GPU" in capsys.readouterr().out  # 9 runs of 200 * 36 s + 60 s
+    model, command = "Qwen/Qwen3-4B", ("--preset=full --probe=out/probe_distill --controls=random,shrink --lora-v-hack=v_lora.safetensors --dry-run"
+                                       " -- --v-hack=v.safetensors --project-at=update").split()
+    good_probe(tmp_path / "out" / "probe_distill", v, model=model)
+    assert sweep.main(command) == 3  # the lora arm's V is another, and nobody judged it
+    assert "probe_distill.py --v-hack=v_lora.safetensors --arm=lora --gate=none and python" in capsys.readouterr().out
+    dice = random.Random(3)
+    for gate in ("none", "one-sided"):
+        rows = replay_rows(dice, projected=gate != "none", cos_in=0.3)
+        probed(tmp_path / "out" / "probe_distill" / f"lora-{gate}", lora, rows, replay_samples(dice), arm="lora", gate=gate, model=model)
+    assert sweep.main(command) == 0
+    out = capsys.readouterr().out
+    assert out.count("GO: Phase 3 is justified") == 4 and "lora without lora-vanilla" in out  # once below its table, once as this sweep's verdict
 
 
 # --- interrupts and locks ---
@@ -371,10 +505,10 @@ def test_the_plan_prices_what_is_left_in_hand_worked_hours(world, capsys):
     hours = [times.hours(job) for job in jobs]
     assert hours == pytest.approx([0, 0.9 + 0.2] + [2.5 + 0.3] * 7)  # 36 * 90 s, evaluated after 80 and 100; 100 * 90 s, and after 40, 80, 100
     groups = sweep.stages(jobs, world.config())
-    assert [len(group) for group in groups] == [3, 3, 3]
+    assert [len(group) for group in groups.values()] == [3, 3, 3]
     assert sweep.wall_hours(groups, times, 1) == pytest.approx(sum(hours))
     assert sweep.wall_hours(groups, times, 2) == pytest.approx((1 + 2 + 2) * 2.8)  # lanes [0 + 2.8 | 1], then twice [2.8 + 2.8 | 2.8]
-    assert sweep.wall_hours([jobs], sweep.Clock({}, 60.0), 2) is None
+    assert sweep.wall_hours({"all": jobs}, sweep.Clock({}, 60.0), 2) is None
     assert world.sweep(arms="vanilla", steps=40, measured="90", set_up_seconds=0, price_per_hour=4, dry_run=True, jobs=3) == 0
     out = " ".join(capsys.readouterr().out.split())
     assert "to go: 3.00 hours of GPU, 1.00 wall hours with --jobs=3" in out and "cost 4.00 for one machine" in out
