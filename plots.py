@@ -159,9 +159,9 @@ def contributions(path: Path, runs: Sequence[Run]) -> None:
     for (left, right), run in zip(grid, runs, strict=True):
         order = sorted({bucket(sample) for sample in run.samples}, reverse=True)
         colours = ["#0072B2" if "not hacked" in name else "#D55E00" for name in order]
+        right.sharey(left)  # before anything is drawn, so that both scale to both
         strip(left, values_by(run.samples, "cos_S_contrib", bucket, order), colours)
         strip(right, values_by(run.samples, "cos_S_logp", bucket, order), colours)
-        right.sharey(left)
         dress(left, run.label, "", "cos_S_contrib\n(with the advantage)")
         dress(right, run.label, "", "cos_S_logp\n(before the advantage)")
     save(figure, path)

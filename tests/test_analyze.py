@@ -368,7 +368,7 @@ WORKS = (verdicts.Projected("projected", (0.02, 0.03) * 10),)
         (dict(vanilla_cos_in=STRONG, projected=WORKS, vanilla_null=(-0.4, 0.4)), "NOT YET: vanilla cos_in is within its null", "all vanilla runs"),
         (dict(vanilla_cos_in=STRONG, discriminates=True, projected=WORKS, vanilla_null=(-0.1, 0.1)), "GO: Phase 3", "--preset=full"),
         (dict(vanilla_cos_in=WEAK, discriminates=True, projected=WORKS, vanilla_null=(-0.2, 0.2)), "NOT YET: vanilla cos_in is within its null", "extract"),
-        (dict(vanilla_cos_in=ZERO, discriminates=True, projected=WORKS, vanilla_null=(-0.2, 0.2)), "GO, with a smaller", "--steps=60"),  # by the pools
+        (dict(vanilla_cos_in=(0.02, -0.01) * 10, discriminates=True, projected=WORKS, vanilla_null=(-0.2, 0.2)), "GO, with a smaller", "--steps=60"),
         (
             dict(vanilla_cos_in=STRONG, discriminates=True, projected=(verdicts.Projected("p", NEGATIVE),)),
             "STOP: over-projection",
@@ -433,7 +433,9 @@ def test_a_vanilla_that_was_repeated_counts_once(tmp_path, capsys):
     write_run(tmp_path / "e", "replay", rows, samples, seed=42, **common)
     write_run(tmp_path / "f", "replay", rows, samples, **common | {"lr": 1e-2})
     write_run(tmp_path / "g", "replay", rows[:3], [one for one in samples if one["step"] < 3], finished=False, **common)
-    assert len(analyze.gather_evidence(analyze.find_runs(tmp_path, take_unfinished=True)[0]).vanilla_cos_in) == 15
+    runs = analyze.find_runs(tmp_path, take_unfinished=True)[0]
+    assert len(analyze.gather_evidence(runs).vanilla_cos_in) == 15 and len(runs) == 7
+    assert all(run.complete for run in across.unique(runs[::-1]))  # rather the whole run than its beginning
 
 
 def test_directions_extracted_by_the_run_are_told_apart_by_loss_and_basis(tmp_path):
