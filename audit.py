@@ -224,7 +224,7 @@ def main(config: Config) -> None:
     loaded = [r for d in directories for r in pools.load_pool(d, tokenizer, stop=stop).rollouts]
     adapter = extract_vhack.BASES[bases.pop()](model, config)
     stems = [Path(file).stem for file in files]
-    directions = {Path(file).stem if stems.count(Path(file).stem) == 1 else file: VHack.load(file, model_hash=adapter.model_hash, params=adapter.params, coordinates=adapter.coordinates) for file in files}
+    directions = {stem if stems.count(stem) == 1 else file: extract_vhack.load(file, adapter) for stem, file in zip(stems, files)}
 
     usable, seen = fresh(loaded, list(directions.values()))
     rollouts = chosen(usable, config.limit, config.seed)
@@ -261,8 +261,8 @@ def report(facts: dict, console: Console) -> None:
     console.print(table)
     console.print(f"ceiling of cos (reliability of g*): {show(facts['ceiling'])}" + ("; caveat: V was made from some of these problems" if facts["seen_by_v_hack"] else ""),
                   highlight=False)
-    console.print("g*: mean gradient difference of labelled rollouts. The oracle sees labels that no run has before it hacks: a V far below it can be improved, "
-                  "a ceiling near 0 means that g* itself is noise here.", soft_wrap=True, highlight=False)
+    console.print("g*: mean gradient difference of labelled rollouts. The oracle sees labels that no run has before it hacks: a V far below it can be\n"
+                  "improved. The ceiling is the cosine to expect of the true direction: near 0, g* itself is noise here.", soft_wrap=True, highlight=False)
 
 
 if __name__ == "__main__":

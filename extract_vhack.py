@@ -413,6 +413,11 @@ def find_pairs(name: str, tokenizer, model, *, pairs: str | None, pool: str | No
         "source": f"pairs {Path(path).name}", "source_hash": file_hash(path)[:16], "recipe": recipe}
 
 
+def load(path: str | Path, adapter) -> VHack:
+    """A v_hack file, checked to be of this adapter's model and coordinates; InputError otherwise."""
+    return VHack.load(path, model_hash=adapter.model_hash, params=adapter.params, coordinates=adapter.coordinates)
+
+
 def same_pairs(v: VHack, name: str, tokenizer, model) -> tuple[list[Pair], Settings, dict]:
     """The pairs that a v_hack was made from, found again where they lay: for a control, or to extract anew while training.
 

@@ -81,7 +81,7 @@ class VHack:
         if meta.get("model_hash") != model_hash:
             raise InputError(f"{path}: v_hack of another model (its hash {meta.get('model_hash')}, this model {model_hash})")
         if (made := meta.get("coordinates", "svd")) != coordinates:
-            raise InputError(f"{path}: v_hack in the coordinates {made}, this run trains in {coordinates}; extract_vhack.py --basis makes one")
+            raise InputError(f"{path}: v_hack in the coordinates {made}, this run trains in {coordinates}; see --basis and --rank of extract_vhack.py")
         names = sorted(name.removesuffix(".V") for name in tensors if name.endswith(".V"))
         for name in names:
             V, w = tensors[f"{name}.V"], tensors.get(f"{name}.w")

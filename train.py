@@ -362,8 +362,10 @@ class Session:
         """Final adapter, summary, and the final screen."""
         self.adapter.save(self.run.path / self.adapter.file)
         rows = self.run.rows
-        self.run.finish({"steps": len(rows), "seconds": sum(r["seconds"] for r in rows) + self.seconds_evaluating, "seconds_evaluating": self.seconds_evaluating, "last5": last_five(rows),
-                         "groups_skipped": sum(r["groups_skipped"] for r in rows), "peak_memory_gb": peak_memory(), "eval": self.evaluation.lines if self.evaluation else None})
+        self.run.finish({
+            "steps": len(rows), "seconds": sum(r["seconds"] for r in rows) + self.seconds_evaluating, "seconds_evaluating": self.seconds_evaluating,
+            "last5": last_five(rows), "groups_skipped": sum(r["groups_skipped"] for r in rows), "peak_memory_gb": peak_memory(),
+            "eval": self.evaluation.lines if self.evaluation else None})
         console = stdout()
         if self.evaluation:
             console.print(evaluate.table(self.evaluation.lines))
@@ -397,7 +399,8 @@ class Session:
 def build(config: Config, stack: contextlib.ExitStack) -> Session:
     """Load, check and wire everything. The run directory appears only when all inputs are known to be good."""
     kind = "sampled" if config.replay_dirs is None else {"grpo": "replay", "nll": "phase1"}[config.loss_mode]
-    run = RunDir(config, kind=kind, name=f"{config.preset}-{config.arm}-{config.control if config.control != 'none' else config.project_at}-s{config.seed}-lr{config.lr:g}")
+    edit = config.project_at if config.control == "none" else config.control
+    run = RunDir(config, kind=kind, name=f"{config.preset}-{config.arm}-{edit}-s{config.seed}-lr{config.lr:g}")
     everything, held_out = split_problems(config) if config.replay_dirs is None else ([], [])  # cheap faults come first
     model, tokenizer = models.load(config.model, dtype=config.dtype, device=config.device)
     stop = pools.stops(model, tokenizer)
@@ -447,8 +450,9 @@ def build(config: Config, stack: contextlib.ExitStack) -> Session:
     if source.kind == "sampled" and config.eval_samples and not held_out:
         STDERR.print("no held-out evaluation: no problem is held out (a small file, or --difficulty, or v_hack was made from all of them)", highlight=False)
     if held_out and config.eval_samples:
-        evaluation = Evaluation(adapter, tokenizer, held_out, stop=stop, samples=config.eval_samples, max_new_tokens=config.max_new_tokens, temperature=config.temperature,
-                                rows=config.sample_rows, seed=config.seed, limit=config.eval_limit, sandbox=config.sandbox, workers=config.workers)
+        evaluation = Evaluation(adapter, tokenizer, held_out, stop=stop, samples=config.eval_samples, max_new_tokens=config.max_new_tokens,
+                                temperature=config.temperature, rows=config.sample_rows, seed=config.seed, limit=config.eval_limit,
+                                sandbox=config.sandbox, workers=config.workers)
     return Session(config, run, adapter, direction, editor, source, optimizer, models.pad_id(tokenizer),
                    config.temperature if source.kind == "sampled" else 1.0, first, adapter.step_scale if config.match_size else 1.0, evaluation)
 
@@ -546,12 +550,8 @@ class Direction:
         steps = [int(path.stem.rpartition("_")[2]) for path in directory.glob("v_hack_*.safetensors")]
         if last := max((s for s in steps if s < step), default=0):
             removed = directory / f"removed_{last:03d}.safetensors"
-            self.v = load_v_hack(directory / f"v_hack_{last:03d}.safetensors", self.adapter).to(self.adapter.model.device)
-            self.removed = load_v_hack(removed, self.adapter) if removed.exists() else self.v
-
-
-def load_v_hack(path: str | Path, adapter) -> VHack:
-    return VHack.load(path, model_hash=adapter.model_hash, params=adapter.params, coordinates=adapter.coordinates)
+            self.v = extract_vhack.load(directory / f"v_hack_{last:03d}.safetensors", self.adapter).to(self.adapter.model.device)
+            self.removed = extract_vhack.load(removed, self.adapter) if removed.exists() else self.v
 
 
 def hack_direction(config: Config, adapter, tokenizer) -> Direction | None:
@@ -565,7 +565,7 @@ def hack_direction(config: Config, adapter, tokenizer) -> Direction | None:
         v = extract_vhack.extract(adapter, tokenizer, pairs, settings, source=source | {"model": config.model}, tokens=config.micro_tokens)
         v.meta["hash"] = v.meta["pair_hash"]
     else:
-        v = load_v_hack(config.v_hack, adapter)
+        v = extract_vhack.load(config.v_hack, adapter)
         made = v.meta.get("normaliser") or {"nll": "length", "grpo": "fixed"}.get(v.meta.get("objective", "nll"))
         if made != config.normaliser:
             STDERR.print(f"{config.v_hack}: extracted with the denominator {made}, this run's loss has {config.normaliser}", highlight=False)
