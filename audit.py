@@ -41,6 +41,7 @@ import extract_vhack
 import gradients
 import models
 import pools
+import verdicts
 from antipasto import default_cache
 from losses import normaliser
 from pools import Rollout
@@ -111,25 +112,24 @@ def difference_weights(rollouts: Sequence[Rollout], seed: int) -> tuple[Tensor, 
     for i, rollout in enumerate(rollouts):
         place[rollout.identity][rollout.hacked].append(i)
     both = [sides for _, sides in sorted(place.items()) if all(sides.values())]
-    if len(both) < MATCHED:
+    within = len(both) >= MATCHED
+    if not within:
         hacks, others = (shuffled([i for i, r in enumerate(rollouts) if r.hacked is label], seed, "pairs", label) for label in (True, False))
         both = [{True: [h], False: [o]} for h, o in zip(hacks, others)]
     weights = torch.zeros(len(both), len(rollouts))
     for p, sides in enumerate(both):
         weights[p, sides[True]] = 1 / len(sides[True])
         weights[p, sides[False]] = -1 / len(sides[False])
-    return weights, bool(len(both) >= MATCHED and all(rollouts[s[True][0]].identity == rollouts[s[False][0]].identity for s in both))
+    return weights, within
 
 
 def differences(adapter, rollouts: Sequence[Rollout], weights_PN: Tensor, *, pad: int, tokens: int) -> dict[str, Tensor]:
     """{module: (P, R)} of the d_p, from per-sample NLL gradients at the adapter's present state."""
     lengths = torch.tensor([len(r.completion_ids) for r in rollouts])
     with progress("audit: gradients of rollouts", len(rollouts)) as bar:
-        done = gradients.backward(adapter, [r.tokens for r in rollouts], torch.ones(len(rollouts)), normaliser("length", lengths, rollouts=1, fixed=0),
-                                  pad=pad, tokens=tokens, samples=True, on_batch=bar)
-    for p in adapter.params.values():
-        p.grad = None
-    return {name: weights_PN @ g.cpu() for name, g in done.samples.items()}
+        found = gradients.of_samples(adapter, [r.tokens for r in rollouts], torch.ones(len(rollouts)),
+                                     normaliser("length", lengths, rollouts=1, fixed=0), pad=pad, tokens=tokens, on_batch=bar)
+    return {name: weights_PN @ g for name, g in found.items()}
 
 
 # --- figures ---------------------------------------------------------------------------------------------------------
@@ -146,8 +146,7 @@ class Figure:
 
 
 def against(value: float, draws: Tensor) -> Figure:
-    low, high = torch.quantile(draws.double(), torch.tensor([0.025, 0.975], dtype=torch.double)).tolist()
-    return Figure(value, low, high, float((1 + (draws >= value - 1e-12).sum()) / (1 + len(draws))))
+    return Figure(value, *verdicts.permutation_test(value, draws.double().numpy()))
 
 
 def caught(g: dict[str, Tensor], v: VHack) -> Tensor:

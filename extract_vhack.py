@@ -38,7 +38,8 @@ import gradients
 import models
 import pools
 import problems
-from antipasto import SVDAdapter, default_cache, read_safetensors, thin_svd
+import verdicts
+from antipasto import SVDAdapter, default_cache, read_metadata, thin_svd
 from losses import dr_grpo_advantages, normaliser
 from projection import VHack, orient, problem_flips
 from screen import progress, stdout
@@ -181,6 +182,11 @@ def pairs_from_pool(pool: pools.Pool, tokenizer, known: Sequence[problems.Proble
 CONTRAST = {"nll": (1.0, -1.0), "grpo": tuple((dr_grpo_advantages(torch.tensor([1.0, 0.0]))).tolist())}
 
 
+def denominator(settings: dict) -> str:
+    """What the losses are divided by, in settings or in the meta of a v_hack: as they say, else by their objective."""
+    return settings.get("normaliser") or {"nll": "length", "grpo": "fixed"}[settings.get("objective", "nll")]
+
+
 def pair_gradients(adapter, pairs: Sequence[Pair], settings: Settings, *, pad: int, tokens: int, on_batch=lambda rows: None) -> tuple[dict, dict]:
     """Per-sample gradients of all hacks and of all clean answers: two dicts module -> (P, R), fp32 on the CPU.
 
@@ -189,14 +195,11 @@ def pair_gradients(adapter, pairs: Sequence[Pair], settings: Settings, *, pad: i
     """
     rows = [(p.prompt_ids, p.hack_ids) for p in pairs] + [(p.prompt_ids, p.clean_ids) for p in pairs]
     lengths = torch.tensor([len(completion) for _, completion in rows])
-    kind = settings.normaliser or {"nll": "length", "grpo": "fixed"}[settings.objective]
     # "fixed" has no sampling limit to refer to here; any one number gives the same V, the longest answer keeps the scale.
-    weights = normaliser(kind, lengths, rollouts=1, fixed=int(lengths.max()))
+    weights = normaliser(denominator(vars(settings)), lengths, rollouts=1, fixed=int(lengths.max()))
     sizes = torch.tensor(CONTRAST[settings.objective]).abs().repeat_interleave(len(pairs))
-    done = gradients.backward(adapter, rows, sizes, weights, pad=pad, tokens=tokens, temperature=settings.temperature, samples=True, on_batch=on_batch)
-    for p in adapter.params.values():
-        p.grad = None
-    halves = {name: g.cpu().split(len(pairs)) for name, g in done.samples.items()}
+    found = gradients.of_samples(adapter, rows, sizes, weights, pad=pad, tokens=tokens, temperature=settings.temperature, on_batch=on_batch)
+    halves = {name: g.split(len(pairs)) for name, g in found.items()}
     return {n: h[0] for n, h in halves.items()}, {n: h[1] for n, h in halves.items()}
 
 
@@ -284,8 +287,8 @@ def _against_null(values_S: Tensor) -> dict:
     value, null = float(values_S[0]), values_S[1:].numpy()
     if not len(null):
         return {"value": value, "null": [None, None], "p": None}
-    low, high = np.quantile(null, [0.025, 0.975])
-    return {"value": value, "null": [float(low), float(high)], "p": float((1 + (null >= value - 1e-12).sum()) / (1 + len(null)))}
+    low, high, p = verdicts.permutation_test(value, null)
+    return {"value": value, "null": [low, high], "p": p}
 
 
 def extract(adapter, tokenizer, pairs: Sequence[Pair], settings: Settings, *, source: dict, tokens: int) -> VHack:
@@ -453,7 +456,7 @@ BASES = {"svd": svd_basis, "lora": lora_basis}
 
 def stored_basis(path: str | Path) -> str:
     """The basis that a v_hack file was made in. InputError where it is none."""
-    _, meta = read_safetensors(path)
+    meta = read_metadata(path)
     if meta.get("kind") != "v_hack" or meta.get("basis") not in BASES:
         raise InputError(f"{path}: not a v_hack file")
     return meta["basis"]

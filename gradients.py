@@ -52,3 +52,12 @@ def backward(adapter, rows: Sequence[Row], advantage_N: Tensor, normaliser_N: Te
             back = torch.argsort(torch.tensor(order))
             per_row = {name: torch.cat(parts)[back.to(parts[0].device)] for name, parts in collected.items()}
     return Backward(total, kl_sum / token_count if token_count else None, per_row)
+
+
+def of_samples(adapter, rows: Sequence[Row], weight_N: Tensor, normaliser_N: Tensor, *, pad: int, tokens: int, temperature: float = 1.0,
+               on_batch: Callable[[int], None] = lambda rows: None) -> dict[str, Tensor]:
+    """Module -> (N, R): the weighted NLL gradients of the single rows, fp32 on the CPU; leaves no .grad behind."""
+    done = backward(adapter, rows, weight_N, normaliser_N, pad=pad, tokens=tokens, temperature=temperature, samples=True, on_batch=on_batch)
+    for p in adapter.params.values():
+        p.grad = None
+    return {name: g.cpu() for name, g in done.samples.items()}

@@ -21,14 +21,13 @@ from typing import Literal
 import tyro
 from rich.console import Console
 
-import extract_vhack
 import models
 import pools
 import problems
 import train
 from antipasto import default_cache
 from grade import Grader, print_protection
-from rundir import FREE
+from rundir import differing
 from screen import STDERR, progress
 from sources import Plain, Policy, shuffled
 from store import InputError, check_numbers, exit_on_fault, file_hash, provenance, read_json, write_json
@@ -214,7 +213,7 @@ def _is_there(config: train.Config) -> bool:
         return False
     record, wanted = read_json(run / "config.json"), dataclasses.asdict(train.resolve(config))
     same_v = not Path(config.v_hack).is_file() or (record.get("v_hack") or {}).get("hash") == file_hash(config.v_hack)[:16]
-    return same_v and all(record["config"].get(key) == value for key, value in wanted.items() if key not in FREE or key == "steps")
+    return same_v and record["config"].get("steps") == wanted["steps"] and not differing(record["config"], wanted)
 
 
 def _name(config: Config, arm: str) -> str:

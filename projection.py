@@ -266,13 +266,15 @@ class Editor:
         """Edited vectors, and the diagnostics of both sides."""
         if self.v is None:
             return g, {"norm": number(norm(g))} | dict.fromkeys(("in", "out", "fired", "mean_in", "mean_out", "in_null", "out_null"))
-        edited = self.edit(g) if place == self.at else g
-        return edited, {
-            "norm": number(norm(g)), "fired": number(fired(g, self.edit.v)),
-            "in": number(cosine(g, self.v)), "out": number(cosine(edited, self.v)),
-            "mean_in": number(module_cosines(g, self.v).nanmean()), "mean_out": number(module_cosines(edited, self.v).nanmean()),
-            "in_null": self._null(g), "out_null": self._null(edited),
-        }
+        edited = self.edit(g) if place == self.at and self.edit.gate != "none" else g
+        before = self._measure(g)
+        after = before if edited is g else self._measure(edited)
+        return edited, {"norm": number(norm(g)), "fired": number(fired(g, self.edit.v)), "in": before[0], "out": after[0],
+                        "mean_in": before[1], "mean_out": after[1], "in_null": before[2], "out_null": after[2]}
+
+    def _measure(self, g: dict[str, Tensor]) -> tuple[float | None, float | None, Tensor | None]:
+        """Cosine over all modules, mean of the modules' cosines, draws of the null of the first."""
+        return number(cosine(g, self.v)), number(module_cosines(g, self.v).nanmean()), self._null(g)
 
     def _null(self, g: dict[str, Tensor]) -> Tensor | None:
         return null_cosines(g, self.v, self.null).cpu() if self.null else None

@@ -13,6 +13,11 @@ from store import InputError, provenance, read_json, read_jsonl, write_json, wri
 FREE = ("steps", "resume", "out", "save_every", "device", "micro_tokens", "sample_rows", "workers", "svd_cache")
 
 
+def differing(stored: dict, settings: dict) -> list[str]:
+    """The settings that a stored run has otherwise and that matter to what it does."""
+    return [key for key, value in settings.items() if key not in FREE and stored.get(key) != value]
+
+
 def _hashes(fact: Any) -> Any:
     """Every hash that a part of config.json holds."""
     if isinstance(fact, list):
@@ -42,7 +47,7 @@ class RunDir:
         stored = record.get("config") if isinstance(record, dict) else None
         if not isinstance(stored, dict):
             raise InputError(f"{self.path / 'config.json'}: not the config.json of a run")
-        changed = [k for k, v in settings.items() if k not in FREE and stored.get(k) != v]
+        changed = differing(stored, settings)
         if changed or record.get("kind") != kind:
             raise InputError(f"{self.path / 'config.json'}: --resume with other settings than the run's: {', '.join(changed) or kind}")
         if not self.checkpoint.exists():

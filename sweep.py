@@ -25,7 +25,6 @@ import datetime
 import fcntl
 import heapq
 import io
-import json
 import math
 import os
 import re
@@ -45,13 +44,13 @@ import rich.table
 import tyro
 from rich.console import Console
 from rich.live import Live
-from safetensors import SafetensorError, safe_open
 
 import analyze
 import problems
 import train
 import verdicts
-from rundir import FREE
+from antipasto import read_metadata
+from rundir import differing
 from store import ROOT, InputError, check_numbers, exit_on_fault, file_hash, provenance, read_json, read_jsonl, write_json
 from tables import INDENT, Block, Table, print_blocks, shown
 
@@ -206,20 +205,6 @@ def named_file(v_hack: str) -> bool:
     return v_hack not in ("auto", "none")
 
 
-def metadata(path: str | Path) -> dict:
-    """The project's metadata of a safetensors file, without its tensors."""
-    try:
-        with safe_open(path, framework="pt") as stored:
-            found = json.loads((stored.metadata() or {}).get("hackward", "null"))
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except (SafetensorError, OSError, ValueError) as fault:
-        raise InputError(f"{path}: not a readable safetensors file ({fault})") from None
-    if not isinstance(found, dict):
-        raise InputError(f"{path}: a safetensors file, but not one of this project (no metadata)")
-    return found
-
-
 def coordinates(job: Job) -> str:
     """What the run trains in, in the words of a v_hack file."""
     return f"lora r{job.settings.rank}" if job.settings.arm == "lora" else "svd"
@@ -229,7 +214,7 @@ def check_basis(job: Job) -> None:
     """A v_hack in other coordinates would fail only when its arm's turn comes, which may be days later."""
     if not named_file(job.settings.v_hack):
         return
-    made, wanted = metadata(job.settings.v_hack).get("coordinates", "svd"), coordinates(job)
+    made, wanted = read_metadata(job.settings.v_hack).get("coordinates", "svd"), coordinates(job)
     if made != wanted:
         way = "--lora-v-hack names the lora arms' file, --arms=vanilla,projected does without" if wanted != "svd" else "--lora-v-hack is for the lora arms"
         raise InputError(f"{job.settings.v_hack}: v_hack in the coordinates {made}, the {job.arm} arm needs {wanted} ({way})")
@@ -246,9 +231,8 @@ def survey(job: Job) -> None:
     record = read_json(file)
     if not isinstance(record, dict) or "kind" not in record or not isinstance(record.get("config"), dict):
         raise InputError(f"{file}: not the config.json of a run")
-    wanted = json.loads(json.dumps(dataclasses.asdict(job.settings)))
-    differs = [f"{key} {record['config'].get(key)!r}, this sweep has {value!r}" for key, value in wanted.items()
-               if key not in FREE and record["config"].get(key) != value]
+    wanted, stored = dataclasses.asdict(job.settings), record["config"]
+    differs = [f"{key} {stored.get(key)!r}, this sweep has {wanted[key]!r}" for key in differing(stored, wanted)]
     if named_file(job.settings.v_hack) and (record.get("v_hack") or {}).get("hash") not in (None, file_hash(job.settings.v_hack)[:16]):
         differs.append(f"another content of {job.settings.v_hack}")
     if differs:
@@ -259,7 +243,7 @@ def survey(job: Job) -> None:
     if steps is not None and steps >= job.steps:
         job.state, job.step = "done", steps
     elif (path / "checkpoint.safetensors").is_file():
-        job.state, job.step = "resume", metadata(path / "checkpoint.safetensors").get("step", 0)
+        job.state, job.step = "resume", read_metadata(path / "checkpoint.safetensors").get("step", 0)
         if job.step > job.steps:
             raise InputError(f"{path}: unfinished, with {job.step} steps already; this sweep has {job.steps}")
     elif steps is not None:

@@ -36,8 +36,8 @@ import numpy as np
 import torch
 import tyro
 from safetensors.torch import save_file
-from scipy import stats
 
+import across
 import evaluate
 import extract_vhack
 import gradients
@@ -342,7 +342,8 @@ class Session:
             write_jsonl(self.run.path / "rollouts" / f"step_{step:03d}.jsonl.gz", rows)
         if null:
             with atomic(self.run.path / "nulls" / f"step_{step:03d}.safetensors") as temporary:
-                save_file({name: draws.contiguous() for name, draws in null.items()}, temporary, metadata={"hackward": '{"kind": "null"}'})
+                # Copies: where nothing is edited cos_in and cos_out are one tensor, which safetensors refuses to write twice.
+                save_file({name: draws.clone() for name, draws in null.items()}, temporary, metadata={"hackward": '{"kind": "null"}'})
         self.run.add_row(step_row(step, groups, advantages, done, diagnostics, seconds, self.config))
         if (step + 1) % self.config.save_every == 0 or step + 1 == self.config.steps:
             save_checkpoint(self.run.checkpoint, self.adapter, self.optimizer, step + 1)
@@ -378,7 +379,7 @@ class Session:
         groups = sum(r["groups_used"] + r["groups_skipped"] for r in rows)
         column = lambda name: [r[name] for r in rows if r[name] is not None]  # noqa: E731
         mean = lambda name: number(sum(column(name)) / len(column(name))) if column(name) else None  # noqa: E731
-        v, null = self.editor.v, lambda name: show_null(mean_null(self.run.path, name))  # noqa: E731
+        v, null = self.editor.v, {name: show_null(interval) for name, interval in mean_nulls(self.run.path).items()}
         described = v and f"V: {len(v.V)} modules/{v.directions} directions/{facts['v_hack']['hash']}"
         return {
             "run": [str(self.run.path), f"commit {(facts['commit'] or 'unknown')[:10]}{' dirty' if facts['dirty'] else ''}", " ".join(sys.argv)],
@@ -387,8 +388,8 @@ class Session:
             "health": [f"steps {len(rows)}/{config.steps}", f"zero-variance groups {sum(r['groups_skipped'] for r in rows) / max(1, groups):.0%}",
                        f"truncated {mean('trunc_rate') or 0:.0%}", f"peak memory {peak_memory():.1f} GB",
                        f"{sum(r['seconds'] for r in rows) / 60:.1f} minutes"],
-            "check": [f"identity {facts['model']['identity']:g}", f"means: cos_in {show(mean('cos_in'))} {null('cos_in')}",
-                      f"cos_out {show(mean('cos_out'))} {null('cos_out')}", f"cos_update {show(mean('cos_update'))} {null('cos_update')}",
+            "check": [f"identity {facts['model']['identity']:g}", f"means: cos_in {show(mean('cos_in'))} {null['cos_in']}",
+                      f"cos_out {show(mean('cos_out'))} {null['cos_out']}", f"cos_update {show(mean('cos_update'))} {null['cos_update']}",
                       f"|Delta W| {rows[-1]['delta_w_norm']:.3g}", *(["in brackets the null: permuted pair signs, 95 %"] if v and v.coef else [])],
             "result": [*(f"{word} {rate_interval(self.recent, test)}" for word, test in (
                 ("hacked", lambda r: r.hacked), ("solved", lambda r: r.gt_pass), ("attempted", lambda r: r.attempted))),
@@ -566,7 +567,7 @@ def hack_direction(config: Config, adapter, tokenizer) -> Direction | None:
         v.meta["hash"] = v.meta["pair_hash"]
     else:
         v = extract_vhack.load(config.v_hack, adapter)
-        made = v.meta.get("normaliser") or {"nll": "length", "grpo": "fixed"}.get(v.meta.get("objective", "nll"))
+        made = extract_vhack.denominator(v.meta)
         if made != config.normaliser:
             STDERR.print(f"{config.v_hack}: extracted with the denominator {made}, this run's loss has {config.normaliser}", highlight=False)
     return Direction(v.to(adapter.model.device), config, adapter, tokenizer)
@@ -663,11 +664,11 @@ def null_of_samples(groups, advantages, done: gradients.Backward, editor: Editor
     return draws.half()
 
 
-def mean_null(run: Path, name: str) -> tuple[float, float] | None:
-    """The null's range of a cosine's mean over a run's steps (verdicts.null_range); None where no step has one."""
-    steps = [draws[name] for path in sorted((run / "nulls").glob("step_*.safetensors")) if name in (draws := read_safetensors(path)[0])]
-    defined = [draws.numpy() for draws in steps if bool(draws.isfinite().all())]
-    return verdicts.null_range(np.stack(defined)) if defined else None
+def mean_nulls(run: Path) -> dict[str, tuple[float, float] | None]:
+    """For each cosine the null's range of its mean over a run's steps (verdicts.null_range); None where no step has one."""
+    steps = [read_safetensors(path)[0] for path in sorted((run / "nulls").glob("step_*.safetensors"))]
+    defined = {name: [draws[name].numpy() for draws in steps if name in draws and bool(draws[name].isfinite().all())] for name in across.COSINES}
+    return {name: verdicts.null_range(np.stack(draws)) if draws else None for name, draws in defined.items()}
 
 
 def show_null(interval: Sequence[float] | None) -> str:
@@ -697,13 +698,7 @@ def rate_interval(steps: Sequence[Sequence[Sequence[Rollout]]], test: Callable[[
     for group in (group for groups in steps for group in groups):
         by_problem.setdefault(group[0].identity, []).extend(own_rows(group))
     rates = [rate for rollouts in by_problem.values() if (rate := share(rollouts, test)) is not None]
-    if not rates:
-        return "undefined"
-    mean = sum(rates) / len(rates)
-    if len(rates) < 2 or len(set(rates)) == 1:
-        return f"{mean:.2f} [no interval]"
-    low, high = stats.t.interval(0.95, len(rates) - 1, loc=mean, scale=stats.sem(rates))
-    return f"{mean:.2f} [{max(0.0, low):.2f}, {min(1.0, high):.2f}]"
+    return evaluate.shown(evaluate.ratio(rates, [1.0] * len(rates)))
 
 
 def peak_memory() -> float:

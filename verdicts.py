@@ -182,6 +182,12 @@ def null_range(draws_TS: np.ndarray) -> tuple[float, float] | None:
     return float(low), float(high)
 
 
+def permutation_test(value: float, draws_S: np.ndarray) -> tuple[float, float, float]:
+    """(low, high, p) of a measurement under its null: the 2.5 to 97.5 % range, and the one-sided p with the +1 correction."""
+    low, high = np.quantile(draws_S, [LEVEL / 2, 1 - LEVEL / 2])
+    return float(low), float(high), float((1 + (draws_S >= value - 1e-12).sum()) / (1 + len(draws_S)))
+
+
 # ---------------------------------------------------------------------------------------------- figures in words
 def signed(value: float | None, digits: int = 3) -> str:
     return UNDEFINED if value is None else f"{value:+.{digits}f}"
