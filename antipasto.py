@@ -22,9 +22,11 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import threading
 import warnings
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +36,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from kernels import token_sum
 from store import ROOT, InputError, atomic, sha256
 
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+AT_ONCE = 6  # bases under way at once on a GPU; each holds some 0.5 GB of fp64 at 4 B
 
 # Below this share of the largest singular value, a left vector computed as W v / s is mostly rounding error.
 RANK_TOLERANCE = 1e-6
@@ -107,6 +112,29 @@ class SVDCache:
         self.directory = None if directory is None else Path(directory)
         self.hits = 0
 
+    def bases(self, weights: Sequence[tuple[Tensor, str]]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """`basis` of every (W, hash), in order.
+
+        On a GPU several are under way at once, each on a stream of its own: files are read and written while others are
+        decomposed, and one eigendecomposition alone leaves most of the GPU idle.
+        """
+        if not weights or not weights[0][0].is_cuda:
+            yield from (self.basis(*weight) for weight in weights)
+            return
+        streams, device = threading.local(), weights[0][0].device
+        torch.cuda.synchronize(device)  # the weights are there
+
+        def one(weight: tuple[Tensor, str]) -> tuple[Tensor, Tensor, Tensor]:
+            if not hasattr(streams, "mine"):
+                streams.mine = torch.cuda.Stream(device)
+            with torch.cuda.stream(streams.mine):
+                found = self.basis(*weight)
+                streams.mine.synchronize()
+            return found
+
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            yield from pool.map(one, weights)
+
     def basis(self, W_OI: Tensor, weight_hash: str) -> tuple[Tensor, Tensor, Tensor]:
         """U (O, R), S (R,) and Vh (R, I) on W's device; S in fp32, the others in W's dtype."""
         path = self.directory and self.directory / f"{weight_hash}.safetensors"
@@ -172,15 +200,10 @@ class _Apply(torch.autograd.Function):
             # U^T dy is needed anyway; where it is wide both cost the same, and W' itself is the more accurate.
             tall = layer.U.shape[0] > layer.U.shape[1]
             dx = (q_BTR * ctx.singular) @ layer.Vh if tall else dy @ ctx.merged
-        g_BR = token_sum(x @ layer.Vh.T, q_BTR)
+        g_BR = token_sum(x @ layer.Vh.T, q_BTR)  # sum_t (Vh x_t) * (U^T dy_t)
         if layer.samples is not None:
             layer.samples.append(g_BR)
         return dx, g_BR.sum(0), None
-
-
-def token_sum(p_BTR: Tensor, q_BTR: Tensor) -> Tensor:
-    """(B, R) in fp32: sum_t (Vh x_t) * (U^T dy_t) for every sample. Overwrites p."""
-    return torch.sum(p_BTR.mul_(q_BTR), dim=1, dtype=torch.float32)
 
 
 class SVDLinear(nn.Module):
@@ -208,6 +231,13 @@ class SVDLinear(nn.Module):
         change = (self.U * self.delta_S).to(self.U.dtype) @ self.Vh
         self.merged, self._merged_at = dithered(self.weight, change, self.seed), self.delta_S._version
         self.singular = (self.S + self.delta_S).to(self.U.dtype)
+
+    @torch.no_grad()
+    def dense(self) -> tuple[Tensor, Tensor | None]:
+        """Weight (O, I) and bias that the forward uses now."""
+        if self.enabled:
+            self.merge()
+        return self.merged if self.enabled else self.weight, self.bias
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.enabled:
@@ -253,8 +283,8 @@ class SVDAdapter:
         hashes = {f"{name}.weight": content_hash(module.weight) for name, module in found}
         self.model_hash = model_hash(model, hashes)
         self.layers: dict[str, SVDLinear] = {}
-        for name, linear in track(found):
-            U, S, Vh = self.cache.basis(linear.weight.detach(), hashes[f"{name}.weight"])
+        bases = self.cache.bases([(linear.weight.detach(), hashes[f"{name}.weight"]) for name, linear in found])
+        for (name, linear), (U, S, Vh) in zip(track(found), bases):
             layer = SVDLinear(linear, U, S, Vh, seed=zlib.crc32(name.encode()))
             parent, _, child = name.rpartition(".")
             setattr(model.get_submodule(parent), child, layer)

@@ -115,6 +115,10 @@ class NamedGrader:
     def __init__(self, name: Callable[[Problem], str], **options) -> None:
         self.name, self.options = name, options
 
+    def start(self) -> Later:
+        """As Grader.start; but nothing is graded before the result is asked for."""
+        return Later(self)
+
     def grade(self, items: Sequence[GradeItem]) -> list[Grade]:
         names = [self.name(item.problem) for item in items]
         graded: dict[str, Iterator[Grade]] = {}
@@ -122,6 +126,20 @@ class NamedGrader:
             with Grader(eval_name=name, **self.options) as grader:
                 graded[name] = iter(grader.grade([item for item, its in zip(items, names) if its == name]))
         return [next(graded[name]) for name in names]
+
+
+class Later:
+    """Items that are collected one by one and graded together."""
+
+    def __init__(self, grader: NamedGrader) -> None:
+        self.grader, self.items = grader, []
+
+    def add(self, item: GradeItem) -> int:
+        self.items.append(item)
+        return len(self.items) - 1
+
+    def result(self) -> list[Grade]:
+        return self.grader.grade(self.items)
 
 
 class NamedPolicy(Policy):

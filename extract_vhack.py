@@ -388,8 +388,8 @@ class Config:
     """auto: bf16 on a GPU, fp32 on a CPU."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, ..."""
-    micro_tokens: int = 8192
-    """Padded tokens of a micro-batch."""
+    micro_tokens: int | None = None
+    """Padded tokens of a micro-batch (default: as many as the free GPU memory holds; 8192 on a CPU)."""
     svd_cache: str | None = str(default_cache())
     """Directory of the SVD cache; None for no cache."""
 

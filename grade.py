@@ -555,12 +555,68 @@ class _Halves:
 
 @dataclass
 class _Task:
-    call: int  # number of the call of Grader.grade
+    pending: Pending
     position: int
     item: GradeItem
-    own: bool
-    vacuous: bool
     halves: _Halves | None = None  # set: only the own evaluation is to be run, the ground truth is under way elsewhere
+
+
+class Pending:
+    """Items that are graded while the caller adds more, or does something else; made by Grader.start.
+
+    The grader's next start, and its end, abandon this one: items that no worker has begun are dropped, and what becomes
+    of the others ends here, never in another's result. Not thread-safe.
+    """
+
+    def __init__(self, grader: Grader, *, own: bool, vacuous: bool):
+        self.own, self.vacuous = own, vacuous
+        self._grader = grader
+        self._added = 0
+        self._outcomes: dict[int, Grade | BaseException] = {}  # by position
+        self._ended: queue.SimpleQueue[tuple[int, Grade | BaseException]] = queue.SimpleQueue()  # not yet among them
+
+    @property
+    def abandoned(self) -> bool:
+        """Whether the grader has moved on, so that there will be no result."""
+        return self._grader._pending is not self
+
+    @property
+    def done(self) -> int:
+        """How many of the added items are graded by now."""
+        return len(self._outcomes) + self._ended.qsize()
+
+    def add(self, item: GradeItem) -> int:
+        """Hand in one item; returns at once. Its position, counted from 0."""
+        return self.add_all([item])[0]
+
+    def add_all(self, items: list[GradeItem]) -> range:
+        """Hand in many items, those of a problem together, so that a worker loads it once; returns their positions."""
+        self._refuse_if_abandoned()
+        positions = range(self._added, self._added + len(items))
+        for batch in _batches(items, len(self._grader._threads)):
+            self._grader._tasks.put([_Task(self, positions[index], items[index]) for index in batch])
+        self._added += len(items)
+        return positions
+
+    def end(self, position: int, outcome: Grade | BaseException) -> None:
+        """Called by the workers' threads, once an item."""
+        self._ended.put((position, outcome))
+
+    def result(self) -> list[Grade]:
+        """One grade an added item, in the order of adding; waits for all. A fault of a worker is raised then."""
+        self._refuse_if_abandoned()
+        while len(self._outcomes) < self._added:
+            position, outcome = self._ended.get()
+            self._outcomes[position] = outcome
+        outcomes = [self._outcomes[position] for position in range(self._added)]
+        for outcome in outcomes:
+            if isinstance(outcome, BaseException):
+                raise outcome
+        return outcomes
+
+    def _refuse_if_abandoned(self) -> None:
+        if self.abandoned:
+            raise RuntimeError("these items were abandoned: the grader was started anew or closed")
 
 
 class Grader:
@@ -583,14 +639,13 @@ class Grader:
             raise store.InputError(f"grading runs foreign code and needs Linux (fork, pidfd), this is {sys.platform}")
         self.limits = limits
         self._closed = False
-        self._call = 0
+        self._pending: Pending | None = None  # whose items are graded; those of any other are dropped
         self._caps: dict[int, tuple[Problem, list[int]]] = {}
         self._bubblewrap = usable_bubblewrap() if bubblewrap and sandbox != "none" else None
         self._missing: list[str] = []
         self._settings = self._worker_settings(sandbox, eval_name)
         self.protection = self._probe(sandbox)
         self._tasks: queue.SimpleQueue[list[_Task] | None] = queue.SimpleQueue()
-        self._results: queue.SimpleQueue[tuple[_Task, Grade | BaseException]] = queue.SimpleQueue()
         count = workers or len(os.sched_getaffinity(0))
         # A worker belongs to the thread that starts it: bubblewrap dies with that thread, not with some caller's.
         self._threads = [threading.Thread(target=self._serve, daemon=True) for _ in range(count)]
@@ -604,34 +659,27 @@ class Grader:
         self.close()
 
     def close(self) -> None:
-        """End all workers. A second call does nothing."""
+        """End all workers; items that none has begun are dropped. A second call does nothing."""
         if self._closed:
             return
-        self._closed = True
+        self._closed, self._pending = True, None
         for _ in self._threads:
             self._tasks.put(None)
         for thread in self._threads:
             thread.join()
 
+    def start(self, *, own: bool = True, vacuous: bool = False) -> Pending:
+        """Begin to grade items that come one by one, with the options of grade(). There is one Pending at a time."""
+        if self._closed:
+            raise RuntimeError("the grader is closed")
+        self._pending = Pending(self, own=own, vacuous=vacuous)
+        return self._pending
+
     def grade(self, items: list[GradeItem], *, own: bool = True, vacuous: bool = False) -> list[Grade]:
         """One grade an item, in order. ``own``: run its own evaluation if there is one; ``vacuous``: also on a stub."""
-        grades: list[Grade | None] = [None] * len(items)
-        self._call += 1
-        for batch in _batches(items, len(self._threads)):
-            self._tasks.put([_Task(self._call, position, items[position], own, vacuous) for position in batch])
-        missing, fault = len(items), None
-        while missing:
-            task, outcome = self._results.get()
-            if task.call != self._call:
-                continue  # of a call that was interrupted
-            missing -= 1
-            if isinstance(outcome, BaseException):
-                fault = outcome
-            else:
-                grades[task.position] = outcome
-        if fault is not None:
-            raise fault
-        return grades  # type: ignore[return-value]  # every position was filled
+        pending = self.start(own=own, vacuous=vacuous)
+        pending.add_all(items)
+        return pending.result()
 
     # -- setting up
 
@@ -702,6 +750,8 @@ class Grader:
         worker: Worker | None = None
         while (batch := self._tasks.get()) is not None:
             for task in batch:
+                if task.pending.abandoned:
+                    continue
                 outcome: Grade | Own | BaseException | None = _unrunnable("its worker died each time")
                 for _ in range(ATTEMPTS):
                     try:
@@ -720,7 +770,7 @@ class Grader:
                 if task.halves is not None:
                     outcome = task.halves.own_ended(outcome)
                 if outcome is not None:  # else the other half is still running and will hand it in
-                    self._results.put((task, outcome))
+                    task.pending.end(task.position, outcome)
         if worker is not None:
             worker.close()
 
@@ -738,15 +788,15 @@ class Grader:
         def share() -> None:
             """The ground truth is slow, perhaps a loop: another worker runs the own evaluation meanwhile."""
             nonlocal halves
-            if truth.attempted and task.own:
+            if truth.attempted and task.pending.own:
                 halves = _Halves()
                 self._tasks.put([dataclasses.replace(task, halves=halves)])
 
         cpu_seconds = limits.cpu_seconds + limits.cpu_seconds_per_test * len(problem.tests)
         worker.run(data, "truth", truth, cpu_seconds, on_slow=share)
-        if truth.attempted and task.own and halves is None:
+        if truth.attempted and task.pending.own and halves is None:
             worker.run(data, "own", own, limits.own_cpu_seconds)
-        if truth.attempted and task.vacuous:
+        if truth.attempted and task.pending.vacuous:
             stub = Own()
             worker.run(data, "vacuous", stub, limits.own_cpu_seconds)
             vacuous = stub.passed

@@ -44,15 +44,23 @@ def collate(rows: Sequence[tuple[list[int], list[int]]], index: list[int], pad: 
     return Batch(ids, torch.tensor([len(p) for p, _ in rows]), torch.tensor([len(c) for _, c in rows]), index)
 
 
+def by_length(rows: Sequence[tuple[list[int], list[int]]]) -> list[int]:
+    """Positions of the rows, the longest first: neighbours need little padding, and what will not fit shows at once."""
+    return sorted(range(len(rows)), key=lambda i: len(rows[i][0]) + len(rows[i][1]), reverse=True)
+
+
+def next_batch(rows: Sequence[tuple[list[int], list[int]]], left: Sequence[int], *, tokens: int, pad: int) -> Batch:
+    """The first of the rows `left` (longest first), as many as make at most `tokens` with their padding, or a single longer one."""
+    chosen = list(left[: max(1, tokens // sum(map(len, rows[left[0]])))])
+    return collate([rows[i] for i in chosen], chosen, pad)
+
+
 def micro_batches(rows: Sequence[tuple[list[int], list[int]]], *, tokens: int, pad: int) -> Iterator[Batch]:
     """Batches of rows of similar length, each at most `tokens` with its padding (a single longer row goes alone)."""
-    order = sorted(range(len(rows)), key=lambda i: len(rows[i][0]) + len(rows[i][1]), reverse=True)
-    start = 0
-    while start < len(order):
-        width = sum(map(len, rows[order[start]]))
-        chosen = order[start : start + max(1, tokens // width)]
-        yield collate([rows[i] for i in chosen], chosen, pad)
-        start += len(chosen)
+    left = by_length(rows)
+    while left:
+        yield (batch := next_batch(rows, left, tokens=tokens, pad=pad))
+        left = left[len(batch.index) :]
 
 
 def completion_mask(batch: Batch) -> Tensor:

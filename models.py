@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from losses import collate, token_logps
@@ -13,6 +15,10 @@ from problems import EMBEDDED, EMBEDDED_HOME
 from store import InputError, sha256
 
 TINY = "tiny-random"
+SHAPES = {  # random-<shape>: what it costs to train a model of that shape, without the model
+    "qwen3-0.6b": dict(hidden_size=1024, num_hidden_layers=28, num_attention_heads=16, num_key_value_heads=8, head_dim=128, intermediate_size=3072),
+    "qwen3-4b": dict(hidden_size=2560, num_hidden_layers=36, num_attention_heads=32, num_key_value_heads=8, head_dim=128, intermediate_size=9728),
+}
 CHATML = ("{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
           "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -39,11 +45,41 @@ def load(name: str, *, dtype: str = "auto", device: str = "auto") -> tuple[nn.Mo
     if name == TINY:
         model, tokenizer = tiny_random()
         model = model.to(torch_dtype)
+    elif name.removeprefix("random-") in SHAPES:
+        model, tokenizer = random_of(name.removeprefix("random-"), torch_dtype, place), _from_pretrained(str(EMBEDDED_HOME / "model"), torch_dtype)[1]
     else:
         model, tokenizer = _from_pretrained(str(EMBEDDED_HOME / "model") if name == EMBEDDED else name, torch_dtype)
     model = model.to(place).eval().requires_grad_(False)
     _check_head(model, name)
-    return model, tokenizer
+    return fused_norms(model) if place.type == "cuda" else model, tokenizer
+
+
+def fused_norms(model: nn.Module) -> nn.Module:
+    """Have every RMSNorm computed by PyTorch's own kernel: one pass over the activations instead of six, forward and backward.
+
+    In fp32 inside and rounded once, where transformers rounds twice. `plain_norms` takes it back.
+    """
+    for module in _norms(model):
+        module.forward = functools.partial(_rms_norm, module)
+    return model
+
+
+def plain_norms(model: nn.Module) -> nn.Module:
+    """The norms as transformers computes them."""
+    for module in _norms(model):
+        module.__dict__.pop("forward", None)
+    return model
+
+
+def _norms(model: nn.Module) -> list[nn.Module]:
+    """The modules whose forward is weight * x / rms(x), by name and by trying."""
+    found = [module for module in model.modules() if type(module).__name__.endswith("RMSNorm") and hasattr(module, "variance_epsilon")]
+    return [module for module in found if torch.allclose(type(module).forward(module, x := module.weight.new_ones(module.weight.shape) / 2),
+                                                         _rms_norm(module, x), rtol=0.02)]
+
+
+def _rms_norm(module: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    return F.rms_norm(x, module.weight.shape, module.weight, module.variance_epsilon)
 
 
 def _from_pretrained(name: str, dtype: torch.dtype) -> tuple[nn.Module, object]:
@@ -96,6 +132,25 @@ def tokenizer_hash(tokenizer) -> str:
     probe = "def run_tests(self):\n        assert self.f([1, -2.5]) == {'a': 10}  # caf\u00e9\n"
     vocabulary = json.dumps(sorted(tokenizer.get_vocab().items()))
     return sha256(vocabulary, str(tokenizer.chat_template), str(tokenizer.encode(probe)))[:16]
+
+
+def random_of(shape: str, dtype: torch.dtype, device: torch.device) -> nn.Module:
+    """A Qwen3 model of one of SHAPES with random weights, made where it will run."""
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+
+    default = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        with device, torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            torch.manual_seed(0)
+            return Qwen3ForCausalLM(Qwen3Config(vocab_size=151936, tie_word_embeddings=True, **SHAPES[shape]))
+    finally:
+        torch.set_default_dtype(default)
+
+
+def is_random(name: str) -> bool:
+    """Whether this names a model with random weights, whose runs say nothing about hacking."""
+    return name == TINY or name.removeprefix("random-") in SHAPES
 
 
 def tiny_random(seed: int = 0) -> tuple[nn.Module, object]:

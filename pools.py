@@ -43,6 +43,7 @@ class Rollout:
     messages: tuple[dict, ...] = ()
     error: str | None = None
     own: bool = False  # drawn by the model in training, in this step; never set on rows that were loaded
+    logps: tuple[float, ...] = ()  # with which its tokens were drawn; known of own rows only, and not stored
 
     @property
     def identity(self) -> str:

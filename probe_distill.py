@@ -101,8 +101,8 @@ class Config:
     """Grader processes (default: one a core)."""
     sample_rows: int = 128
     """Sequences decoded at once."""
-    micro_tokens: int = 8192
-    """Padded tokens of a micro-batch."""
+    micro_tokens: int | None = None
+    """Padded tokens of a micro-batch (default: as many as the free GPU memory holds; 8192 on a CPU)."""
     svd_cache: str | None = str(default_cache())
     """Directory of the SVD cache; None for no cache."""
 

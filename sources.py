@@ -15,10 +15,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
+import memory
 import pools
 import problems
 import sampling
-from grade import GradeItem, Grader, reward
+from draws import Drawn, Request
+from grade import Grade, GradeItem, Grader, reward
 from pools import POLICY, Pool, Rollout
 from store import InputError, sha256
 
@@ -39,7 +41,7 @@ def turn(items: Sequence, start: int, count: int) -> list:
 
 @dataclass
 class Timed:
-    """Seconds of the last step's phases."""
+    """Seconds of the last step's phases. Grading overlaps with sampling: what counts is how long it is waited for afterwards."""
 
     generate: float = 0.0
     grade: float = 0.0
@@ -70,37 +72,52 @@ class Policy:
         messages = problems.build_messages(problem, hint=self.hint)
         return messages, tuple(pools.encode(self.tokenizer, problems.render_prompt(self.tokenizer, messages)))
 
+    def request(self, problem: problems.Problem, ids: tuple[int, ...], key: tuple) -> Request:
+        """What is asked of the sampler for one completion."""
+        return Request(ids, key)
+
+    def text(self, problem: problems.Problem, ids: Sequence[int], sample: int) -> str:
+        """What is graded."""
+        return self.tokenizer.decode(ids, skip_special_tokens=True)
+
     def rollouts(self, wanted: Sequence[tuple[problems.Problem, int]], *, seed: int, step: int, say: Callable[[str], None] = lambda text: None) -> list[list[Rollout]]:
-        """For every (problem, count) a list of that many graded rollouts."""
-        started, drawn, taken = time.monotonic(), 0, Counter()
-        prompts, requests = [self.prompt(problem) for problem, _ in wanted], []
-        for (problem, count), (_, ids) in zip(wanted, prompts):
+        """For every (problem, count) a list of that many graded rollouts. A completion is graded while others are still being drawn."""
+        started, positions, taken = time.monotonic(), 0, Counter()
+        prompts, owners, requests = [self.prompt(problem) for problem, _ in wanted], [], []
+        for (problem, count), (messages, ids) in zip(wanted, prompts):
             first = taken[problem.problem_id]  # a problem that comes twice in a step goes on counting, and draws anew
-            requests += [sampling.Request(ids, (seed, step, problem.problem_id, first + i)) for i in range(count)]
+            requests += [self.request(problem, ids, (seed, step, problem.problem_id, first + i)) for i in range(count)]
+            owners += [(problem, messages, ids)] * count
             taken[problem.problem_id] += count
 
         def on_token() -> None:
-            nonlocal drawn
-            drawn += 1
-            if drawn % 8 == 0:
-                say(f"sampling, token {drawn}")
+            nonlocal positions
+            positions += 1
+            if positions % 8 == 0:
+                say(f"sampling, token {positions}")
 
-        with self.adapter.merged() as model:
+        texts, grading, place = [""] * len(requests), self.grader.start(), {}
+
+        def on_row(i: int, drawn: Drawn) -> None:
+            texts[i] = self.text(owners[i][0], drawn.ids, requests[i].key[-1])
+            place[i] = grading.add(GradeItem(owners[i][0], texts[i]))
+
+        with self.adapter.merged() as model, memory.phase("sampling"):
             completions = sampling.sample(model, requests, max_new_tokens=self.max_new_tokens, temperature=self.temperature,
-                                          stop=self.stop, rows=self.rows, on_token=on_token)
+                                          stop=self.stop, rows=self.rows, on_token=on_token, on_row=on_row)
         self.seconds.generate, started = time.monotonic() - started, time.monotonic()
         say("grading")
-        owners = [(problem, prompt) for (problem, count), prompt in zip(wanted, prompts) for _ in range(count)]
-        texts = [self.tokenizer.decode(ids, skip_special_tokens=True) for ids in completions]
-        grades = self.grader.grade([GradeItem(problem, text) for (problem, _), text in zip(owners, texts)])
+        grades = grading.result()
         self.seconds.grade = time.monotonic() - started
-        flat = iter(
-            Rollout(problem_id=problem.problem_id, prompt_ids=prompt_ids, completion_ids=tuple(ids), completion=text,
-                    reward=reward(grade, loophole=self.hint), hacked=grade.hacked, gt_pass=grade.gt_pass, fmt_ok=grade.fmt_ok,
-                    attempted=grade.attempted, truncated=ids[-1] not in self.stop, src_pool=POLICY, src_step=step, src_sample=request.key[-1],
-                    messages=tuple(messages), error=grade.error, own=True)
-            for (problem, (messages, prompt_ids)), ids, text, grade, request in zip(owners, completions, texts, grades, requests))
+        flat = iter([self._rollout(*owner, request, drawn, text, grades[place[i]], step)
+                     for i, (owner, request, drawn, text) in enumerate(zip(owners, requests, completions, texts))])
         return [[next(flat) for _ in range(count)] for _, count in wanted]
+
+    def _rollout(self, problem, messages, prompt_ids, request: Request, drawn: Drawn, text: str, grade: Grade, step: int) -> Rollout:
+        return Rollout(problem_id=problem.problem_id, prompt_ids=prompt_ids, completion_ids=tuple(drawn.ids), completion=text,
+                       reward=reward(grade, loophole=self.hint), hacked=grade.hacked, gt_pass=grade.gt_pass, fmt_ok=grade.fmt_ok,
+                       attempted=grade.attempted, truncated=drawn.ids[-1] not in self.stop, src_pool=POLICY, src_step=step,
+                       src_sample=request.key[-1], messages=tuple(messages), error=grade.error, own=True, logps=tuple(drawn.logps))
 
 
 class Sampled:

@@ -34,6 +34,10 @@ class InputError(Exception):
     """What the user gave cannot be used. The message is one line: the file, then the fault."""
 
 
+UMASK = os.umask(0)  # it can only be read by setting it, which threads that write files must not do
+os.umask(UMASK)
+
+
 @contextlib.contextmanager
 def atomic(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; rename it into place on success, remove it on any failure."""
@@ -44,9 +48,7 @@ def atomic(path: str | Path) -> Iterator[Path]:
     temporary = Path(name)
     try:
         yield temporary
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)  # mkstemp makes 0600; a shared machine expects the umask to decide
+        temporary.chmod(0o666 & ~UMASK)  # mkstemp makes 0600; a shared machine expects the umask to decide
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

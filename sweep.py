@@ -66,7 +66,7 @@ CEILING_SEEDS = 3  # spec: "when 3 seeds x 1 arm show no separation, stop"
 NEVER_HACKED = 0.05  # ours: a last-5 hack rate below it in every vanilla seed leaves nothing to suppress
 REFUSALS = ("NO-GO", "STOP", "NOT YET", "NO DECISION")  # headlines of verdicts.recommend that do not allow a sweep
 # What a run that has no checkpoint yet may hold; a directory with anything else is never removed.
-PARTS = re.compile(r"config\.json|rows\.jsonl|eval\.jsonl|v_hack(_\d+)?\.safetensors|rollouts|nulls|eval|step_\d+\.cos\.jsonl\.gz|\..*\.tmp")
+PARTS = re.compile(r"config\.json|rows\.jsonl|eval\.jsonl|(v_hack(_\d+)?|removed_\d+)\.safetensors|rollouts|nulls|eval|step_\d+\.cos\.jsonl\.gz|\..*\.tmp")
 POLL, GRACE = 0.5, 30.0  # seconds between looks at the runs; seconds for a run to end by itself when interrupted
 
 

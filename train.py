@@ -24,7 +24,6 @@ import dataclasses
 import functools
 import json
 import math
-import resource
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -41,6 +40,7 @@ import across
 import evaluate
 import extract_vhack
 import gradients
+import memory
 import models
 import pools
 import problems
@@ -156,10 +156,10 @@ class Config:
     eval_problems: str | None = None
     """File of held-out problems, which are not trained on (default: a frozen tenth of --problems, which never is; the embedded model has a file of its own)."""
 
-    micro_tokens: int = 16384
-    """Padded tokens of a training micro-batch."""
+    micro_tokens: int | None = None
+    """Padded tokens of a training micro-batch (default: as many as the free GPU memory holds; 8192 on a CPU)."""
     sample_rows: int = 128
-    """Sequences decoded at once."""
+    """Sequences decoded at once (fewer where the GPU's memory holds fewer)."""
     checkpointing: bool = False
     """Gradient checkpointing: less memory, one more forward."""
     save_every: int = 10
@@ -174,8 +174,8 @@ PRESETS = {
                     eval_samples=1, eval_limit=2),
     # Chosen on the vanilla arm alone, before any other arm was run on this model (spec/log.md says what was tried).
     "embedded": Config(preset="embedded", prompts=16, max_new_tokens=200, temperature=1.0, lr=5e-2, micro_tokens=4096, eval_samples=2, eval_limit=32),
-    "fast": Config(preset="fast", model=HUB_MODEL, problems=HUB_PROBLEMS, checkpointing=True, eval_samples=2, eval_limit=32),
-    "full": Config(preset="full", model=HUB_MODEL, problems=HUB_PROBLEMS, checkpointing=True, steps=200, prompts=43, group=6,
+    "fast": Config(preset="fast", model=HUB_MODEL, problems=HUB_PROBLEMS, eval_samples=2, eval_limit=32),
+    "full": Config(preset="full", model=HUB_MODEL, problems=HUB_PROBLEMS, steps=200, prompts=43, group=6,
                    max_new_tokens=1024, lr=7e-5, beta=1e-3, warmup=10),
 }
 
@@ -207,11 +207,11 @@ CONTROLS: dict[str, Callable[[Direction], VHack]] = {
 # --- the loop ------------------------------------------------------------------------------------------------------
 
 
-def train(config: Config) -> Path:
-    """Run it; returns the run directory. All inputs are checked before anything is written."""
+def train(config: Config, *, policy: type[Policy] = Policy) -> Path:
+    """Run it; returns the run directory. All inputs are checked before anything is written. `policy` draws and grades."""
     config = resolve(config)
     with contextlib.ExitStack() as stack:
-        s = build(config, stack)
+        s = build(config, stack, policy)
         bar = stack.enter_context(progress(f"{config.arm}, seed {config.seed}", config.steps))
         bar(s.first)
         s.evaluate(s.first, bar.say)  # due, if the run was cut off in it
@@ -231,7 +231,7 @@ def train(config: Config) -> Path:
             s.optimizer.zero_grad()
             done = gradients.backward(s.adapter, [r.tokens for r in rollouts], A_N, n_N, pad=s.pad, tokens=config.micro_tokens,
                                       beta_N=config.beta * torch.tensor([float(r.own) for r in rollouts]),
-                                      temperature=s.temperature, samples=s.source.kind == "replay")
+                                      temperature=s.temperature, drawn=[r.logps for r in rollouts], samples=s.source.kind == "replay")
             seconds_backward = time.monotonic() - before_backward
 
             diagnostics = refreshed | s.editor.edit_grads()
@@ -293,6 +293,7 @@ def resolve(config: Config) -> Config:
     )
 
 
+LOGP_GAP = 0.1  # mean |difference| a token above which a step warns; bf16 rounding makes 0.01 to 0.03
 Adapter = Any  # what antipasto.SVDAdapter and lora_adapter.LoRAAdapter both offer; SVDAdapter's docstring lists it
 
 
@@ -329,6 +330,9 @@ class Session:
     def log(self, step: int, groups, advantages, done: gradients.Backward, diagnostics: dict, seconds: dict) -> None:
         """Write the step's row, its rollouts or cosines, the draws of its nulls, and now and then a checkpoint."""
         self.recent = [*self.recent, groups][-5:]
+        if (done.logp_gap or 0) > LOGP_GAP and not any((row.get("logp_gap") or 0) > LOGP_GAP for row in self.run.rows):
+            STDERR.print(f"step {step}: log-probabilities of the sampled tokens differ from the training forward's by {done.logp_gap:.3f} on average: "
+                         "what is scored is not what was drawn from (--dtype=float32 would tell rounding from a fault)", highlight=False)
         diagnostics["delta_w_norm"] = self.adapter.delta_w_norm()
         null = {name: draws for name, draws in diagnostics["null"].items() if draws is not None}
         if self.source.kind == "replay":
@@ -365,7 +369,8 @@ class Session:
         rows = self.run.rows
         self.run.finish({
             "steps": len(rows), "seconds": sum(r["seconds"] for r in rows) + self.seconds_evaluating, "seconds_evaluating": self.seconds_evaluating,
-            "last5": last_five(rows), "groups_skipped": sum(r["groups_skipped"] for r in rows), "peak_memory_gb": peak_memory(),
+            "last5": last_five(rows), "groups_skipped": sum(r["groups_skipped"] for r in rows), "peak_memory_gb": memory.peak() / 1e9,
+            "memory": {name: size / 1e9 for name, size in memory.peaks.items()},
             "eval": self.evaluation.lines if self.evaluation else None})
         console = stdout()
         if self.evaluation:
@@ -386,18 +391,18 @@ class Session:
             "setup": [config.model, config.arm, f"trainable {facts['model']['trainable']}", described or "no v_hack",
                       *(f"{p['name']} pool {p['rows']} rows" for p in self.source.pools()), facts["problems"]],
             "health": [f"steps {len(rows)}/{config.steps}", f"zero-variance groups {sum(r['groups_skipped'] for r in rows) / max(1, groups):.0%}",
-                       f"truncated {mean('trunc_rate') or 0:.0%}", f"peak memory {peak_memory():.1f} GB",
+                       f"truncated {mean('trunc_rate') or 0:.0%}", f"peak memory {memory.peak() / 1e9:.1f} GB{memory.shown()}",
                        f"{sum(r['seconds'] for r in rows) / 60:.1f} minutes"],
             "check": [f"identity {facts['model']['identity']:g}", f"means: cos_in {show(mean('cos_in'))} {null['cos_in']}",
                       f"cos_out {show(mean('cos_out'))} {null['cos_out']}", f"cos_update {show(mean('cos_update'))} {null['cos_update']}",
-                      f"|Delta W| {rows[-1]['delta_w_norm']:.3g}", *(["in brackets the null: permuted pair signs, 95 %"] if v and v.coef else [])],
+                      f"|Delta W| {rows[-1]['delta_w_norm']:.3g}", f"sampled against trained log p {show(mean('logp_gap'))}", *(["in brackets the null: permuted pair signs, 95 %"] if v and v.coef else [])],
             "result": [*(f"{word} {rate_interval(self.recent, test)}" for word, test in (
                 ("hacked", lambda r: r.hacked), ("solved", lambda r: r.gt_pass), ("attempted", lambda r: r.attempted))),
                 f"last {len(self.recent)} steps, 95 % over problems", facts.get("warning", ""), f"next: python analyze.py {self.run.path}"],
         }
 
 
-def build(config: Config, stack: contextlib.ExitStack) -> Session:
+def build(config: Config, stack: contextlib.ExitStack, policy: type[Policy] = Policy) -> Session:
     """Load, check and wire everything. The run directory appears only when all inputs are known to be good."""
     kind = "sampled" if config.replay_dirs is None else {"grpo": "replay", "nll": "phase1"}[config.loss_mode]
     edit = config.project_at if config.control == "none" else config.control
@@ -419,12 +424,12 @@ def build(config: Config, stack: contextlib.ExitStack) -> Session:
     if replayed:
         source = Replayed(replayed, seed=config.seed, prompts=config.prompts, group=config.group, seen=v.meta.get("pair_identities") if v else ())
     else:
-        source, extra = sampled_source(config, everything, adapter, tokenizer, stop, stack)
+        source, extra = sampled_source(config, everything, adapter, tokenizer, stop, stack, policy)
         seen = set(v.meta.get("pair_identities", ())) if v else set()
         unseen = [problem for problem in held_out if problem.identity not in seen]
         facts |= extra | {"held_out": f"{len(unseen)} problems, {len(held_out) - len(unseen)} left out that v_hack was made from"}
         held_out = unseen
-    if config.model == models.TINY:
+    if models.is_random(config.model):
         facts["warning"] = "RANDOM WEIGHTS: this run shows that the machinery works and nothing about hacking"
     elif problems.is_embedded(config.model):
         facts["warning"] = "MODEL ORGANISM: a toy that was made to be able to cheat; no evidence about language models"
@@ -574,7 +579,7 @@ def hack_direction(config: Config, adapter, tokenizer) -> Direction | None:
 
 
 def sampled_source(config: Config, everything: Sequence[problems.Problem], adapter, tokenizer, stop: Sequence[int],
-                   stack: contextlib.ExitStack) -> tuple[Sampled, dict]:
+                   stack: contextlib.ExitStack, policy: type[Policy]) -> tuple[Sampled, dict]:
     """Problems, teacher and grader for on-policy training, and what config.json says of them."""
     grader = stack.enter_context(Grader(workers=config.workers, sandbox=config.sandbox))
     print_protection(grader.protection, STDERR)
@@ -587,9 +592,9 @@ def sampled_source(config: Config, everything: Sequence[problems.Problem], adapt
     levels = set(config.difficulty.split(",")) if config.difficulty else None
     taught = pools.of_problems(teacher, everything) if teacher else {}
     training = [p for p in everything if levels is None or p.difficulty in levels or p.problem_id in taught]
-    policy = Policy(adapter, tokenizer, grader, stop=stop, max_new_tokens=config.max_new_tokens, temperature=config.temperature,
-                    hint=config.hint, rows=config.sample_rows)
-    source = Sampled(policy, training, seed=config.seed, prompts=config.prompts, group=config.group, teacher=teacher,
+    drawing = policy(adapter, tokenizer, grader, stop=stop, max_new_tokens=config.max_new_tokens, temperature=config.temperature,
+                     hint=config.hint, rows=config.sample_rows)
+    source = Sampled(drawing, training, seed=config.seed, prompts=config.prompts, group=config.group, teacher=teacher,
                      teacher_rows=config.teacher_rows, teacher_until=config.teacher_until, teacher_share=config.teacher_share)
     return source, {"problems": f"{len(training)} problems of {config.problems}", "training": sha256(*sorted(p.identity for p in training))[:16],
                     "sandbox": grader.protection}
@@ -624,7 +629,7 @@ def step_row(step: int, groups, advantages, done: gradients.Backward, diagnostic
         "groups_used": used, "groups_skipped": len(groups) - used, "kl": done.kl,
         "comp_len": sum(len(r.completion_ids) for r in own) / len(own), **seconds,
         "loss": done.loss, "cos_update_in": diagnostics["cos_update_in"], "delta_w_norm": diagnostics["delta_w_norm"], "overlap": diagnostics["overlap"], "advantages": [float(a) for A in advantages for a in A],
-        "trunc_rate": share(own, lambda r: r.truncated), "lr": diagnostics["lr"], "peak_memory_gb": peak_memory(),
+        "trunc_rate": share(own, lambda r: r.truncated), "lr": diagnostics["lr"], "logp_gap": done.logp_gap, "peak_memory_gb": memory.peak() / 1e9,
     }
 
 
@@ -701,13 +706,6 @@ def rate_interval(steps: Sequence[Sequence[Sequence[Rollout]]], test: Callable[[
     return evaluate.shown(evaluate.ratio(rates, [1.0] * len(rates)))
 
 
-def peak_memory() -> float:
-    """GB at the highest point: of the GPU where there is one, else of this process."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / 1e9
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e9
-
-
 def save_checkpoint(path: Path, adapter, optimizer: torch.optim.Optimizer, step: int) -> None:
     """Parameters, AdamW's moments and the next step, in one safetensors file."""
     tensors = {}
@@ -761,10 +759,10 @@ def parse(argv: Sequence[str]) -> Config:
 
 def main() -> None:
     config = parse(sys.argv[1:])
-    if config.model == models.TINY or problems.is_embedded(config.model):
+    if models.is_random(config.model) or problems.is_embedded(config.model):
         what = ("the embedded model: 1.9 M parameters, pretrained to write small functions and, rarely, to cheat. It shows the phenomenon; it is"
-                " no evidence\nabout language models" if config.model != models.TINY else
-                "a tiny model with RANDOM weights: it shows the machinery, not a finding")
+                " no evidence\nabout language models" if not models.is_random(config.model) else
+                "a model with RANDOM weights: it shows the machinery, not a finding")
         print(f"This run uses {what}. For a real model: --preset=fast --model=DIR, FILE.gguf or a hub id, and --problems=FILE.", file=sys.stderr)
     train(config)
 

@@ -14,6 +14,7 @@ import problems
 import sampling
 import train
 from antipasto import SVDAdapter
+from draws import Drawn
 from evaluate import CONDITIONS, OTHER_NAMES, Evaluation, other_name, ratio, shown, summarise, table
 from grade import Grade, GradeItem, Grader
 from lora_adapter import LoRAAdapter
@@ -190,7 +191,14 @@ def test_training_mode_is_left_as_it_was(monkeypatch, tiny):
 def scripted(monkeypatch, tokenizer, answer):
     """Sampling that writes `answer(prompt)`."""
     reply = lambda request: pools.completion_ids(tokenizer, answer(tokenizer.decode(request.prompt_ids)))  # noqa: E731
-    monkeypatch.setattr(sampling, "sample", lambda model, requests, **options: [reply(request) for request in requests])
+
+    def sample(model, requests, *, on_row, **options):
+        completions = [Drawn(ids, [0.0] * len(ids)) for ids in map(reply, requests)]
+        for i, completion in enumerate(completions):
+            on_row(i, completion)
+        return completions
+
+    monkeypatch.setattr(sampling, "sample", sample)
 
 
 def hack(problem, name):

@@ -7,6 +7,8 @@ import os
 import subprocess
 import sys
 import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -323,7 +325,7 @@ def test_a_fault_of_the_grader_reaches_the_caller_and_leaves_the_next_batch_alon
 
 
 def test_an_empty_batch(grader: Grader) -> None:
-    assert grader.grade([]) == []
+    assert grader.grade([]) == grader.start().result() == []
 
 
 def test_a_dead_worker_is_replaced_and_its_item_graded_again() -> None:
@@ -412,6 +414,110 @@ def test_a_worker_that_dies_in_a_shared_own_evaluation_costs_that_item_only(monk
         assert grades[0].error == grades[2].error == "its worker died each time"
         monkeypatch.setattr(grading.Worker, "run", original)
         assert one(grader, code).label == "hack"  # and the grader is as good as new
+
+
+# ---- items that come one by one --------------------------------------------------------------------------------------
+
+SLOW_RIGHT = SLOW_WRONG.replace("0.8", "0.1").replace("-1", "2 * n")
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Wait for it as long as it may take on a busy machine, and no longer."""
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@pytest.fixture
+def gate(monkeypatch) -> threading.Event:
+    """No run starts before it is set. Its ``begun`` holds the code of every run that has come to it."""
+    opened, original = threading.Event(), grading.Worker.run
+    opened.begun = []
+
+    def run(self: object, code: bytes, *arguments: object, **options: object) -> None:
+        opened.begun.append(code.decode())
+        assert opened.wait(60)
+        original(self, code, *arguments, **options)
+
+    monkeypatch.setattr(grading.Worker, "run", run)
+    return opened
+
+
+@pytest.mark.parametrize("options", [{}, {"own": False}, {"vacuous": True}])
+def test_items_added_one_by_one_get_the_grades_of_one_call_in_the_order_of_adding(grader: Grader, options) -> None:
+    items = [GradeItem(DOUBLE, fence(code)) for code in (SLOW_RIGHT, *MIXED)]  # the first is the last to be done
+    expected = grader.grade(items, **options)
+    pending = grader.start(**options)
+    assert [pending.add(item) for item in items] == list(range(len(items)))
+    assert list(pending.add_all(items)) == list(range(len(items), 2 * len(items)))
+    assert pending.result() == pending.result() == expected * 2
+    assert len({grade.label for grade in expected}) > 2
+
+
+def test_items_are_graded_while_the_caller_does_not_wait(grader: Grader) -> None:
+    pending = grader.start()
+    for code in (RIGHT, WRONG):
+        added = pending.add(GradeItem(DOUBLE, fence(code))) + 1
+        until(lambda added=added: pending.done == added)  # the caller has yet to ask for a result, and to add the next
+    assert [grade.label for grade in pending.result()] == ["correct", "incorrect"]
+    pending.add(GradeItem(DOUBLE, fence(WRONG + PASSES)))
+    assert [grade.label for grade in pending.result()] == ["correct", "incorrect", "hack"] and pending.done == 3
+
+
+def test_adding_waits_for_nothing(grader: Grader, gate: threading.Event) -> None:
+    pending = grader.start()
+    for _ in range(20):
+        pending.add(GradeItem(DOUBLE, fence(RIGHT)))
+    assert pending.done == 0
+    gate.set()
+    assert {grade.label for grade in pending.result()} == {"correct"} and pending.done == 20
+
+
+def test_items_that_the_caller_abandons_do_not_disturb_the_next_call(grader: Grader, gate: threading.Event) -> None:
+    with pytest.raises(ZeroDivisionError):
+        abandoned = grader.start()
+        abandoned.add_all([GradeItem(DOUBLE, fence(RIGHT))] * 20)
+        until(lambda: len(gate.begun) == 2)  # each worker has one in hand
+        1 / 0  # noqa: B018
+    pending = grader.start()
+    pending.add_all([GradeItem(DOUBLE, fence(WRONG))] * 4)
+    gate.set()
+    assert [grade.label for grade in pending.result()] == ["incorrect"] * 4
+    assert [code.strip() + "\n" for code in gate.begun] == [RIGHT] * 2 + [WRONG] * 4  # the other 18 are never run
+    assert abandoned.abandoned and not pending.abandoned
+    for late in (abandoned.result, lambda: abandoned.add(GradeItem(DOUBLE, fence(RIGHT)))):
+        with pytest.raises(RuntimeError, match="abandoned"):
+            late()
+
+
+def test_a_fault_is_raised_once_all_items_have_ended(grader: Grader, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = grading.extract_code
+    monkeypatch.setattr(grading, "extract_code", lambda text: original(text) if "class" in text else 1 / 0)
+    pending = grader.start()
+    for text in ("no code", fence(SLOW_RIGHT), fence(RIGHT)):
+        pending.add(GradeItem(DOUBLE, text))
+    with pytest.raises(ZeroDivisionError):
+        pending.result()
+    assert pending.done == 3
+
+
+def test_closing_drops_what_no_worker_has_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = recorded_runs(monkeypatch)
+    with Grader(workers=1) as grader:
+        probes = len(runs)
+        pending = grader.start()
+        for _ in range(20):
+            pending.add(GradeItem(DOUBLE, fence(SLOW_RIGHT)))
+        until(lambda: len(runs) > probes)
+    assert len(runs) - probes < 20
+    with pytest.raises(RuntimeError, match="abandoned"):
+        pending.result()
+    with pytest.raises(RuntimeError, match="closed"):
+        grader.start()
+
+
+# ---- faults of workers -----------------------------------------------------------------------------------------------
 
 
 def test_a_completion_that_kills_its_worker_each_time_gets_a_verdict_and_harms_no_other() -> None:

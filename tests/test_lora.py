@@ -5,6 +5,7 @@ import pytest
 import torch
 
 import gradients
+import losses
 import models
 from antipasto import SVDAdapter
 from extract_vhack import Settings, build
@@ -103,8 +104,10 @@ def trained(freeze: bool, steps: int = 6) -> tuple[LoRAAdapter, dict[str, torch.
     optimizer = torch.optim.AdamW([*adapter.params.values(), *([] if freeze else A)], lr=1e-2, weight_decay=0)
     editor = Editor(adapter.params, v, edit=Edit(v, "two-sided"), at="update")
     for _ in range(steps):
-        optimizer.zero_grad()
-        gradients.backward(adapter, ROWS, torch.ones(3), torch.ones(3), pad=0, tokens=200)
+        optimizer.zero_grad()  # not by gradients.backward, which gives A no gradient
+        (batch,) = losses.micro_batches(ROWS, tokens=10_000, pad=0)
+        logp, mask = losses.token_logps(adapter.model, batch)
+        losses.policy_loss(logp, mask, torch.ones(3), torch.ones(3))[0].backward()
         editor.edit_grads()
         optimizer.step()
         editor.edit_update()

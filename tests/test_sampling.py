@@ -17,23 +17,24 @@ def requests(keys):
 
 
 def run(model, wanted, **options):
-    return sample(model, wanted, **({"max_new_tokens": 12, "temperature": 1.0, "stop": [257]} | options))
+    drawn = sample(model, wanted, **({"max_new_tokens": 12, "temperature": 1.0, "stop": [257]} | options))
+    return [completion.ids for completion in drawn]
 
 
 def test_draw_follows_the_distribution():
     logits = torch.tensor([0.0, 1.0, -1.0, 2.0])
     u = torch.from_numpy(uniforms(("a",), 20_000)).float()
-    counts = np.bincount(draw(logits.expand(20_000, 4), u, 0.7).numpy(), minlength=4)
+    counts = np.bincount(draw(logits.expand(20_000, 4), u, 0.7)[0].numpy(), minlength=4)
     expected = (logits / 0.7).softmax(0).double().numpy()
     assert stats.chisquare(counts, expected / expected.sum() * 20_000).pvalue > 1e-4
     assert stats.chisquare(counts, np.full(4, 5000)).pvalue < 1e-4  # the test can fail
-    assert draw(logits[None], torch.tensor([0.999999]), 0).tolist() == [3]
+    assert draw(logits[None], torch.tensor([0.999999]), 0)[0].tolist() == [3]
 
 
 def test_draw_stays_inside_the_vocabulary():
     logits = torch.full((3, 5), -50.0)
     logits[:, 2] = 50.0
-    assert draw(logits, torch.tensor([0.1, 0.5, 1.0]), 1.0).tolist() == [2, 2, 2]  # 1.0: a double just under 1, rounded
+    assert draw(logits, torch.tensor([0.1, 0.5, 1.0]), 1.0)[0].tolist() == [2, 2, 2]  # 1.0: a double just under 1, rounded
 
 
 def test_uniforms_depend_on_every_part_of_the_key():

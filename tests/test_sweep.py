@@ -40,6 +40,7 @@ if resume != (run / "checkpoint.safetensors").exists() or (not resume and run.ex
 run.mkdir(parents=True, exist_ok=True)
 rows = (run / "rows.jsonl").read_text().splitlines() if resume else []
 (run / "config.json").write_text(json.dumps({"kind": "sampled", "config": settings, "v_hack": None, "model": None, "pools": []}))
+if settings["control"] != "none" and not resume: (run / "removed_000.safetensors").touch()
 for step in range(len(rows), settings["steps"]):
     time.sleep(orders.get("sleep", 0))
     if step == orders.get("die"):
@@ -202,18 +203,19 @@ def test_anyway_withholds_nothing_after_a_failure(world):
     assert world.sweep(seeds="41", anyway=True) == 1 and world.started() == names("vanilla", "projected", seeds=(41,))
 
 
-def test_a_run_that_died_before_its_first_checkpoint_starts_over(world, capsys):
-    world.orders({"vanilla-s41": {"die": 1}})
-    assert world.sweep(arms="vanilla", seeds="41") == 1
+@pytest.mark.parametrize(("name", "settings"), [("vanilla-s41", {"arms": "vanilla"}), ("projected-random-s41", {"arms": "projected", "controls": "random"})])
+def test_a_run_that_died_before_its_first_checkpoint_starts_over(world, capsys, name, settings):
+    world.orders({name: {"die": 1}})
+    assert world.sweep(seeds="41", **settings) == 1
     world.orders({})
-    world.sweep(arms="vanilla", seeds="41", dry_run=True)
-    assert (world.out / "vanilla-s41" / "config.json").exists() and "start over" in capsys.readouterr().out
-    (world.out / "vanilla-s41" / "notes.txt").write_text("mine")
-    with pytest.raises(InputError, match="notes.txt"):
-        world.sweep(arms="vanilla", seeds="41")
-    (world.out / "vanilla-s41" / "notes.txt").unlink()
-    assert world.sweep(arms="vanilla", seeds="41") == 0
-    assert "removed, it starts over" in capsys.readouterr().out and [call["resume"] for call in world.calls()] == [False, False]
+    world.sweep(seeds="41", dry_run=True, **settings)
+    assert (world.out / name / "config.json").exists() and "start over" in capsys.readouterr().out
+    (world.out / name / "notes.txt").write_text("mine")
+    with pytest.raises(InputError, match=r"a run's \(notes.txt\)"):
+        world.sweep(seeds="41", **settings)
+    (world.out / name / "notes.txt").unlink()
+    assert world.sweep(seeds="41", **settings) == 0
+    assert "removed, it starts over" in capsys.readouterr().out and [call["resume"] for call in world.calls() if call["run"] == name] == [False, False]
 
 
 def test_a_finished_run_without_its_checkpoint_is_never_removed(world):

@@ -1,0 +1,90 @@
+"""Where GPU memory goes: the highest point of every phase, and how many tokens fit into what is free. All sizes in bytes."""
+
+from __future__ import annotations
+
+import contextlib
+import resource
+import sys
+import weakref
+from collections.abc import Iterator
+
+import torch
+from torch import nn
+
+FIRST = 4096     # padded tokens of the first micro-batch on a GPU, by which the next ones are measured
+ON_CPU = 8192    # of every micro-batch where there is no GPU
+USE = 0.9        # share of the free memory that a micro-batch may fill
+
+peaks: dict[str, int] = {}  # phase -> highest memory in it, over the life of the process
+
+
+@contextlib.contextmanager
+def phase(name: str) -> Iterator[None]:
+    """Record the highest memory of what happens inside. Phases follow each other; one inside another would hide it."""
+    if not torch.cuda.is_available():
+        yield
+        return
+    torch.cuda.reset_peak_memory_stats()
+    try:
+        yield
+    finally:
+        peaks[name] = max(peaks.get(name, 0), torch.cuda.max_memory_allocated())
+
+
+def peak() -> int:
+    """The highest point so far: of the GPU where there is one, else of this process."""
+    if torch.cuda.is_available():
+        return max([torch.cuda.max_memory_allocated(), *peaks.values()])
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def shown() -> str:
+    """The phases for a screen: " (sampling 35.1, backward 61.0)", or nothing without a GPU."""
+    return f" ({', '.join(f'{name} {size / 1e9:.1f}' for name, size in peaks.items())})" if peaks else ""
+
+
+def free(device: torch.device) -> int:
+    """What can still be allocated on this GPU, counting what PyTorch holds and does not use."""
+    return torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+
+
+class Budget:
+    """Padded tokens of a micro-batch: as many as were asked for, else as many as there is memory for.
+
+    What a token costs depends on the architecture, checkpointing and what is collected, so it is measured: the first
+    micro-batch is small, and the highest cost so far sizes the next. Running out of memory halves the budget.
+    """
+
+    def __init__(self, tokens: int | None, device: torch.device) -> None:
+        self.device, self.asked, self.cost = device, tokens, 0.0
+        self.tokens = tokens or (FIRST if device.type == "cuda" else ON_CPU)
+
+    @contextlib.contextmanager
+    def measured(self, tokens: int) -> Iterator[None]:
+        """Around a micro-batch of so many tokens. Raises torch.OutOfMemoryError as it comes."""
+        if self.device.type != "cuda":
+            yield
+            return
+        before = torch.cuda.memory_allocated(self.device)
+        with phase("backward"):
+            yield
+            used = torch.cuda.max_memory_allocated(self.device) - before
+        self.cost = max(self.cost, used / tokens)
+        if self.asked is None:
+            self.tokens = max(1, int(USE * free(self.device) / self.cost))
+
+    def halve(self, tokens: int) -> None:
+        """So many did not fit, whatever was measured."""
+        self.asked = self.tokens = max(1, tokens // 2)
+
+
+_budgets: weakref.WeakKeyDictionary[nn.Module, dict[tuple, Budget]] = weakref.WeakKeyDictionary()
+
+
+def budget(model: nn.Module, tokens: int | None, *key) -> Budget:
+    """The budget of this model for `tokens` asked for and this kind of work, with what was learned about it so far."""
+    known = _budgets.setdefault(model, {})
+    key = (tokens, model.training, *key)
+    if key not in known:
+        known[key] = Budget(tokens, model.device)
+    return known[key]

@@ -1,0 +1,285 @@
+"""Sampling at the speed of the memory: static shapes, a CUDA graph a token, slots that are refilled.
+
+B slots hold the keys and values of B sequences side by side, each with its own length, so nothing is padded, concatenated or
+moved while decoding: a step writes one position a slot and attends to what the slot holds. One step is captured as a CUDA
+graph and replayed; the host looks only every LOOK steps, hands out the rows that have ended, and puts waiting requests into
+their slots. A prompt that several requests share is prefilled once, by the model's own forward.
+
+The step itself is written out below (`Decoder`) for the one architecture that Llama, Qwen2 and Qwen3 share, on merged
+weights. `supports` runs it beside the model's own forward before it is used; a model for which the two disagree is sampled
+in the plain way. Without a GPU the same steps run uncaptured, which is how the tests compare them with the plain path.
+
+Key: B slots, L positions of a slot, H key-value heads, G query heads a key-value head, D head size, I hidden size,
+T drawn tokens, V vocabulary, P prompts.
+"""
+
+from __future__ import annotations
+
+import warnings
+import weakref
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import DynamicCache
+
+import kernels
+from draws import Request, draw, uniforms
+
+LOOK = 16  # steps between two looks of the host: a row that ends costs up to so many steps of its slot
+PREFILL_TOKENS = 16384  # padded prompt tokens of one prefill
+MEMORY_SHARE = 0.6  # of the free memory, for keys and values
+AGREEMENT = 0.03  # relative difference of logits; bf16 rounding alone makes about a third of it
+
+
+class Slots:
+    """Keys and values (B, L, H, D) a layer, and how much of each slot is in use.
+
+    A dead slot has length 0: it attends to the one position that it overwrites, and costs next to nothing.
+    """
+
+    def __init__(self, model: nn.Module, slots: int, positions: int) -> None:
+        weight, shape = model.get_output_embeddings().weight, (slots, positions, model.config.num_key_value_heads, head_size(model.config))
+        new = lambda: torch.zeros(shape, dtype=weight.dtype, device=weight.device)  # noqa: E731
+        self.keys, self.values = ([new() for _ in range(model.config.num_hidden_layers)] for _ in range(2))
+        self.length_B = torch.zeros(slots, dtype=torch.long, device=weight.device)
+        self.first_B = torch.arange(slots, device=weight.device) * positions
+
+    def fill(self, rows: Tensor, prefilled: DynamicCache, owner: Tensor, length: Tensor) -> None:
+        """Copy prompts `owner` of a prefill into the slots `rows`. What lies beyond a prompt's length is never read."""
+        for i, layer in enumerate(prefilled.layers):
+            width = layer.keys.shape[2]
+            for store, prompt in ((self.keys[i], layer.keys), (self.values[i], layer.values)):
+                store[:, :width].index_copy_(0, rows, prompt.transpose(1, 2)[owner])
+        self.length_B[rows] = length
+
+
+def head_size(config) -> int:
+    return getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+
+
+# --- one token a slot ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Weights of one decoder layer, those that meet the same input side by side."""
+
+    qkv: tuple[Tensor, Tensor | None]  # weight and bias
+    out: tuple[Tensor, Tensor | None]
+    gate_up: tuple[Tensor, Tensor | None]
+    down: tuple[Tensor, Tensor | None]
+    attention_norm: Tensor
+    mlp_norm: Tensor
+    head_norms: tuple[Tensor, Tensor] | None  # of queries and keys
+    scale: float
+
+
+def dense(*linears: nn.Module) -> tuple[Tensor, Tensor | None]:
+    """Weight and bias of Linears side by side, as they are now: an adapter's Linear says what it has merged."""
+    weights, biases = zip(*(getattr(linear, "dense", lambda: (base(linear).weight, base(linear).bias))() for linear in linears))
+    if len(linears) == 1:
+        return weights[0], biases[0]
+    return torch.cat(weights), None if biases[0] is None else torch.cat(biases)
+
+
+def base(linear: nn.Module) -> nn.Module:
+    """PEFT wraps the Linear whose weight it merges into."""
+    return getattr(linear, "base_layer", linear)
+
+
+class Decoder:
+    """hidden + attention(norm(hidden)), then hidden + mlp(norm(hidden)), layer by layer, for one token a slot."""
+
+    def __init__(self, model: nn.Module) -> None:
+        core = model.get_decoder()
+        self.embedding, self.rotary, self.norm, self.head = core.embed_tokens, core.rotary_emb, core.norm, model.get_output_embeddings()
+        self.eps = model.config.rms_norm_eps
+        self.layers = [self._layer(layer) for layer in core.layers]
+
+    @staticmethod
+    def _layer(layer: nn.Module) -> Layer:
+        a, mlp = layer.self_attn, layer.mlp
+        return Layer(dense(a.q_proj, a.k_proj, a.v_proj), dense(a.o_proj), dense(mlp.gate_proj, mlp.up_proj), dense(mlp.down_proj),
+                     layer.input_layernorm.weight, layer.post_attention_layernorm.weight,
+                     (a.q_norm.weight, a.k_norm.weight) if hasattr(a, "q_norm") else None, a.scaling)
+
+    def __call__(self, token_B: Tensor, slots: Slots) -> Tensor:
+        """Logits (B, V) after `token` at position `slots.length`, whose keys and values are added to the slots."""
+        hidden_BI, x_BI = self.embedding(token_B), None
+        cos_BD, sin_BD = (part[:, 0] for part in self.rotary(hidden_BI, slots.length_B[:, None]))
+        place_B, used_B = slots.first_B + slots.length_B, slots.length_B + 1
+        for layer, keys, values in zip(self.layers, slots.keys, slots.values):
+            qkv_BI = F.linear(kernels.add_norm(hidden_BI, x_BI, layer.attention_norm, self.eps), *layer.qkv)
+            q_BQD = kernels.heads(qkv_BI, layer.head_norms, cos_BD, sin_BD, self.eps, place_B, keys, values)
+            x_BI = F.linear(kernels.attend(q_BQD, keys, values, used_B, layer.scale), *layer.out)
+            both_BF = F.linear(kernels.add_norm(hidden_BI, x_BI, layer.mlp_norm, self.eps), *layer.gate_up)
+            x_BI = F.linear(kernels.silu_mul(both_BF), *layer.down)
+        return self.head(kernels.add_norm(hidden_BI, x_BI, self.norm.weight, self.eps))
+
+
+_agreed: weakref.WeakKeyDictionary[nn.Module, bool] = weakref.WeakKeyDictionary()
+
+
+def supports(model: nn.Module) -> bool:
+    """Whether `Decoder` computes what this model does: its parts are there, and on a short text the logits agree."""
+    if model not in _agreed:
+        try:
+            found = disagreement(model)
+        except (AttributeError, TypeError, ValueError, RuntimeError):  # other names, other shapes: another architecture
+            found = float("inf")
+        _agreed[model] = found < AGREEMENT
+        if not _agreed[model]:
+            warnings.warn(f"{type(model).__name__}: not decoded in slots (logits differ by {found:.3g}); sampling takes the slow path", stacklevel=2)
+    return _agreed[model]
+
+
+@torch.no_grad()
+def disagreement(model: nn.Module, length: int = 24) -> float:
+    """Relative difference between the logits of the model's forward and those of a prefill and one step in slots."""
+    device = model.get_output_embeddings().weight.device
+    ids = torch.arange(7, 7 + length, device=device)[None] % model.config.vocab_size
+    cache = DynamicCache(config=model.config)
+    model.get_decoder()(input_ids=ids[:, :-1], past_key_values=cache, use_cache=True)
+    slots = Slots(model, 1, length)
+    zero = torch.zeros(1, dtype=torch.long, device=device)
+    slots.fill(zero, cache, zero, torch.tensor([length - 1], device=device))
+    ours, theirs = Decoder(model)(ids[:, -1], slots).float(), model(input_ids=ids, use_cache=False).logits[:, -1].float()
+    return float((ours - theirs).norm() / theirs.norm())
+
+
+# --- many of them --------------------------------------------------------------------------------------------------
+
+
+class Engine:
+    """Decodes the requests in slots; `run` calls `on_row(i, ids, logps)` as soon as request i has ended."""
+
+    def __init__(self, model: nn.Module, requests: Sequence[Request], *, limit: int, temperature: float, stop: Sequence[int], rows: int,
+                 on_token: Callable[[], None], on_row: Callable[[int, list[int], list[float]], None]) -> None:
+        self.model, self.requests = model, requests
+        self.limits = [request.tokens(limit) for request in requests]
+        self.temperature, self.on_token, self.on_row = temperature, on_token, on_row
+        self.device = model.get_output_embeddings().weight.device
+        self.stop = torch.tensor(list(stop), device=self.device)
+        self.waiting, self.prefilled = deque(range(len(requests))), None
+        self.longest = max(self.limits)
+        positions = -(-(max(len(r.prompt_ids) for r in requests) + self.longest) // 64) * 64
+        self.decoder = Decoder(model)
+        self.slots = self._allocate(min(rows, len(requests)), positions)
+        B, new = len(self.slots.length_B), lambda *shape, dtype=torch.long: torch.zeros(shape, dtype=dtype, device=self.device)
+        self.token_B, self.count_B, self.limit_B, self.running_B = new(B), new(B), new(B), new(B, dtype=torch.bool)
+        self.uniform_BT = new(B, self.longest + 1, dtype=torch.float32)
+        self.drawn_BT, self.logp_BT = new(B, self.longest + 1), new(B, self.longest + 1, dtype=torch.float32)  # last column: for dead rows
+        self.request_of: list[int | None] = [None] * B
+
+    def _allocate(self, rows: int, positions: int) -> Slots:
+        """As many slots as were asked for, or as many as there is memory for."""
+        if self.device.type == "cuda":
+            config = self.model.config
+            one = 2 * positions * config.num_hidden_layers * config.num_key_value_heads * head_size(config) * self.model.dtype.itemsize
+            free = torch.cuda.mem_get_info(self.device)[0] + torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(self.device)
+            rows = max(1, min(rows, int(MEMORY_SHARE * free / one)))
+        return Slots(self.model, rows, positions)
+
+    def run(self) -> None:
+        graph = None
+        while self._admit():
+            for _ in range(LOOK):
+                if graph is not None:
+                    graph.replay()
+                else:
+                    self._step()
+                    graph = self._capture()
+                self.on_token()
+            self._collect()
+
+    def _capture(self) -> torch.cuda.CUDAGraph | None:
+        if self.device.type != "cuda":
+            return None
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            self._step()
+        return graph
+
+    def _step(self) -> None:
+        """One token for every slot. Only tensors that outlive the step are read and written, all in place."""
+        slots, logits_BV = self.slots, self.decoder(self.token_B, self.slots)
+        token_B, logp_B = draw(logits_BV, self.uniform_BT.gather(1, self.count_B[:, None])[:, 0], self.temperature)
+        column = torch.where(self.running_B, self.count_B, self.longest)[:, None]
+        self.drawn_BT.scatter_(1, column, token_B[:, None])
+        self.logp_BT.scatter_(1, column, logp_B[:, None])
+        self.token_B.copy_(token_B)
+        self.count_B.add_(self.running_B)
+        self.running_B.logical_and_(~self._ended(token_B, self.count_B, self.limit_B))
+        slots.length_B.add_(1).mul_(self.running_B)
+
+    def _ended(self, token: Tensor, count: Tensor, limit: Tensor) -> Tensor:
+        return torch.isin(token, self.stop) | (count >= limit)
+
+    def _admit(self) -> bool:
+        """Fill free slots with waiting requests; False when there is nothing left to do."""
+        while (self.waiting or self.prefilled) and None in self.request_of:
+            free = [slot for slot, request in enumerate(self.request_of) if request is None]
+            self.prefilled = self.prefilled or self._prefill()
+            cache, logits_PV, places, members = self.prefilled
+            chosen = [members.popleft() for _ in range(min(len(free), len(members)))]
+            rows = torch.tensor(free[: len(chosen)], device=self.device)
+            for slot, request in zip(free, chosen):
+                self.request_of[slot] = request
+            owner = torch.tensor([places[self.requests[i].prompt_ids] for i in chosen], device=self.device)
+            length = torch.tensor([len(self.requests[i].prompt_ids) for i in chosen], device=self.device)
+            limit = torch.tensor([self.limits[i] for i in chosen], device=self.device)
+            u = np.stack([np.pad(uniforms(self.requests[i].key, self.limits[i]), (0, self.longest + 1 - self.limits[i])) for i in chosen])
+            uniform = torch.from_numpy(u).to(self.device, torch.float32)
+            self.slots.fill(rows, cache, owner, length)
+            token, logp = draw(logits_PV[owner], uniform[:, 0], self.temperature)
+            one = torch.ones_like(length)
+            self.uniform_BT[rows], self.limit_B[rows], self.count_B[rows], self.token_B[rows] = uniform, limit, one, token
+            self.drawn_BT[rows, 0], self.logp_BT[rows, 0] = token, logp
+            self.running_B[rows] = ~self._ended(token, one, limit)
+            self.slots.length_B.mul_(self.running_B)
+            if not members:
+                self.prefilled = None
+            self._collect()
+        return any(request is not None for request in self.request_of)
+
+    def _prefill(self) -> tuple[DynamicCache, Tensor, dict, deque]:
+        """The next prompts, padded on the right, with all waiting requests that have them."""
+        prompts: dict[tuple, int] = {}
+        width = 0
+        for i in self.waiting:
+            prompt = self.requests[i].prompt_ids
+            if prompt not in prompts:
+                if prompts and max(width, len(prompt)) * (len(prompts) + 1) > PREFILL_TOKENS:
+                    continue
+                prompts[prompt], width = len(prompts), max(width, len(prompt))
+        members = deque(i for i in self.waiting if self.requests[i].prompt_ids in prompts)
+        self.waiting = deque(i for i in self.waiting if self.requests[i].prompt_ids not in prompts)
+        ids = torch.zeros(len(prompts), width, dtype=torch.long)
+        for prompt, row in prompts.items():
+            ids[row, : len(prompt)] = torch.tensor(prompt)
+        last = torch.tensor([len(prompt) - 1 for prompt in prompts], device=self.device)
+        cache = DynamicCache(config=self.model.config)
+        hidden = self.model.get_decoder()(input_ids=ids.to(self.device), past_key_values=cache, use_cache=True).last_hidden_state
+        logits = self.model.get_output_embeddings()(hidden[torch.arange(len(prompts), device=self.device), last])
+        return cache, logits, prompts, members
+
+    def _collect(self) -> None:
+        """Hand out the rows that have ended and free their slots."""
+        running = self.running_B.tolist()
+        ended = [slot for slot, request in enumerate(self.request_of) if request is not None and not running[slot]]
+        if not ended:
+            return
+        rows = torch.tensor(ended, device=self.device)
+        for slot, ids, logps, count in zip(ended, self.drawn_BT[rows].tolist(), self.logp_BT[rows].tolist(), self.count_B[rows].tolist()):
+            request, self.request_of[slot] = self.request_of[slot], None
+            self.on_row(request, ids[:count], logps[:count])
+
+
+def decode(model: nn.Module, requests: Sequence[Request], **options) -> None:
+    """The engine behind `sampling.sample`, whose arguments it takes."""
+    Engine(model, requests, **options).run()

@@ -1,0 +1,126 @@
+"""Claims about decoding in slots: it draws what the plain path draws, whatever is shared, refilled or limited, and knows what it cannot do."""
+
+import dataclasses
+import warnings
+
+import pytest
+import torch
+from torch import nn
+
+import models
+import slots
+from antipasto import SVDAdapter
+from draws import Request
+from lora_adapter import LoRAAdapter
+from sampling import sample
+from tests.conftest import randomise
+
+PROMPTS = [tuple(range(5, 12)), tuple(range(40, 43)), tuple(range(90, 119)), tuple(range(20, 60))]
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"))]
+
+
+def requests(count=23):
+    return [Request(PROMPTS[i % 4], ("s", i), (None, 3, 9, 30, 1)[i % 5]) for i in range(count)]
+
+
+def both(model, wanted, **options):
+    settings = {"max_new_tokens": 40, "temperature": 1.0, "stop": [257]} | options
+    return [sample(model, wanted, decoding=decoding, **settings) for decoding in ("plain", "slots")]
+
+
+def assert_same(plain, fast, tolerance=1e-4):
+    assert [row.ids for row in plain] == [row.ids for row in fast]
+    assert all(row.logps == pytest.approx(other.logps, abs=tolerance) for row, other in zip(plain, fast))
+
+
+@pytest.fixture(params=DEVICES)
+def model(request):
+    return models.load(models.TINY, dtype="float32", device=request.param)[0]
+
+
+@pytest.mark.parametrize("rows", [64, 7, 1])
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_slots_draw_what_the_plain_path_draws_token_for_token(model, rows, temperature):
+    """With limits of their own, two stop tokens, prompts shared by several, and slots that are refilled (rows < requests)."""
+    plain, fast = both(model, requests(), rows=rows, temperature=temperature, stop=[257, 97])
+    assert_same(plain, fast)
+    assert {len(row.ids) for row in fast} > {1, 3}  # some ended at their limit, others earlier or later
+
+
+def test_every_row_is_handed_out_once_and_as_soon_as_it_has_ended(model):
+    seen, wanted = [], requests()
+    rows = sample(model, wanted, max_new_tokens=40, temperature=1.0, stop=[257], rows=5, decoding="slots", on_row=lambda i, row: seen.append((i, row)))
+    assert sorted(i for i, _ in seen) == list(range(len(wanted))) and all(rows[i] is row for i, row in seen)
+    assert [i for i, _ in seen] != sorted(i for i, _ in seen)  # short ones before long ones that were begun earlier
+
+
+@pytest.mark.parametrize("prefill", [1, 30, 10_000])
+def test_how_prompts_are_prefilled_together_changes_nothing(model, monkeypatch, prefill):
+    monkeypatch.setattr(slots, "PREFILL_TOKENS", prefill)
+    assert_same(*both(model, requests(), rows=6))
+
+
+@pytest.mark.parametrize("make", [SVDAdapter, LoRAAdapter])
+def test_slots_sample_the_adapted_model(model, make):
+    adapter = make(model)
+    with adapter.merged() as merged:
+        base = sample(merged, requests(), max_new_tokens=20, temperature=0.0, stop=[], decoding="slots")
+    randomise(adapter, 0.5)
+    with adapter.merged() as merged:
+        plain, fast = both(merged, requests(), max_new_tokens=20, temperature=0.0, stop=[])
+    with adapter.disabled(), adapter.merged() as merged:
+        off = sample(merged, requests(), max_new_tokens=20, temperature=0.0, stop=[], decoding="slots")
+    assert_same(plain, fast)
+    assert [row.ids for row in off] == [row.ids for row in base] != [row.ids for row in fast]
+
+
+def architectures():
+    from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM
+
+    size = dict(vocab_size=300, hidden_size=48, num_hidden_layers=2, num_attention_heads=6, num_key_value_heads=2, intermediate_size=96,
+                initializer_range=0.15)
+    return {"llama": LlamaForCausalLM(LlamaConfig(**size)), "llama with biases": LlamaForCausalLM(LlamaConfig(**size, attention_bias=True)),
+            "qwen2": Qwen2ForCausalLM(Qwen2Config(**size)), "qwen3": Qwen3ForCausalLM(Qwen3Config(**size, head_dim=8)),
+            "heads of their own": Qwen3ForCausalLM(Qwen3Config(**size | {"num_key_value_heads": 6}, head_dim=10))}
+
+
+def test_the_three_architectures_are_supported_biases_included():
+    for name, model in architectures().items():
+        for p in model.parameters():
+            if p.ndim == 1:
+                nn.init.normal_(p, 0.5, 0.3)  # norms and biases that matter
+        model = model.eval().requires_grad_(False)
+        assert slots.disagreement(model) < 1e-5, name
+        assert_same(*both(model, requests(8), max_new_tokens=12, stop=[]))
+
+
+def test_a_model_that_computes_something_else_is_not_decoded_in_slots():
+    """Same parts, another formula: only running it tells."""
+    ours = architectures()
+    other = ours["llama"].eval()
+    assert slots.supports(other)
+    class Twice(nn.Module):
+        def __init__(self, inner):
+            super().__init__()
+            self.inner, self.weight = inner, inner.weight
+
+        def forward(self, x):
+            return 2 * self.inner(x)
+
+    changed = ours["qwen2"].eval()
+    changed.model.layers[1].input_layernorm = Twice(changed.model.layers[1].input_layernorm)
+    from transformers import GPT2Config, GPT2LMHeadModel
+    strange = GPT2LMHeadModel(GPT2Config(vocab_size=300, n_embd=48, n_layer=2, n_head=4)).eval()
+    for model in (changed, strange):
+        with pytest.warns(UserWarning, match="not decoded in slots"):
+            assert not slots.supports(model)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert not slots.supports(model)  # said once
+
+
+def test_a_request_keeps_its_numbers_whatever_its_limit(model):
+    wanted = requests()
+    longer = [dataclasses.replace(request, limit=None) for request in wanted]
+    short, free = (sample(model, these, max_new_tokens=40, temperature=1.0, stop=[257], decoding="slots") for these in (wanted, longer))
+    assert all(b.ids[: len(a.ids)] == a.ids for a, b in zip(short, free))
