@@ -7,7 +7,7 @@
 The last line is why this file exists. Both factors are row-wise, so summing over the tokens of one sample gives that
 sample's exact gradient, and one batched backward gives the gradients of all samples. Nothing of rank r is kept from
 the forward: only x is saved, and Vh x is formed in the backward. U^T dL/dy_t serves twice: the gradient of x is
-Vh^T (S + delta_S) U^T dL/dy.
+((S + delta_S) Vh)^T U^T dL/dy.
 
 The forward runs on the merged W', never on a low-rank side path. At delta_S = 0 that is W itself, so the logits equal
 the base model's bit for bit and the reference policy is free. In bf16 a small update would vanish when merged (a change
@@ -111,6 +111,7 @@ class SVDCache:
     def __init__(self, directory: str | Path | None) -> None:
         self.directory = None if directory is None else Path(directory)
         self.hits = 0
+        self._unwritten: list[tuple[Path, dict[str, Tensor]]] = []
 
     def bases(self, weights: Sequence[tuple[Tensor, str]]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """`basis` of every (W, hash), in order.
@@ -122,6 +123,7 @@ class SVDCache:
             yield from (self.basis(*weight) for weight in weights)
             return
         streams, device = threading.local(), weights[0][0].device
+        torch.linalg.eigh(torch.eye(2, dtype=torch.float64, device=device))  # PyTorch loads its solvers at first use, and only one thread may
         torch.cuda.synchronize(device)  # the weights are there
 
         def one(weight: tuple[Tensor, str]) -> tuple[Tensor, Tensor, Tensor]:
@@ -134,6 +136,7 @@ class SVDCache:
 
         with ThreadPoolExecutor(AT_ONCE) as pool:
             yield from pool.map(one, weights)
+        threading.Thread(target=self._write).start()  # nobody waits for the disk, but for the process, which ends when all is written
 
     def basis(self, W_OI: Tensor, weight_hash: str) -> tuple[Tensor, Tensor, Tensor]:
         """U (O, R), S (R,) and Vh (R, I) on W's device; S in fp32, the others in W's dtype."""
@@ -149,12 +152,20 @@ class SVDCache:
         U, S, Vh = thin_svd(W_OI)
         U, S, Vh = U.to(W_OI.dtype).contiguous(), S.float(), Vh.to(W_OI.dtype).contiguous()
         if path:
+            self._unwritten.append((path, {"U": U.cpu(), "S": S.cpu(), "Vh": Vh.cpu()}))
+            if not W_OI.is_cuda:
+                self._write()
+        return U, S, Vh
+
+    def _write(self) -> None:
+        """Write what has been computed; a full disk costs the next run some seconds, not this run."""
+        while self._unwritten:
+            path, tensors = self._unwritten.pop()
             try:
                 with atomic(path) as temporary:
-                    save_file({"U": U.cpu(), "S": S.cpu(), "Vh": Vh.cpu()}, temporary)
-            except (SafetensorError, OSError) as fault:  # a full disk costs the next run some seconds, not this run
+                    save_file(tensors, temporary)
+            except (SafetensorError, OSError) as fault:
                 warnings.warn(f"{path}: not cached ({fault})", stacklevel=2)
-        return U, S, Vh
 
 
 def default_cache() -> Path:
@@ -186,7 +197,7 @@ class _Apply(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, delta_S, layer):
         ctx.save_for_backward(x)
-        ctx.layer, ctx.merged, ctx.singular = layer, layer.merged, layer.singular
+        ctx.layer, ctx.merged, ctx.scaled = layer, layer.merged, layer.scaled
         return F.linear(x, layer.merged, layer.bias)
 
     @staticmethod
@@ -198,8 +209,7 @@ class _Apply(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             # W'^T dy = Vh^T ((S + delta_S) * U^T dy). Where W is tall the right-hand side is the cheaper one, since
             # U^T dy is needed anyway; where it is wide both cost the same, and W' itself is the more accurate.
-            tall = layer.U.shape[0] > layer.U.shape[1]
-            dx = (q_BTR * ctx.singular) @ layer.Vh if tall else dy @ ctx.merged
+            dx = dy @ ctx.merged if ctx.scaled is None else q_BTR @ ctx.scaled
         g_BR = token_sum(x @ layer.Vh.T, q_BTR)  # sum_t (Vh x_t) * (U^T dy_t)
         if layer.samples is not None:
             layer.samples.append(g_BR)
@@ -217,7 +227,7 @@ class SVDLinear(nn.Module):
         self.register_buffer("S", S_R, persistent=False)
         self.register_buffer("Vh", Vh_RI, persistent=False)
         self.delta_S = nn.Parameter(torch.zeros(U_OR.shape[1], dtype=torch.float32, device=U_OR.device))
-        self.merged, self.singular, self._merged_at = self.weight.detach(), S_R.to(U_OR.dtype), self.delta_S._version
+        self.merged, self.scaled, self._merged_at = self.weight.detach(), self._scale(), self.delta_S._version
         self.enabled, self.samples = True, None
 
     def extra_repr(self) -> str:
@@ -230,7 +240,12 @@ class SVDLinear(nn.Module):
             return
         change = (self.U * self.delta_S).to(self.U.dtype) @ self.Vh
         self.merged, self._merged_at = dithered(self.weight, change, self.seed), self.delta_S._version
-        self.singular = (self.S + self.delta_S).to(self.U.dtype)
+        self.scaled = self._scale()
+
+    def _scale(self) -> Tensor | None:
+        """diag(S + delta_S) Vh (R, I) where W is tall: what the gradient of x goes through (see _Apply)."""
+        tall = self.U.shape[0] > self.U.shape[1]
+        return ((self.S + self.delta_S.detach())[:, None] * self.Vh).to(self.Vh.dtype) if tall else None
 
     @torch.no_grad()
     def dense(self) -> tuple[Tensor, Tensor | None]:

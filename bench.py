@@ -136,7 +136,7 @@ def every(timings: Sequence[Timing]) -> list[float]:
 
 
 def number(value: float | None, form: str) -> str:
-    """A cell of a table; empty where there is nothing to say."""
+    """A cell of a table; a dash where nothing was measured."""
     return "-" if value is None else format(value, form)
 
 
@@ -281,13 +281,14 @@ def show_probe(found: dict) -> tuple[Table, str]:
     rows = [(name, f"{r['seconds']:.4f}", f"{r['x_floor']:.2f}", *([f"{r['x_fused_floor']:.2f}"] if fused else []), f"{r['x_ours']:.2f}",
              number(r["peak_gb"], ".1f")) for name, r in found["rows"].items()]
     title = f"probe step, {found['samples']} x {found['tokens']} tokens, {found['modules']} modules, median of {len(found['rows']['(b) ours']['all'])}"
+    norms = "(a) and (b') run with the norms of transformers, all others with fused ones. " if fused else ""
     reach = {name: found["operations_seconds"] / found["rows"][name]["seconds"] for name in ("(a) floor", "(b) ours")}
     return table(title, ("", "seconds", "x (a)", *(["x (a')"] if fused else []), "(b) is faster by", "peak GB"), rows), (
-        "(a) frozen base, forward and gradient of the activations; (b) gradients of every sample in one backward; (c) forward hook, no gradients of "
-        f"samples; (d) the hook, one backward a sample. {'(b), (c) and (d) run with fused norms, (a) with those of transformers. ' if fused else ''}"
-        f"(a) needs {found['operations'] / 1e12:.3g} TFLOP (4 x parameters of Linears x tokens, and the head): {found['operations_seconds']:.4f} s at the "
-        f"measured rate, of which (a) reaches {reach['(a) floor']:.0%} and (b), which computes more, {reach['(b) ours']:.0%}. gradient of (b) against (c): "
-        f"{found['gradient_difference']:.1e} relative")
+        "(a) frozen base, forward and gradient of the activations; (b) gradients of every sample in one backward, and (no samples) of the whole batch "
+        f"only; (c) forward hook, no gradients of samples; (d) the hook, one backward a sample. {norms}"
+        f"(a) needs {found['operations'] / 1e12:.3g} TFLOP (4 x parameters of Linears x tokens, and the head): {found['operations_seconds']:.4f} s at "
+        f"the measured rate, of which (a) reaches {reach['(a) floor']:.0%} and (b), which computes more, {reach['(b) ours']:.0%}. "
+        f"gradient of (b) against (c): {found['gradient_difference']:.1e} relative")
 
 
 # --- step ----------------------------------------------------------------------------------------------------------
@@ -304,8 +305,9 @@ def measure_step(b: Bench) -> dict:
     release()
     full = dataclasses.replace(train.PRESETS["full"], **(TINY_STEP if b.config.shape == "tiny" else {}))
     with tempfile.TemporaryDirectory() as directory:
-        asked = dataclasses.replace(full, model=b.model_name, arm="projected", steps=b.config.steps, problems=b.config.problems, workers=b.config.workers,
-                                    dtype=b.config.dtype, device=b.config.device, out=f"{directory}/run", eval_samples=0, teacher_dir=None, svd_cache=None)
+        asked = dataclasses.replace(full, model=b.model_name, arm="projected", steps=b.config.steps, problems=b.config.problems,
+                                    workers=b.config.workers, dtype=b.config.dtype, device=b.config.device, out=f"{directory}/run",
+                                    eval_samples=0, teacher_dir=None, svd_cache=None)
         with contextlib.redirect_stdout(io.StringIO()):  # its final screen
             built = b.timed(lambda: train.train(asked, policy=Imposed))[0]
         path = Path(asked.out)
@@ -341,11 +343,12 @@ def show_step(found: dict) -> tuple[Table, str]:
     return table(f"a full step, {found['prompts']} prompts x {found['group']} rollouts of up to {found['max_new_tokens']} tokens, {over}",
                  ("phase", "seconds", "share", "floor, s", "x floor"), rows), (
         f"{RUN_STEPS} steps take {found['hours_a_run']:.2f} hours, {RUNS} runs {found['hours_all_runs']:.1f} (without set-up and held-out evaluation). "
-        f"Lengths are imposed, as in a real pool: here {m['prompt_tokens'] / drawn:.0f} tokens a prompt, {m['completion_tokens'] / drawn:.0f} a completion, "
-        f"the longest {m['longest']:.0f}. Texts are imposed too, and no group is skipped: the most expensive case. Sampling is with prefill; grading runs "
-        f"beside it, and what is left of it is waited for. floors: the longest completion's token steps read all weights, each row its keys and values; "
-        f"{2 * found['passes']} operations a parameter and token{' (with the pass of the KL)' if found['passes'] == 3 else ''}. First step "
-        f"{found['steps'][0]['seconds']:.3f} s; outside of the steps {found['seconds_outside_steps']:.1f} s{'; peak GB: ' + parts if parts else ''}")
+        f"Lengths are imposed, as in a real pool: here {m['prompt_tokens'] / drawn:.0f} tokens a prompt, {m['completion_tokens'] / drawn:.0f} a "
+        f"completion, the longest {m['longest']:.0f}. Texts are imposed too, and no group is skipped: the most expensive case. Sampling is with prefill; "
+        f"grading runs beside it, and what is left of it is waited for. floors: the longest completion's token steps read all weights, each row its "
+        f"keys and values; {2 * found['passes']} operations a parameter and token{' (with the pass of the KL)' if found['passes'] == 3 else ''}. "
+        f"First step {found['steps'][0]['seconds']:.3f} s; outside of the steps {found['seconds_outside_steps']:.1f} s"
+        f"{'; peak GB: ' + parts if parts else ''}")
 
 
 # --- set-up --------------------------------------------------------------------------------------------------------
@@ -433,7 +436,9 @@ def main(config: Config) -> None:
         found = record[name] = unless_out_of_memory(lambda: measure(b))
         release()
         if name == "ceilings":
-            b = dataclasses.replace(b, bandwidth=found["bandwidth"], rate=found["rate"])
+            if "error" in found:
+                raise InputError(f"{where}: nothing can be measured beside what runs there already ({found['error']})")
+            b, record["dtype"] = dataclasses.replace(b, bandwidth=found["bandwidth"], rate=found["rate"]), found["dtype"]
         shown, caption = (table(name, ("what", ""), [("failed", found["error"])]), "") if "error" in found else show(found)
         if name in config.sections.split(","):
             console.print(shown)

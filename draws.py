@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-CHUNK = 512  # entries of the vocabulary that are summed up together
+CHUNK = 128  # entries of the vocabulary that are summed up together
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def draw(logits_BV: Tensor, uniform_B: Tensor, temperature: float) -> tuple[Tens
     if temperature == 0:
         token_B1 = logits_BV.argmax(-1, keepdim=True)
     else:
-        p_BNC = F.pad(p_BV, (0, -V % CHUNK)).view(B, -1, CHUNK)
+        p_BNC = (F.pad(p_BV, (0, -V % CHUNK)) if V % CHUNK else p_BV).view(B, -1, CHUNK)
         chunk_B1, rest_B1 = _invert(p_BNC.sum(-1), uniform_B[:, None])
         inner_BC = p_BNC.gather(1, chunk_B1[:, :, None].expand(B, 1, CHUNK))[:, 0]
         token_B1 = chunk_B1 * CHUNK + _invert(inner_BC, rest_B1)[0]

@@ -82,7 +82,7 @@ def _micro_batch(adapter, batch: Batch, advantage_B: Tensor, normaliser_B: Tenso
     logp, mask = token_logps(adapter.model, batch, temperature=temperature)
     loss, kl_B = policy_loss(logp, mask, advantage_B, normaliser_B, reference, beta_B)
     gradients = torch.autograd.grad(loss, list(adapter.params.values()))
-    return torch.stack([loss.detach(), kl_B[beta_B > 0].sum(), _gap(logp.detach(), drawn)]), gradients
+    return torch.stack([loss.detach(), (kl_B * (beta_B > 0)).sum(), _gap(logp.detach(), drawn)]), gradients
 
 
 def _gap(logp_BT: Tensor, drawn: Sequence[Sequence[float]]) -> Tensor:

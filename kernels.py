@@ -107,7 +107,7 @@ def attend(q_BQD: Tensor, keys_BLHD: Tensor, values_BLHD: Tensor, used_B: Tensor
     out = torch.empty(B, splits, H * G, D, dtype=torch.float32 if splits > 1 else q_BQD.dtype, device=q_BQD.device)
     weight = torch.empty(B, splits, H * G, dtype=torch.float32, device=q_BQD.device)
     _attend[(B * H, splits)](q_BQD, keys_BLHD, values_BLHD, used_B, out, weight, scale, L, H=H, G=G, D=D, ROWS=max(16, triton.next_power_of_2(G)),
-                             WIDE=triton.next_power_of_2(D), BLOCK=64 if q_BQD.dtype == torch.float32 else 128, SPLITS=splits, num_warps=4, num_stages=2)
+                             WIDE=triton.next_power_of_2(D), BLOCK=32, SPLITS=splits, num_warps=4, num_stages=3)
     if splits > 1:  # a softmax over parts of a softmax
         out = (out * weight.softmax(1)[..., None]).sum(1).to(q_BQD.dtype)
     return out.view(B, -1)

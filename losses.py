@@ -14,7 +14,7 @@ Key: B rollouts, T completion positions, D hidden size, N tokens laid flat.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor, nn
@@ -24,15 +24,21 @@ LOGITS_AT_ONCE = 1 << 27  # elements of a (tokens, vocabulary) block: 512 MB in 
 
 @dataclass(frozen=True)
 class Batch:
-    """Prompt + completion rows, padded on the right. Causal attention never looks ahead, so padding needs no mask."""
+    """Prompt + completion rows, padded on the right. Causal attention never looks ahead, so padding needs no mask.
+
+    All positions are worked out on the CPU, where the lengths are known: nothing in a step has to ask the GPU for a size.
+    """
 
     ids_BL: Tensor
-    prompt_B: Tensor   # prompt lengths
-    length_B: Tensor   # completion lengths
-    index: list[int]   # positions of the rows in the list that the batch was made from
+    prompt_B: Tensor    # prompt lengths
+    length_B: Tensor    # completion lengths
+    mask_BT: Tensor     # True at a completion's own tokens, T the longest completion
+    row_N: Tensor       # of every completion token, row by row: its row,
+    position_N: Tensor  # and its position in it
+    index: list[int]    # positions of the rows in the list that the batch was made from
 
     def to(self, device: torch.device | str) -> Batch:
-        return Batch(self.ids_BL.to(device), self.prompt_B.to(device), self.length_B.to(device), self.index)
+        return Batch(*(getattr(self, f.name).to(device) for f in fields(self)[:-1]), self.index)
 
 
 def collate(rows: Sequence[tuple[list[int], list[int]]], index: list[int], pad: int) -> Batch:
@@ -41,7 +47,10 @@ def collate(rows: Sequence[tuple[list[int], list[int]]], index: list[int], pad: 
     ids = torch.full((len(rows), width), pad, dtype=torch.long)
     for i, (prompt, completion) in enumerate(rows):
         ids[i, : len(prompt) + len(completion)] = torch.tensor([*prompt, *completion])
-    return Batch(ids, torch.tensor([len(p) for p, _ in rows]), torch.tensor([len(c) for _, c in rows]), index)
+    prompt_B, length_B = (torch.tensor([len(side) for side in sides]) for sides in zip(*rows))
+    mask_BT = torch.arange(int(length_B.max())) < length_B[:, None]
+    row_N, t_N = mask_BT.nonzero(as_tuple=True)
+    return Batch(ids, prompt_B, length_B, mask_BT, row_N, prompt_B[row_N] + t_N, index)
 
 
 def by_length(rows: Sequence[tuple[list[int], list[int]]]) -> list[int]:
@@ -63,11 +72,6 @@ def micro_batches(rows: Sequence[tuple[list[int], list[int]]], *, tokens: int, p
         left = left[len(batch.index) :]
 
 
-def completion_mask(batch: Batch) -> Tensor:
-    """(B, T) bool: True at the completion's own tokens, T the longest completion of the batch."""
-    return torch.arange(int(batch.length_B.max()), device=batch.length_B.device) < batch.length_B[:, None]
-
-
 def token_logps(model: nn.Module, batch: Batch, *, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
     """log p(token | before) of the completion tokens, and their mask: both (B, T), logps in fp32 and 0 off the mask.
 
@@ -76,12 +80,9 @@ def token_logps(model: nn.Module, batch: Batch, *, temperature: float = 1.0) -> 
     backward: logits of the whole batch never exist.
     """
     hidden_BLD = model.get_decoder()(input_ids=batch.ids_BL, use_cache=False).last_hidden_state
-    mask_BT = completion_mask(batch)
-    row, t = mask_BT.nonzero(as_tuple=True)
-    position = batch.prompt_B[row] + t
-    target_N, hidden_ND = batch.ids_BL[row, position], hidden_BLD[row, position - 1]
+    target_N, hidden_ND = batch.ids_BL[batch.row_N, batch.position_N], hidden_BLD[batch.row_N, batch.position_N - 1]
     logp_N = _HeadLogps.apply(hidden_ND, target_N, model.get_output_embeddings(), temperature)
-    return torch.zeros(mask_BT.shape, device=mask_BT.device).masked_scatter(mask_BT, logp_N), mask_BT
+    return torch.zeros(batch.mask_BT.shape, device=logp_N.device).masked_scatter(batch.mask_BT, logp_N), batch.mask_BT
 
 
 class _HeadLogps(torch.autograd.Function):

@@ -15,6 +15,7 @@ T drawn tokens, V vocabulary, P prompts.
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 import weakref
 from collections import deque
@@ -28,11 +29,13 @@ from torch import Tensor, nn
 from transformers import DynamicCache
 
 import kernels
+import memory
 from draws import Request, draw, uniforms
+from store import InputError
 
 LOOK = 16  # steps between two looks of the host: a row that ends costs up to so many steps of its slot
-PREFILL_TOKENS = 16384  # padded prompt tokens of one prefill
-MEMORY_SHARE = 0.6  # of the free memory, for keys and values
+PREFILL_TOKENS = 8192  # padded prompt tokens of one prefill
+MEMORY_SHARE = 0.75  # of the free memory, for keys and values
 AGREEMENT = 0.03  # relative difference of logits; bf16 rounding alone makes about a third of it
 
 
@@ -181,8 +184,7 @@ class Engine:
         if self.device.type == "cuda":
             config = self.model.config
             one = 2 * positions * config.num_hidden_layers * config.num_key_value_heads * head_size(config) * self.model.dtype.itemsize
-            free = torch.cuda.mem_get_info(self.device)[0] + torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(self.device)
-            rows = max(1, min(rows, int(MEMORY_SHARE * free / one)))
+            rows = max(1, min(rows, int(MEMORY_SHARE * memory.free(self.device) / one)))
         return Slots(self.model, rows, positions)
 
     def run(self) -> None:
@@ -280,6 +282,25 @@ class Engine:
             self.on_row(request, ids[:count], logps[:count])
 
 
-def decode(model: nn.Module, requests: Sequence[Request], **options) -> None:
-    """The engine behind `sampling.sample`, whose arguments it takes."""
-    Engine(model, requests, **options).run()
+def decode(model: nn.Module, requests: Sequence[Request], *, rows: int, on_row: Callable[[int, list[int], list[float]], None], **options) -> None:
+    """The engine behind `sampling.sample`, whose arguments it takes.
+
+    Out of memory, it goes on with half the rows and what is left of the requests: a row's draws are its own, so beginning
+    it anew changes nothing. InputError when one row alone does not fit.
+    """
+    left = list(range(len(requests)))
+    while left:
+        ended: set[int] = set()
+
+        def hand_out(i: int, ids: list[int], logps: list[float], numbers=tuple(left), ended=ended) -> None:
+            ended.add(numbers[i])
+            on_row(numbers[i], ids, logps)
+
+        with contextlib.suppress(torch.OutOfMemoryError):
+            Engine(model, [requests[i] for i in left], rows=rows, on_row=hand_out, **options).run()
+        left = [i for i in left if i not in ended]
+        if model.device.type == "cuda":
+            torch.cuda.empty_cache()  # the slots are large blocks; whoever comes next needs others
+        if left and rows == 1:
+            raise InputError(f"sampling {len(requests[left[0]].prompt_ids)} + {requests[left[0]].tokens(options['limit'])} tokens does not fit into the GPU's memory")
+        rows = max(1, min(rows, len(left)) // 2)

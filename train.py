@@ -175,7 +175,7 @@ PRESETS = {
     # Chosen on the vanilla arm alone, before any other arm was run on this model (spec/log.md says what was tried).
     "embedded": Config(preset="embedded", prompts=16, max_new_tokens=200, temperature=1.0, lr=5e-2, micro_tokens=4096, eval_samples=2, eval_limit=32),
     "fast": Config(preset="fast", model=HUB_MODEL, problems=HUB_PROBLEMS, eval_samples=2, eval_limit=32),
-    "full": Config(preset="full", model=HUB_MODEL, problems=HUB_PROBLEMS, steps=200, prompts=43, group=6,
+    "full": Config(preset="full", model=HUB_MODEL, problems=HUB_PROBLEMS, steps=200, prompts=43, group=6, sample_rows=258,
                    max_new_tokens=1024, lr=7e-5, beta=1e-3, warmup=10),
 }
 

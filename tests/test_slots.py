@@ -13,6 +13,7 @@ from antipasto import SVDAdapter
 from draws import Request
 from lora_adapter import LoRAAdapter
 from sampling import sample
+from store import InputError
 from tests.conftest import randomise
 
 PROMPTS = [tuple(range(5, 12)), tuple(range(40, 43)), tuple(range(90, 119)), tuple(range(20, 60))]
@@ -124,3 +125,31 @@ def test_a_request_keeps_its_numbers_whatever_its_limit(model):
     longer = [dataclasses.replace(request, limit=None) for request in wanted]
     short, free = (sample(model, these, max_new_tokens=40, temperature=1.0, stop=[257], decoding="slots") for these in (wanted, longer))
     assert all(b.ids[: len(a.ids)] == a.ids for a, b in zip(short, free))
+
+
+def test_out_of_memory_halves_the_rows_and_loses_nothing(model, monkeypatch):
+    """A later prefill runs out, with some rows ended and some under way: what has ended stays, the rest is drawn anew, with the same numbers."""
+    monkeypatch.setattr(slots, "PREFILL_TOKENS", 30)
+    wanted, seen, rows, real = requests(), [], [], slots.Engine._prefill
+    plain = sample(model, wanted, max_new_tokens=20, temperature=1.0, stop=[257], decoding="plain")
+
+    def prefill(engine):
+        rows.append(len(engine.request_of))
+        if rows[-1] > 4 and rows.count(rows[-1]) == 3:
+            raise torch.OutOfMemoryError
+        return real(engine)
+
+    monkeypatch.setattr(slots.Engine, "_prefill", prefill)
+    fast = sample(model, wanted, max_new_tokens=20, temperature=1.0, stop=[257], rows=12, decoding="slots", on_row=lambda i, row: seen.append(i))
+    assert_same(plain, fast)
+    assert sorted(seen) == list(range(len(wanted)))
+    assert rows[0] == 12 > rows[-1]
+
+
+def test_a_row_that_does_not_fit_alone_is_a_fault_in_one_line(model, monkeypatch):
+    def prefill(engine):
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(slots.Engine, "_prefill", prefill)
+    with pytest.raises(InputError, match="does not fit"):
+        sample(model, requests(), max_new_tokens=20, temperature=1.0, stop=[257], decoding="slots")

@@ -1,0 +1,227 @@
+"""What bench.py measures and what it says of it, on tiny weights."""
+
+import contextlib
+import dataclasses
+import io
+import json
+
+import pytest
+import torch
+
+import bench
+import bench_parts
+import extract_vhack
+import models
+import train
+from antipasto import SVDAdapter
+from bench import Bench, Config
+from bench_parts import Imposed, Sizes, attended, gradient, variants
+from grade import Grader
+from problems import held_out_split, load_problems, shipped
+from screen import stdout
+from sources import Plain
+from store import InputError
+from tests.conftest import randomise
+
+SMALL = Config(device="cpu", batches="2,3", prompt_tokens=5, new_tokens=34, eager_tokens=30, samples=2, tokens=24, rounds=1, steps=2, workers=1)
+
+
+def fewer_pairs(patch: pytest.MonkeyPatch) -> None:
+    """Extraction from six of the shipped pairs: all of them take seconds."""
+    find = extract_vhack.find_pairs
+
+    def six(*parts, **options):
+        pairs, source = find(*parts, **options)
+        return pairs[:6], source
+
+    patch.setattr(extract_vhack, "find_pairs", six)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> tuple[dict, str]:
+    """The JSON and the printed text of a small run of all sections."""
+    file, text = tmp_path_factory.mktemp("bench") / "found.json", io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(text):
+        fewer_pairs(patch)
+        bench.main(dataclasses.replace(SMALL, out=str(file)))
+    return json.loads(file.read_text()), text.getvalue()
+
+
+def numbers(found, key: str) -> list[float]:
+    """All numbers under keys that begin with `key`, however deep."""
+    if isinstance(found, list):
+        return [x for part in found for x in numbers(part, key)]
+    if not isinstance(found, dict):
+        return []
+    here = [x for name, value in found.items() if name.startswith(key) for x in (value if isinstance(value, list) else [value]) if isinstance(x, float)]
+    return here + [x for value in found.values() for x in numbers(value, key)]
+
+
+def test_every_section_measures_positive_times(run):
+    found, _ = run
+    for section in bench.SECTIONS:
+        assert "error" not in found[section]
+    assert found["ceilings"]["bandwidth"] > 0 and found["ceilings"]["rate"] > 0
+    assert [(r["path"], r["batch"]) for r in found["sampling"]["rows"]] == [("slots", 2), ("plain", 2), ("slots", 3), ("plain", 3), ("generate", 3)]
+    assert all(r["ms_a_step"] > 0 and r["x_floor"] > 0 and len(r["long_seconds"]) == bench.REPEATS for r in found["sampling"]["rows"])
+    assert list(found["probe"]["rows"]) == ["(a) floor", "(b) ours", "(b) no samples", "(c) hook", "(d) separate"]
+    assert all(r["seconds"] > 0 and len(r["all"]) == SMALL.rounds for r in found["probe"]["rows"].values())
+    assert len(found["step"]["steps"]) == SMALL.steps
+    assert all(found["step"]["medians"][f"seconds{phase}"] > 0 for phase in ("", "_generate", "_backward"))
+    assert all(r["seconds"] > 0 for r in found["setup"]["rows"].values()) and len(numbers(found["setup"]["gesvd"], "seconds")) == 4
+    assert found["versions"]["torch"] == torch.__version__ and found["config"]["batches"] == SMALL.batches
+
+
+def test_every_table_can_be_made_from_the_json_alone(run):
+    found, text = run
+    for section, (_, show) in bench.SECTIONS.items():
+        shown, caption = show(found[section])
+        with contextlib.redirect_stdout(io.StringIO()) as again:
+            stdout().print(shown)
+            stdout().print(caption, highlight=False, markup=False)
+        assert again.getvalue() in text, section
+
+
+def test_the_adapter_comes_from_the_cache_only_when_it_is_warm(run):
+    setup = run[0]["setup"]
+    assert [r["hits"] for r in setup["rows"].values() if "hits" in r] == [0, 0, setup["modules"]] and setup["modules"] == 14
+    assert setup["gesvd_seconds"] == pytest.approx(sum(g["seconds"] * g["modules"] for g in setup["gesvd"].values()))
+    assert sum(g["modules"] for g in setup["gesvd"].values()) == setup["modules"] and setup["pairs"] == 6
+
+
+def test_a_step_grades_imposed_texts_so_that_no_group_is_skipped(run):
+    for step in run[0]["step"]["steps"]:
+        assert step["groups_skipped"] == 0 and step["longest"] <= bench.TINY_STEP["max_new_tokens"]
+        assert step["seconds"] == pytest.approx(sum(step[f"seconds_{phase}"] for phase in ("generate", "grade", "backward", "rest")))
+        assert step["seconds_rest"] >= 0
+
+
+def test_the_floors_of_a_known_shape_are_those_counted_by_hand(tiny):
+    model, _ = tiny  # 2 layers, hidden 48, 4 heads and 2 key-value heads of 12, feed-forward 96, 259 tokens, tied, fp32
+    linear = 2 * (48 * 48 + 2 * 24 * 48 + 48 * 48 + 3 * 96 * 48)
+    norms = 2 * (48 + 48 + 12 + 12) + 48
+    sizes = Sizes.of(model)
+    assert sizes == Sizes(linear=linear, head=259 * 48, weight_bytes=4 * (linear + norms + 259 * 48), kv_bytes=4 * 2 * 2 * 2 * 12)
+    assert sizes.decode_bytes(3, 50) == 3 * sizes.weight_bytes + 50 * sizes.kv_bytes
+    assert sizes.operations(10, 4, passes=2) == 4 * linear * 10 + 4 * 259 * 48 * 4  # one multiplication and one addition, forward and back
+    model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.clone())  # an embedding table of its own is looked up, not read
+    assert Sizes.of(model) == sizes
+
+
+def test_a_row_attends_to_its_prompt_and_to_all_that_it_has_drawn():
+    for prompt, completion in ((3, 4), (1, 1), (7, 30)):
+        assert attended(prompt, completion) == sum(prompt + drawn for drawn in range(1, completion))
+
+
+def test_the_printed_floors_are_bytes_over_bandwidth_and_operations_over_rate(run):
+    found, _ = run
+    sampling, probe, ceilings = found["sampling"], found["probe"], found["ceilings"]
+    weights, length = sampling["weight_bytes"], SMALL.prompt_tokens + SMALL.new_tokens / 2
+    assert sampling["floor_weights_ms"] == pytest.approx(1e3 * weights / ceilings["bandwidth"])
+    for row in sampling["rows"]:
+        assert row["floor_ms"] == pytest.approx(1e3 * (weights + row["batch"] * length * sampling["kv_bytes"]) / ceilings["bandwidth"])
+        assert row["x_floor"] == pytest.approx(row["ms_a_step"] / row["floor_ms"])
+    assert probe["operations"] == 4 * (41472 * 2 * 24 + 259 * 48 * 2 * 16)
+    assert probe["operations_seconds"] == pytest.approx(probe["operations"] / ceilings["rate"])
+
+
+def test_rows_that_have_to_wait_for_others_have_no_time_a_step(tiny, monkeypatch):
+    model, _ = tiny
+    b, asked = Bench(SMALL, model.device), bench.requests(5, 4, 250)
+    for path, waits in (("slots", True), ("plain", True), ("generate", False)):
+        monkeypatch.setitem(train.PRESETS, "full", dataclasses.replace(train.PRESETS["full"], sample_rows=2))
+        narrow = bench.decoded(b, model, path, asked, 1, 20)
+        monkeypatch.setitem(train.PRESETS, "full", dataclasses.replace(train.PRESETS["full"], sample_rows=5))
+        wide = bench.decoded(b, model, path, asked, 1, 20)
+        assert (narrow["ms_a_step"] is None) == waits and wide["ms_a_step"] > 0
+        assert narrow["tokens_per_second"] > 0
+
+
+def test_all_paths_of_the_probe_leave_the_same_gradient(tiny, rows):
+    model, _ = tiny
+    adapter = SVDAdapter(model)
+    randomise(adapter, 1e-2)
+    actions = variants(adapter, rows)
+    actions.pop("(a) floor")()
+    found = {name: gradient(adapter, action) for name, action in actions.items()}
+    reference = found.pop("(d) separate")
+    assert reference.norm() > 0 and len(found) == 3
+    for name, g in found.items():
+        assert (g - reference).norm() < 1e-4 * reference.norm(), name
+    assert (gradient(adapter, variants(adapter, rows[:-1])["(b) ours"]) - reference).norm() > 1e-2 * reference.norm()
+
+
+def imposed(model, tokenizer, limit: int, grader=None) -> Imposed:
+    return Imposed(Plain(model), tokenizer, grader, stop=(0, 1), max_new_tokens=limit, temperature=1.0, hint=True, rows=8)
+
+
+def test_the_imposed_policy_draws_the_imposed_lengths_and_is_rewarded_differently_within_every_group(tiny):
+    model, tokenizer = tiny
+    training, _ = held_out_split(load_problems(path := shipped(models.TINY).problems), path)
+    with Grader(workers=2) as grader:
+        policy = imposed(model, tokenizer, 64, grader)
+        groups = policy.rollouts([(problem, 6) for problem in training[:4]] + [(training[0], 3)], seed=1, step=2)
+    rows = [row for group in groups for row in group]
+    assert [len(row.completion_ids) for row in rows] == [policy.limit((1, 2, row.problem_id, row.src_sample)) for row in rows]
+    assert len({len(row.completion_ids) for row in rows}) > 5 and len({group[0].prompt_ids for group in groups}) == 5
+    for group in groups:
+        assert [(row.gt_pass, row.hacked, row.reward) for row in group[:3]] == [(True, False, 3.5), (False, True, 3.5), (False, False, 0.5)]
+
+
+def test_imposed_lengths_have_the_quartiles_of_the_real_pool(tiny):
+    policy = imposed(*tiny, limit=1024)
+    found = torch.tensor([policy.limit((0, 0, "p", i)) for i in range(4000)]).double()
+    ended = found[found < 1024]
+    assert 1 - len(ended) / len(found) == pytest.approx(0.02, abs=0.007)
+    assert ended.quantile(torch.tensor([0.25, 0.5, 0.75, 0.99]).double()).tolist() == pytest.approx([263, 315, 383, 605], rel=0.04)
+    problem = load_problems(shipped(models.TINY).problems)[0]
+    prompts = torch.tensor([len(policy.prompt(problem)[1]) for _ in range(1000)]).double()
+    assert prompts.quantile(torch.tensor([0.25, 0.5, 0.75]).double()).tolist() == pytest.approx([329, 390, 471], rel=0.05)
+
+
+def test_a_section_without_memory_says_so_and_the_next_one_runs(tmp_path, monkeypatch, capsys):
+    def too_much(b):
+        raise torch.OutOfMemoryError("tried to allocate 9 TB\nand more")
+
+    monkeypatch.setitem(bench.SECTIONS, "sampling", (too_much, bench.show_sampling))
+    bench.main(dataclasses.replace(SMALL, sections="sampling, probe", out=str(tmp_path / "found.json")))
+    found, text = json.loads((tmp_path / "found.json").read_text()), capsys.readouterr().out
+    assert found["sampling"] == {"error": "out of memory: tried to allocate 9 TB"} and "tried to allocate 9 TB" in text
+    assert found["probe"]["rows"]["(b) ours"]["seconds"] > 0 and "step" not in found and "ceilings of" not in text
+
+
+def test_one_path_without_memory_leaves_the_other_paths_their_row(monkeypatch):
+    decoded = bench.decoded
+
+    def too_much(b, model, path, *rest):
+        if path == "plain":
+            raise torch.OutOfMemoryError("tried to allocate 9 TB")
+        return decoded(b, model, path, *rest)
+
+    monkeypatch.setattr(bench, "decoded", too_much)
+    found = bench.measure_sampling(Bench(SMALL, torch.device("cpu")))
+    assert [("error" in row) for row in found["rows"]] == [False, True, False, True, False]
+    bench.show_sampling(found)
+
+
+def test_where_norms_can_be_fused_floor_and_ours_are_measured_with_both_kinds(monkeypatch):
+    monkeypatch.setattr(Bench, "on_gpu", True)
+    found = bench.measure_probe(Bench(SMALL, torch.device("cpu")))
+    assert list(found["rows"]) == ["(a) floor", "(a') floor, fused norms", "(b) ours", "(b') ours, plain norms", "(b) no samples", "(c) hook",
+                                   "(d) separate"]
+    fused = found["rows"]["(a') floor, fused norms"]["seconds"]
+    assert all(row["x_fused_floor"] == pytest.approx(row["seconds"] / fused) for row in found["rows"].values())
+    table, caption = bench.show_probe(found)
+    assert [column.header for column in table.columns][2:4] == ["x (a)", "x (a')"] and "fused" in caption
+
+
+@pytest.mark.parametrize("wrong", [dict(sections="probe,speed"), dict(batches="8,many"), dict(batches="0"), dict(new_tokens=1), dict(steps=0)])
+def test_sizes_that_cannot_be_measured_are_refused(wrong):
+    with pytest.raises(InputError):
+        bench.resolve(dataclasses.replace(Config(), **wrong))
+
+
+def test_sizes_that_are_given_are_kept_and_the_others_follow_the_shape():
+    assert bench.resolve(Config(shape="qwen3-4b", new_tokens=100)).new_tokens == 100
+    assert bench.resolve(Config(shape="qwen3-4b")).batches == "8,64,258" and bench.resolve(Config()).batches == "4,8"
+    assert bench_parts.GROUP == train.PRESETS["full"].group
