@@ -110,8 +110,8 @@ class SVDCache:
 
     def __init__(self, directory: str | Path | None) -> None:
         self.directory = None if directory is None else Path(directory)
-        self.hits = 0
-        self._unwritten: list[tuple[Path, dict[str, Tensor]]] = []
+        self.hits, self._lock = 0, threading.Lock()
+        self._writers = ThreadPoolExecutor(2)  # a GPU waits neither for copies to the host nor for the disk; the process ends when all is written
 
     def bases(self, weights: Sequence[tuple[Tensor, str]]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """`basis` of every (W, hash), in order.
@@ -136,7 +136,6 @@ class SVDCache:
 
         with ThreadPoolExecutor(AT_ONCE) as pool:
             yield from pool.map(one, weights)
-        threading.Thread(target=self._write).start()  # nobody waits for the disk, but for the process, which ends when all is written
 
     def basis(self, W_OI: Tensor, weight_hash: str) -> tuple[Tensor, Tensor, Tensor]:
         """U (O, R), S (R,) and Vh (R, I) on W's device; S in fp32, the others in W's dtype."""
@@ -145,27 +144,30 @@ class SVDCache:
             try:
                 with safe_open(path, framework="pt", device=str(W_OI.device)) as stored:
                     found = stored.get_tensor("U"), stored.get_tensor("S"), stored.get_tensor("Vh")
-                self.hits += 1
+                with self._lock:
+                    self.hits += 1
                 return found
             except (SafetensorError, OSError) as fault:
                 warnings.warn(f"{path}: unreadable ({fault}); computed anew", stacklevel=2)
         U, S, Vh = thin_svd(W_OI)
         U, S, Vh = U.to(W_OI.dtype).contiguous(), S.float(), Vh.to(W_OI.dtype).contiguous()
         if path:
-            self._unwritten.append((path, {"U": U.cpu(), "S": S.cpu(), "Vh": Vh.cpu()}))
-            if not W_OI.is_cuda:
-                self._write()
+            tensors = {"U": U, "S": S, "Vh": Vh}
+            if W_OI.is_cuda:
+                torch.cuda.current_stream(W_OI.device).synchronize()  # the writer copies on a stream of its own
+                self._writers.submit(_write, path, tensors)
+            else:
+                _write(path, tensors)
         return U, S, Vh
 
-    def _write(self) -> None:
-        """Write what has been computed; a full disk costs the next run some seconds, not this run."""
-        while self._unwritten:
-            path, tensors = self._unwritten.pop()
-            try:
-                with atomic(path) as temporary:
-                    save_file(tensors, temporary)
-            except (SafetensorError, OSError) as fault:
-                warnings.warn(f"{path}: not cached ({fault})", stacklevel=2)
+
+def _write(path: Path, tensors: dict[str, Tensor]) -> None:
+    """A full disk costs the next run some seconds, not this run."""
+    try:
+        with atomic(path) as temporary:
+            save_file({name: tensor.cpu() for name, tensor in tensors.items()}, temporary)
+    except (SafetensorError, OSError) as fault:
+        warnings.warn(f"{path}: not cached ({fault})", stacklevel=2)
 
 
 def default_cache() -> Path:

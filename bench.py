@@ -48,8 +48,8 @@ class Config:
     """Architecture with random weights."""
     sections: str = "ceilings,sampling,probe,step,setup"
     """Which parts to run, separated by commas."""
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """auto: bf16 on a GPU, fp32 on a CPU."""
+    dtype: Literal["auto", "float32", "tf32", "bfloat16"] = "auto"
+    """auto: bf16 on a GPU, fp32 on a CPU. tf32: fp32 with matrix products in TF32 (10 bits of mantissa) where the GPU has it."""
     device: str = "auto"
     """auto, cpu, cuda, ..."""
     out: str | None = None
@@ -230,7 +230,7 @@ def show_sampling(found: dict) -> tuple[Table, str]:
     return table("sampling", headings, rows), (
         f"ms a step and tokens/s are without prefill: the time of {ours['long_tokens']} tokens less that of the first (plain, generate: of "
         f"{slow['long_tokens']} less that of {slow['short_tokens']}, around the same mean length, {found['mean_length']:.0f}); slots include capturing "
-        f"their graph. {GROUP} rows share a prompt; nothing ends early. No ms a step: some rows had to wait for others. floor: all weights and the "
+        f"their graph. {GROUP} rows share a prompt; nothing ends early. A dash for ms a step: some rows had to wait for others. floor: all weights and the "
         f"batch's keys and values are read once; the weights alone, {found['weight_bytes'] / 1e9:.3g} GB, take {found['floor_weights_ms']:.3g} ms.")
 
 
@@ -318,7 +318,7 @@ def measure_step(b: Bench) -> dict:
         prompts, completions = (sum(part) for part in zip(*drawn))
         longest, positions = max(c for _, c in drawn), sum(attended(p, c) for p, c in drawn)
         operations = sizes.operations(prompts + completions, completions, passes=3 if run["beta"] else 2)
-        step = {name: row[name] for name in ("seconds", "seconds_generate", "seconds_grade", "seconds_backward", "groups_skipped")}
+        step = {name: row[name] for name in ("seconds", "seconds_generate", "seconds_grade", "seconds_backward", "groups_skipped", "logp_gap")}
         steps.append(step | {
             "seconds_rest": step["seconds"] - step["seconds_generate"] - step["seconds_grade"] - step["seconds_backward"],
             "prompt_tokens": prompts, "completion_tokens": completions, "longest": longest, "operations": operations,
@@ -347,6 +347,7 @@ def show_step(found: dict) -> tuple[Table, str]:
         f"completion, the longest {m['longest']:.0f}. Texts are imposed too, and no group is skipped: the most expensive case. Sampling is with prefill; "
         f"grading runs beside it, and what is left of it is waited for. floors: the longest completion's token steps read all weights, each row its "
         f"keys and values; {2 * found['passes']} operations a parameter and token{' (with the pass of the KL)' if found['passes'] == 3 else ''}. "
+        f"Log-probabilities when drawn and in the training forward differ by {m['logp_gap']:.1e} a token. "
         f"First step {found['steps'][0]['seconds']:.3f} s; outside of the steps {found['seconds_outside_steps']:.1f} s"
         f"{'; peak GB: ' + parts if parts else ''}")
 

@@ -17,7 +17,8 @@ os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
 
 FIRST = 4096     # padded tokens of the first micro-batch on a GPU, by which the next ones are measured
 ON_CPU = 8192    # of every micro-batch where there is no GPU
-USE = 0.85       # share of the free memory that a micro-batch may fill
+MOST = 16384     # of any: a GPU is busy by then, and others may want some memory too
+USE = 0.7        # share of the free memory that a micro-batch may fill; nearer to the brim, PyTorch's allocator starts to release and map memory anew
 
 peaks: dict[str, int] = {}  # phase -> highest memory in it, over the life of the process
 
@@ -75,7 +76,7 @@ class Budget:
             used = torch.cuda.max_memory_allocated(self.device) - before
         self.cost = max(self.cost, used / tokens)
         if self.asked is None:
-            self.tokens = max(1, int(USE * free(self.device) / self.cost))
+            self.tokens = min(MOST, max(1, int(USE * free(self.device) / self.cost)))
 
     def halve(self, tokens: int) -> None:
         """So many did not fit, whatever was measured."""

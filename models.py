@@ -21,7 +21,7 @@ SHAPES = {  # random-<shape>: what it costs to train a model of that shape, with
 }
 CHATML = ("{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
           "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}")
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+DTYPES = {"float32": torch.float32, "tf32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 def pick_device(name: str = "auto") -> torch.device:
@@ -37,11 +37,12 @@ def pick_device(name: str = "auto") -> torch.device:
 def load(name: str, *, dtype: str = "auto", device: str = "auto") -> tuple[nn.Module, object]:
     """The frozen model in eval mode on its device, and its tokenizer.
 
-    dtype "auto" is bf16 on a GPU and fp32 on a CPU. Raises InputError when the model cannot be found or read, or when
+    dtype "auto" is bf16 on a GPU and fp32 on a CPU; "tf32" is fp32 with products in TF32, from here on in this process. Raises InputError when the model cannot be found or read, or when
     its logits are not simply head(hidden), which the chunked log-probabilities rely on.
     """
     place = pick_device(device)
     torch_dtype = DTYPES[("bfloat16" if place.type == "cuda" else "float32") if dtype == "auto" else dtype]
+    torch.set_float32_matmul_precision("high" if dtype == "tf32" else "highest")
     if name == TINY:
         model, tokenizer = tiny_random()
         model = model.to(torch_dtype)

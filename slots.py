@@ -299,8 +299,8 @@ def decode(model: nn.Module, requests: Sequence[Request], *, rows: int, on_row: 
         with contextlib.suppress(torch.OutOfMemoryError):
             Engine(model, [requests[i] for i in left], rows=rows, on_row=hand_out, **options).run()
         left = [i for i in left if i not in ended]
-        if model.device.type == "cuda":
-            torch.cuda.empty_cache()  # the slots are large blocks; whoever comes next needs others
+        if left and model.device.type == "cuda":
+            torch.cuda.empty_cache()
         if left and rows == 1:
             raise InputError(f"sampling {len(requests[left[0]].prompt_ids)} + {requests[left[0]].tokens(options['limit'])} tokens does not fit into the GPU's memory")
         rows = max(1, min(rows, len(left)) // 2)

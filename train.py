@@ -76,8 +76,8 @@ class Config:
 
     model: str = models.EMBEDDED
     """Hub id, directory, .gguf file, embedded, or tiny-random."""
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """auto: bf16 on a GPU, fp32 on a CPU."""
+    dtype: Literal["auto", "float32", "tf32", "bfloat16"] = "auto"
+    """auto: bf16 on a GPU, fp32 on a CPU. tf32: fp32 with matrix products in TF32 (10 bits of mantissa) where the GPU has it."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, ..."""
     problems: str | None = None
@@ -293,7 +293,7 @@ def resolve(config: Config) -> Config:
     )
 
 
-LOGP_GAP = 0.1  # mean |difference| a token above which a step warns; bf16 rounding makes 0.01 to 0.03
+LOGP_GAP = 0.1  # mean |difference| a token above which a step warns: a tenth more or less likely, on average
 Adapter = Any  # what antipasto.SVDAdapter and lora_adapter.LoRAAdapter both offer; SVDAdapter's docstring lists it
 
 
