@@ -158,6 +158,16 @@ def disagreement(model: nn.Module, length: int = 24) -> float:
 # --- many of them --------------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class Prefill:
+    """Prompts that have been read, and the requests that wait to go on from them."""
+
+    cache: DynamicCache
+    logits_PV: Tensor  # after each prompt
+    places: dict[tuple[int, ...], int]
+    waiting: deque[int]
+
+
 class Engine:
     """Decodes the requests in slots; `run` calls `on_row(i, ids, logps)` as soon as request i has ended."""
 
@@ -167,8 +177,9 @@ class Engine:
         self.limits = [request.tokens(limit) for request in requests]
         self.temperature, self.on_token, self.on_row = temperature, on_token, on_row
         self.device = model.get_output_embeddings().weight.device
-        self.stop = torch.tensor(list(stop), device=self.device)
-        self.waiting, self.prefilled = deque(range(len(requests))), None
+        self.stop = self._tensor(list(stop))
+        self.waiting = deque(range(len(requests)))
+        self.prefilled: Prefill | None = None
         self.longest = max(self.limits)
         positions = -(-(max(len(r.prompt_ids) for r in requests) + self.longest) // 64) * 64
         self.decoder = Decoder(model)
@@ -225,50 +236,49 @@ class Engine:
     def _admit(self) -> bool:
         """Fill free slots with waiting requests; False when there is nothing left to do."""
         while (self.waiting or self.prefilled) and None in self.request_of:
-            free = [slot for slot, request in enumerate(self.request_of) if request is None]
             self.prefilled = self.prefilled or self._prefill()
-            cache, logits_PV, places, members = self.prefilled
-            chosen = [members.popleft() for _ in range(min(len(free), len(members)))]
-            rows = torch.tensor(free[: len(chosen)], device=self.device)
-            for slot, request in zip(free, chosen):
-                self.request_of[slot] = request
-            owner = torch.tensor([places[self.requests[i].prompt_ids] for i in chosen], device=self.device)
-            length = torch.tensor([len(self.requests[i].prompt_ids) for i in chosen], device=self.device)
-            limit = torch.tensor([self.limits[i] for i in chosen], device=self.device)
-            u = np.stack([np.pad(uniforms(self.requests[i].key, self.limits[i]), (0, self.longest + 1 - self.limits[i])) for i in chosen])
-            uniform = torch.from_numpy(u).to(self.device, torch.float32)
-            self.slots.fill(rows, cache, owner, length)
-            token, logp = draw(logits_PV[owner], uniform[:, 0], self.temperature)
-            one = torch.ones_like(length)
-            self.uniform_BT[rows], self.limit_B[rows], self.count_B[rows], self.token_B[rows] = uniform, limit, one, token
-            self.drawn_BT[rows, 0], self.logp_BT[rows, 0] = token, logp
-            self.running_B[rows] = ~self._ended(token, one, limit)
-            self.slots.length_B.mul_(self.running_B)
-            if not members:
+            free = [slot for slot, request in enumerate(self.request_of) if request is None]
+            self._begin({slot: self.prefilled.waiting.popleft() for slot in free[: len(self.prefilled.waiting)]}, self.prefilled)
+            if not self.prefilled.waiting:
                 self.prefilled = None
-            self._collect()
+            self._collect()  # a first token may be a last one
         return any(request is not None for request in self.request_of)
 
-    def _prefill(self) -> tuple[DynamicCache, Tensor, dict, deque]:
+    def _prefill(self) -> Prefill:
         """The next prompts, padded on the right, with all waiting requests that have them."""
-        prompts: dict[tuple, int] = {}
+        places: dict[tuple[int, ...], int] = {}
         width = 0
-        for i in self.waiting:
-            prompt = self.requests[i].prompt_ids
-            if prompt not in prompts:
-                if prompts and max(width, len(prompt)) * (len(prompts) + 1) > PREFILL_TOKENS:
-                    continue
-                prompts[prompt], width = len(prompts), max(width, len(prompt))
-        members = deque(i for i in self.waiting if self.requests[i].prompt_ids in prompts)
-        self.waiting = deque(i for i in self.waiting if self.requests[i].prompt_ids not in prompts)
-        ids = torch.zeros(len(prompts), width, dtype=torch.long)
-        for prompt, row in prompts.items():
+        for prompt in (self.requests[i].prompt_ids for i in self.waiting):
+            if prompt not in places and (not places or max(width, len(prompt)) * (len(places) + 1) <= PREFILL_TOKENS):
+                places[prompt], width = len(places), max(width, len(prompt))
+        members = deque(i for i in self.waiting if self.requests[i].prompt_ids in places)
+        self.waiting = deque(i for i in self.waiting if self.requests[i].prompt_ids not in places)
+        ids = torch.zeros(len(places), width, dtype=torch.long)
+        for prompt, row in places.items():
             ids[row, : len(prompt)] = torch.tensor(prompt)
-        last = torch.tensor([len(prompt) - 1 for prompt in prompts], device=self.device)
-        cache = DynamicCache(config=self.model.config)
+        cache, last = DynamicCache(config=self.model.config), self._tensor([len(prompt) - 1 for prompt in places])
         hidden = self.model.get_decoder()(input_ids=ids.to(self.device), past_key_values=cache, use_cache=True).last_hidden_state
-        logits = self.model.get_output_embeddings()(hidden[torch.arange(len(prompts), device=self.device), last])
-        return cache, logits, prompts, members
+        logits_PV = self.model.get_output_embeddings()(hidden[torch.arange(len(places), device=self.device), last])
+        return Prefill(cache, logits_PV, places, members)
+
+    def _begin(self, chosen: dict[int, int], prefilled: Prefill) -> None:
+        """Put requests into slots ({slot: request}) and draw their first tokens."""
+        requests, limits = [self.requests[i] for i in chosen.values()], [self.limits[i] for i in chosen.values()]
+        rows, limit, length = self._tensor(list(chosen)), self._tensor(limits), self._tensor([len(r.prompt_ids) for r in requests])
+        owner = self._tensor([prefilled.places[r.prompt_ids] for r in requests])
+        u_BT = np.stack([np.pad(uniforms(r.key, most), (0, self.longest + 1 - most)) for r, most in zip(requests, limits)])
+        uniform_BT = torch.from_numpy(u_BT).to(self.device, torch.float32)
+        self.slots.fill(rows, prefilled.cache, owner, length)
+        token, logp = draw(prefilled.logits_PV[owner], uniform_BT[:, 0], self.temperature)
+        one = torch.ones_like(length)
+        self.uniform_BT[rows], self.limit_B[rows], self.count_B[rows], self.token_B[rows] = uniform_BT, limit, one, token
+        self.drawn_BT[rows, 0], self.logp_BT[rows, 0], self.running_B[rows] = token, logp, ~self._ended(token, one, limit)
+        self.slots.length_B.mul_(self.running_B)
+        for slot, request in chosen.items():
+            self.request_of[slot] = request
+
+    def _tensor(self, numbers: list[int]) -> Tensor:
+        return torch.tensor(numbers, device=self.device)
 
     def _collect(self) -> None:
         """Hand out the rows that have ended and free their slots."""
@@ -276,7 +286,7 @@ class Engine:
         ended = [slot for slot, request in enumerate(self.request_of) if request is not None and not running[slot]]
         if not ended:
             return
-        rows = torch.tensor(ended, device=self.device)
+        rows = self._tensor(ended)
         for slot, ids, logps, count in zip(ended, self.drawn_BT[rows].tolist(), self.logp_BT[rows].tolist(), self.count_B[rows].tolist()):
             request, self.request_of[slot] = self.request_of[slot], None
             self.on_row(request, ids[:count], logps[:count])
@@ -288,19 +298,20 @@ def decode(model: nn.Module, requests: Sequence[Request], *, rows: int, on_row: 
     Out of memory, it goes on with half the rows and what is left of the requests: a row's draws are its own, so beginning
     it anew changes nothing. InputError when one row alone does not fit.
     """
-    left = list(range(len(requests)))
+    left = dict(enumerate(requests))
     while left:
-        ended: set[int] = set()
+        numbers = list(left)
 
-        def hand_out(i: int, ids: list[int], logps: list[float], numbers=tuple(left), ended=ended) -> None:
-            ended.add(numbers[i])
+        def hand_out(i: int, ids: list[int], logps: list[float]) -> None:
+            del left[numbers[i]]
             on_row(numbers[i], ids, logps)
 
         with contextlib.suppress(torch.OutOfMemoryError):
-            Engine(model, [requests[i] for i in left], rows=rows, on_row=hand_out, **options).run()
-        left = [i for i in left if i not in ended]
-        if left and model.device.type == "cuda":
-            torch.cuda.empty_cache()
-        if left and rows == 1:
-            raise InputError(f"sampling {len(requests[left[0]].prompt_ids)} + {requests[left[0]].tokens(options['limit'])} tokens does not fit into the GPU's memory")
-        rows = max(1, min(rows, len(left)) // 2)
+            Engine(model, list(left.values()), rows=rows, on_row=hand_out, **options).run()
+        if left:
+            if rows == 1:
+                request = next(iter(left.values()))
+                raise InputError(f"sampling: a row of {len(request.prompt_ids)} + {request.tokens(options['limit'])} tokens does not fit into the GPU's memory")
+            rows = max(1, min(rows, len(left)) // 2)
+            if model.device.type == "cuda":
+                torch.cuda.empty_cache()
