@@ -141,6 +141,12 @@ class Run:
         named = [f"{Path(str(pool.get('dir'))).name} {str(pool.get('hash') or '')[:8]}" for pool in pools]
         return self.model, self.direction, ", ".join(named) or "none"
 
+    @property
+    def memory(self) -> dict[str, float]:
+        """GB at the highest point of every phase on a GPU; empty without one, and for runs that did not write it."""
+        found = store.read_json(self.path / "summary.json").get("memory") if self.complete else None
+        return found if isinstance(found, dict) else {}
+
     def column(self, key: str) -> list:
         return [row[key] for row in self.rows]
 
@@ -363,6 +369,24 @@ def runs_table(runs: Sequence[Run]) -> Table:
     ]
     keys = ("run", "kind", "arm", "control", "seed", "steps", "v_hack", "commit", "path")
     return Table("runs", "Runs", tuple((key, shown(key)) for key in keys), records)
+
+
+def cost_table(runs: Sequence[Run]) -> Table:
+    """Where time and memory went. What the three phases leave of a step is editing, the optimizer, and choosing rows."""
+    keys = {"step": "seconds", "sampling": "seconds_generate", "grading": "seconds_grade", "backward": "seconds_backward", "gap": "logp_gap"}
+    records = []
+    for run in runs:
+        found = {name: defined(row.get(key) for row in run.rows) for name, key in keys.items()}
+        medians = {name: float(np.median(values)) if values else None for name, values in found.items()}
+        peak = max(defined(row.get("peak_memory_gb") for row in run.rows), default=None)
+        phases = ", ".join(f"{name} {size:.1f}" for name, size in run.memory.items())
+        records.append({"run": run.label, "steps": len(run.rows), **medians, "peak_gb": peak, "phases": phases})
+    dash = lambda form: lambda value: "-" if value is None else form(value)  # noqa: E731
+    times = ((f"s {name}", shown(name, dash(plain))) for name in ("step", "sampling", "grading", "backward"))
+    columns = (("run", shown("run")), ("steps", shown("steps")), *times, ("peak GB", shown("peak_gb", dash(plain))), ("by phase", shown("phases", lambda text: text or "-")),
+               ("log p gap", shown("gap", dash(lambda gap: f"{gap:.1e}"))))
+    title = "Time (medians over steps; grading: what is waited for), memory, and drawn against trained log p"
+    return Table("cost", title, columns, records)
 
 
 def direction_blocks(runs: Sequence[Run]) -> list[Block]:
@@ -624,7 +648,7 @@ def build_blocks(runs: Sequence[Run], left_out: Sequence[str], window: tuple[int
     for kind, make in makers.items():
         chosen = [run for run in runs if run.kind == kind]
         blocks += make(chosen) if chosen else []
-    return blocks
+    return [*blocks, Heading("What it cost"), cost_table(runs)]
 
 
 # ---------------------------------------------------------------------------------------------- files
@@ -645,7 +669,7 @@ def write_report(directory: Path, blocks: Sequence[Block], runs: Sequence[Run]) 
 
 
 TABLE_NAMES = (
-    "runs directions phase1_buckets phase1_tests phase2_verification phase2_advantages phase2_pools phase3_decision "
+    "runs cost directions phase1_buckets phase1_tests phase2_verification phase2_advantages phase2_pools phase3_decision "
     "on_policy on_policy_cosines on_policy_window on_policy_window_cosines arms arms_cosines arms_more heldout h1_controls h1"
 ).split()
 

@@ -111,34 +111,31 @@ class SVDCache:
     def __init__(self, directory: str | Path | None) -> None:
         self.directory = None if directory is None else Path(directory)
         self.hits, self._lock = 0, threading.Lock()
-        self._writers = ThreadPoolExecutor(2)  # a GPU waits neither for copies to the host nor for the disk; the process ends when all is written
+        self._writers, self._writing = ThreadPoolExecutor(2), []
 
-    def bases(self, weights: Sequence[tuple[Tensor, str]]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    def bases(self, weights: Sequence[tuple[Tensor, str]], *, at_once: int | None = None) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """`basis` of every (W, hash), in order.
 
-        On a GPU several are under way at once, each on a stream of its own: files are read and written while others are
-        decomposed, and one eigendecomposition alone leaves most of the GPU idle.
+        On a GPU several are under way at once, each on a stream of its own (one eigendecomposition leaves most of the GPU
+        idle), and files are written behind the caller's back; the process ends when all is written, `flush` waits for it.
         """
-        if not weights or not weights[0][0].is_cuda:
+        at_once = at_once or (AT_ONCE if weights and weights[0][0].is_cuda else 1)
+        if at_once == 1:
             yield from (self.basis(*weight) for weight in weights)
             return
-        streams, device = threading.local(), weights[0][0].device
-        torch.linalg.eigh(torch.eye(2, dtype=torch.float64, device=device))  # PyTorch loads its solvers at first use, and only one thread may
-        torch.cuda.synchronize(device)  # the weights are there
+        if weights[0][0].is_cuda:
+            torch.linalg.eigh(torch.eye(2, dtype=torch.float64, device=weights[0][0].device))  # PyTorch loads its solvers at first use; only one thread may
+            torch.cuda.synchronize(weights[0][0].device)  # the weights are there
 
         def one(weight: tuple[Tensor, str]) -> tuple[Tensor, Tensor, Tensor]:
-            if not hasattr(streams, "mine"):
-                streams.mine = torch.cuda.Stream(device)
-            with torch.cuda.stream(streams.mine):
-                found = self.basis(*weight)
-                streams.mine.synchronize()
-            return found
+            with _own_stream(weight[0].device):
+                return self.basis(*weight, wait=False)
 
-        with ThreadPoolExecutor(AT_ONCE) as pool:
+        with ThreadPoolExecutor(at_once) as pool:
             yield from pool.map(one, weights)
 
-    def basis(self, W_OI: Tensor, weight_hash: str) -> tuple[Tensor, Tensor, Tensor]:
-        """U (O, R), S (R,) and Vh (R, I) on W's device; S in fp32, the others in W's dtype."""
+    def basis(self, W_OI: Tensor, weight_hash: str, *, wait: bool = True) -> tuple[Tensor, Tensor, Tensor]:
+        """U (O, R), S (R,) and Vh (R, I) on W's device; S in fp32, the others in W's dtype. `wait` for a new file to be written."""
         path = self.directory and self.directory / f"{weight_hash}.safetensors"
         if path and path.exists():
             try:
@@ -151,23 +148,41 @@ class SVDCache:
                 warnings.warn(f"{path}: unreadable ({fault}); computed anew", stacklevel=2)
         U, S, Vh = thin_svd(W_OI)
         U, S, Vh = U.to(W_OI.dtype).contiguous(), S.float(), Vh.to(W_OI.dtype).contiguous()
-        if path:
-            tensors = {"U": U, "S": S, "Vh": Vh}
+        if path and wait:
+            _write(path, {"U": U, "S": S, "Vh": Vh})
+        elif path:
             if W_OI.is_cuda:
-                torch.cuda.current_stream(W_OI.device).synchronize()  # the writer copies on a stream of its own
-                self._writers.submit(_write, path, tensors)
-            else:
-                _write(path, tensors)
+                torch.cuda.current_stream(W_OI.device).synchronize()  # the writer has a stream of its own
+            self._writing.append(self._writers.submit(_write, path, {"U": U, "S": S, "Vh": Vh}))
         return U, S, Vh
+
+    def flush(self) -> None:
+        """Wait until all that was computed is written."""
+        while self._writing:
+            self._writing.pop().result()
 
 
 def _write(path: Path, tensors: dict[str, Tensor]) -> None:
     """A full disk costs the next run some seconds, not this run."""
     try:
+        with _own_stream(tensors["S"].device):
+            tensors = {name: tensor.cpu() for name, tensor in tensors.items()}
         with atomic(path) as temporary:
-            save_file({name: tensor.cpu() for name, tensor in tensors.items()}, temporary)
+            save_file(tensors, temporary)
     except (SafetensorError, OSError) as fault:
         warnings.warn(f"{path}: not cached ({fault})", stacklevel=2)
+
+
+@contextlib.contextmanager
+def _own_stream(device: torch.device) -> Iterator[None]:
+    """On a GPU a stream for this thread, waited for at the end; nothing elsewhere."""
+    if device.type != "cuda":
+        yield
+        return
+    stream = torch.cuda.Stream(device)
+    with torch.cuda.stream(stream):
+        yield
+    stream.synchronize()
 
 
 def default_cache() -> Path:
@@ -301,7 +316,7 @@ class SVDAdapter:
         self.model_hash = model_hash(model, hashes)
         self.layers: dict[str, SVDLinear] = {}
         bases = self.cache.bases([(linear.weight.detach(), hashes[f"{name}.weight"]) for name, linear in found])
-        for (name, linear), (U, S, Vh) in zip(track(found), bases):
+        for (name, linear), (U, S, Vh) in zip(track(found), bases, strict=True):
             layer = SVDLinear(linear, U, S, Vh, seed=zlib.crc32(name.encode()))
             parent, _, child = name.rpartition(".")
             setattr(model.get_submodule(parent), child, layer)

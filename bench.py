@@ -156,7 +156,7 @@ def table(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) ->
 def measure_ceilings(b: Bench) -> dict:
     """Bytes a second of a copy (read and written), operations a second of a square matrix product in the model's dtype."""
     size, side, times = (2 << 30, 8192, 4) if b.on_gpu else (128 << 20, 1024, 4)
-    dtype = models.DTYPES[("bfloat16" if b.on_gpu else "float32") if b.config.dtype == "auto" else b.config.dtype]
+    dtype = models.pick_dtype(b.config.dtype, b.device)
     source = torch.ones(size, dtype=torch.uint8, device=b.device)
     target = torch.empty_like(source)
     left, right = torch.randn(2, side, side, device=b.device).to(dtype)
@@ -373,6 +373,9 @@ def measure_setup(b: Bench) -> dict:
     adapter = None
     with tempfile.TemporaryDirectory() as directory:
         for name, cache in (("cold, no cache", None), ("cold, filling a cache", directory), ("warm, from the cache", directory)):
+            if adapter is not None:  # on a GPU files are written behind its back
+                written = b.timed(adapter.cache.flush)[0].seconds
+                found[last] |= {"seconds_until_written": written}
             adapter = None
             for place, linear in linears.items():  # in place of what the adapter before this one put there
                 parent, _, child = place.rpartition(".")
@@ -381,7 +384,7 @@ def measure_setup(b: Bench) -> dict:
             with progress(f"set-up: {name}") as bar:
                 made: list[SVDAdapter] = []
                 timing = b.timed(lambda: made.append(SVDAdapter(model, cache=cache, track=bar.track)))[0]
-            adapter = made.pop()
+            adapter, last = made.pop(), name
             found[name] = {"seconds": timing.seconds, "all": [timing.seconds], "peak_gb": timing.peak_gb, "hits": adapter.cache.hits}
 
     def merge() -> None:

@@ -54,15 +54,15 @@ def draw(logits_BV: Tensor, uniform_B: Tensor, temperature: float) -> tuple[Tens
         p_BNC = (F.pad(p_BV, (0, -V % CHUNK)) if V % CHUNK else p_BV).view(B, -1, CHUNK)
         chunk_B1, rest_B1 = _invert(p_BNC.sum(-1), uniform_B[:, None])
         inner_BC = p_BNC.gather(1, chunk_B1[:, :, None].expand(B, 1, CHUNK))[:, 0]
-        token_B1 = chunk_B1 * CHUNK + _invert(inner_BC, rest_B1)[0]
+        token_B1 = (chunk_B1 * CHUNK + _invert(inner_BC, rest_B1)[0]).clamp_(max=V - 1)  # of NaN any token is as good
     return token_B1[:, 0], p_BV.gather(1, token_B1)[:, 0].log()
 
 
 def _invert(mass_BN: Tensor, u_B1: Tensor) -> tuple[Tensor, Tensor]:
     """Where u, in units of the whole mass, falls (B, 1), and where inside that entry, in units of the entry (B, 1)."""
     cdf_BN = mass_BN.cumsum(-1)
-    # u < 1 must stay inside the mass: a double just under 1 may round to 1, and then an entry without mass would be found.
-    target_B1 = u_B1.clamp(0, 1 - 2**-23) * cdf_BN[:, -1:]
+    # u must stay inside the mass, by more than a sum in parallel may be off: at its end an entry without mass would be found.
+    target_B1 = u_B1.clamp(0, 1 - 2**-20) * cdf_BN[:, -1:]
     found_B1 = torch.searchsorted(cdf_BN, target_B1, right=True).clamp_(max=mass_BN.shape[1] - 1)
     mass_B1 = mass_BN.gather(1, found_B1)
     return found_B1, (target_B1 - (cdf_BN.gather(1, found_B1) - mass_B1)) / mass_B1

@@ -46,13 +46,15 @@ def backward(adapter, rows: Sequence[Row], advantage_N: Tensor, normaliser_N: Te
     with adapter.sample_grads() if samples else contextlib.nullcontext({}) as collected:
         while left:
             batch = next_batch(rows, left, tokens=budget.tokens, pad=pad).to(adapter.model.device)
-            weights = [part[batch.index].to(adapter.model.device) for part in (advantage_N, normaliser_N, beta_N)]
+            weights = [memory.to(part[batch.index], adapter.model.device) for part in (advantage_N, normaliser_N, beta_N)]
             kl, found = bool(beta_N[batch.index].any()), None
             try:
                 with budget.measured(batch.ids_BL.numel()):
                     found = _micro_batch(adapter, batch, *weights, kl=kl, drawn=[drawn[i] for i in batch.index], temperature=temperature)
-            except torch.OutOfMemoryError:
-                pass  # dealt with below, where the traceback no longer holds the batch's tensors
+            except RuntimeError as fault:
+                if not memory.ran_out(fault):
+                    raise
+                # else dealt with below, where the traceback no longer holds the batch's tensors
             if found is None:
                 if len(batch.index) == 1:
                     raise InputError(f"a single row of {batch.ids_BL.numel()} tokens does not fit into the GPU's memory (--checkpointing takes less)")
@@ -89,10 +91,10 @@ def _gap(logp_BT: Tensor, drawn: Sequence[Sequence[float]]) -> Tensor:
     """Sum over tokens of |logp - drawn|, for the rows of which it is known how they were drawn."""
     if not any(map(len, drawn)):
         return logp_BT.new_zeros(())
-    drawn_BT = torch.full(logp_BT.shape, torch.nan)
-    for row, logps in zip(drawn_BT, drawn):
-        row[: len(logps)] = torch.tensor(logps)
-    return (logp_BT - drawn_BT.to(logp_BT.device)).abs().nansum()
+    drawn_BT, known_BT = torch.zeros(logp_BT.shape), torch.zeros(logp_BT.shape, dtype=torch.bool)
+    for row, known, logps in zip(drawn_BT, known_BT, drawn):
+        row[: len(logps)], known[: len(logps)] = torch.tensor(logps), True
+    return (logp_BT - memory.to(drawn_BT, logp_BT.device)).abs().masked_fill(~memory.to(known_BT, logp_BT.device), 0).sum()
 
 
 def _in_order(collected: dict[str, list[Tensor]], order: Sequence[int]) -> dict[str, Tensor]:

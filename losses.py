@@ -19,6 +19,8 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor, nn
 
+import memory
+
 LOGITS_AT_ONCE = 1 << 27  # elements of a (tokens, vocabulary) block: 512 MB in fp32, whatever the batch
 
 
@@ -38,7 +40,7 @@ class Batch:
     index: list[int]    # positions of the rows in the list that the batch was made from
 
     def to(self, device: torch.device | str) -> Batch:
-        return Batch(*(getattr(self, f.name).to(device) for f in fields(self)[:-1]), self.index)
+        return Batch(*(memory.to(getattr(self, f.name), torch.device(device)) for f in fields(self)[:-1]), self.index)
 
 
 def collate(rows: Sequence[tuple[list[int], list[int]]], index: list[int], pad: int) -> Batch:

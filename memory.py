@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import resource
 import sys
@@ -53,34 +54,48 @@ def free(device: torch.device) -> int:
     return torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
 
 
+def to(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """A copy on that device. To a GPU through pinned memory: an ordinary copy waits for all that the GPU still has to do."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" and not tensor.is_cuda else tensor.to(device)
+
+
+def ran_out(fault: BaseException | None) -> bool:
+    """Whether memory is what an error is about, also where another one covers it (the end of a failed graph capture does)."""
+    return fault is not None and (isinstance(fault, torch.OutOfMemoryError) or ran_out(fault.__context__))
+
+
 class Budget:
     """Padded tokens of a micro-batch: as many as were asked for, else as many as there is memory for.
 
     What a token costs depends on the architecture, checkpointing and what is collected, so it is measured: the first
-    micro-batch is small, and the highest cost so far sizes the next. Running out of memory halves the budget.
+    micro-batch is small, and the highest cost so far sizes the next. Running out of memory halves what is tried, and every
+    batch that fits raises it again by a twentieth: what was in the way may be gone.
     """
 
     def __init__(self, tokens: int | None, device: torch.device) -> None:
-        self.device, self.asked, self.cost = device, tokens, 0.0
-        self.tokens = tokens or (FIRST if device.type == "cuda" else ON_CPU)
+        self.device, self.cost, self.cap = device, 1.0, math.inf
+        self.wanted = tokens or (FIRST if device.type == "cuda" else ON_CPU)
+        self.fixed = tokens is not None
+
+    @property
+    def tokens(self) -> int:
+        return max(1, int(min(self.wanted, self.cap)))
 
     @contextlib.contextmanager
     def measured(self, tokens: int) -> Iterator[None]:
         """Around a micro-batch of so many tokens. Raises torch.OutOfMemoryError as it comes."""
-        if self.device.type != "cuda":
-            yield
-            return
-        before = torch.cuda.memory_allocated(self.device)
+        before = torch.cuda.memory_allocated(self.device) if self.device.type == "cuda" else 0
         with phase("backward"):
             yield
-            used = torch.cuda.max_memory_allocated(self.device) - before
-        self.cost = max(self.cost, used / tokens)
-        if self.asked is None:
-            self.tokens = min(MOST, max(1, int(USE * free(self.device) / self.cost)))
+            if self.device.type == "cuda":
+                self.cost = max(self.cost, (torch.cuda.max_memory_allocated(self.device) - before) / tokens)
+        self.cap *= 1.05
+        if self.device.type == "cuda" and not self.fixed:
+            self.wanted = min(MOST, USE * free(self.device) / self.cost)
 
     def halve(self, tokens: int) -> None:
-        """So many did not fit, whatever was measured."""
-        self.asked = self.tokens = max(1, tokens // 2)
+        """So many did not fit, whatever was asked for or measured."""
+        self.cap = tokens // 2
 
 
 _budgets: weakref.WeakKeyDictionary[nn.Module, dict[tuple, Budget]] = weakref.WeakKeyDictionary()

@@ -29,9 +29,18 @@ def pick_device(name: str = "auto") -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        return torch.empty(0, device=name).device
+        place = torch.empty(0, device=name).device
     except (RuntimeError, AssertionError) as fault:
         raise InputError(f"--device {name}: not available ({str(fault).splitlines()[0]})") from None
+    if place.type == "cuda":
+        torch.cuda.set_device(place)  # CUDA graphs, Triton's kernels and memory statistics all go by the current device
+    return place
+
+
+def pick_dtype(name: str, device: torch.device) -> torch.dtype:
+    """The dtype of a --dtype; "tf32" also lets fp32 matrix products of this process run in TF32, any other forbids it."""
+    torch.set_float32_matmul_precision("high" if name == "tf32" else "highest")
+    return DTYPES[("bfloat16" if device.type == "cuda" else "float32") if name == "auto" else name]
 
 
 def load(name: str, *, dtype: str = "auto", device: str = "auto") -> tuple[nn.Module, object]:
@@ -41,12 +50,11 @@ def load(name: str, *, dtype: str = "auto", device: str = "auto") -> tuple[nn.Mo
     its logits are not simply head(hidden), which the chunked log-probabilities rely on.
     """
     place = pick_device(device)
-    torch_dtype = DTYPES[("bfloat16" if place.type == "cuda" else "float32") if dtype == "auto" else dtype]
-    torch.set_float32_matmul_precision("high" if dtype == "tf32" else "highest")
+    torch_dtype = pick_dtype(dtype, place)
     if name == TINY:
         model, tokenizer = tiny_random()
         model = model.to(torch_dtype)
-    elif name.removeprefix("random-") in SHAPES:
+    elif is_random(name):
         model, tokenizer = random_of(name.removeprefix("random-"), torch_dtype, place), _from_pretrained(str(EMBEDDED_HOME / "model"), torch_dtype)[1]
     else:
         model, tokenizer = _from_pretrained(str(EMBEDDED_HOME / "model") if name == EMBEDDED else name, torch_dtype)
@@ -151,7 +159,7 @@ def random_of(shape: str, dtype: torch.dtype, device: torch.device) -> nn.Module
 
 def is_random(name: str) -> bool:
     """Whether this names a model with random weights, whose runs say nothing about hacking."""
-    return name == TINY or name.removeprefix("random-") in SHAPES
+    return name == TINY or name.startswith("random-") and name.removeprefix("random-") in SHAPES
 
 
 def tiny_random(seed: int = 0) -> tuple[nn.Module, object]:

@@ -116,7 +116,7 @@ def make_pool(config: Config, name: str) -> Path:
     directory = Path(config.out) / f"{name}_pool"
     if directory.exists() and any(directory.iterdir()):
         raise InputError(f"{directory}: exists and is not empty; a pool is never overwritten")
-    check_numbers(config, at_least={"rollouts": 1, "samples": 1, "max_new_tokens": 1, "temperature": 0, "sample_rows": 1, "workers": 1})
+    check_numbers(config, at_least={"rollouts": 1, "samples": 1, "max_new_tokens": 1, "temperature": 0, "sample_rows": 1, "workers": 1, "micro_tokens": 1})
     if config.rollouts % config.samples:
         raise InputError(f"--rollouts {config.rollouts} is not a multiple of --samples {config.samples}")
     hint, everything = name == "teacher", problems.load_problems(config.problem_file)

@@ -10,7 +10,7 @@ from typing import Any
 from store import InputError, provenance, read_json, read_jsonl, write_json, write_jsonl
 
 # What may differ between a run and its continuation.
-FREE = ("steps", "resume", "out", "save_every", "device", "micro_tokens", "sample_rows", "workers", "svd_cache")
+FREE = ("steps", "resume", "out", "save_every", "device", "micro_tokens", "sample_rows", "checkpointing", "workers", "svd_cache")
 
 
 def differing(stored: dict, settings: dict) -> list[str]:

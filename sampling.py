@@ -10,7 +10,7 @@ rounding: the plain one, eager transformers with a dynamic cache, and the one of
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -36,18 +36,19 @@ def sample(model: nn.Module, requests: Sequence[Request], *, max_new_tokens: int
         done[i] = Drawn(ids, logps)
         on_row(i, done[i])
 
-    fast = {"plain": False, "slots": True}.get(decoding, model.device.type == "cuda" and slots.supports(model))
+    fast = {"plain": False, "slots": True, "auto": None}[decoding]
+    if fast is None:
+        fast = model.device.type == "cuda" and slots.supports(model)
     (slots.decode if fast else _plain)(model, requests, limit=max_new_tokens, temperature=temperature, stop=stop, rows=rows, on_token=on_token, on_row=ended)
     return done
 
 
 def _plain(model, requests, *, limit, temperature, stop, rows, on_token, on_row) -> None:
     for start in range(0, len(requests), rows):
-        for i, (ids, logps) in enumerate(_plain_batch(model, requests[start : start + rows], limit, temperature, stop, on_token)):
-            on_row(start + i, ids, logps)
+        _plain_batch(model, requests[start : start + rows], limit, temperature, stop, on_token, lambda i, *drawn, start=start: on_row(start + i, *drawn))
 
 
-def _plain_batch(model, requests, limit, temperature, stop, on_token) -> Iterator[tuple[list[int], list[float]]]:
+def _plain_batch(model, requests, limit, temperature, stop, on_token, on_row) -> None:
     device = model.device
     prompts = list(dict.fromkeys(request.prompt_ids for request in requests))
     owner = torch.tensor([prompts.index(request.prompt_ids) for request in requests], device=device)
@@ -68,15 +69,18 @@ def _plain_batch(model, requests, limit, temperature, stop, on_token) -> Iterato
     uniform = torch.from_numpy(np.stack([uniforms(request.key, limit) for request in requests])).to(device, torch.float32)
     stop_ids = torch.tensor(list(stop), device=device)
     most = torch.tensor([request.tokens(limit) for request in requests], device=device)
-    drawn = torch.full((len(requests), limit), -1, dtype=torch.long, device=device)
+    drawn = torch.zeros((len(requests), limit), dtype=torch.long, device=device)
     logps = torch.zeros((len(requests), limit), device=device)
     alive = torch.arange(len(requests), device=device)  # which request each row of the cache belongs to
     finished = torch.zeros(len(requests), dtype=torch.bool, device=device)
     for t in range(limit):
         token, logp = draw(logits, uniform[alive, t], temperature)
         drawn[alive[~finished], t], logps[alive[~finished], t] = token[~finished], logp[~finished]
-        finished = finished | torch.isin(token, stop_ids) | (most[alive] == t + 1)
+        ends = ~finished & (torch.isin(token, stop_ids) | (most[alive] == t + 1))
+        finished = finished | ends
         on_token()
+        for i in alive[ends].tolist():
+            on_row(i, drawn[i, : t + 1].tolist(), logps[i, : t + 1].tolist())
         left = int((~finished).sum())
         if left == 0:
             break
@@ -89,5 +93,3 @@ def _plain_batch(model, requests, limit, temperature, stop, on_token) -> Iterato
         out = model(input_ids=token[:, None], attention_mask=mask, position_ids=position, past_key_values=cache,
                     use_cache=True, logits_to_keep=1)
         cache, logits = out.past_key_values, out.logits[:, -1]
-    for row, logp in zip(drawn.cpu(), logps.cpu()):
-        yield row[row >= 0].tolist(), logp[row >= 0].tolist()

@@ -15,7 +15,6 @@ T drawn tokens, V vocabulary, P prompts.
 
 from __future__ import annotations
 
-import contextlib
 import warnings
 import weakref
 from collections import deque
@@ -129,11 +128,19 @@ _agreed: weakref.WeakKeyDictionary[nn.Module, bool] = weakref.WeakKeyDictionary(
 
 
 def supports(model: nn.Module) -> bool:
-    """Whether `Decoder` computes what this model does: its parts are there, and on a short text the logits agree."""
+    """Whether `Decoder` computes what this model does: its parts are there, and on a short text the logits agree.
+
+    What a short text cannot show is asked of the configuration: a window that attention slides in, and rotations that depend
+    on the length of the whole.
+    """
     if model not in _agreed:
+        sliding = any(getattr(layer, "is_sliding", False) for layer in DynamicCache(config=model.config).layers)
+        lengths = (getattr(model.config, "rope_parameters", None) or {}).get("rope_type") in ("dynamic", "longrope")
         try:
-            found = disagreement(model)
-        except (AttributeError, TypeError, ValueError, RuntimeError):  # other names, other shapes: another architecture
+            found = float("inf") if sliding or lengths else disagreement(model)
+        except Exception as fault:  # other names, other shapes: another architecture; or Triton finds a kernel too large
+            if memory.ran_out(fault):
+                raise
             found = float("inf")
         _agreed[model] = found < AGREEMENT
         if not _agreed[model]:
@@ -214,7 +221,7 @@ class Engine:
         if self.device.type != "cuda":
             return None
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # other threads may still copy bases for the cache
             self._step()
         return graph
 
@@ -306,8 +313,11 @@ def decode(model: nn.Module, requests: Sequence[Request], *, rows: int, on_row: 
             del left[numbers[i]]
             on_row(numbers[i], ids, logps)
 
-        with contextlib.suppress(torch.OutOfMemoryError):
+        try:
             Engine(model, list(left.values()), rows=rows, on_row=hand_out, **options).run()
+        except RuntimeError as fault:
+            if not memory.ran_out(fault):
+                raise
         if left:
             if rows == 1:
                 request = next(iter(left.values()))

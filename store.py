@@ -192,6 +192,11 @@ def exit_on_fault(command: Callable[[], Any]) -> None:
     except InputError as fault:
         print(f"error: {' '.join(str(fault).split())}", file=sys.stderr)
         raise SystemExit(2) from None
+    except RuntimeError as fault:
+        if type(fault).__name__ != "OutOfMemoryError":  # torch's; this file does without torch
+            raise
+        print(f"error: {' '.join(str(fault).split('.')[0].split())}: a smaller --micro-tokens or --sample-rows takes less", file=sys.stderr)
+        raise SystemExit(2) from None
     except SafetensorError as fault:  # what that library makes of a full disk
         print(f"error: a tensor file could not be written or read ({fault})", file=sys.stderr)
         raise SystemExit(2) from None

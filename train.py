@@ -330,7 +330,7 @@ class Session:
     def log(self, step: int, groups, advantages, done: gradients.Backward, diagnostics: dict, seconds: dict) -> None:
         """Write the step's row, its rollouts or cosines, the draws of its nulls, and now and then a checkpoint."""
         self.recent = [*self.recent, groups][-5:]
-        if (done.logp_gap or 0) > LOGP_GAP and not any((row.get("logp_gap") or 0) > LOGP_GAP for row in self.run.rows):
+        if done.logp_gap is not None and not done.logp_gap <= LOGP_GAP and not any((row.get("logp_gap") or 0) > LOGP_GAP for row in self.run.rows):
             STDERR.print(f"step {step}: log-probabilities of the sampled tokens differ from the training forward's by {done.logp_gap:.3f} on average: "
                          "what is scored is not what was drawn from (--dtype=float32 would tell rounding from a fault)", highlight=False)
         diagnostics["delta_w_norm"] = self.adapter.delta_w_norm()
@@ -382,7 +382,7 @@ class Session:
         """The sections of the final screen."""
         rows, config, facts = self.run.rows, self.config, self.run.record
         groups = sum(r["groups_used"] + r["groups_skipped"] for r in rows)
-        column = lambda name: [r[name] for r in rows if r[name] is not None]  # noqa: E731
+        column = lambda name: [r[name] for r in rows if r.get(name) is not None]  # noqa: E731 (an earlier version began the run without some)
         mean = lambda name: number(sum(column(name)) / len(column(name))) if column(name) else None  # noqa: E731
         v, null = self.editor.v, {name: show_null(interval) for name, interval in mean_nulls(self.run.path).items()}
         described = v and f"V: {len(v.V)} modules/{v.directions} directions/{facts['v_hack']['hash']}"
@@ -406,6 +406,7 @@ def build(config: Config, stack: contextlib.ExitStack, policy: type[Policy] = Po
     """Load, check and wire everything. The run directory appears only when all inputs are known to be good."""
     kind = "sampled" if config.replay_dirs is None else {"grpo": "replay", "nll": "phase1"}[config.loss_mode]
     edit = config.project_at if config.control == "none" else config.control
+    memory.peaks.clear()
     run = RunDir(config, kind=kind, name=f"{config.preset}-{config.arm}-{edit}-s{config.seed}-lr{config.lr:g}")
     everything, held_out = split_problems(config) if config.replay_dirs is None else ([], [])  # cheap faults come first
     model, tokenizer = models.load(config.model, dtype=config.dtype, device=config.device)

@@ -635,8 +635,22 @@ def test_a_second_report_leaves_nothing_of_the_first(tmp_path, capsys):
     (gone / "summary.json").unlink()
     run_main(tmp_path)
     left = {path.name for path in (tmp_path / "report").iterdir()}
-    assert left == {"on_policy.png", "on_policy.csv", "on_policy_cosines.csv", "runs.csv", "report.md", "notes.txt"}
+    assert left == {"on_policy.png", "on_policy.csv", "on_policy_cosines.csv", "runs.csv", "cost.csv", "report.md", "notes.txt"}
     assert "Left out" in capsys.readouterr().out
+
+
+def test_what_a_run_cost_is_the_median_step_and_its_highest_memory(tmp_path):
+    rows = sampled_rows(random.Random(2))[:3]
+    for row, seconds in zip(rows, (3.0, 1.0, 8.0)):
+        row |= {"seconds": seconds, "seconds_backward": seconds / 2, "seconds_grade": 0.0, "peak_memory_gb": 10 + seconds, "logp_gap": 0.01}
+    path = write_run(tmp_path / "on", "sampled", rows)
+    store.write_json(path / "summary.json", store.read_json(path / "summary.json") | {"memory": {"sampling": 3.0, "backward": 18.0}})
+    write_run(tmp_path / "earlier", "sampled", [{key: value for key, value in row.items() if key not in ("logp_gap", "peak_memory_gb")} for row in rows])
+    run_main(tmp_path)
+    with open(tmp_path / "report/cost.csv", newline="") as stream:
+        ours, earlier = sorted(csv.DictReader(stream), key=lambda record: record["peak_gb"], reverse=True)
+    assert [float(ours[key]) for key in ("step", "grading", "backward", "peak_gb", "gap")] == [3.0, 0.0, 1.5, 18.0, 0.01]
+    assert ours["phases"] == "sampling 3.0, backward 18.0" and (earlier["peak_gb"], earlier["gap"], earlier["phases"]) == ("", "", "")
 
 
 def test_runs_are_judged_together_only_under_one_direction(tmp_path, capsys):

@@ -8,7 +8,7 @@ import antipasto
 import gradients
 import losses
 import models
-from antipasto import SVDAdapter, content_hash, dithered, thin_svd
+from antipasto import SVDAdapter, SVDCache, content_hash, dithered, thin_svd
 from store import InputError
 from tests.conftest import randomise
 
@@ -254,3 +254,16 @@ def test_model_hash_sees_weights_that_are_not_targets(tiny):
     with torch.no_grad():
         model.get_input_embeddings().weight[5, 5] += 1e-3
     assert antipasto.model_hash(model) != before
+
+
+def test_bases_made_at_once_and_written_behind_are_those_made_one_by_one(tmp_path):
+    """What a GPU does with its streams, here with threads: the same bases in the same order, all written, all read back."""
+    weights = [(torch.randn(o, i, generator=torch.Generator().manual_seed(o + i)), f"w{o}-{i}") for o, i in [(6, 9), (9, 6), (5, 5), (12, 3), (7, 8)]]
+    cold, warm = SVDCache(tmp_path), SVDCache(tmp_path)
+    alone = [basis for basis in SVDCache(None).bases(weights)]
+    at_once = list(cold.bases(weights, at_once=3))
+    cold.flush()
+    again = list(warm.bases(weights, at_once=3))
+    assert (cold.hits, warm.hits) == (0, 5) and len(list(tmp_path.iterdir())) == 5
+    for a, b, c in zip(alone, at_once, again):
+        assert all(torch.equal(x, y) and torch.equal(x, z) for x, y, z in zip(a, b, c))

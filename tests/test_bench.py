@@ -92,8 +92,8 @@ def test_the_adapter_comes_from_the_cache_only_when_it_is_warm(run):
 def test_a_step_grades_imposed_texts_so_that_no_group_is_skipped(run):
     for step in run[0]["step"]["steps"]:
         assert step["groups_skipped"] == 0 and step["longest"] <= bench.TINY_STEP["max_new_tokens"]
-        assert step["seconds"] == pytest.approx(sum(step[f"seconds_{phase}"] for phase in ("generate", "grade", "backward", "rest")))
-        assert step["seconds_rest"] >= 0
+        known = sum(step[f"seconds_{phase}"] for phase in ("generate", "grade", "backward"))
+        assert 0 < known < step["seconds"] < 10 * known and step["seconds_rest"] == pytest.approx(step["seconds"] - known)
 
 
 def test_the_floors_of_a_known_shape_are_those_counted_by_hand(tiny):

@@ -111,6 +111,14 @@ def test_a_resumed_run_equals_one_that_never_stopped(shop, tmp_path):
         replay(shop, tmp_path / "parts", "--steps=6", "--warmup=3", "--arm=projected", "--save-every=2", "--resume", "--lr=0.1")
 
 
+def test_a_run_that_an_earlier_version_began_is_resumed_without_the_fields_it_did_not_write(shop, tmp_path):
+    run = replay(shop, tmp_path / "r", "--steps=2", "--arm=projected", "--save-every=2")
+    rows = [{key: value for key, value in row.items() if key not in ("logp_gap", "overlap")} for row in read_jsonl(run / "rows.jsonl")]
+    (run / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    replay(shop, tmp_path / "r", "--steps=3", "--arm=projected", "--save-every=2", "--resume", "--micro-tokens=300")
+    assert len(read_jsonl(run / "rows.jsonl")) == 3
+
+
 def test_a_run_is_not_resumed_on_other_inputs_or_with_rows_missing(shop, tmp_path):
     flags = ["--steps=2", "--arm=projected", "--save-every=1"]
     run = replay(shop, tmp_path / "r", *flags)

@@ -78,7 +78,7 @@ def test_running_out_of_memory_halves_the_batch_and_counts_nothing_twice(adapter
         assert planted.failed >= 1
         failures = planted.failed
         assert_equal(whole, run(adapter, tokens=tokens))
-        assert planted.failed == failures  # it has learned
+        assert planted.failed - failures < failures  # it has learned, and tries a little more each time
 
 
 def test_a_single_row_that_does_not_fit_is_a_fault_in_one_line(adapter):
@@ -87,7 +87,7 @@ def test_a_single_row_that_does_not_fit_is_a_fault_in_one_line(adapter):
 
 
 def test_the_budget_follows_what_a_token_was_measured_to_cost(monkeypatch):
-    """A GPU by hand: 1,000 bytes a token and 10 MB free give 8,500 tokens; a dearer batch makes it less, a cheaper one not more."""
+    """A GPU by hand: 1,000 bytes a token and 10 MB free give 7,000 tokens; a dearer batch makes it less, a cheaper one not more."""
     budget, used = memory.Budget(None, torch.device("cuda")), iter([0, 4096 * 1000, 0, 100 * 2000, 0, 100 * 500])
     monkeypatch.setattr(memory, "free", lambda device: 10_000_000)
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: next(used))
@@ -98,9 +98,25 @@ def test_the_budget_follows_what_a_token_was_measured_to_cost(monkeypatch):
         with budget.measured(tokens):
             pass
         seen.append(budget.tokens)
-    assert seen == [8500, 4250, 4250]
+    assert seen == [7000, 3500, 3500]
     budget.halve(4000)
     assert budget.tokens == 2000
+    used = iter([0, 100 * 500])
+    with budget.measured(100):
+        pass
+    assert budget.tokens == 2100  # what was in the way may be gone
+
+
+def test_more_than_16384_tokens_are_never_taken_unasked(monkeypatch):
+    monkeypatch.setattr(memory, "free", lambda device: 10**12)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 0)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda *_: 1000)
+    monkeypatch.setattr(memory, "phase", lambda name: memory.contextlib.nullcontext())
+    for asked, tokens in ((None, 16384), (100_000, 100_000)):
+        budget = memory.Budget(asked, torch.device("cuda"))
+        with budget.measured(100):
+            pass
+        assert budget.tokens == tokens
 
 
 def test_the_gap_is_zero_for_what_was_just_drawn_and_grows_with_what_has_changed(adapter):
@@ -113,6 +129,7 @@ def test_the_gap_is_zero_for_what_was_just_drawn_and_grows_with_what_has_changed
     assert gap(drawn=[logps[0], (), (), logps[3]]) < 1e-4 and gap(drawn=[()] * 4) is None and gap() is None
     randomise(adapter, 0.5)
     assert gap(drawn=logps) > 0.05
+    assert math.isnan(gap(drawn=[[math.nan] * len(row) for row in logps]))  # a model that is broken does not look sound
 
 
 def test_log_probabilities_of_the_samples_are_those_of_the_temperature(adapter):

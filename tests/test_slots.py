@@ -48,9 +48,10 @@ def test_slots_draw_what_the_plain_path_draws_token_for_token(model, rows, tempe
     assert {len(row.ids) for row in fast} > {1, 3}  # some ended at their limit, others earlier or later
 
 
-def test_every_row_is_handed_out_once_and_as_soon_as_it_has_ended(model):
+@pytest.mark.parametrize("decoding", ["plain", "slots"])
+def test_every_row_is_handed_out_once_and_as_soon_as_it_has_ended(model, decoding):
     seen, wanted = [], requests()
-    rows = sample(model, wanted, max_new_tokens=40, temperature=1.0, stop=[257], rows=5, decoding="slots", on_row=lambda i, row: seen.append((i, row)))
+    rows = sample(model, wanted, max_new_tokens=40, temperature=1.0, stop=[257], rows=5, decoding=decoding, on_row=lambda i, row: seen.append((i, row)))
     assert sorted(i for i, _ in seen) == list(range(len(wanted))) and all(rows[i] is row for i, row in seen)
     assert [i for i, _ in seen] != sorted(i for i, _ in seen)  # short ones before long ones that were begun earlier
 
@@ -118,6 +119,27 @@ def test_a_model_that_computes_something_else_is_not_decoded_in_slots():
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             assert not slots.supports(model)  # said once
+
+
+@pytest.mark.parametrize("changed", [dict(sliding_window=32), dict(rope_parameters={"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4})])
+def test_what_a_short_text_cannot_show_is_read_off_the_configuration(changed):
+    from transformers import MistralConfig, MistralForCausalLM
+
+    size = dict(vocab_size=300, hidden_size=48, num_hidden_layers=2, num_attention_heads=6, num_key_value_heads=2, intermediate_size=96)
+    assert slots.supports(MistralForCausalLM(MistralConfig(**size, sliding_window=None)).eval())
+    with pytest.warns(UserWarning, match="not decoded in slots"):
+        assert not slots.supports(MistralForCausalLM(MistralConfig(**size | {"sliding_window": None} | changed)).eval())
+
+
+def test_lack_of_memory_says_nothing_about_a_model(monkeypatch):
+    model, real = architectures()["qwen3"].eval(), slots.disagreement
+    def out(model):
+        raise torch.OutOfMemoryError
+    monkeypatch.setattr(slots, "disagreement", out)
+    with pytest.raises(torch.OutOfMemoryError):
+        slots.supports(model)
+    monkeypatch.setattr(slots, "disagreement", real)
+    assert slots.supports(model)
 
 
 def test_a_request_keeps_its_numbers_whatever_its_limit(model):
