@@ -345,8 +345,8 @@ def show_step(found: dict) -> tuple[Table, str]:
         f"{RUN_STEPS} steps take {found['hours_a_run']:.2f} hours, {RUNS} runs {found['hours_all_runs']:.1f} (without set-up and held-out evaluation). "
         f"Lengths are imposed, as in a real pool: here {m['prompt_tokens'] / drawn:.0f} tokens a prompt, {m['completion_tokens'] / drawn:.0f} a "
         f"completion, the longest {m['longest']:.0f}. Texts are imposed too, and no group is skipped: the most expensive case. Sampling is with prefill; "
-        f"grading runs beside it, and what is left of it is waited for. floors: the longest completion's token steps read all weights, each row its "
-        f"keys and values; {2 * found['passes']} operations a parameter and token{' (with the pass of the KL)' if found['passes'] == 3 else ''}. "
+        f"grading runs beside it (tests of {found['config']['problems']}), and what is left of it is waited for. Writing a step's files is not in. floors: the longest completion's token steps read all weights, each row its "
+        f"keys and values, at the bandwidth of a copy; {2 * found['passes']} operations a parameter and token{' (with the pass of the KL)' if found['passes'] == 3 else ''}. "
         f"Log-probabilities when drawn and in the training forward differ by {m['logp_gap']:.1e} a token. "
         f"First step {found['steps'][0]['seconds']:.3f} s; outside of the steps {found['seconds_outside_steps']:.1f} s"
         f"{'; peak GB: ' + parts if parts else ''}")
@@ -373,9 +373,6 @@ def measure_setup(b: Bench) -> dict:
     adapter = None
     with tempfile.TemporaryDirectory() as directory:
         for name, cache in (("cold, no cache", None), ("cold, filling a cache", directory), ("warm, from the cache", directory)):
-            if adapter is not None:  # on a GPU files are written behind its back
-                written = b.timed(adapter.cache.flush)[0].seconds
-                found[last] |= {"seconds_until_written": written}
             adapter = None
             for place, linear in linears.items():  # in place of what the adapter before this one put there
                 parent, _, child = place.rpartition(".")
@@ -384,8 +381,9 @@ def measure_setup(b: Bench) -> dict:
             with progress(f"set-up: {name}") as bar:
                 made: list[SVDAdapter] = []
                 timing = b.timed(lambda: made.append(SVDAdapter(model, cache=cache, track=bar.track)))[0]
-            adapter, last = made.pop(), name
-            found[name] = {"seconds": timing.seconds, "all": [timing.seconds], "peak_gb": timing.peak_gb, "hits": adapter.cache.hits}
+            adapter = made.pop()
+            found[name] = {"seconds": timing.seconds, "all": [timing.seconds], "peak_gb": timing.peak_gb, "hits": adapter.cache.hits,
+                           "seconds_until_written": b.timed(adapter.cache.flush)[0].seconds}  # on a GPU files are written behind its back
 
     def merge() -> None:
         with torch.no_grad():
@@ -417,7 +415,8 @@ def show_setup(found: dict) -> tuple[Table, str]:
     rows.append(("SVD by gesvd, fp32 (estimate)", f"{found['gesvd_seconds']:.3f}", "1.0", "-", "-", "-"))
     return table(f"set-up of {found['modules']} modules", ("what", "seconds", "x faster than gesvd", "floor, s", "x floor", "peak GB"), rows), (
         f"gesvd is estimated from {len(found['gesvd'])} modules, one of each shape. Each adapter is built once, merging is a median of {REPEATS}; "
-        f"{found['rows']['warm, from the cache']['hits']} of {found['modules']} came from the cache, whose files were just written. v_hack: "
+        f"{found['rows']['warm, from the cache']['hits']} of {found['modules']} came from the cache, whose files were just written: "
+        f"{found['rows']['cold, filling a cache']['seconds_until_written']:.1f} s after the cold adapter was ready. v_hack: "
         f"{found['pairs']} pairs, {found['pair_tokens']} tokens, with its held-out quality and permutations; floor: 4 operations a parameter and token")
 
 
