@@ -383,8 +383,8 @@ def cost_table(runs: Sequence[Run]) -> Table:
         records.append({"run": run.label, "steps": len(run.rows), **medians, "peak_gb": peak, "phases": phases})
     dash = lambda form: lambda value: "-" if value is None else form(value)  # noqa: E731
     times = ((f"s {name}", shown(name, dash(plain))) for name in ("step", "sampling", "grading", "backward"))
-    columns = (("run", shown("run")), ("steps", shown("steps")), *times, ("peak GB", shown("peak_gb", dash(plain))), ("by phase", shown("phases", lambda text: text or "-")),
-               ("log p gap", shown("gap", dash(lambda gap: f"{gap:.1e}"))))
+    columns = (("run", shown("run")), ("steps", shown("steps")), *times, ("peak GB", shown("peak_gb", dash(plain))),
+               ("by phase", shown("phases", lambda text: text or "-")), ("log p gap", shown("gap", dash(lambda gap: f"{gap:.1e}"))))
     title = "Time (medians over steps; grading: what is waited for), memory, and drawn against trained log p"
     return Table("cost", title, columns, records)
 

@@ -129,13 +129,13 @@ class SVDCache:
 
         def one(weight: tuple[Tensor, str]) -> tuple[Tensor, Tensor, Tensor]:
             with _own_stream(weight[0].device):
-                return self.basis(*weight, wait=False)
+                return self.basis(*weight, write=self._write_later)
 
         with ThreadPoolExecutor(at_once) as pool:
             yield from pool.map(one, weights)
 
-    def basis(self, W_OI: Tensor, weight_hash: str, *, wait: bool = True) -> tuple[Tensor, Tensor, Tensor]:
-        """U (O, R), S (R,) and Vh (R, I) on W's device; S in fp32, the others in W's dtype. `wait` for a new file to be written."""
+    def basis(self, W_OI: Tensor, weight_hash: str, *, write: Callable[[Path, dict[str, Tensor]], None] | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """U (O, R), S (R,) and Vh (R, I) on W's device; S in fp32, the others in W's dtype. `write` takes a new one (default: it is written at once)."""
         path = self.directory and self.directory / f"{weight_hash}.safetensors"
         if path and path.exists():
             try:
@@ -148,13 +148,14 @@ class SVDCache:
                 warnings.warn(f"{path}: unreadable ({fault}); computed anew", stacklevel=2)
         U, S, Vh = thin_svd(W_OI)
         U, S, Vh = U.to(W_OI.dtype).contiguous(), S.float(), Vh.to(W_OI.dtype).contiguous()
-        if path and wait:
-            _write(path, {"U": U, "S": S, "Vh": Vh})
-        elif path:
-            if W_OI.is_cuda:
-                torch.cuda.current_stream(W_OI.device).synchronize()  # the writer has a stream of its own
-            self._writing.append(self._writers.submit(_write, path, {"U": U, "S": S, "Vh": Vh}))
+        if path:
+            (write or _write)(path, {"U": U, "S": S, "Vh": Vh})
         return U, S, Vh
+
+    def _write_later(self, path: Path, tensors: dict[str, Tensor]) -> None:
+        if tensors["S"].is_cuda:
+            torch.cuda.current_stream(tensors["S"].device).synchronize()  # the writer has a stream of its own
+        self._writing.append(self._writers.submit(_write, path, tensors))
 
     def flush(self) -> None:
         """Wait until all that was computed is written."""
@@ -318,8 +319,7 @@ class SVDAdapter:
         bases = self.cache.bases([(linear.weight.detach(), hashes[f"{name}.weight"]) for name, linear in found])
         for (name, linear), (U, S, Vh) in zip(track(found), bases, strict=True):
             layer = SVDLinear(linear, U, S, Vh, seed=zlib.crc32(name.encode()))
-            parent, _, child = name.rpartition(".")
-            setattr(model.get_submodule(parent), child, layer)
+            model.set_submodule(name, layer)
             self.layers[name] = layer
         self.params = {name: layer.delta_S for name, layer in self.layers.items()}
 

@@ -345,8 +345,9 @@ def show_step(found: dict) -> tuple[Table, str]:
         f"{RUN_STEPS} steps take {found['hours_a_run']:.2f} hours, {RUNS} runs {found['hours_all_runs']:.1f} (without set-up and held-out evaluation). "
         f"Lengths are imposed, as in a real pool: here {m['prompt_tokens'] / drawn:.0f} tokens a prompt, {m['completion_tokens'] / drawn:.0f} a "
         f"completion, the longest {m['longest']:.0f}. Texts are imposed too, and no group is skipped: the most expensive case. Sampling is with prefill; "
-        f"grading runs beside it (tests of {found['config']['problems']}), and what is left of it is waited for. Writing a step's files is not in. floors: the longest completion's token steps read all weights, each row its "
-        f"keys and values, at the bandwidth of a copy; {2 * found['passes']} operations a parameter and token{' (with the pass of the KL)' if found['passes'] == 3 else ''}. "
+        f"grading runs beside it (tests of {found['config']['problems']}), and what is left of it is waited for. Writing a step's files is not in. "
+        f"floors: the longest completion's token steps read all weights, each row its keys and values, at the bandwidth of a copy; "
+        f"{2 * found['passes']} operations a parameter and token{' (with the pass of the KL)' if found['passes'] == 3 else ''}. "
         f"Log-probabilities when drawn and in the training forward differ by {m['logp_gap']:.1e} a token. "
         f"First step {found['steps'][0]['seconds']:.3f} s; outside of the steps {found['seconds_outside_steps']:.1f} s"
         f"{'; peak GB: ' + parts if parts else ''}")
@@ -363,20 +364,16 @@ def measure_setup(b: Bench) -> dict:
     if b.on_gpu:  # the solver libraries load once, not per model
         torch.linalg.eigh(torch.eye(8, dtype=torch.float64, device=b.device))
         solve(torch.eye(8, device=b.device))
-    counts, gesvd, seen = Counter(linear.weight.shape for linear in linears.values()), {}, set()
-    for linear in linears.values():
-        if linear.weight.shape not in seen:
-            seen.add(linear.weight.shape)
-            W = linear.weight.detach().float()
-            gesvd["x".join(map(str, W.shape))] = {"seconds": b.timed(lambda: solve(W))[0].seconds, "modules": counts[linear.weight.shape]}
+    counts, gesvd = Counter(linear.weight.shape for linear in linears.values()), {}
+    for shape, linear in {linear.weight.shape: linear for linear in linears.values()}.items():
+        W = linear.weight.detach().float()
+        gesvd["x".join(map(str, shape))] = {"seconds": b.timed(lambda: solve(W))[0].seconds, "modules": counts[shape]}
 
-    adapter = None
     with tempfile.TemporaryDirectory() as directory:
         for name, cache in (("cold, no cache", None), ("cold, filling a cache", directory), ("warm, from the cache", directory)):
             adapter = None
             for place, linear in linears.items():  # in place of what the adapter before this one put there
-                parent, _, child = place.rpartition(".")
-                setattr(model.get_submodule(parent), child, linear)
+                model.set_submodule(place, linear)
             release()
             with progress(f"set-up: {name}") as bar:
                 made: list[SVDAdapter] = []

@@ -21,7 +21,7 @@ import train
 from antipasto import SVDAdapter
 from draws import Request
 from losses import micro_batches, policy_loss, token_logps
-from slots import head_size
+from slots import position_bytes
 from sources import Policy, seeded
 
 # --- the clock -----------------------------------------------------------------------------------------------------
@@ -85,10 +85,9 @@ class Sizes:
     @classmethod
     def of(cls, model: nn.Module) -> Sizes:
         """Of a model without an adapter."""
-        head, table, config = model.get_output_embeddings().weight, model.get_input_embeddings().weight, model.config
+        head, table = model.get_output_embeddings().weight, model.get_input_embeddings().weight
         linear = sum(m.weight.numel() for m in model.modules() if isinstance(m, nn.Linear) and m.weight is not head)
-        kv = 2 * config.num_hidden_layers * config.num_key_value_heads * head_size(config) * head.element_size()
-        return cls(linear, head.numel(), sum(p.nbytes for p in model.parameters() if p is head or p is not table), kv)
+        return cls(linear, head.numel(), sum(p.nbytes for p in model.parameters() if p is head or p is not table), position_bytes(model))
 
     def decode_bytes(self, steps: int, positions: int) -> int:
         """Bytes of so many token steps in which so many positions are attended to, over all rows and steps."""
@@ -233,7 +232,7 @@ class Imposed(Policy):
         ids = seeded(*key).integers(self.adapter.model.config.vocab_size, size=lognormal(PROMPT, self.scale, *key, "length"))
         return problems.build_messages(problem, hint=self.hint), tuple(ids.tolist())
 
-    def request(self, problem: problems.Problem, ids: tuple[int, ...], key: tuple) -> Request:
+    def request(self, ids: tuple[int, ...], key: tuple) -> Request:
         return Request(ids, key, self.limit(key))
 
     def limit(self, key: tuple) -> int:

@@ -119,17 +119,9 @@ class NamedGrader:
         """As Grader.start; but nothing is graded before the result is asked for."""
         return Later(self)
 
-    def grade(self, items: Sequence[GradeItem]) -> list[Grade]:
-        names = [self.name(item.problem) for item in items]
-        graded: dict[str, Iterator[Grade]] = {}
-        for name in dict.fromkeys(names):
-            with Grader(eval_name=name, **self.options) as grader:
-                graded[name] = iter(grader.grade([item for item, its in zip(items, names) if its == name]))
-        return [next(graded[name]) for name in names]
-
 
 class Later:
-    """Items that are collected one by one and graded together."""
+    """Items that are collected one by one and graded together, name by name."""
 
     def __init__(self, grader: NamedGrader) -> None:
         self.grader, self.items = grader, []
@@ -139,7 +131,12 @@ class Later:
         return len(self.items) - 1
 
     def result(self) -> list[Grade]:
-        return self.grader.grade(self.items)
+        names = [self.grader.name(item.problem) for item in self.items]
+        graded: dict[str, Iterator[Grade]] = {}
+        for name in dict.fromkeys(names):
+            with Grader(eval_name=name, **self.grader.options) as grader:
+                graded[name] = iter(grader.grade([item for item, its in zip(self.items, names) if its == name]))
+        return [next(graded[name]) for name in names]
 
 
 class NamedPolicy(Policy):

@@ -73,9 +73,9 @@ class Budget:
     """
 
     def __init__(self, tokens: int | None, device: torch.device) -> None:
-        self.device, self.cost, self.cap = device, 1.0, math.inf
-        self.wanted = tokens or (FIRST if device.type == "cuda" else ON_CPU)
-        self.fixed = tokens is not None
+        self.device, self.on_gpu, self.asked = device, device.type == "cuda", tokens
+        self.cost, self.cap = 1.0, math.inf
+        self.wanted = tokens or (FIRST if self.on_gpu else ON_CPU)
 
     @property
     def tokens(self) -> int:
@@ -84,13 +84,13 @@ class Budget:
     @contextlib.contextmanager
     def measured(self, tokens: int) -> Iterator[None]:
         """Around a micro-batch of so many tokens. Raises torch.OutOfMemoryError as it comes."""
-        before = torch.cuda.memory_allocated(self.device) if self.device.type == "cuda" else 0
+        before = torch.cuda.memory_allocated(self.device) if self.on_gpu else 0
         with phase("backward"):
             yield
-            if self.device.type == "cuda":
+            if self.on_gpu:
                 self.cost = max(self.cost, (torch.cuda.max_memory_allocated(self.device) - before) / tokens)
         self.cap *= 1.05
-        if self.device.type == "cuda" and not self.fixed:
+        if self.on_gpu and self.asked is None:
             self.wanted = min(MOST, USE * free(self.device) / self.cost)
 
     def halve(self, tokens: int) -> None:

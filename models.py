@@ -46,8 +46,9 @@ def pick_dtype(name: str, device: torch.device) -> torch.dtype:
 def load(name: str, *, dtype: str = "auto", device: str = "auto") -> tuple[nn.Module, object]:
     """The frozen model in eval mode on its device, and its tokenizer.
 
-    dtype "auto" is bf16 on a GPU and fp32 on a CPU; "tf32" is fp32 with products in TF32, from here on in this process. Raises InputError when the model cannot be found or read, or when
-    its logits are not simply head(hidden), which the chunked log-probabilities rely on.
+    dtype "auto" is bf16 on a GPU and fp32 on a CPU; "tf32" is fp32 with products in TF32, from here on in this process. Raises
+    InputError when the model cannot be found or read, or when its logits are not simply head(hidden), which the chunked
+    log-probabilities rely on.
     """
     place = pick_device(device)
     torch_dtype = pick_dtype(dtype, place)
@@ -69,7 +70,9 @@ def fused_norms(model: nn.Module) -> nn.Module:
     In fp32 inside and rounded once, where transformers rounds twice. `plain_norms` takes it back.
     """
     for module in _norms(model):
-        module.forward = functools.partial(_rms_norm, module)
+        x = module.weight.new_ones(module.weight.shape) / 2
+        if torch.allclose(type(module).forward(module, x), _rms_norm(module, x), rtol=0.02):  # by name alone it might compute something else
+            module.forward = functools.partial(_rms_norm, module)
     return model
 
 
@@ -81,10 +84,7 @@ def plain_norms(model: nn.Module) -> nn.Module:
 
 
 def _norms(model: nn.Module) -> list[nn.Module]:
-    """The modules whose forward is weight * x / rms(x), by name and by trying."""
-    found = [module for module in model.modules() if type(module).__name__.endswith("RMSNorm") and hasattr(module, "variance_epsilon")]
-    return [module for module in found if torch.allclose(type(module).forward(module, x := module.weight.new_ones(module.weight.shape) / 2),
-                                                         _rms_norm(module, x), rtol=0.02)]
+    return [module for module in model.modules() if type(module).__name__.endswith("RMSNorm") and hasattr(module, "variance_epsilon")]
 
 
 def _rms_norm(module: nn.Module, x: torch.Tensor) -> torch.Tensor:

@@ -36,10 +36,10 @@ def sample(model: nn.Module, requests: Sequence[Request], *, max_new_tokens: int
         done[i] = Drawn(ids, logps)
         on_row(i, done[i])
 
-    fast = {"plain": False, "slots": True, "auto": None}[decoding]
-    if fast is None:
-        fast = model.device.type == "cuda" and slots.supports(model)
-    (slots.decode if fast else _plain)(model, requests, limit=max_new_tokens, temperature=temperature, stop=stop, rows=rows, on_token=on_token, on_row=ended)
+    if decoding == "auto":
+        decoding = "slots" if model.device.type == "cuda" and slots.supports(model) else "plain"
+    decode = {"plain": _plain, "slots": slots.decode}[decoding]
+    decode(model, requests, limit=max_new_tokens, temperature=temperature, stop=stop, rows=rows, on_token=on_token, on_row=ended)
     return done
 
 

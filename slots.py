@@ -64,6 +64,12 @@ def head_size(config) -> int:
     return getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
 
 
+def position_bytes(model: nn.Module) -> int:
+    """Bytes of the keys and values of one position, over all layers."""
+    config = model.config
+    return 2 * config.num_hidden_layers * config.num_key_value_heads * head_size(config) * model.get_output_embeddings().weight.element_size()
+
+
 # --- one token a slot ----------------------------------------------------------------------------------------------
 
 
@@ -200,9 +206,7 @@ class Engine:
     def _allocate(self, rows: int, positions: int) -> Slots:
         """As many slots as were asked for, or as many as there is memory for."""
         if self.device.type == "cuda":
-            config = self.model.config
-            one = 2 * positions * config.num_hidden_layers * config.num_key_value_heads * head_size(config) * self.model.dtype.itemsize
-            rows = max(1, min(rows, int(MEMORY_SHARE * memory.free(self.device) / one)))
+            rows = max(1, min(rows, int(MEMORY_SHARE * memory.free(self.device) / (positions * position_bytes(self.model)))))
         return Slots(self.model, rows, positions)
 
     def run(self) -> None:

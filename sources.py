@@ -72,7 +72,7 @@ class Policy:
         messages = problems.build_messages(problem, hint=self.hint)
         return messages, tuple(pools.encode(self.tokenizer, problems.render_prompt(self.tokenizer, messages)))
 
-    def request(self, problem: problems.Problem, ids: tuple[int, ...], key: tuple) -> Request:
+    def request(self, ids: tuple[int, ...], key: tuple) -> Request:
         """What is asked of the sampler for one completion."""
         return Request(ids, key)
 
@@ -86,7 +86,7 @@ class Policy:
         prompts, owners, requests = [self.prompt(problem) for problem, _ in wanted], [], []
         for (problem, count), (messages, ids) in zip(wanted, prompts):
             first = taken[problem.problem_id]  # a problem that comes twice in a step goes on counting, and draws anew
-            requests += [self.request(problem, ids, (seed, step, problem.problem_id, first + i)) for i in range(count)]
+            requests += [self.request(ids, (seed, step, problem.problem_id, first + i)) for i in range(count)]
             owners += [(problem, messages, ids)] * count
             taken[problem.problem_id] += count
 
