@@ -188,7 +188,8 @@ def measure_sampling(b: Bench) -> dict:
     eager = max(1, round(length - config.eager_tokens / 2) - EAGER_FIRST), EAGER_FIRST, EAGER_FIRST + config.eager_tokens
     with progress("sampling", 2 * len(batches) + 1) as bar:
         for batch in batches:
-            floor = sizes.decode_bytes(1, round(batch * length)) / b.bandwidth
+            positions = batch * config.new_tokens / 2 + -(-batch // GROUP) * config.prompt_tokens
+            floor = sizes.decode_bytes(1, round(positions)) / b.bandwidth
             for path in ("slots", "plain", *(["generate"] if batch == with_generate else [])):
                 prompt, short, long = (config.prompt_tokens, 1, config.new_tokens) if path == "slots" else eager
                 found = unless_out_of_memory(lambda: decoded(b, model, path, requests(batch, prompt, model.config.vocab_size), short, long))
@@ -230,8 +231,8 @@ def show_sampling(found: dict) -> tuple[Table, str]:
     return table("sampling", headings, rows), (
         f"ms a step and tokens/s are without prefill: the time of {ours['long_tokens']} tokens less that of the first (plain, generate: of "
         f"{slow['long_tokens']} less that of {slow['short_tokens']}, around the same mean length, {found['mean_length']:.0f}); slots include capturing "
-        f"their graph. {GROUP} rows share a prompt; nothing ends early. A dash for ms a step: some rows had to wait for others. floor: all weights and the "
-        f"batch's keys and values are read once; the weights alone, {found['weight_bytes'] / 1e9:.3g} GB, take {found['floor_weights_ms']:.3g} ms.")
+        f"their graph. {GROUP} rows share a prompt; nothing ends early. A dash for ms a step: some rows had to wait for others. floor: all weights, the "
+        f"keys and values of what was drawn, and those of the prompts once a group are read; the weights alone, {found['weight_bytes'] / 1e9:.3g} GB, take {found['floor_weights_ms']:.3g} ms.")
 
 
 # --- probe ---------------------------------------------------------------------------------------------------------
@@ -316,7 +317,8 @@ def measure_step(b: Bench) -> dict:
     steps = []
     for row, drawn in zip(rows, lengths):
         prompts, completions = (sum(part) for part in zip(*drawn))
-        longest, positions = max(c for _, c in drawn), sum(attended(p, c) for p, c in drawn)
+        groups = [drawn[i : i + full.group] for i in range(0, len(drawn), full.group)]
+        longest, positions = max(c for _, c in drawn), sum(attended(group[0][0], [c for _, c in group]) for group in groups)
         operations = sizes.operations(prompts + completions, completions, passes=3 if run["beta"] else 2)
         step = {name: row[name] for name in ("seconds", "seconds_generate", "seconds_grade", "seconds_backward", "groups_skipped", "logp_gap")}
         steps.append(step | {
@@ -346,8 +348,8 @@ def show_step(found: dict) -> tuple[Table, str]:
         f"Lengths are imposed, as in a real pool: here {m['prompt_tokens'] / drawn:.0f} tokens a prompt, {m['completion_tokens'] / drawn:.0f} a "
         f"completion, the longest {m['longest']:.0f}. Texts are imposed too, and no group is skipped: the most expensive case. Sampling is with prefill; "
         f"grading runs beside it (tests of {found['config']['problems']}), and what is left of it is waited for. Writing a step's files is not in. "
-        f"floors: the longest completion's token steps read all weights, each row its keys and values, at the bandwidth of a copy; "
-        f"{2 * found['passes']} operations a parameter and token{' (with the pass of the KL)' if found['passes'] == 3 else ''}. "
+        f"floors: the longest completion's token steps read all weights, each row its own keys and values and a group its prompt's, at the bandwidth "
+        f"of a copy; {2 * found['passes']} operations a parameter and token{' (with the pass of the KL)' if found['passes'] == 3 else ''}. "
         f"Log-probabilities when drawn and in the training forward differ by {m['logp_gap']:.1e} a token. "
         f"First step {found['steps'][0]['seconds']:.3f} s; outside of the steps {found['seconds_outside_steps']:.1f} s"
         f"{'; peak GB: ' + parts if parts else ''}")

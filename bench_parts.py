@@ -99,9 +99,12 @@ class Sizes:
         return 2 * passes * (self.linear * tokens + self.head * scored)
 
 
-def attended(prompt: int, completion: int) -> int:
-    """Positions that a row's token steps attend to, its own included; the first token comes from the prefill."""
-    return (completion - 1) * prompt + (completion - 1) * completion // 2
+def attended(prompt: int, completions: Sequence[int]) -> int:
+    """Positions that the token steps of a group must read: each row's own, and the prompt once for all rows that go on.
+
+    The first token of a row comes from the prefill.
+    """
+    return (max(completions) - 1) * prompt + sum((c - 1) * c // 2 for c in completions)
 
 
 # --- the paths of sampling -----------------------------------------------------------------------------------------

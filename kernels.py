@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import functools
 import warnings
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -97,27 +98,50 @@ def heads_plain(qkv_BI, norms, cos_BD, sin_BD, eps, place_B, keys_BLHD, values_B
 # --- attention -----------------------------------------------------------------------------------------------------
 
 
-def attend(q_BQD: Tensor, keys_BLHD: Tensor, values_BLHD: Tensor, used_B: Tensor, scale: float) -> Tensor:
-    """(B, H G D): every row's queries against the first `used` positions of its slot. Nothing beyond them is read."""
+class Stretch(NamedTuple):
+    """N stretches of positions, and who attends to each. All rows of a batch are seated, every one at one stretch."""
+
+    keys: Tensor     # (N, L, H, D)
+    values: Tensor   # (N, L, H, D)
+    used_N: Tensor   # how many of the L positions are in use; may be 0
+    seats_NM: Tensor  # rows that attend to them; B, the number of rows, where nobody sits
+
+
+def attend(q_BQD: Tensor, shared: Stretch, own: Stretch, scale: float) -> Tensor:
+    """(B, H G D): every row's queries against the positions in use of the two stretches where it sits.
+
+    What lies beyond them is never read, and what several rows share (a prompt) is read once for all of them.
+    """
     if not _on_gpu(q_BQD):
-        return attend_plain(q_BQD, keys_BLHD, values_BLHD, used_B, scale)
-    B, L, H, D = keys_BLHD.shape
-    G = q_BQD.shape[1] // H
-    splits = max(1, min(16, 512 // (B * H)))  # enough programs to fill the GPU, whatever the batch
-    out = torch.empty(B, splits, H * G, D, dtype=torch.float32 if splits > 1 else q_BQD.dtype, device=q_BQD.device)
-    weight = torch.empty(B, splits, H * G, dtype=torch.float32, device=q_BQD.device)
-    _attend[(B * H, splits)](q_BQD, keys_BLHD, values_BLHD, used_B, out, weight, scale, L, H=H, G=G, D=D, ROWS=max(16, triton.next_power_of_2(G)),
-                             WIDE=triton.next_power_of_2(D), BLOCK=32, SPLITS=splits, num_warps=4, num_stages=3)
-    if splits > 1:  # a softmax over parts of a softmax
-        out = (out * weight.softmax(1)[..., None]).sum(1).to(q_BQD.dtype)
-    return out.view(B, -1)
+        return attend_plain(q_BQD, shared, own, scale)
+    B, Q, D = q_BQD.shape
+    H = own.keys.shape[2]
+    stretches = len(shared.used_N) + len(own.used_N)
+    splits = max(1, min(16, 512 // (stretches * H)))  # enough programs to fill the GPU, whatever the batch
+    out = torch.empty(B, 2 * splits, Q, D, dtype=torch.float32, device=q_BQD.device)
+    weight = torch.empty(B, 2 * splits, Q, dtype=torch.float32, device=q_BQD.device)
+    sizes = dict(M=shared.seats_NM.shape[1], ROWS=max(16, triton.next_power_of_2(shared.seats_NM.shape[1] * Q // H)),
+                 OWN_M=own.seats_NM.shape[1], OWN_ROWS=max(16, triton.next_power_of_2(own.seats_NM.shape[1] * Q // H)))
+    wide = triton.next_power_of_2(D)
+    _attend[(stretches * H, splits)](q_BQD, out, weight, B, scale, *shared, shared.keys.shape[1], len(shared.used_N), *own, own.keys.shape[1],
+                                     H=H, G=Q // H, D=D, **sizes, WIDE=wide, BLOCK=32, SPLITS=splits, num_warps=4, num_stages=3)
+    joined = torch.empty_like(q_BQD)
+    _join[(B * Q,)](out, weight, joined, Q, D=D, WIDE=wide, ALL=2 * splits, WAYS=triton.next_power_of_2(2 * splits), num_warps=1)
+    return joined.view(B, -1)
 
 
-def attend_plain(q_BQD, keys_BLHD, values_BLHD, used_B, scale) -> Tensor:
-    B, L, H, D = keys_BLHD.shape
-    mask_BL = torch.arange(L, device=used_B.device) < used_B[:, None]
-    out_BHGD = F.scaled_dot_product_attention(q_BQD.view(B, H, -1, D), keys_BLHD.transpose(1, 2), values_BLHD.transpose(1, 2),
-                                              attn_mask=mask_BL[:, None, None], scale=scale)
+def attend_plain(q_BQD: Tensor, shared: Stretch, own: Stretch, scale: float) -> Tensor:
+    B, H = len(q_BQD), own.keys.shape[2]
+    keys, values, masks = [], [], []
+    for stretch in (shared, own):
+        N, M = stretch.seats_NM.shape
+        at = torch.arange(N, device=q_BQD.device)[:, None].expand(N, M)
+        at_B = torch.zeros_like(at[0, :1]).repeat(B + 1).scatter_(0, stretch.seats_NM.flatten(), at.flatten())[:B]
+        keys.append(stretch.keys[at_B])
+        values.append(stretch.values[at_B])
+        masks.append(torch.arange(stretch.keys.shape[1], device=q_BQD.device) < stretch.used_N[at_B, None])
+    out_BHGD = F.scaled_dot_product_attention(q_BQD.view(B, H, -1, q_BQD.shape[2]), *(torch.cat(parts, 1).transpose(1, 2) for parts in (keys, values)),
+                                              attn_mask=torch.cat(masks, 1)[:, None, None], scale=scale)
     return out_BHGD.reshape(B, -1)
 
 
@@ -202,31 +226,56 @@ if triton is not None:
         tl.store(target + half + at, second, inside)
 
     @triton.jit
-    def _attend(q, keys, values, used, out, weight, scale, L, H: tl.constexpr, G: tl.constexpr, D: tl.constexpr, ROWS: tl.constexpr,
+    def _attend(q, out, weight, B, scale, shared_keys, shared_values, shared_used, shared_seats, shared_L, shared_N, keys, values, used, seats, L,
+                H: tl.constexpr, G: tl.constexpr, D: tl.constexpr, M: tl.constexpr, ROWS: tl.constexpr, OWN_M: tl.constexpr, OWN_ROWS: tl.constexpr,
                 WIDE: tl.constexpr, BLOCK: tl.constexpr, SPLITS: tl.constexpr):
-        b, h, part = tl.program_id(0) // H, tl.program_id(0) % H, tl.program_id(1)
-        count = tl.load(used + b)
+        n, h, part = tl.program_id(0) // H, tl.program_id(0) % H, tl.program_id(1)
+        if n < shared_N:
+            _stretch(n, h, part, 0, q, out, weight, B, scale, shared_keys, shared_values, shared_used, shared_seats, shared_L,
+                     H, G, D, M, ROWS, WIDE, BLOCK, SPLITS)
+        else:
+            _stretch(n - shared_N, h, part, SPLITS, q, out, weight, B, scale, keys, values, used, seats, L,
+                     H, G, D, OWN_M, OWN_ROWS, WIDE, BLOCK, SPLITS)
+
+    @triton.jit
+    def _stretch(n, h, part, first, q, out, weight, B, scale, keys, values, used, seats, L, H: tl.constexpr, G: tl.constexpr, D: tl.constexpr,
+                 M: tl.constexpr, ROWS: tl.constexpr, WIDE: tl.constexpr, BLOCK: tl.constexpr, SPLITS: tl.constexpr):
+        count = tl.load(used + n)
         share = tl.cdiv(tl.cdiv(count, SPLITS), BLOCK) * BLOCK
         begin, end = part * share, tl.minimum(count, part * share + share)
-        g, d, t = tl.arange(0, ROWS), tl.arange(0, WIDE), tl.arange(0, BLOCK)
-        real, place = (g < G)[:, None] & (d < D)[None], ((b * H + h) * G + g)[:, None] * D + d[None]
-        query = tl.load(q + place, real, 0.0)
-        base = (b.to(tl.int64) * L * H + h) * D
+        r, d, t = tl.arange(0, ROWS), tl.arange(0, WIDE), tl.arange(0, BLOCK)
+        row = tl.load(seats + n * M + r // G, r < M * G, B)  # M rows share these positions, and the G queries of a group their head
+        head, seated = h * G + r % G, row < B
+        real = seated[:, None] & (d < D)[None]
+        query = tl.load(q + (row * H * G + head)[:, None] * D + d[None], real, 0.0)
+        base = (n.to(tl.int64) * L * H + h) * D
         most, total = tl.full((ROWS,), float("-inf"), tl.float32), tl.zeros((ROWS,), tl.float32)
         sums = tl.zeros((ROWS, WIDE), tl.float32)
         for start in range(begin, end, BLOCK):
-            inside = ((start + t) < end)[:, None] & (d < D)[None]
-            cell = base + (start + t)[:, None] * (H * D) + d[None]
-            score = tl.dot(query, tl.trans(tl.load(keys + cell, inside, 0.0)), input_precision="ieee") * scale
-            score = tl.where(((start + t) < end)[None], score, float("-inf"))
+            at = start + t
+            inside = (at < end)[:, None] & (d < D)[None]
+            cell = base + at[:, None] * H * D + d[None]
+            key = tl.load(keys + cell, inside, 0.0)
+            score = tl.dot(query, tl.trans(key), input_precision="ieee") * scale
+            score = tl.where((at < end)[None], score, float("-inf"))
             peak = tl.maximum(most, tl.max(score, 1))
             p, fade = tl.exp(score - peak[:, None]), tl.exp(most - peak)
             value = tl.load(values + cell, inside, 0.0)
             sums = sums * fade[:, None] + tl.dot(p.to(value.dtype), value, input_precision="ieee")
             total, most = total * fade + tl.sum(p, 1), peak
-        row = (b * SPLITS + part) * H * G + h * G + g
-        tl.store(out + row[:, None] * D + d[None], sums / tl.maximum(total, 1e-30)[:, None], real)
-        tl.store(weight + row, most + tl.log(total), g < G)  # -inf for a part without positions
+        cell = (row * 2 * SPLITS + first + part) * H * G + head
+        tl.store(out + cell[:, None] * D + d[None], sums / tl.maximum(total, 1e-30)[:, None], real)
+        tl.store(weight + cell, most + tl.log(total), seated)  # -inf for a part without positions
+
+    @triton.jit
+    def _join(out, weight, joined, Q, D: tl.constexpr, WIDE: tl.constexpr, ALL: tl.constexpr, WAYS: tl.constexpr):
+        b, q = tl.program_id(0) // Q, tl.program_id(0) % Q  # a softmax over parts of a softmax
+        s, d = tl.arange(0, WAYS), tl.arange(0, WIDE)
+        cell, real = (b * ALL + s) * Q + q, (s < ALL)[:, None] & (d < D)[None]
+        logs = tl.load(weight + cell, s < ALL, float("-inf"))
+        share = tl.exp(logs - tl.max(logs))
+        mixed = tl.sum(tl.load(out + cell[:, None] * D + d[None], real, 0.0) * (share / tl.sum(share))[:, None], 0)
+        tl.store(joined + tl.program_id(0) * D + d, mixed, d < D)
 
     @triton.jit
     def _silu_mul(both, out, width, BLOCK: tl.constexpr):

@@ -1,23 +1,24 @@
 """Sampling at the speed of the memory: static shapes, a CUDA graph a token, slots that are refilled.
 
-B slots hold the keys and values of B sequences side by side, each with its own length, so nothing is padded, concatenated or
-moved while decoding: a step writes one position a slot and attends to what the slot holds. One step is captured as a CUDA
-graph and replayed; the host looks only every LOOK steps, hands out the rows that have ended, and puts waiting requests into
-their slots. A prompt that several requests share is prefilled once, by the model's own forward.
+B slots hold the keys and values of what B sequences have drawn, side by side, each with its own length, so nothing is
+padded, concatenated or moved while decoding: a step writes one position a slot and attends to what the slot holds. A prompt
+that several requests share is prefilled once (by the model's own forward), stored once, and read once for all of them at
+every step: prompts have M seats each, and every slot sits at its prompt. One step is captured as a CUDA graph and replayed;
+the host looks only every LOOK steps, hands out the rows that have ended, and puts waiting requests into their slots.
 
 The step itself is written out below (`Decoder`) for the one architecture that Llama, Qwen2 and Qwen3 share, on merged
 weights. `supports` runs it beside the model's own forward before it is used; a model for which the two disagree is sampled
 in the plain way. Without a GPU the same steps run uncaptured, which is how the tests compare them with the plain path.
 
-Key: B slots, L positions of a slot, H key-value heads, G query heads a key-value head, D head size, I hidden size,
-T drawn tokens, V vocabulary, P prompts.
+Key: B slots, T positions of a slot, N prompts, M seats and L positions of a prompt, H key-value heads, D head size, I hidden
+size, V vocabulary, P prompts of a prefill.
 """
 
 from __future__ import annotations
 
 import warnings
 import weakref
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -30,34 +31,41 @@ from transformers import DynamicCache
 import kernels
 import memory
 from draws import Request, draw, uniforms
+from kernels import Stretch
 from store import InputError
 
 LOOK = 16  # steps between two looks of the host: a row that ends costs up to so many steps of its slot
 PREFILL_TOKENS = 8192  # padded prompt tokens of one prefill
 MEMORY_SHARE = 0.75  # of the free memory, for keys and values
+SHARED_QUERIES = 64  # most queries that a prompt is read for at once: seats times query heads of a group
 AGREEMENT = 0.03  # relative difference of logits; bf16 rounding alone makes about a third of it
 
 
 class Slots:
-    """Keys and values (B, L, H, D) a layer, and how much of each slot is in use.
+    """Keys and values of N prompts, and of what B slots have drawn after them.
 
-    A dead slot has length 0: it attends to the one position that it overwrites, and costs next to nothing.
+    Every slot sits at one prompt, which it attends to. One at rest has drawn nothing: it attends to the position that it
+    overwrites and to what its neighbours attend to, and costs next to nothing.
     """
 
-    def __init__(self, model: nn.Module, slots: int, positions: int) -> None:
-        weight, shape = model.get_output_embeddings().weight, (slots, positions, model.config.num_key_value_heads, head_size(model.config))
-        new = lambda: torch.zeros(shape, dtype=weight.dtype, device=weight.device)  # noqa: E731
-        self.keys, self.values = ([new() for _ in range(model.config.num_hidden_layers)] for _ in range(2))
-        self.length_B = torch.zeros(slots, dtype=torch.long, device=weight.device)
-        self.first_B = torch.arange(slots, device=weight.device) * positions
+    def __init__(self, model: nn.Module, slots: int, positions: int, prompts: int, seats: int, length: int) -> None:
+        config, weight = model.config, model.get_output_embeddings().weight
+        new = lambda *shape: torch.zeros(shape, dtype=weight.dtype, device=weight.device)  # noqa: E731
+        heads = config.num_key_value_heads, head_size(config)
+        self.prompts, self.drawn = ([(new(*shape, *heads), new(*shape, *heads)) for _ in range(config.num_hidden_layers)]
+                                    for shape in ((prompts, length), (slots, positions)))  # keys, values (N, L, H, D) and (B, T, H, D)
+        number = lambda count: torch.zeros(count, dtype=torch.long, device=weight.device)  # noqa: E731
+        self.prompt_N, self.drawn_B, self.start_B = number(prompts), number(slots), number(slots)  # in use; where a slot goes on from
+        order = torch.arange(max(slots, prompts * seats), device=weight.device)
+        self.first_B, self.alone_B1 = order[:slots] * positions, order[:slots, None]
+        self.seats_NM = order[: prompts * seats].clamp(max=slots).view(prompts, seats)  # the slot in each seat; B for an empty one
 
-    def fill(self, rows: Tensor, prefilled: DynamicCache, owner: Tensor, length: Tensor) -> None:
-        """Copy prompts `owner` of a prefill into the slots `rows`. What lies beyond a prompt's length is never read."""
-        for i, layer in enumerate(prefilled.layers):
-            width = layer.keys.shape[2]
-            for store, prompt in ((self.keys[i], layer.keys), (self.values[i], layer.values)):
-                store[:, :width].index_copy_(0, rows, prompt.transpose(1, 2)[owner])
-        self.length_B[rows] = length
+    def fill(self, places: Tensor, prefilled: DynamicCache, owner: Tensor, length: Tensor) -> None:
+        """Copy prompts `owner` of a prefill to `places` among the N. What lies beyond a prompt's length is never read."""
+        for stores, layer in zip(self.prompts, prefilled.layers):
+            for store, prompt in zip(stores, (layer.keys, layer.values)):
+                store[:, : prompt.shape[2]].index_copy_(0, places, prompt.transpose(1, 2)[owner])
+        self.prompt_N[places] = length
 
 
 def head_size(config) -> int:
@@ -117,14 +125,14 @@ class Decoder:
                      (a.q_norm.weight, a.k_norm.weight) if hasattr(a, "q_norm") else None, a.scaling)
 
     def __call__(self, token_B: Tensor, slots: Slots) -> Tensor:
-        """Logits (B, V) after `token` at position `slots.length`, whose keys and values are added to the slots."""
+        """Logits (B, V) after `token`, whose keys and values are added to what the slots have drawn."""
         hidden_BI, x_BI = self.embedding(token_B), None
-        cos_BD, sin_BD = (part[:, 0] for part in self.rotary(hidden_BI, slots.length_B[:, None]))
-        place_B, used_B = slots.first_B + slots.length_B, slots.length_B + 1
-        for layer, keys, values in zip(self.layers, slots.keys, slots.values):
+        cos_BD, sin_BD = (part[:, 0] for part in self.rotary(hidden_BI, (slots.start_B + slots.drawn_B)[:, None]))
+        place_B, used_B = slots.first_B + slots.drawn_B, slots.drawn_B + 1
+        for layer, prompts, drawn in zip(self.layers, slots.prompts, slots.drawn):
             qkv_BI = F.linear(kernels.add_norm(hidden_BI, x_BI, layer.attention_norm, self.eps), *layer.qkv)
-            q_BQD = kernels.heads(qkv_BI, layer.head_norms, cos_BD, sin_BD, self.eps, place_B, keys, values)
-            x_BI = F.linear(kernels.attend(q_BQD, keys, values, used_B, layer.scale), *layer.out)
+            q_BQD = kernels.heads(qkv_BI, layer.head_norms, cos_BD, sin_BD, self.eps, place_B, *drawn)
+            x_BI = F.linear(kernels.attend(q_BQD, Stretch(*prompts, slots.prompt_N, slots.seats_NM), Stretch(*drawn, used_B, slots.alone_B1), layer.scale), *layer.out)
             both_BF = F.linear(kernels.add_norm(hidden_BI, x_BI, layer.mlp_norm, self.eps), *layer.gate_up)
             x_BI = F.linear(kernels.silu_mul(both_BF), *layer.down)
         return self.head(kernels.add_norm(hidden_BI, x_BI, self.norm.weight, self.eps))
@@ -161,14 +169,24 @@ def disagreement(model: nn.Module, length: int = 24) -> float:
     ids = torch.arange(7, 7 + length, device=device)[None] % model.config.vocab_size
     cache = DynamicCache(config=model.config)
     model.get_decoder()(input_ids=ids[:, :-1], past_key_values=cache, use_cache=True)
-    slots = Slots(model, 1, length)
+    slots = Slots(model, slots=2, positions=4, prompts=1, seats=2, length=length)
     zero = torch.zeros(1, dtype=torch.long, device=device)
-    slots.fill(zero, cache, zero, torch.tensor([length - 1], device=device))
-    ours, theirs = Decoder(model)(ids[:, -1], slots).float(), model(input_ids=ids, use_cache=False).logits[:, -1].float()
-    return float((ours - theirs).norm() / theirs.norm())
+    slots.fill(zero, cache, zero, zero + length - 1)
+    slots.start_B.fill_(length - 1)
+    ours, theirs = Decoder(model)(ids[0, -1:].repeat(2), slots).float(), model(input_ids=ids, use_cache=False).logits[:, -1].float()
+    return float((ours - theirs).norm(dim=1).max() / theirs.norm())
 
 
 # --- many of them --------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Sharers:
+    """Requests with one prompt that wait for slots: as many as it has seats, or fewer."""
+
+    row: int             # of the prefill
+    waiting: deque[int]
+    prompt: int | None = None  # where among the slots' prompts it has been copied to
 
 
 @dataclass(frozen=True)
@@ -177,8 +195,7 @@ class Prefill:
 
     cache: DynamicCache
     logits_PV: Tensor  # after each prompt
-    places: dict[tuple[int, ...], int]
-    waiting: deque[int]
+    sharers: deque[Sharers]
 
 
 class Engine:
@@ -194,20 +211,29 @@ class Engine:
         self.waiting = deque(range(len(requests)))
         self.prefilled: Prefill | None = None
         self.longest = max(self.limits)
-        positions = -(-(max(len(r.prompt_ids) for r in requests) + self.longest) // 64) * 64
         self.decoder = Decoder(model)
-        self.slots = self._allocate(min(rows, len(requests)), positions)
-        B, new = len(self.slots.length_B), lambda *shape, dtype=torch.long: torch.zeros(shape, dtype=dtype, device=self.device)
+        self.slots = self._allocate(min(rows, len(requests)))
+        B, new = len(self.slots.drawn_B), lambda *shape, dtype=torch.long: torch.zeros(shape, dtype=dtype, device=self.device)
         self.token_B, self.count_B, self.limit_B, self.running_B = new(B), new(B), new(B), new(B, dtype=torch.bool)
         self.uniform_BT = new(B, self.longest + 1, dtype=torch.float32)
         self.drawn_BT, self.logp_BT = new(B, self.longest + 1), new(B, self.longest + 1, dtype=torch.float32)  # last column: for dead rows
         self.request_of: list[int | None] = [None] * B
+        self.seated = self.slots.seats_NM.flatten().tolist()  # slots in the order of the seats
+        self.readers = [0] * len(self.slots.prompt_N)  # requests that need each prompt, those that wait for a slot included
 
-    def _allocate(self, rows: int, positions: int) -> Slots:
+    def _allocate(self, rows: int) -> Slots:
         """As many slots as were asked for, or as many as there is memory for."""
+        sharing = Counter(request.prompt_ids for request in self.requests)
+        queries = self.model.config.num_attention_heads // self.model.config.num_key_value_heads
+        seats = max(1, min(max(sharing.values()), SHARED_QUERIES // queries))
+        copies = sum(-(-count // seats) for count in sharing.values())
+        # Slots go on with other prompts one by one, so more of these are in use than would fill them all.
+        size = lambda rows: dict(slots=rows, positions=self.longest, prompts=min(copies, 2 * -(-rows // seats)), seats=seats, length=max(map(len, sharing)))  # noqa: E731
         if self.device.type == "cuda":
-            rows = max(1, min(rows, int(MEMORY_SHARE * memory.free(self.device) / (positions * position_bytes(self.model)))))
-        return Slots(self.model, rows, positions)
+            most = MEMORY_SHARE * memory.free(self.device) / position_bytes(self.model)
+            while rows > 1 and (s := size(rows))["slots"] * s["positions"] + s["prompts"] * s["length"] > most:
+                rows -= 1
+        return Slots(self.model, **size(rows))
 
     def run(self) -> None:
         graph = None
@@ -239,7 +265,7 @@ class Engine:
         self.token_B.copy_(token_B)
         self.count_B.add_(self.running_B)
         self.running_B.logical_and_(~self._ended(token_B, self.count_B, self.limit_B))
-        slots.length_B.add_(1).mul_(self.running_B)
+        slots.drawn_B.add_(1).mul_(self.running_B)
 
     def _ended(self, token: Tensor, count: Tensor, limit: Tensor) -> Tensor:
         return torch.isin(token, self.stop) | (count >= limit)
@@ -248,51 +274,77 @@ class Engine:
         """Fill free slots with waiting requests; False when there is nothing left to do."""
         while (self.waiting or self.prefilled) and None in self.request_of:
             self.prefilled = self.prefilled or self._prefill()
-            free = [slot for slot, request in enumerate(self.request_of) if request is None]
-            self._begin({slot: self.prefilled.waiting.popleft() for slot in free[: len(self.prefilled.waiting)]}, self.prefilled)
-            if not self.prefilled.waiting:
+            if not self._begin(self.prefilled):
+                break  # all prompts are still read, by rows that will end
+            if not self.prefilled.sharers:
                 self.prefilled = None
             self._collect()  # a first token may be a last one
         return any(request is not None for request in self.request_of)
 
     def _prefill(self) -> Prefill:
         """The next prompts, padded on the right, with all waiting requests that have them."""
-        places: dict[tuple[int, ...], int] = {}
+        members: dict[tuple[int, ...], list[int]] = {}
         width = 0
-        for prompt in (self.requests[i].prompt_ids for i in self.waiting):
-            if prompt not in places and (not places or max(width, len(prompt)) * (len(places) + 1) <= PREFILL_TOKENS):
-                places[prompt], width = len(places), max(width, len(prompt))
-        members = deque(i for i in self.waiting if self.requests[i].prompt_ids in places)
-        self.waiting = deque(i for i in self.waiting if self.requests[i].prompt_ids not in places)
-        ids = torch.zeros(len(places), width, dtype=torch.long)
-        for prompt, row in places.items():
-            ids[row, : len(prompt)] = torch.tensor(prompt)
-        cache, last = DynamicCache(config=self.model.config), self._tensor([len(prompt) - 1 for prompt in places])
+        for i in self.waiting:
+            prompt = self.requests[i].prompt_ids
+            if prompt in members or not members or max(width, len(prompt)) * (len(members) + 1) <= PREFILL_TOKENS:
+                members.setdefault(prompt, []).append(i)
+                width = max(width, len(prompt))
+        self.waiting = deque(i for i in self.waiting if self.requests[i].prompt_ids not in members)
+        ids = torch.zeros(len(members), width, dtype=torch.long)
+        for row, prompt in zip(ids, members):
+            row[: len(prompt)] = torch.tensor(prompt)
+        cache, last = DynamicCache(config=self.model.config), self._tensor([len(prompt) - 1 for prompt in members])
         hidden = self.model.get_decoder()(input_ids=ids.to(self.device), past_key_values=cache, use_cache=True).last_hidden_state
-        logits_PV = self.model.get_output_embeddings()(hidden[torch.arange(len(places), device=self.device), last])
-        return Prefill(cache, logits_PV, places, members)
+        logits_PV = self.model.get_output_embeddings()(hidden[torch.arange(len(members), device=self.device), last])
+        seats = self.slots.seats_NM.shape[1]
+        return Prefill(cache, logits_PV, deque(Sharers(row, deque(group[at : at + seats])) for row, group in enumerate(members.values())
+                                               for at in range(0, len(group), seats)))
 
-    def _begin(self, chosen: dict[int, int], prefilled: Prefill) -> None:
-        """Put requests into slots ({slot: request}) and draw their first tokens."""
-        requests, limits = [self.requests[i] for i in chosen.values()], [self.limits[i] for i in chosen.values()]
-        rows, limit, length = self._tensor(list(chosen)), self._tensor(limits), self._tensor([len(r.prompt_ids) for r in requests])
-        owner = self._tensor([prefilled.places[r.prompt_ids] for r in requests])
+    def _begin(self, prefilled: Prefill) -> bool:
+        """Put requests into free slots, at prompts that nobody reads any more, and draw their first tokens; False where there is no place."""
+        chosen: dict[int, tuple[int, int]] = {}  # slot -> request, row of the prefill
+        copied: dict[int, tuple[int, int]] = {}  # prompt -> row of the prefill, length
+        for slot in (slot for slot, request in enumerate(self.request_of) if request is None):
+            if not prefilled.sharers or (sharers := prefilled.sharers[0]).prompt is None and 0 not in self.readers:
+                break
+            i = sharers.waiting.popleft()
+            if sharers.prompt is None:
+                sharers.prompt = self.readers.index(0)
+                self.readers[sharers.prompt] = 1 + len(sharers.waiting)
+                copied[sharers.prompt] = sharers.row, len(self.requests[i].prompt_ids)
+            self._seat(slot, sharers.prompt)
+            self.request_of[slot], chosen[slot] = i, (i, sharers.row)
+            if not sharers.waiting:
+                prefilled.sharers.popleft()
+        if not chosen:
+            return False
+        if copied:
+            self.slots.fill(self._tensor(list(copied)), prefilled.cache, *(self._tensor(list(part)) for part in zip(*copied.values())))
+        self.slots.seats_NM.copy_(self._tensor(self.seated).view_as(self.slots.seats_NM))
+        requests, limits = zip(*((self.requests[i], self.limits[i]) for i, _ in chosen.values()))
+        rows, limit = self._tensor(list(chosen)), self._tensor(list(limits))
         u_BT = np.stack([np.pad(uniforms(r.key, most), (0, self.longest + 1 - most)) for r, most in zip(requests, limits)])
         uniform_BT = torch.from_numpy(u_BT).to(self.device, torch.float32)
-        self.slots.fill(rows, prefilled.cache, owner, length)
-        token, logp = draw(prefilled.logits_PV[owner], uniform_BT[:, 0], self.temperature)
-        one = torch.ones_like(length)
+        token, logp = draw(prefilled.logits_PV[self._tensor([row for _, row in chosen.values()])], uniform_BT[:, 0], self.temperature)
+        one = torch.ones_like(limit)
         self.uniform_BT[rows], self.limit_B[rows], self.count_B[rows], self.token_B[rows] = uniform_BT, limit, one, token
         self.drawn_BT[rows, 0], self.logp_BT[rows, 0], self.running_B[rows] = token, logp, ~self._ended(token, one, limit)
-        self.slots.length_B.mul_(self.running_B)
-        for slot, request in chosen.items():
-            self.request_of[slot] = request
+        self.slots.start_B[rows] = self._tensor([len(r.prompt_ids) for r in requests])
+        return True
+
+    def _seat(self, slot: int, prompt: int) -> None:
+        """Let a free slot sit at this prompt; whoever is at rest there, or nobody, takes its seat in exchange."""
+        seats, old = self.slots.seats_NM.shape[1], self.seated.index(slot)
+        at_rest = lambda other: other == len(self.request_of) or self.request_of[other] is None  # noqa: E731
+        new = next(seat for seat in range(prompt * seats, prompt * seats + seats) if at_rest(self.seated[seat]))
+        self.seated[old], self.seated[new] = self.seated[new], slot
 
     def _tensor(self, numbers: list[int]) -> Tensor:
-        return torch.tensor(numbers, device=self.device)
+        return torch.tensor(numbers, dtype=torch.long, device=self.device)
 
     def _collect(self) -> None:
-        """Hand out the rows that have ended and free their slots."""
+        """Hand out the rows that have ended, and free their slots and the prompts that nobody needs any more."""
         running = self.running_B.tolist()
         ended = [slot for slot, request in enumerate(self.request_of) if request is not None and not running[slot]]
         if not ended:
@@ -300,7 +352,9 @@ class Engine:
         rows = self._tensor(ended)
         for slot, ids, logps, count in zip(ended, self.drawn_BT[rows].tolist(), self.logp_BT[rows].tolist(), self.count_B[rows].tolist()):
             request, self.request_of[slot] = self.request_of[slot], None
+            self.readers[self.seated.index(slot) // self.slots.seats_NM.shape[1]] -= 1
             self.on_row(request, ids[:count], logps[:count])
+        self.slots.prompt_N[self._tensor([n for n, readers in enumerate(self.readers) if not readers])] = 0
 
 
 def decode(model: nn.Module, requests: Sequence[Request], *, rows: int, on_row: Callable[[int, list[int], list[float]], None], **options) -> None:

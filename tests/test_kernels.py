@@ -54,18 +54,22 @@ def test_heads(dtype, H, G, D, normed):
         assert_close(store, wanted)
 
 
-@pytest.mark.parametrize("B", [1, 3, 70])
+@pytest.mark.parametrize("N", [1, 3, 70])
 @pytest.mark.parametrize("H, G, D", [(8, 4, 128), (2, 7, 64), (3, 1, 12)])
-def test_attend(dtype, B, H, G, D):
-    L = 700
-    q, keys, values = random(B, H * G, D, dtype=dtype), random(B, L, H, D, dtype=dtype), random(B, L, H, D, dtype=dtype)
-    used = torch.randint(1, L + 1, (B,), device="cuda")
-    used[0] = 1
-    for b in range(B):  # what lies beyond must not be read
-        keys[b, used[b] :], values[b, used[b] :] = torch.nan, torch.nan
-    clean = [store.nan_to_num(0) for store in (keys, values)]
-    exact = kernels.attend_plain(*doubled(q, *clean), used, D**-0.5)
-    assert_close(kernels.attend(q, keys, values, used, D**-0.5), exact)
+@pytest.mark.parametrize("M", [1, 6])
+def test_attend(dtype, N, H, G, D, M):
+    """Positions of every row's own, after some that up to M rows share, wherever they sit."""
+    B = max(1, N * M - 2)
+    q, stretches, exact = random(B, H * G, D, dtype=dtype), [], []
+    for seats, longest in ((torch.randperm(N * M).view(N, M).clamp(max=B), 300), (torch.randperm(B)[:, None], 700)):
+        keys, values = (random(len(seats), longest, H, D, dtype=dtype) for _ in range(2))
+        used = torch.randint(1, longest + 1, (len(seats),), device="cuda")
+        used[0] = longest == 700  # nothing to share, and a single position
+        exact.append(kernels.Stretch(keys.double(), values.double(), used, seats.cuda()))
+        for n in range(len(seats)):  # what lies beyond must not be read
+            keys[n, used[n] :], values[n, used[n] :] = torch.nan, torch.nan
+        stretches.append(kernels.Stretch(keys, values, used, seats.cuda()))
+    assert_close(kernels.attend(q, *stretches, D**-0.5), kernels.attend_plain(q.double(), *exact, D**-0.5))
 
 
 def test_silu_mul(dtype):

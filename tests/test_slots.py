@@ -62,6 +62,28 @@ def test_how_prompts_are_prefilled_together_changes_nothing(model, monkeypatch, 
     assert_same(*both(model, requests(), rows=6))
 
 
+@pytest.mark.parametrize("queries, rows", [(1, 64), (4, 5), (64, 64), (64, 4)])
+def test_how_many_rows_share_a_prompt_changes_nothing(model, monkeypatch, queries, rows):
+    """Groups of 1, 7 and 15, at a prompt of their own each, at several copies of it, or all at one."""
+    monkeypatch.setattr(slots, "SHARED_QUERIES", queries)
+    wanted = [Request(PROMPTS[0 if i < 15 else 1 if i < 22 else 2], ("m", i), (None, 3, 9)[i % 3]) for i in range(23)]
+    assert_same(*both(model, wanted, rows=rows))
+
+
+def test_rows_that_go_on_hold_their_prompts_while_others_wait_for_a_place(model):
+    """Ten prompts, places for two: one long row keeps a prompt that its short neighbours have left."""
+    wanted = [Request((9 + i // 3, *PROMPTS[i % 2]), ("p", i), (40, 2, 1)[i % 3]) for i in range(30)]
+    wanted.sort(key=lambda request: request.prompt_ids)
+    assert_same(*both(model, wanted, rows=2, stop=[]))
+
+
+def test_a_slot_goes_on_without_waiting_for_those_that_share_its_prompt(model):
+    """One long row and three short ones in each of four groups, four slots: group after group would be four times the longest."""
+    steps, wanted = [], [Request(PROMPTS[i // 4], ("w", i), 40 if i % 4 == 0 else 2) for i in range(16)]
+    sample(model, wanted, max_new_tokens=40, temperature=1.0, stop=[], rows=4, decoding="slots", on_token=lambda: steps.append(1))
+    assert len(steps) < 4 * 40
+
+
 @pytest.mark.parametrize("make", [SVDAdapter, LoRAAdapter])
 def test_slots_sample_the_adapted_model(model, make):
     adapter = make(model)
