@@ -19,7 +19,7 @@ os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
 FIRST = 4096     # padded tokens of the first micro-batch on a GPU, by which the next ones are measured
 ON_CPU = 8192    # of every micro-batch where there is no GPU
 MOST = 16384     # of any: a GPU is busy by then, and others may want some memory too
-USE = 0.7        # share of the free memory that a micro-batch may fill; nearer to the brim, PyTorch's allocator starts to release and map memory anew
+USE = 0.7        # share of the free memory that a micro-batch may fill: more was no faster
 
 peaks: dict[str, int] = {}  # phase -> highest memory in it, over the life of the process
 

@@ -52,6 +52,9 @@ def load(name: str, *, dtype: str = "auto", device: str = "auto") -> tuple[nn.Mo
     """
     place = pick_device(device)
     torch_dtype = pick_dtype(dtype, place)
+    # cuDNN's attention makes a plan for every shape it has not seen, a quarter of a second for a forward and a backward at 4B, and
+    # micro-batches hardly ever have the same shape twice. PyTorch's own has nothing to plan.
+    torch.backends.cuda.enable_cudnn_sdp(False)
     if name == TINY:
         model, tokenizer = tiny_random()
         model = model.to(torch_dtype)
