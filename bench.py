@@ -184,16 +184,16 @@ def measure_sampling(b: Bench) -> dict:
     batches = sorted(map(int, config.batches.split(",")))
     with_generate = 64 if 64 in batches else batches[len(batches) // 2]
     length = config.prompt_tokens + config.new_tokens / 2
-    # The slow paths decode a stretch around the same mean length, so that all rows of a batch have one floor.
+    # The slow paths decode a stretch around the same mean length; less of it is the rows' own, so their floors are lower.
     eager = max(1, round(length - config.eager_tokens / 2) - EAGER_FIRST), EAGER_FIRST, EAGER_FIRST + config.eager_tokens
     with progress("sampling", 2 * len(batches) + 1) as bar:
         for batch in batches:
-            positions = batch * config.new_tokens / 2 + -(-batch // GROUP) * config.prompt_tokens
-            floor = sizes.decode_bytes(1, round(positions)) / b.bandwidth
             for path in ("slots", "plain", *(["generate"] if batch == with_generate else [])):
                 prompt, short, long = (config.prompt_tokens, 1, config.new_tokens) if path == "slots" else eager
                 found = unless_out_of_memory(lambda: decoded(b, model, path, requests(batch, prompt, model.config.vocab_size), short, long))
                 if "error" not in found:
+                    positions = batch * (short + long) / 2 + -(-batch // GROUP) * prompt
+                    floor = sizes.decode_bytes(1, positions) / b.bandwidth
                     found |= {"floor_ms": 1e3 * floor, "x_floor": batch / floor / found["tokens_per_second"]}
                 rows.append({"path": path, "batch": batch, "prompt_tokens": prompt, **found})
                 release()
@@ -232,7 +232,8 @@ def show_sampling(found: dict) -> tuple[Table, str]:
         f"ms a step and tokens/s are without prefill: the time of {ours['long_tokens']} tokens less that of the first (plain, generate: of "
         f"{slow['long_tokens']} less that of {slow['short_tokens']}, around the same mean length, {found['mean_length']:.0f}); slots include capturing "
         f"their graph. {GROUP} rows share a prompt; nothing ends early. A dash for ms a step: some rows had to wait for others. floor: all weights, the "
-        f"keys and values of what was drawn, and those of the prompts once a group are read; the weights alone, {found['weight_bytes'] / 1e9:.3g} GB, take {found['floor_weights_ms']:.3g} ms.")
+        f"keys and values of what was drawn, and those of the prompts once a group are read; the weights alone, {found['weight_bytes'] / 1e9:.3g} GB, take "
+        f"{found['floor_weights_ms']:.3g} ms.")
 
 
 # --- probe ---------------------------------------------------------------------------------------------------------
@@ -318,7 +319,7 @@ def measure_step(b: Bench) -> dict:
     for row, drawn in zip(rows, lengths):
         prompts, completions = (sum(part) for part in zip(*drawn))
         groups = [drawn[i : i + full.group] for i in range(0, len(drawn), full.group)]
-        longest, positions = max(c for _, c in drawn), sum(attended(group[0][0], [c for _, c in group]) for group in groups)
+        longest, positions = max(c for _, c in drawn), sum(map(attended, groups))
         operations = sizes.operations(prompts + completions, completions, passes=3 if run["beta"] else 2)
         step = {name: row[name] for name in ("seconds", "seconds_generate", "seconds_grade", "seconds_backward", "groups_skipped", "logp_gap")}
         steps.append(step | {

@@ -89,7 +89,7 @@ class Sizes:
         linear = sum(m.weight.numel() for m in model.modules() if isinstance(m, nn.Linear) and m.weight is not head)
         return cls(linear, head.numel(), sum(p.nbytes for p in model.parameters() if p is head or p is not table), position_bytes(model))
 
-    def decode_bytes(self, steps: int, positions: int) -> int:
+    def decode_bytes(self, steps: int, positions: float) -> float:
         """Bytes of so many token steps in which so many positions are attended to, over all rows and steps."""
         return steps * self.weight_bytes + positions * self.kv_bytes
 
@@ -99,12 +99,11 @@ class Sizes:
         return 2 * passes * (self.linear * tokens + self.head * scored)
 
 
-def attended(prompt: int, completions: Sequence[int]) -> int:
-    """Positions that the token steps of a group must read: each row's own, and the prompt once for all rows that go on.
-
-    The first token of a row comes from the prefill.
-    """
-    return (max(completions) - 1) * prompt + sum((c - 1) * c // 2 for c in completions)
+def attended(rows: Sequence[tuple[int, int]]) -> int:
+    """Positions that the token steps of a group's rows (prompt and completion length) must read: each row's own, and the
+    prompt once for all that go on. The first token of a row comes from the prefill. ValueError where the prompts differ."""
+    (prompt,) = {prompt for prompt, _ in rows}
+    return (max(c for _, c in rows) - 1) * prompt + sum((c - 1) * c // 2 for _, c in rows)
 
 
 # --- the paths of sampling -----------------------------------------------------------------------------------------

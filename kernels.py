@@ -1,12 +1,12 @@
 """Small operations in one pass each: formulas in plain PyTorch, and the same in Triton for a GPU.
 
 A decoding step moves every weight and every key and value once; all else should cost nothing. In eager PyTorch the rest of
-a layer is some twenty kernels that each read and write a few kilobytes, together as slow as the weights. Here they are four.
+a layer is some twenty kernels that each read and write a few kilobytes, together as slow as the weights. Here they are six.
 
 Each public function takes the Triton kernel where the tensors are on a GPU and the formula (`*_plain`) elsewhere; the tests
 compare the two. Sums are in fp32 and rounded once, as `torch.nn.functional.rms_norm` and its like do.
 
-Key: B rows, H key-value heads, G query heads a key-value head, D head size, L positions of a slot; T tokens, R rank.
+Key: B rows, H key-value heads, G query heads a key-value head, D head size, N stretches of L positions, M seats at each; T tokens, R rank.
 """
 
 from __future__ import annotations
@@ -135,8 +135,8 @@ def attend_plain(q_BQD: Tensor, shared: Stretch, own: Stretch, scale: float) -> 
     keys, values, masks = [], [], []
     for stretch in (shared, own):
         N, M = stretch.seats_NM.shape
-        at = torch.arange(N, device=q_BQD.device)[:, None].expand(N, M)
-        at_B = torch.zeros_like(at[0, :1]).repeat(B + 1).scatter_(0, stretch.seats_NM.flatten(), at.flatten())[:B]
+        at_NM = torch.arange(N, device=q_BQD.device)[:, None].expand(N, M)
+        at_B = at_NM.new_zeros(B + 1).scatter_(0, stretch.seats_NM.flatten(), at_NM.flatten())[:B]
         keys.append(stretch.keys[at_B])
         values.append(stretch.values[at_B])
         masks.append(torch.arange(stretch.keys.shape[1], device=q_BQD.device) < stretch.used_N[at_B, None])

@@ -2,9 +2,9 @@
 
 B slots hold the keys and values of what B sequences have drawn, side by side, each with its own length, so nothing is
 padded, concatenated or moved while decoding: a step writes one position a slot and attends to what the slot holds. A prompt
-that several requests share is prefilled once (by the model's own forward), stored once, and read once for all of them at
-every step: prompts have M seats each, and every slot sits at its prompt. One step is captured as a CUDA graph and replayed;
-the host looks only every LOOK steps, hands out the rows that have ended, and puts waiting requests into their slots.
+that several requests share is prefilled once (by the model's own forward), and stored once and read once a step for every M
+of them: prompts have M seats each, and every slot sits at its prompt. One step is captured as a CUDA graph and replayed; the
+host looks only every LOOK steps, hands out the rows that have ended, and puts waiting requests into their slots.
 
 The step itself is written out below (`Decoder`) for the one architecture that Llama, Qwen2 and Qwen3 share, on merged
 weights. `supports` runs it beside the model's own forward before it is used; a model for which the two disagree is sampled
@@ -16,6 +16,7 @@ size, V vocabulary, P prompts of a prefill.
 
 from __future__ import annotations
 
+import math
 import warnings
 import weakref
 from collections import Counter, deque
@@ -37,7 +38,7 @@ from store import InputError
 LOOK = 16  # steps between two looks of the host: a row that ends costs up to so many steps of its slot
 PREFILL_TOKENS = 8192  # padded prompt tokens of one prefill
 MEMORY_SHARE = 0.75  # of the free memory, for keys and values
-SHARED_QUERIES = 64  # most queries that a prompt is read for at once: seats times query heads of a group
+SHARED_QUERIES = 32  # most queries that a prompt is read for at once, seats times query heads of a group; twice as many outgrow the smaller GPUs in fp32
 AGREEMENT = 0.03  # relative difference of logits; bf16 rounding alone makes about a third of it
 
 
@@ -55,7 +56,8 @@ class Slots:
         self.prompts, self.drawn = ([(new(*shape, *heads), new(*shape, *heads)) for _ in range(config.num_hidden_layers)]
                                     for shape in ((prompts, length), (slots, positions)))  # keys, values (N, L, H, D) and (B, T, H, D)
         number = lambda count: torch.zeros(count, dtype=torch.long, device=weight.device)  # noqa: E731
-        self.prompt_N, self.drawn_B, self.start_B = number(prompts), number(slots), number(slots)  # in use; where a slot goes on from
+        self.length_N, self.length_B = number(prompts), number(slots)  # positions in use
+        self.start_B = number(slots)  # length of every slot's prompt: the position of the first drawn token
         order = torch.arange(max(slots, prompts * seats), device=weight.device)
         self.first_B, self.alone_B1 = order[:slots] * positions, order[:slots, None]
         self.seats_NM = order[: prompts * seats].clamp(max=slots).view(prompts, seats)  # the slot in each seat; B for an empty one
@@ -65,17 +67,28 @@ class Slots:
         for stores, layer in zip(self.prompts, prefilled.layers):
             for store, prompt in zip(stores, (layer.keys, layer.values)):
                 store[:, : prompt.shape[2]].index_copy_(0, places, prompt.transpose(1, 2)[owner])
-        self.prompt_N[places] = length
+        self.length_N[places] = length
 
 
 def head_size(config) -> int:
     return getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
 
 
+def most_seats(config) -> int:
+    """How many rows one reading of a prompt serves at most."""
+    return max(1, SHARED_QUERIES // (config.num_attention_heads // config.num_key_value_heads))
+
+
 def position_bytes(model: nn.Module) -> int:
     """Bytes of the keys and values of one position, over all layers."""
     config = model.config
     return 2 * config.num_hidden_layers * config.num_key_value_heads * head_size(config) * model.get_output_embeddings().weight.element_size()
+
+
+def room(model: nn.Module) -> float:
+    """Positions that keys and values may take; without a GPU there is no telling."""
+    weight = model.get_output_embeddings().weight
+    return MEMORY_SHARE * memory.free(weight.device) / position_bytes(model) if weight.is_cuda else math.inf
 
 
 # --- one token a slot ----------------------------------------------------------------------------------------------
@@ -127,12 +140,13 @@ class Decoder:
     def __call__(self, token_B: Tensor, slots: Slots) -> Tensor:
         """Logits (B, V) after `token`, whose keys and values are added to what the slots have drawn."""
         hidden_BI, x_BI = self.embedding(token_B), None
-        cos_BD, sin_BD = (part[:, 0] for part in self.rotary(hidden_BI, (slots.start_B + slots.drawn_B)[:, None]))
-        place_B, used_B = slots.first_B + slots.drawn_B, slots.drawn_B + 1
+        cos_BD, sin_BD = (part[:, 0] for part in self.rotary(hidden_BI, (slots.start_B + slots.length_B)[:, None]))
+        place_B, used_B = slots.first_B + slots.length_B, slots.length_B + 1
         for layer, prompts, drawn in zip(self.layers, slots.prompts, slots.drawn):
+            shared, own = Stretch(*prompts, slots.length_N, slots.seats_NM), Stretch(*drawn, used_B, slots.alone_B1)
             qkv_BI = F.linear(kernels.add_norm(hidden_BI, x_BI, layer.attention_norm, self.eps), *layer.qkv)
             q_BQD = kernels.heads(qkv_BI, layer.head_norms, cos_BD, sin_BD, self.eps, place_B, *drawn)
-            x_BI = F.linear(kernels.attend(q_BQD, Stretch(*prompts, slots.prompt_N, slots.seats_NM), Stretch(*drawn, used_B, slots.alone_B1), layer.scale), *layer.out)
+            x_BI = F.linear(kernels.attend(q_BQD, shared, own, layer.scale), *layer.out)
             both_BF = F.linear(kernels.add_norm(hidden_BI, x_BI, layer.mlp_norm, self.eps), *layer.gate_up)
             x_BI = F.linear(kernels.silu_mul(both_BF), *layer.down)
         return self.head(kernels.add_norm(hidden_BI, x_BI, self.norm.weight, self.eps))
@@ -164,12 +178,12 @@ def supports(model: nn.Module) -> bool:
 
 @torch.no_grad()
 def disagreement(model: nn.Module, length: int = 24) -> float:
-    """Relative difference between the logits of the model's forward and those of a prefill and one step in slots."""
+    """Relative difference between the logits of the model's forward and those of a prefill and one step in two slots."""
     device = model.get_output_embeddings().weight.device
     ids = torch.arange(7, 7 + length, device=device)[None] % model.config.vocab_size
     cache = DynamicCache(config=model.config)
     model.get_decoder()(input_ids=ids[:, :-1], past_key_values=cache, use_cache=True)
-    slots = Slots(model, slots=2, positions=4, prompts=1, seats=2, length=length)
+    slots = Slots(model, slots=2, positions=1, prompts=1, seats=max(2, most_seats(model.config)), length=length)  # the largest kernel there will be
     zero = torch.zeros(1, dtype=torch.long, device=device)
     slots.fill(zero, cache, zero, zero + length - 1)
     slots.start_B.fill_(length - 1)
@@ -184,9 +198,9 @@ def disagreement(model: nn.Module, length: int = 24) -> float:
 class Sharers:
     """Requests with one prompt that wait for slots: as many as it has seats, or fewer."""
 
-    row: int             # of the prefill
+    read: int                  # which prompt of the prefill
     waiting: deque[int]
-    prompt: int | None = None  # where among the slots' prompts it has been copied to
+    prompt: int | None = None  # which of the slots' prompts it has become
 
 
 @dataclass(frozen=True)
@@ -213,27 +227,23 @@ class Engine:
         self.longest = max(self.limits)
         self.decoder = Decoder(model)
         self.slots = self._allocate(min(rows, len(requests)))
-        B, new = len(self.slots.drawn_B), lambda *shape, dtype=torch.long: torch.zeros(shape, dtype=dtype, device=self.device)
+        B, new = len(self.slots.length_B), lambda *shape, dtype=torch.long: torch.zeros(shape, dtype=dtype, device=self.device)
         self.token_B, self.count_B, self.limit_B, self.running_B = new(B), new(B), new(B), new(B, dtype=torch.bool)
         self.uniform_BT = new(B, self.longest + 1, dtype=torch.float32)
         self.drawn_BT, self.logp_BT = new(B, self.longest + 1), new(B, self.longest + 1, dtype=torch.float32)  # last column: for dead rows
         self.request_of: list[int | None] = [None] * B
         self.seated = self.slots.seats_NM.flatten().tolist()  # slots in the order of the seats
-        self.readers = [0] * len(self.slots.prompt_N)  # requests that need each prompt, those that wait for a slot included
+        self.readers = [0] * len(self.slots.length_N)  # requests that need each prompt, those that wait for a slot included
 
     def _allocate(self, rows: int) -> Slots:
-        """As many slots as were asked for, or as many as there is memory for."""
+        """As many slots as were asked for, or as many as there is memory for, and prompts enough for every slot to sit alone."""
         sharing = Counter(request.prompt_ids for request in self.requests)
-        queries = self.model.config.num_attention_heads // self.model.config.num_key_value_heads
-        seats = max(1, min(max(sharing.values()), SHARED_QUERIES // queries))
+        seats, length = min(max(sharing.values()), most_seats(self.model.config)), max(map(len, sharing))
         copies = sum(-(-count // seats) for count in sharing.values())
-        # Slots go on with other prompts one by one, so more of these are in use than would fill them all.
-        size = lambda rows: dict(slots=rows, positions=self.longest, prompts=min(copies, 2 * -(-rows // seats)), seats=seats, length=max(map(len, sharing)))  # noqa: E731
-        if self.device.type == "cuda":
-            most = MEMORY_SHARE * memory.free(self.device) / position_bytes(self.model)
-            while rows > 1 and (s := size(rows))["slots"] * s["positions"] + s["prompts"] * s["length"] > most:
-                rows -= 1
-        return Slots(self.model, **size(rows))
+        most = room(self.model)
+        while rows > 1 and rows * self.longest + min(copies, rows) * length > most:
+            rows -= 1
+        return Slots(self.model, rows, self.longest, min(copies, rows), seats, length)
 
     def run(self) -> None:
         graph = None
@@ -265,7 +275,7 @@ class Engine:
         self.token_B.copy_(token_B)
         self.count_B.add_(self.running_B)
         self.running_B.logical_and_(~self._ended(token_B, self.count_B, self.limit_B))
-        slots.drawn_B.add_(1).mul_(self.running_B)
+        slots.length_B.add_(1).mul_(self.running_B)
 
     def _ended(self, token: Tensor, count: Tensor, limit: Tensor) -> Tensor:
         return torch.isin(token, self.stop) | (count >= limit)
@@ -274,8 +284,7 @@ class Engine:
         """Fill free slots with waiting requests; False when there is nothing left to do."""
         while (self.waiting or self.prefilled) and None in self.request_of:
             self.prefilled = self.prefilled or self._prefill()
-            if not self._begin(self.prefilled):
-                break  # all prompts are still read, by rows that will end
+            self._begin(self.prefilled)
             if not self.prefilled.sharers:
                 self.prefilled = None
             self._collect()  # a first token may be a last one
@@ -298,27 +307,26 @@ class Engine:
         hidden = self.model.get_decoder()(input_ids=ids.to(self.device), past_key_values=cache, use_cache=True).last_hidden_state
         logits_PV = self.model.get_output_embeddings()(hidden[torch.arange(len(members), device=self.device), last])
         seats = self.slots.seats_NM.shape[1]
-        return Prefill(cache, logits_PV, deque(Sharers(row, deque(group[at : at + seats])) for row, group in enumerate(members.values())
+        return Prefill(cache, logits_PV, deque(Sharers(read, deque(group[at : at + seats])) for read, group in enumerate(members.values())
                                                for at in range(0, len(group), seats)))
 
-    def _begin(self, prefilled: Prefill) -> bool:
-        """Put requests into free slots, at prompts that nobody reads any more, and draw their first tokens; False where there is no place."""
-        chosen: dict[int, tuple[int, int]] = {}  # slot -> request, row of the prefill
-        copied: dict[int, tuple[int, int]] = {}  # prompt -> row of the prefill, length
+    def _begin(self, prefilled: Prefill) -> None:
+        """Put requests into free slots, their prompts where nobody reads another one any more, and draw their first tokens."""
+        chosen: dict[int, tuple[int, int]] = {}  # slot -> request, which prompt of the prefill
+        copied: dict[int, tuple[int, int]] = {}  # prompt -> which of the prefill, length
         for slot in (slot for slot, request in enumerate(self.request_of) if request is None):
-            if not prefilled.sharers or (sharers := prefilled.sharers[0]).prompt is None and 0 not in self.readers:
+            if not prefilled.sharers:
                 break
+            sharers = prefilled.sharers[0]
             i = sharers.waiting.popleft()
             if sharers.prompt is None:
-                sharers.prompt = self.readers.index(0)
+                sharers.prompt = self.readers.index(0)  # there is one: no more prompts are read than slots taken
                 self.readers[sharers.prompt] = 1 + len(sharers.waiting)
-                copied[sharers.prompt] = sharers.row, len(self.requests[i].prompt_ids)
+                copied[sharers.prompt] = sharers.read, len(self.requests[i].prompt_ids)
             self._seat(slot, sharers.prompt)
-            self.request_of[slot], chosen[slot] = i, (i, sharers.row)
+            self.request_of[slot], chosen[slot] = i, (i, sharers.read)
             if not sharers.waiting:
                 prefilled.sharers.popleft()
-        if not chosen:
-            return False
         if copied:
             self.slots.fill(self._tensor(list(copied)), prefilled.cache, *(self._tensor(list(part)) for part in zip(*copied.values())))
         self.slots.seats_NM.copy_(self._tensor(self.seated).view_as(self.slots.seats_NM))
@@ -326,12 +334,11 @@ class Engine:
         rows, limit = self._tensor(list(chosen)), self._tensor(list(limits))
         u_BT = np.stack([np.pad(uniforms(r.key, most), (0, self.longest + 1 - most)) for r, most in zip(requests, limits)])
         uniform_BT = torch.from_numpy(u_BT).to(self.device, torch.float32)
-        token, logp = draw(prefilled.logits_PV[self._tensor([row for _, row in chosen.values()])], uniform_BT[:, 0], self.temperature)
+        token, logp = draw(prefilled.logits_PV[self._tensor([read for _, read in chosen.values()])], uniform_BT[:, 0], self.temperature)
         one = torch.ones_like(limit)
         self.uniform_BT[rows], self.limit_B[rows], self.count_B[rows], self.token_B[rows] = uniform_BT, limit, one, token
         self.drawn_BT[rows, 0], self.logp_BT[rows, 0], self.running_B[rows] = token, logp, ~self._ended(token, one, limit)
         self.slots.start_B[rows] = self._tensor([len(r.prompt_ids) for r in requests])
-        return True
 
     def _seat(self, slot: int, prompt: int) -> None:
         """Let a free slot sit at this prompt; whoever is at rest there, or nobody, takes its seat in exchange."""
@@ -354,7 +361,7 @@ class Engine:
             request, self.request_of[slot] = self.request_of[slot], None
             self.readers[self.seated.index(slot) // self.slots.seats_NM.shape[1]] -= 1
             self.on_row(request, ids[:count], logps[:count])
-        self.slots.prompt_N[self._tensor([n for n, readers in enumerate(self.readers) if not readers])] = 0
+        self.slots.length_N[self._tensor([n for n, readers in enumerate(self.readers) if not readers])] = 0
 
 
 def decode(model: nn.Module, requests: Sequence[Request], *, rows: int, on_row: Callable[[int, list[int], list[float]], None], **options) -> None:

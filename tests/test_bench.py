@@ -111,7 +111,7 @@ def test_the_floors_of_a_known_shape_are_those_counted_by_hand(tiny):
 def test_a_group_reads_its_prompt_once_a_step_and_every_row_all_that_it_has_drawn():
     for prompt, completions in ((3, [4]), (1, [1]), (7, [30, 2, 11])):
         steps = [[drawn for completion in completions if (drawn := step) < completion] for step in range(1, max(completions))]
-        assert attended(prompt, completions) == sum(prompt + sum(rows) for rows in steps)
+        assert attended([(prompt, c) for c in completions]) == sum(prompt + sum(rows) for rows in steps)
 
 
 def test_the_printed_floors_are_bytes_over_bandwidth_and_operations_over_rate(run):
@@ -120,7 +120,7 @@ def test_the_printed_floors_are_bytes_over_bandwidth_and_operations_over_rate(ru
     weights = sampling["weight_bytes"]
     assert sampling["floor_weights_ms"] == pytest.approx(1e3 * weights / ceilings["bandwidth"])
     for row in sampling["rows"]:
-        positions = row["batch"] * SMALL.new_tokens / 2 + -(-row["batch"] // 6) * SMALL.prompt_tokens
+        positions = row["batch"] * (row["short_tokens"] + row["long_tokens"]) / 2 + -(-row["batch"] // 6) * row["prompt_tokens"]
         assert row["floor_ms"] == pytest.approx(1e3 * (weights + positions * sampling["kv_bytes"]) / ceilings["bandwidth"])
         assert row["x_floor"] == pytest.approx(row["ms_a_step"] / row["floor_ms"])
     assert probe["operations"] == 4 * (41472 * 2 * 24 + 259 * 48 * 2 * 16)

@@ -1,6 +1,7 @@
 """Claims about decoding in slots: it draws what the plain path draws, whatever is shared, refilled or limited, and knows what it cannot do."""
 
 import dataclasses
+import math
 import warnings
 
 import pytest
@@ -62,7 +63,7 @@ def test_how_prompts_are_prefilled_together_changes_nothing(model, monkeypatch, 
     assert_same(*both(model, requests(), rows=6))
 
 
-@pytest.mark.parametrize("queries, rows", [(1, 64), (4, 5), (64, 64), (64, 4)])
+@pytest.mark.parametrize("queries, rows", [(1, 64), (4, 5), (32, 64), (32, 4)])
 def test_how_many_rows_share_a_prompt_changes_nothing(model, monkeypatch, queries, rows):
     """Groups of 1, 7 and 15, at a prompt of their own each, at several copies of it, or all at one."""
     monkeypatch.setattr(slots, "SHARED_QUERIES", queries)
@@ -70,11 +71,27 @@ def test_how_many_rows_share_a_prompt_changes_nothing(model, monkeypatch, querie
     assert_same(*both(model, wanted, rows=rows))
 
 
-def test_rows_that_go_on_hold_their_prompts_while_others_wait_for_a_place(model):
-    """Ten prompts, places for two: one long row keeps a prompt that its short neighbours have left."""
-    wanted = [Request((9 + i // 3, *PROMPTS[i % 2]), ("p", i), (40, 2, 1)[i % 3]) for i in range(30)]
-    wanted.sort(key=lambda request: request.prompt_ids)
+def test_rows_that_go_on_keep_the_prompts_that_others_have_left(model):
+    """Ten prompts with three rows each, room for two: one long row outlives its short neighbours."""
+    wanted = [Request((9 + i // 3, *PROMPTS[i // 3 % 2]), ("p", i), (40, 2, 1)[i % 3]) for i in range(30)]
     assert_same(*both(model, wanted, rows=2, stop=[]))
+
+
+@pytest.mark.parametrize("room, rows", [(math.inf, 24), (24 * 40 + 24 * 7, 24), (24 * 40 + 24 * 7 - 1, 23), (100, 2), (1, 1)])
+def test_rows_are_bounded_by_the_memory_for_their_keys_and_values(model, monkeypatch, room, rows):
+    """40 positions a row and 7 a prompt; 30 requests of 24 prompts, at most 24 rows."""
+    engine = lambda: slots.Engine(model, wanted, limit=40, temperature=1.0, stop=[], rows=24, on_token=lambda: None, on_row=lambda *row: None)  # noqa: E731
+    wanted = [Request((min(i, 23), *range(6)), ("b", i)) for i in range(30)]
+    monkeypatch.setattr(slots, "room", lambda model: room)
+    slots_ = engine().slots
+    assert (len(slots_.length_B), len(slots_.length_N)) == (rows, rows)
+
+
+def test_no_slot_is_idle_because_other_groups_are_larger(model):
+    """One prompt with many requests gives all prompts many seats; those with one request each must still fill all slots."""
+    steps, wanted = [], [Request((9 + max(0, i - 8), 7), ("n", i), 32) for i in range(40)]
+    sample(model, wanted, max_new_tokens=32, temperature=1.0, stop=[], rows=8, decoding="slots", on_token=lambda: steps.append(1))
+    assert len(steps) == 40 // 8 * 32
 
 
 def test_a_slot_goes_on_without_waiting_for_those_that_share_its_prompt(model):
