@@ -4,7 +4,7 @@
     sampling   a token step in slots, beside the plain path and transformers' `generate`
     probe      gradients of every sample in one backward, beside the frozen base, a forward hook, and separate backwards
     step       whole steps of a `full` run through train.py itself; lengths and texts are imposed (bench_parts.Imposed)
-    setup      the adapter cold and warm, merging, v_hack from the shipped pairs; beside LAPACK's gesvd
+    setup      the model from disk, the adapter cold and warm, merging, v_hack from the shipped pairs; beside LAPACK's gesvd
 
 Weights are random: what is measured is cost. Tables show medians; --out has every single timing.
 
@@ -360,9 +360,17 @@ def show_step(found: dict) -> tuple[Table, str]:
 
 
 def measure_setup(b: Bench) -> dict:
-    """The adapter without a cache, filling one, and from it; merging; extraction; and what LAPACK's driver would take."""
-    model, tokenizer = b.load()
-    sizes, linears, found = Sizes.of(model), dict(target_linears(model)), {}
+    """The model from disk; the adapter without a cache, filling one, and from it; merging; extraction; and what LAPACK's driver would take."""
+    with tempfile.TemporaryDirectory() as directory:
+        for part in b.load():
+            part.save_pretrained(directory)
+        del part
+        release()
+        loaded: list[tuple] = []
+        timing = b.timed(lambda: loaded.append(models.load(directory, dtype=b.config.dtype, device=b.config.device)))[0]
+    model, tokenizer = loaded.pop()
+    found = {"loading the model": {"seconds": timing.seconds, "all": [timing.seconds], "peak_gb": timing.peak_gb}}
+    sizes, linears = Sizes.of(model), dict(target_linears(model))
     solve = (lambda W: torch.linalg.svd(W, full_matrices=False, driver="gesvd")) if b.on_gpu else (lambda W: torch.linalg.svd(W, full_matrices=False))
     if b.on_gpu:  # the solver libraries load once, not per model
         torch.linalg.eigh(torch.eye(8, dtype=torch.float64, device=b.device))
@@ -414,8 +422,8 @@ def show_setup(found: dict) -> tuple[Table, str]:
                      number(floor, ".3f"), number(floor and r["seconds"] / floor, ".1f"), number(r["peak_gb"], ".1f")))
     rows.append(("SVD by gesvd, fp32 (estimate)", f"{found['gesvd_seconds']:.3f}", "1.0", "-", "-", "-"))
     return table(f"set-up of {found['modules']} modules", ("what", "seconds", "x faster than gesvd", "floor, s", "x floor", "peak GB"), rows), (
-        f"gesvd is estimated from {len(found['gesvd'])} modules, one of each shape. Each adapter is built once, merging is a median of {REPEATS}; "
-        f"{found['rows']['warm, from the cache']['hits']} of {found['modules']} came from the cache, whose files were just written: "
+        f"gesvd is estimated from {len(found['gesvd'])} modules, one of each shape. The model is loaded and each adapter built once, merging is a median of "
+        f"{REPEATS}. The model's files were just written, and those of the cache, from which {found['rows']['warm, from the cache']['hits']} of {found['modules']} came: "
         f"{found['rows']['cold, filling a cache']['seconds_until_written']:.1f} s after the cold adapter was ready. v_hack: "
         f"{found['pairs']} pairs, {found['pair_tokens']} tokens, with its held-out quality and permutations; floor: 4 operations a parameter and token")
 

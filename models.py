@@ -50,6 +50,10 @@ def load(name: str, *, dtype: str = "auto", device: str = "auto") -> tuple[nn.Mo
     InputError when the model cannot be found or read, or when its logits are not simply head(hidden), which the chunked
     log-probabilities rely on.
     """
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
     place = pick_device(device)
     torch_dtype = pick_dtype(dtype, place)
     # cuDNN's attention makes a plan for every shape it has not seen, a quarter of a second for a forward and a backward at 4B, and
@@ -96,10 +100,7 @@ def _rms_norm(module: nn.Module, x: torch.Tensor) -> torch.Tensor:
 
 def _from_pretrained(name: str, dtype: torch.dtype) -> tuple[nn.Module, object]:
     from transformers import AutoModelForCausalLM, AutoTokenizer
-    from transformers.utils import logging
 
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
     path, where = Path(name), {}
     if path.suffix == ".gguf":
         if not path.is_file():
