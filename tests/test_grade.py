@@ -592,8 +592,8 @@ def test_without_seccomp_strict_refuses_and_best_effort_says_so(monkeypatch: pyt
 def test_without_seccomp_survivors_are_swept(monkeypatch: pytest.MonkeyPatch) -> None:
     """A correct answer whose grandchild would live on: credited, and the grandchild is gone."""
     monkeypatch.setattr(grading, "seccomp_filters", _no_pyseccomp)
-    code = "import os, time\nif os.fork() == 0:\n    os.setsid()\n    if os.fork() == 0:\n"
-    code += "        time.sleep(600)\n    os._exit(0)\n"
+    code = "import os, time\nchild = os.fork()\nif child == 0:\n    os.setsid()\n    if os.fork() == 0:\n"
+    code += "        time.sleep(600)\n    os._exit(0)\nos.waitpid(child, 0)\n"  # the grandchild is there before the answer ends
     with Grader(workers=1, bubblewrap=False) as grader:
         endings = []
         ending = grading.Worker._ending
