@@ -28,7 +28,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -74,7 +74,7 @@ class Config:
     """Rank of the LoRA, for v_hacks in its basis."""
     out: str = "out/audit.json"
     """File to write."""
-    dtype: Literal["auto", "float32", "tf32", "bfloat16"] = "auto"
+    dtype: models.Dtype = "auto"
     """auto: bf16 on a GPU, fp32 on a CPU. tf32: fp32 with matrix products in TF32 (10 bits of mantissa) where the GPU has it."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, ..."""

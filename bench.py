@@ -48,7 +48,7 @@ class Config:
     """Architecture with random weights."""
     sections: str = "ceilings,sampling,probe,step,setup"
     """Which parts to run, separated by commas."""
-    dtype: Literal["auto", "float32", "tf32", "bfloat16"] = "auto"
+    dtype: models.Dtype = "auto"
     """auto: bf16 on a GPU, fp32 on a CPU. tf32: fp32 with matrix products in TF32 (10 bits of mantissa) where the GPU has it."""
     device: str = "auto"
     """auto, cpu, cuda, ..."""

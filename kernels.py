@@ -120,11 +120,11 @@ def attend(q_BQD: Tensor, shared: Stretch, own: Stretch, scale: float) -> Tensor
     splits = max(1, min(16, 512 // (stretches * H)))  # enough programs to fill the GPU, whatever the batch
     out = torch.empty(B, 2 * splits, Q, D, dtype=torch.float32, device=q_BQD.device)
     weight = torch.empty(B, 2 * splits, Q, dtype=torch.float32, device=q_BQD.device)
-    sizes = dict(M=shared.seats_NM.shape[1], ROWS=max(16, triton.next_power_of_2(shared.seats_NM.shape[1] * Q // H)),
-                 OWN_M=own.seats_NM.shape[1], OWN_ROWS=max(16, triton.next_power_of_2(own.seats_NM.shape[1] * Q // H)))
+    M, own_M = (stretch.seats_NM.shape[1] for stretch in (shared, own))
+    rows, own_rows = (max(16, triton.next_power_of_2(seats * Q // H)) for seats in (M, own_M))
     wide = triton.next_power_of_2(D)
     _attend[(stretches * H, splits)](q_BQD, out, weight, B, scale, *shared, shared.keys.shape[1], len(shared.used_N), *own, own.keys.shape[1],
-                                     H=H, G=Q // H, D=D, **sizes, WIDE=wide, BLOCK=32, SPLITS=splits, num_warps=4, num_stages=3)
+                                     H=H, G=Q // H, D=D, M=M, ROWS=rows, OWN_M=own_M, OWN_ROWS=own_rows, WIDE=wide, BLOCK=32, SPLITS=splits, num_warps=4, num_stages=3)
     joined = torch.empty_like(q_BQD)
     _join[(B * Q,)](out, weight, joined, Q, D=D, WIDE=wide, ALL=2 * splits, WAYS=triton.next_power_of_2(2 * splits), num_warps=1)
     return joined.view(B, -1)

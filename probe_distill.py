@@ -91,7 +91,7 @@ class Config:
     lr: float = 3e-3
     """Phase 2's learning rate (Phase 1 measures at the base model and has none)."""
 
-    dtype: Literal["auto", "float32", "tf32", "bfloat16"] = "auto"
+    dtype: models.Dtype = "auto"
     """auto: bf16 on a GPU, fp32 on a CPU. tf32: fp32 with matrix products in TF32 (10 bits of mantissa) where the GPU has it."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, ..."""

@@ -76,7 +76,7 @@ class Config:
 
     model: str = models.EMBEDDED
     """Hub id, directory, .gguf file, embedded, or tiny-random."""
-    dtype: Literal["auto", "float32", "tf32", "bfloat16"] = "auto"
+    dtype: models.Dtype = "auto"
     """auto: bf16 on a GPU, fp32 on a CPU. tf32: fp32 with matrix products in TF32 (10 bits of mantissa) where the GPU has it."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, ..."""
