@@ -29,10 +29,42 @@ from across import COSINES, HELDOUT, by_arm, counted, null_of, sampled_blocks, u
 from store import InputError
 from tables import INDENT, Block, Heading, Table, flat, markdown, print_blocks, shown, write_csv
 from verdicts import (
-    ABOUT_ZERO, FLOAT_NOISE, MOST_STEPS, NOT_JUDGED, PASS, SNEAKY, SPREAD_GOOD, TINY_ADVANTAGE, UNDEFINED, Evidence, Judgement,
-    Projected, bucket_of, contrast_pools, decision_rules, defined, describe, in_buckets, judge_direction, judge_mechanism,
-    judge_phase1, judge_signal, judge_specificity, mean, null_words, p_value, phase1_tests, plain, pull, pulls_by_role,
-    recommend, share, signed, steps_without_spread, with_interval, within_null,
+    ABOUT_ZERO,
+    FLOAT_NOISE,
+    MOST_STEPS,
+    NOT_JUDGED,
+    PASS,
+    SNEAKY,
+    SPREAD_GOOD,
+    TINY_ADVANTAGE,
+    UNDEFINED,
+    Evidence,
+    Judgement,
+    Projected,
+    bucket_of,
+    contrast_pools,
+    decision_rules,
+    defined,
+    describe,
+    in_buckets,
+    judge_direction,
+    judge_mechanism,
+    judge_phase1,
+    judge_signal,
+    judge_specificity,
+    mean,
+    null_words,
+    p_value,
+    phase1_tests,
+    plain,
+    pull,
+    pulls_by_role,
+    recommend,
+    share,
+    signed,
+    steps_without_spread,
+    with_interval,
+    within_null,
 )
 
 # ---------------------------------------------------------------------------------------------- Run directories
@@ -126,13 +158,32 @@ class Run:
         found = self.record["v_hack"]
         if not found:
             return "no v_hack"
-        made = () if found.get("file") else (str(found[key]) for key in ("objective", "basis") if found.get(key) not in (None, "nll", "svd"))
-        return " ".join(filter(None, [Path(str(found.get("file") or "extracted-by-the-run")).stem, str(found.get("hash") or "")[:8], *made]))
+        made = (
+            ()
+            if found.get("file")
+            else (
+                str(found[key])
+                for key in ("objective", "basis")
+                if found.get(key) not in (None, "nll", "svd")
+            )
+        )
+        return " ".join(
+            filter(
+                None,
+                [
+                    Path(str(found.get("file") or "extracted-by-the-run")).stem,
+                    str(found.get("hash") or "")[:8],
+                    *made,
+                ],
+            )
+        )
 
     @property
     def model(self) -> str:
         name = str((self.record["model"] or {}).get("name") or "-")
-        return Path(name).name if Path(name).is_absolute() else name  # where it lay on that machine says nothing
+        return (
+            Path(name).name if Path(name).is_absolute() else name
+        )  # where it lay on that machine says nothing
 
     @property
     def setting(self) -> tuple[str, str, str]:
@@ -153,7 +204,11 @@ class Run:
     def draws(self, key: str, first: float = 0, last: float = math.inf) -> np.ndarray | None:
         """(T, S): the null draws of a cosine on the steps where it is defined; None unless all of them were recorded."""
         steps = [row["step"] for row in self.rows if row[key] is not None and first <= row["step"] <= last]
-        return np.stack([self.nulls[step][key] for step in steps]) if steps and key in COSINES and all(step in self.nulls for step in steps) else None
+        return (
+            np.stack([self.nulls[step][key] for step in steps])
+            if steps and key in COSINES and all(step in self.nulls for step in steps)
+            else None
+        )
 
 
 def checked(row: dict, where: str, numbers: Iterable[str], flags: Iterable[str] = ()) -> dict:
@@ -199,7 +254,9 @@ def read_samples(directory: Path) -> tuple[dict, ...]:
         for number, row in enumerate(rows, start=1):
             row = checked(row, f"{path}: row {number}", SAMPLE_NUMBERS, SAMPLE_FLAGS)
             if not isinstance(row["src_pool"], str):
-                raise InputError(f"{path}: row {number}: 'src_pool' must be a string, found {row['src_pool']!r}")
+                raise InputError(
+                    f"{path}: row {number}: 'src_pool' must be a string, found {row['src_pool']!r}"
+                )
             samples.append(row | {"label": bucket_of(row) or "no label"})  # pictures colour by it
     return tuple(samples)
 
@@ -217,18 +274,28 @@ def read_nulls(directory: Path, steps: Iterable[int]) -> dict[int, dict[str, np.
             raise InputError(f"{path}: not a readable safetensors file ({fault})") from None
         size = size or tensors.get(COSINES[0], np.empty(0)).shape
         if any(key not in tensors or tensors[key].ndim != 1 or tensors[key].shape != size for key in COSINES):
-            raise InputError(f"{path}: must hold {', '.join(COSINES)}, each with as many draws as on the other steps")
+            raise InputError(
+                f"{path}: must hold {', '.join(COSINES)}, each with as many draws as on the other steps"
+            )
         nulls[step] = tensors
     return nulls
 
 
 def read_heldout(path: Path) -> tuple[dict, ...]:
     """The lines of the last evaluated step of eval.jsonl; none where the run was not evaluated."""
-    lines = store.read_jsonl(path, ("step", "adapter", "condition", "problems", "samples", *HELDOUT)) if path.is_file() else []
+    lines = (
+        store.read_jsonl(path, ("step", "adapter", "condition", "problems", "samples", *HELDOUT))
+        if path.is_file()
+        else []
+    )
     for number, line in enumerate(lines, start=1):
         where = f"{path}: line {number}"
         checked(line, where, ("step", "problems", "samples"))
-        if line["step"] is None or line["adapter"] not in ("on", "off") or not isinstance(line["condition"], str):
+        if (
+            line["step"] is None
+            or line["adapter"] not in ("on", "off")
+            or not isinstance(line["condition"], str)
+        ):
             raise InputError(f"{where}: 'step', 'adapter' (on or off) or 'condition' is not as it must be")
         for key in HELDOUT:
             rate = line[key] if line[key] is not None else dict.fromkeys(("mean", "low", "high"))
@@ -261,27 +328,51 @@ def checked_config(path: Path, record: dict) -> dict:
 def read_run(directory: Path, record: dict) -> Run:
     """Load one run and check that its files agree with each other."""
     config, summary = checked_config(directory / "config.json", record), directory / "summary.json"
-    rows, planned = read_rows(directory / "rows.jsonl"), store.read_json(summary).get("steps") if summary.is_file() else None
+    rows, planned = (
+        read_rows(directory / "rows.jsonl"),
+        store.read_json(summary).get("steps") if summary.is_file() else None,
+    )
     if not rows or (planned is not None and planned != len(rows)):
-        raise InputError(f"{directory / 'rows.jsonl'}: {len(rows)} rows, but summary.json says {planned} steps")
+        raise InputError(
+            f"{directory / 'rows.jsonl'}: {len(rows)} rows, but summary.json says {planned} steps"
+        )
     samples = read_samples(directory) if record["kind"] != "sampled" else ()
     lacking = {row["step"] for row in rows} ^ {sample["step"] for sample in samples}
     if record["kind"] != "sampled" and lacking:
         named = ", ".join(sorted(map(str, lacking)))
         raise InputError(f"{directory}: rows.jsonl and step_*.cos.jsonl.gz disagree on steps {named}")
-    nulls, heldout = read_nulls(directory, (row["step"] for row in rows)), read_heldout(directory / "eval.jsonl")
-    return Run(directory, directory.name, record["kind"], config, record, rows, with_draws(samples, nulls, directory), nulls, heldout)
+    nulls, heldout = (
+        read_nulls(directory, (row["step"] for row in rows)),
+        read_heldout(directory / "eval.jsonl"),
+    )
+    return Run(
+        directory,
+        directory.name,
+        record["kind"],
+        config,
+        record,
+        rows,
+        with_draws(samples, nulls, directory),
+        nulls,
+        heldout,
+    )
 
 
-def with_draws(samples: Sequence[dict], nulls: dict[int, dict[str, np.ndarray]], directory: Path) -> tuple[dict, ...]:
+def with_draws(
+    samples: Sequence[dict], nulls: dict[int, dict[str, np.ndarray]], directory: Path
+) -> tuple[dict, ...]:
     """Every rollout with the null draws (S,) of its cos_S_logp; None where its step recorded none."""
     place: dict[int, int] = defaultdict(int)
     drawn = []
     for sample in samples:
         step, draws = sample["step"], nulls.get(sample["step"], {}).get("cos_S_logp")
-        if draws is not None and (draws.ndim != 2 or place[step] >= len(draws) or draws.shape[1:] != nulls[step][COSINES[0]].shape):
+        if draws is not None and (
+            draws.ndim != 2 or place[step] >= len(draws) or draws.shape[1:] != nulls[step][COSINES[0]].shape
+        ):
             where = directory / "nulls" / f"step_{step:03d}.safetensors"
-            raise InputError(f"{where}: cos_S_logp does not have a row for every rollout of the step, with as many draws as {COSINES[0]}")
+            raise InputError(
+                f"{where}: cos_S_logp does not have a row for every rollout of the step, with as many draws as {COSINES[0]}"
+            )
         drawn.append(sample | {"draws": None if draws is None else draws[place[step]].astype(np.float32)})
         place[step] += 1
     return tuple(drawn)
@@ -299,7 +390,9 @@ def short_labels(runs: Sequence[Run]) -> list[str]:
 
     labels = []
     for kind, traits in described:
-        chosen = [value for trait, value in traits.items() if trait in ("arm", "control") or varies(kind, trait)]
+        chosen = [
+            value for trait, value in traits.items() if trait in ("arm", "control") or varies(kind, trait)
+        ]
         labels.append((kind, " ".join(filter(None, [kind if kind == "phase1" else "", *chosen]))))
     return counted([label for _, label in labels])
 
@@ -311,7 +404,9 @@ def unfinished(directory: Path, kind: Any, take: bool = False) -> str | None:
     if not (directory / "summary.json").is_file():
         return None if take and (directory / "rows.jsonl").is_file() else "incomplete: no summary.json"
     summary = store.read_json(directory / "summary.json")
-    return None if isinstance(summary, dict) and summary.get("finished") is True else "incomplete: not finished"
+    return (
+        None if isinstance(summary, dict) and summary.get("finished") is True else "incomplete: not finished"
+    )
 
 
 def find_runs(root: Path, take_unfinished: bool = False) -> tuple[list[Run], list[str]]:
@@ -324,7 +419,9 @@ def find_runs(root: Path, take_unfinished: bool = False) -> tuple[list[Run], lis
     if not root.is_dir():
         raise InputError(f"{root}: no such directory")
     records = {path.parent: store.read_json(path) for path in sorted(root.rglob("config.json"))}
-    records = {path: record for path, record in records.items() if isinstance(record, dict) and "kind" in record}
+    records = {
+        path: record for path, record in records.items() if isinstance(record, dict) and "kind" in record
+    }
     if not records:
         raise InputError(f"{root}: no run directory in it (a config.json with a 'kind')")
     reasons = {path: unfinished(path, record["kind"], take_unfinished) for path, record in records.items()}
@@ -334,8 +431,19 @@ def find_runs(root: Path, take_unfinished: bool = False) -> tuple[list[Run], lis
         raise InputError(f"{root}: no complete run; left out: {'; '.join(left_out)}")
     runs = [read_run(path, records[path]) for path in complete]
     marks = ["" if run.complete else " (unfinished)" for run in runs]
-    runs = [replace(run, label=label + mark) for run, label, mark in zip(runs, short_labels(runs), marks, strict=True)]
-    runs.sort(key=lambda run: (KINDS.index(run.kind), not run.vanilla, run.arm == "lora", run.control != "none", run.label))
+    runs = [
+        replace(run, label=label + mark)
+        for run, label, mark in zip(runs, short_labels(runs), marks, strict=True)
+    ]
+    runs.sort(
+        key=lambda run: (
+            KINDS.index(run.kind),
+            not run.vanilla,
+            run.arm == "lora",
+            run.control != "none",
+            run.label,
+        )
+    )
     return runs, left_out
 
 
@@ -373,18 +481,32 @@ def runs_table(runs: Sequence[Run]) -> Table:
 
 def cost_table(runs: Sequence[Run]) -> Table:
     """Where time and memory went. What the three phases leave of a step is editing, the optimizer, and choosing rows."""
-    keys = {"step": "seconds", "sampling": "seconds_generate", "grading": "seconds_grade", "backward": "seconds_backward", "gap": "logp_gap"}
+    keys = {
+        "step": "seconds",
+        "sampling": "seconds_generate",
+        "grading": "seconds_grade",
+        "backward": "seconds_backward",
+        "gap": "logp_gap",
+    }
     records = []
     for run in runs:
         found = {name: defined(row.get(key) for row in run.rows) for name, key in keys.items()}
         medians = {name: float(np.median(values)) if values else None for name, values in found.items()}
         peak = max(defined(row.get("peak_memory_gb") for row in run.rows), default=None)
         phases = ", ".join(f"{name} {size:.1f}" for name, size in run.memory.items())
-        records.append({"run": run.label, "steps": len(run.rows), **medians, "peak_gb": peak, "phases": phases})
+        records.append(
+            {"run": run.label, "steps": len(run.rows), **medians, "peak_gb": peak, "phases": phases}
+        )
     dash = lambda form: lambda value: "-" if value is None else form(value)  # noqa: E731
     times = ((f"s {name}", shown(name, dash(plain))) for name in ("step", "sampling", "grading", "backward"))
-    columns = (("run", shown("run")), ("steps", shown("steps")), *times, ("peak GB", shown("peak_gb", dash(plain))),
-               ("by phase", shown("phases", lambda text: text or "-")), ("log p gap", shown("gap", dash(lambda gap: f"{gap:.1e}"))))
+    columns = (
+        ("run", shown("run")),
+        ("steps", shown("steps")),
+        *times,
+        ("peak GB", shown("peak_gb", dash(plain))),
+        ("by phase", shown("phases", lambda text: text or "-")),
+        ("log p gap", shown("gap", dash(lambda gap: f"{gap:.1e}"))),
+    )
     title = "Time (medians over steps; grading: what is waited for), memory, and drawn against trained log p"
     return Table("cost", title, columns, records)
 
@@ -392,15 +514,26 @@ def cost_table(runs: Sequence[Run]) -> Table:
 def direction_blocks(runs: Sequence[Run]) -> list[Block]:
     """What each v_hack is worth on pairs that it was not made from, beside its permutation null; nothing where no file says so."""
     directions = {run.direction: run.record["v_hack"] for run in runs if run.record["v_hack"]}
-    quality = {name: (found, found["heldout"]) for name, found in directions.items() if isinstance(found.get("heldout"), dict)}
+    quality = {
+        name: (found, found["heldout"])
+        for name, found in directions.items()
+        if isinstance(found.get("heldout"), dict)
+    }
     records = []
     for name, (found, heldout) in quality.items():
-        record = {"v_hack": name, "objective": str(found.get("objective") or "-"), "pairs": heldout.get("pairs")}
+        record = {
+            "v_hack": name,
+            "objective": str(found.get("objective") or "-"),
+            "pairs": heldout.get("pairs"),
+        }
         for key in ("right_sign", "auc"):
             part = heldout.get(key) if isinstance(heldout.get(key), dict) else {}
             low, high = part.get("null") or (None, None)
-            record |= checked({key: part.get("value"), f"{key}_p": part.get("p"), f"{key}_low": low, f"{key}_high": high},
-                              f"v_hack {name}", (key, f"{key}_p", f"{key}_low", f"{key}_high"))
+            record |= checked(
+                {key: part.get("value"), f"{key}_p": part.get("p"), f"{key}_low": low, f"{key}_high": high},
+                f"v_hack {name}",
+                (key, f"{key}_p", f"{key}_low", f"{key}_high"),
+            )
         records.append(record)
 
     def null_cell(key: str) -> Callable[[dict], str]:
@@ -408,8 +541,23 @@ def direction_blocks(runs: Sequence[Run]) -> list[Block]:
 
     columns = [(key, shown(key)) for key in ("v_hack", "objective", "pairs")]
     for key, title in (("right_sign", "right sign"), ("auc", "AUC")):
-        columns += [(title, shown(key, lambda value: plain(value, 3))), ("its null", null_cell(key)), ("p", shown(f"{key}_p", p_value))]
-    return [Table("directions", "v_hack on pairs it was not made from (null: hack and clean swapped at random)", tuple(columns), records)] if records else []
+        columns += [
+            (title, shown(key, lambda value: plain(value, 3))),
+            ("its null", null_cell(key)),
+            ("p", shown(f"{key}_p", p_value)),
+        ]
+    return (
+        [
+            Table(
+                "directions",
+                "v_hack on pairs it was not made from (null: hack and clean swapped at random)",
+                tuple(columns),
+                records,
+            )
+        ]
+        if records
+        else []
+    )
 
 
 def bucket_null_cell(record: dict) -> str:
@@ -461,9 +609,15 @@ def phase1_lines(run: Run) -> str:
     empty, steps = steps_without_spread(run.samples)
     state = UNDEFINED if empty == steps else "defined on the other steps"
     grpo = f"GRPO cosine: {state}; every group's reward spread (so every advantage) is 0 on {empty} of {steps} steps."
-    pairs = [(a, b) for a, b in zip(run.column("cos_in"), run.column("cos_out"), strict=True) if None not in (a, b)]
+    pairs = [
+        (a, b) for a, b in zip(run.column("cos_in"), run.column("cos_out"), strict=True) if None not in (a, b)
+    ]
     falls = sum(after < before - FLOAT_NOISE for before, after in pairs)
-    drop = f"cos_out < cos_in on {falls} of {len(pairs)} steps" if pairs else "cos_out < cos_in: undefined, no cosines"
+    drop = (
+        f"cos_out < cos_in on {falls} of {len(pairs)} steps"
+        if pairs
+        else "cos_out < cos_in: undefined, no cosines"
+    )
     unlabelled = sum(bucket_of(sample) is None for sample in run.samples)
     missing = f" {unlabelled} samples without labels are left out." if unlabelled else ""
     verdict, why = judge_phase1(run.samples)
@@ -487,13 +641,19 @@ def judge_run(run: Run) -> list[tuple[str, Judgement]]:
     """The four rows of the verification table for one run; a row judged on another arm still shows its figures."""
     signal = judge_signal(run.column("reward_spread"), run.column("advantages"))
     direction = judge_direction(run.column("cos_in"), pulls_by_role(run.samples), null_of([run], "cos_in"))
-    mechanism = judge_mechanism(*map(run.column, run.edited), run.column("frac_fired"), null_of([run], run.edited[1]))
+    mechanism = judge_mechanism(
+        *map(run.column, run.edited), run.column("frac_fired"), null_of([run], run.edited[1])
+    )
     if not run.vanilla:
         direction = Judgement(direction.measured, NOT_JUDGED, "judged on vanilla")
     if not run.projects:
         mechanism = Judgement(mechanism.measured, NOT_JUDGED, "judged on projecting arms")
     elif run.by_another_yardstick:
-        mechanism = Judgement(mechanism.measured, NOT_JUDGED, "a control removes something else than the v_hack of these cosines")
+        mechanism = Judgement(
+            mechanism.measured,
+            NOT_JUDGED,
+            "a control removes something else than the v_hack of these cosines",
+        )
     elif run.edited[1] == "cos_update":
         note = "cos_update < cos_update_in, since the update is edited, not the gradient"
         mechanism = Judgement(mechanism.measured, mechanism.verdict, f"{note}. {mechanism.why}")
@@ -518,7 +678,9 @@ def verification_table(runs: Sequence[Run]) -> Table:
         for name, rows in zip(names, judged, strict=True)
     ]
     columns = tuple((key, shown(key)) for key in ("metric", "run", "measured", "verdict", "why"))
-    return Table("phase2_verification", "Verification (in brackets: what success is)", columns, records, sections=True)
+    return Table(
+        "phase2_verification", "Verification (in brackets: what success is)", columns, records, sections=True
+    )
 
 
 def advantage_table(runs: Sequence[Run]) -> Table:
@@ -550,8 +712,18 @@ def pool_table(runs: Sequence[Run]) -> Table:
         for (pool, hacked), samples in sorted(buckets.items(), reverse=True):
             for key in ("cos_S_contrib", "cos_S_logp"):
                 found = describe(samples, key)
-                over, pulled = found["over_problems"], pull(samples, len(run.rows)) if key == "cos_S_contrib" else None
-                names = {"run": run.label, "pool": pool, "hacked": hacked, "cosine": key, "n": len(samples), "problems": found["problems"]}
+                over, pulled = (
+                    found["over_problems"],
+                    pull(samples, len(run.rows)) if key == "cos_S_contrib" else None,
+                )
+                names = {
+                    "run": run.label,
+                    "pool": pool,
+                    "hacked": hacked,
+                    "cosine": key,
+                    "n": len(samples),
+                    "problems": found["problems"],
+                }
                 figures = {name: found[name] for name in ("null_low", "null_high", "positive")}
                 records.append({**names, "over": over, **flat(over, "problem_"), **figures, "pull": pulled})
     columns = (
@@ -561,7 +733,16 @@ def pool_table(runs: Sequence[Run]) -> Table:
         ("mean [95 %]", shown("over", with_interval)),
         ("null", bucket_null_cell),
         ("> 0", shown("positive", plain)),
-        ("pull a step", lambda record: "-" if record["cosine"] == "cos_S_logp" else UNDEFINED if record["pull"] is None else f"{record['pull']:+.1e}"),
+        (
+            "pull a step",
+            lambda record: (
+                "-"
+                if record["cosine"] == "cos_S_logp"
+                else UNDEFINED
+                if record["pull"] is None
+                else f"{record['pull']:+.1e}"
+            ),
+        ),
     )
     title = "Contributions by (src_pool, hacked); n: rollouts (problems), intervals over problems; pull = sum of cosine x norm"
     return Table("phase2_pools", title, columns, records, sections=True)
@@ -578,7 +759,9 @@ def gather_evidence(runs: Sequence[Run]) -> Evidence:
     judged = [(run, dict(judge_run(run))) for run in real]
 
     def unfit(metric: str) -> tuple[str, ...]:
-        bad = [(run.label, row[metric]) for run, row in judged if row[metric].verdict not in (PASS, NOT_JUDGED)]
+        bad = [
+            (run.label, row[metric]) for run, row in judged if row[metric].verdict not in (PASS, NOT_JUDGED)
+        ]
         return tuple(f"{label}: {row.verdict}, {row.why}" for label, row in bad)
 
     return Evidence(
@@ -588,12 +771,22 @@ def gather_evidence(runs: Sequence[Run]) -> Evidence:
         separation=f"cos_S_logp teacher - base {with_interval(test)}, p {p_value(test.p)}",
         base_rewards=tuple(defined(base)),
         projected=tuple(
-            Projected(run.label, tuple(run.column("cos_in")), tuple(run.column(run.edited[1])), null_of([run], "cos_in"), null_of([run], run.edited[1]))
+            Projected(
+                run.label,
+                tuple(run.column("cos_in")),
+                tuple(run.column(run.edited[1])),
+                null_of([run], "cos_in"),
+                null_of([run], run.edited[1]),
+            )
             for run in projected
         ),
         dead_signal=unfit(METRICS[0]),
-        dead_direction=tuple(f"{run.label}: {row[METRICS[1]].why}" for run, row in judged
-                             if row[METRICS[1]].verdict == SNEAKY and within_null(run.column("cos_in"), null_of([run], "cos_in"))),
+        dead_direction=tuple(
+            f"{run.label}: {row[METRICS[1]].why}"
+            for run, row in judged
+            if row[METRICS[1]].verdict == SNEAKY
+            and within_null(run.column("cos_in"), null_of([run], "cos_in"))
+        ),
         dead_mechanism=unfit(METRICS[2]),
     )
 
@@ -602,7 +795,9 @@ def decision_blocks(runs: Sequence[Run]) -> list[Block]:
     evidence = gather_evidence(runs)
     rules = decision_rules(evidence)
     words = {True: "yes", False: "no", None: UNDEFINED}
-    records = [{"direction": runs[0].direction, **vars(rule), "applies": words[rule.applies]} for rule in rules]
+    records = [
+        {"direction": runs[0].direction, **vars(rule), "applies": words[rule.applies]} for rule in rules
+    ]
     columns = tuple((key, shown(key)) for key in ("rule", "measured", "applies", "meaning"))
     headline, following = recommend(rules, evidence)
     lines = [f"{INDENT}next: {line}" for line in following]
@@ -610,7 +805,10 @@ def decision_blocks(runs: Sequence[Run]) -> list[Block]:
     kept = {run.path for run in unique(real)}
     again = [run.label for run in real if run.path not in kept]
     lines += [f"Same settings and seed as another run, not counted: {', '.join(again)}."] if again else []
-    return [Table("phase3_decision", "Phase 3: decision rules", columns, records), "\n".join([headline, *lines])]
+    return [
+        Table("phase3_decision", "Phase 3: decision rules", columns, records),
+        "\n".join([headline, *lines]),
+    ]
 
 
 def pool_caveats(runs: Sequence[Run]) -> str:
@@ -618,9 +816,13 @@ def pool_caveats(runs: Sequence[Run]) -> str:
     pools = [pool for run in runs for pool in run.record["pools"] or []]
     lines = []
     if any(pool.get("seen_by_v_hack") for pool in pools):
-        lines.append("\nCaveat: problems of these pools were used to extract v_hack, so the cosines are not held out.")
+        lines.append(
+            "\nCaveat: problems of these pools were used to extract v_hack, so the cosines are not held out."
+        )
     elif any("seen_by_v_hack" in pool and pool["seen_by_v_hack"] is None for pool in pools):
-        lines.append("\nCaveat: v_hack does not say which problems it was extracted from; the cosines may not be held out.")
+        lines.append(
+            "\nCaveat: v_hack does not say which problems it was extracted from; the cosines may not be held out."
+        )
     if any(pool.get("same_problem") is False for pool in pools):
         lines.append("\nCaveat: the pools share no problems, so pool and problem cannot be told apart.")
     return "".join(lines)
@@ -637,14 +839,20 @@ def replay_blocks(runs: Sequence[Run]) -> list[Block]:
     return blocks
 
 
-def build_blocks(runs: Sequence[Run], left_out: Sequence[str], window: tuple[int, int] | None = None) -> list[Block]:
+def build_blocks(
+    runs: Sequence[Run], left_out: Sequence[str], window: tuple[int, int] | None = None
+) -> list[Block]:
     blocks: list[Block] = [Heading("How to read this"), LEGEND, runs_table(runs), *direction_blocks(runs)]
     for warning in sorted({str(run.record["warning"]) for run in runs if run.record.get("warning")}):
         named = ", ".join(run.label for run in runs if run.record.get("warning") == warning)
         blocks.append(f"WARNING {named}: {warning}")
     if left_out:
         blocks.append("Left out:\n" + "\n".join(INDENT + line for line in left_out))
-    makers = {"phase1": phase1_blocks, "replay": replay_blocks, "sampled": partial(sampled_blocks, window=window)}
+    makers = {
+        "phase1": phase1_blocks,
+        "replay": replay_blocks,
+        "sampled": partial(sampled_blocks, window=window),
+    }
     for kind, make in makers.items():
         chosen = [run for run in runs if run.kind == kind]
         blocks += make(chosen) if chosen else []

@@ -85,7 +85,11 @@ def content_hash(tensor: Tensor) -> str:
     Two wrapping 64-bit sums of the raw words times position-dependent odd multipliers: exact integer arithmetic, so
     CPU and GPU agree. It tells weights apart; it is no defence against someone who crafts a collision.
     """
-    words = tensor.detach().contiguous().view({2: torch.int16, 4: torch.int32, 8: torch.int64}[tensor.element_size()])
+    words = (
+        tensor.detach()
+        .contiguous()
+        .view({2: torch.int16, 4: torch.int32, 8: torch.int64}[tensor.element_size()])
+    )
     words, sums = words.flatten(), [0, 0]
     for start in range(0, words.numel(), 1 << 24):  # bounds the int64 copies to 128 MB each
         chunk = words[start : start + (1 << 24)].to(torch.int64)
@@ -101,7 +105,9 @@ def content_hash(tensor: Tensor) -> str:
 def model_hash(model: nn.Module, known: dict[str, str] | None = None) -> str:
     """Hash over names and contents of all parameters; `known` holds content hashes that are already at hand."""
     known = known or {}
-    parts = [f"{name}={known.get(name) or content_hash(value)}" for name, value in sorted(model.named_parameters())]
+    parts = [
+        f"{name}={known.get(name) or content_hash(value)}" for name, value in sorted(model.named_parameters())
+    ]
     return sha256(*parts)[:32]
 
 
@@ -113,7 +119,9 @@ class SVDCache:
         self.hits, self._lock = 0, threading.Lock()
         self._writers, self._writing = ThreadPoolExecutor(2), []
 
-    def bases(self, weights: Sequence[tuple[Tensor, str]], *, at_once: int | None = None) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    def bases(
+        self, weights: Sequence[tuple[Tensor, str]], *, at_once: int | None = None
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """`basis` of every (W, hash), in order.
 
         On a GPU several are under way at once, each on a stream of its own (one eigendecomposition leaves most of the GPU
@@ -124,7 +132,9 @@ class SVDCache:
             yield from (self.basis(*weight) for weight in weights)
             return
         if weights[0][0].is_cuda:
-            torch.linalg.eigh(torch.eye(2, dtype=torch.float64, device=weights[0][0].device))  # PyTorch loads its solvers at first use; only one thread may
+            torch.linalg.eigh(
+                torch.eye(2, dtype=torch.float64, device=weights[0][0].device)
+            )  # PyTorch loads its solvers at first use; only one thread may
             torch.cuda.synchronize(weights[0][0].device)  # the weights are there
 
         def one(weight: tuple[Tensor, str]) -> tuple[Tensor, Tensor, Tensor]:
@@ -134,7 +144,13 @@ class SVDCache:
         with ThreadPoolExecutor(at_once) as pool:
             yield from pool.map(one, weights)
 
-    def basis(self, W_OI: Tensor, weight_hash: str, *, write: Callable[[Path, dict[str, Tensor]], None] | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    def basis(
+        self,
+        W_OI: Tensor,
+        weight_hash: str,
+        *,
+        write: Callable[[Path, dict[str, Tensor]], None] | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """U (O, R), S (R,) and Vh (R, I) on W's device; S in fp32, the others in W's dtype. `write` takes a new one (default: it is written at once)."""
         path = self.directory and self.directory / f"{weight_hash}.safetensors"
         if path and path.exists():
@@ -205,7 +221,9 @@ def dithered(W_OI: Tensor, change_OI: Tensor, seed: int) -> Tensor:
     if W_OI.dtype == torch.float32:
         return total
     generator = torch.Generator(device=W_OI.device).manual_seed(seed)
-    noise = torch.randint(0, 1 << 16, total.shape, dtype=torch.int32, device=total.device, generator=generator)
+    noise = torch.randint(
+        0, 1 << 16, total.shape, dtype=torch.int32, device=total.device, generator=generator
+    )
     return ((total.view(torch.int32) + noise) & -(1 << 16)).view(torch.float32).to(W_OI.dtype)
 
 
@@ -249,7 +267,9 @@ class SVDLinear(nn.Module):
         self.enabled, self.samples = True, None
 
     def extra_repr(self) -> str:
-        return f"out={self.U.shape[0]}, in={self.Vh.shape[1]}, rank={self.U.shape[1]}, dtype={self.weight.dtype}"
+        return (
+            f"out={self.U.shape[0]}, in={self.Vh.shape[1]}, rank={self.U.shape[1]}, dtype={self.weight.dtype}"
+        )
 
     @torch.no_grad()
     def merge(self) -> None:
@@ -287,8 +307,11 @@ class SVDLinear(nn.Module):
 def target_linears(model: nn.Module, targets: Iterable[str] = TARGETS) -> list[tuple[str, nn.Linear]]:
     """The model's target Linears with their names. InputError when it has none."""
     targets = tuple(targets)
-    found = [(name, module) for name, module in model.named_modules()
-             if isinstance(module, nn.Linear) and name.rsplit(".", 1)[-1] in targets]
+    found = [
+        (name, module)
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and name.rsplit(".", 1)[-1] in targets
+    ]
     if not found:
         raise InputError(f"{type(model).__name__}: no Linear named any of {', '.join(targets)}")
     return found
@@ -307,8 +330,14 @@ class SVDAdapter:
     kind, coordinates, file = "svd", "svd", "delta_S.safetensors"
     step_scale = 1.0  # learning rates are given for delta_S
 
-    def __init__(self, model: nn.Module, *, cache: str | Path | None = None, targets: Iterable[str] = TARGETS,
-                 track: Callable[[list], Iterable] = iter) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        cache: str | Path | None = None,
+        targets: Iterable[str] = TARGETS,
+        track: Callable[[list], Iterable] = iter,
+    ) -> None:
         """`cache` is the directory of the SVD cache (None: no cache); `track` may wrap the module list in a bar."""
         found = target_linears(model, targets)
         model.requires_grad_(False)
@@ -316,7 +345,9 @@ class SVDAdapter:
         hashes = {f"{name}.weight": content_hash(module.weight) for name, module in found}
         self.model_hash = model_hash(model, hashes)
         self.layers: dict[str, SVDLinear] = {}
-        bases = self.cache.bases([(linear.weight.detach(), hashes[f"{name}.weight"]) for name, linear in found])
+        bases = self.cache.bases(
+            [(linear.weight.detach(), hashes[f"{name}.weight"]) for name, linear in found]
+        )
         for (name, linear), (U, S, Vh) in zip(track(found), bases, strict=True):
             layer = SVDLinear(linear, U, S, Vh, seed=zlib.crc32(name.encode()))
             model.set_submodule(name, layer)
@@ -367,15 +398,20 @@ class SVDAdapter:
         """delta_S of every module and the base model's hash, as safetensors."""
         tensors = {name: value.detach().cpu() for name, value in self.params.items()}
         with atomic(path) as temporary:
-            save_file(tensors, temporary, metadata={"hackward": json.dumps(
-                {"kind": self.kind, "model_hash": self.model_hash})})
+            save_file(
+                tensors,
+                temporary,
+                metadata={"hackward": json.dumps({"kind": self.kind, "model_hash": self.model_hash})},
+            )
 
     def load(self, path: str | Path) -> None:
         """Restore what `save` wrote. Raises InputError for a broken file or another base model; changes nothing then."""
         tensors, metadata = read_safetensors(path)
         if metadata.get("model_hash") != self.model_hash:
-            raise InputError(f"{path}: made for another model (hash {metadata.get('model_hash')}, "
-                             f"this model {self.model_hash})")
+            raise InputError(
+                f"{path}: made for another model (hash {metadata.get('model_hash')}, "
+                f"this model {self.model_hash})"
+            )
         if {n: t.shape for n, t in tensors.items()} != {n: p.shape for n, p in self.params.items()}:
             raise InputError(f"{path}: modules or shapes differ from this adapter's")
         with torch.no_grad():

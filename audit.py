@@ -97,11 +97,15 @@ def chosen(rollouts: Sequence[Rollout], limit: int, seed: int) -> list[Rollout]:
         by_problem[rollout.identity][rollout.hacked].append(rollout)
     taken = []
     for label in (True, False):
-        order = sorted(shuffled(sorted(by_problem), seed, "problems"), key=lambda p: not all(by_problem[p].values()))
+        order = sorted(
+            shuffled(sorted(by_problem), seed, "problems"), key=lambda p: not all(by_problem[p].values())
+        )
         rows = [shuffled(by_problem[p][label], seed, p, label) for p in order]
         rounds = [held[i] for i in range(max(map(len, rows))) for held in rows if i < len(held)]
         if not rounds:
-            raise InputError(f"the rollouts hold no {'hacks' if label else 'rollouts that are no hacks'}: nothing to compare")
+            raise InputError(
+                f"the rollouts hold no {'hacks' if label else 'rollouts that are no hacks'}: nothing to compare"
+            )
         taken += rounds[:limit]
     return taken
 
@@ -114,7 +118,10 @@ def difference_weights(rollouts: Sequence[Rollout], seed: int) -> tuple[Tensor, 
     both = [sides for _, sides in sorted(place.items()) if all(sides.values())]
     within = len(both) >= MATCHED
     if not within:
-        hacks, others = (shuffled([i for i, r in enumerate(rollouts) if r.hacked is label], seed, "pairs", label) for label in (True, False))
+        hacks, others = (
+            shuffled([i for i, r in enumerate(rollouts) if r.hacked is label], seed, "pairs", label)
+            for label in (True, False)
+        )
         both = [{True: [h], False: [o]} for h, o in zip(hacks, others)]
     weights = torch.zeros(len(both), len(rollouts))
     for p, sides in enumerate(both):
@@ -123,12 +130,21 @@ def difference_weights(rollouts: Sequence[Rollout], seed: int) -> tuple[Tensor, 
     return weights, within
 
 
-def differences(adapter, rollouts: Sequence[Rollout], weights_PN: Tensor, *, pad: int, tokens: int) -> dict[str, Tensor]:
+def differences(
+    adapter, rollouts: Sequence[Rollout], weights_PN: Tensor, *, pad: int, tokens: int
+) -> dict[str, Tensor]:
     """{module: (P, R)} of the d_p, from per-sample NLL gradients at the adapter's present state."""
     lengths = torch.tensor([len(r.completion_ids) for r in rollouts])
     with progress("audit: gradients of rollouts", len(rollouts)) as bar:
-        found = gradients.of_samples(adapter, [r.tokens for r in rollouts], torch.ones(len(rollouts)),
-                                     normaliser("length", lengths, rollouts=1, fixed=0), pad=pad, tokens=tokens, on_batch=bar)
+        found = gradients.of_samples(
+            adapter,
+            [r.tokens for r in rollouts],
+            torch.ones(len(rollouts)),
+            normaliser("length", lengths, rollouts=1, fixed=0),
+            pad=pad,
+            tokens=tokens,
+            on_batch=bar,
+        )
     return {name: weights_PN @ g for name, g in found.items()}
 
 
@@ -163,7 +179,10 @@ def catch(D: dict[str, Tensor], v: VHack, flips_SP: Tensor) -> dict[str, Figure]
     dot_S = sum(c @ v.w[name] for name, c in coef.items())
     share_S = sum(c.square().sum(1) for c in coef.values()).sqrt() / length_S
     mean = {name: d.mean(0) for name, d in D.items()}
-    return {"cos": against(float(cosine(mean, v)), dot_S / (length_S * norm(v.w))), "caught": against(float(caught(mean, v)), share_S)}
+    return {
+        "cos": against(float(cosine(mean, v)), dot_S / (length_S * norm(v.w))),
+        "caught": against(float(caught(mean, v)), share_S),
+    }
 
 
 def ceiling(D: dict[str, Tensor], splits: int, seed: int) -> float | None:
@@ -183,14 +202,19 @@ def ceiling(D: dict[str, Tensor], splits: int, seed: int) -> float | None:
     return (2 * r / (1 + r)) ** 0.5 if r > 0 else None
 
 
-def by_fifths(D: dict[str, Tensor], make: Callable[[dict[str, Tensor]], VHack], seed: int) -> dict[str, float] | None:
+def by_fifths(
+    D: dict[str, Tensor], make: Callable[[dict[str, Tensor]], VHack], seed: int
+) -> dict[str, float] | None:
     """cos and caught of `make`(differences of the other four fifths) on each fifth, averaged; None with too few differences."""
     P, found = len(next(iter(D.values()))), []
     for test in extract_vhack.folds([str(p) for p in range(P)], 5, seed):
         train = np.setdiff1d(np.arange(P), test)
         if len(train) < 2:
             return None
-        v, mean = make({name: d[train] for name, d in D.items()}), {name: d[test].mean(0) for name, d in D.items()}
+        v, mean = (
+            make({name: d[train] for name, d in D.items()}),
+            {name: d[test].mean(0) for name, d in D.items()},
+        )
         found.append((float(cosine(mean, v)), float(caught(mean, v))))
     return dict(zip(("cos", "caught"), (sum(values) / len(found) for values in zip(*found))))
 
@@ -211,57 +235,127 @@ def main(config: Config) -> None:
     check_numbers(config, at_least={"limit": 2, "draws": 20, "micro_tokens": 1, "rank": 1})
     if not config.rollouts:
         raise InputError("no rollouts: name one or more pools or finished runs")
-    directories = [Path(d) / "rollouts" if (Path(d) / "rollouts").is_dir() else Path(d) for d in config.rollouts]
-    made = [read_json(Path(d) / "config.json") for d in config.rollouts if (Path(d) / "config.json").is_file()]
-    name = config.model or next((record["config"]["model"] for record in made if "config" in record), models.EMBEDDED)
+    directories = [
+        Path(d) / "rollouts" if (Path(d) / "rollouts").is_dir() else Path(d) for d in config.rollouts
+    ]
+    made = [
+        read_json(Path(d) / "config.json") for d in config.rollouts if (Path(d) / "config.json").is_file()
+    ]
+    name = config.model or next(
+        (record["config"]["model"] for record in made if "config" in record), models.EMBEDDED
+    )
     files = [file for file in config.v_hack.split(",") if file]
     bases = {extract_vhack.stored_basis(file) for file in files}
     if len(bases) != 1:
-        raise InputError(f"--v-hack {config.v_hack}: expected one or more files in the same basis, found {', '.join(sorted(bases)) or 'none'}")
+        raise InputError(
+            f"--v-hack {config.v_hack}: expected one or more files in the same basis, found {', '.join(sorted(bases)) or 'none'}"
+        )
     model, tokenizer = models.load(name, dtype=config.dtype, device=config.device)
     stop = pools.stops(model, tokenizer)
     loaded = [r for d in directories for r in pools.load_pool(d, tokenizer, stop=stop).rollouts]
     adapter = extract_vhack.BASES[bases.pop()](model, config)
     stems = [Path(file).stem for file in files]
-    directions = {stem if stems.count(stem) == 1 else file: extract_vhack.load(file, adapter) for stem, file in zip(stems, files)}
+    directions = {
+        stem if stems.count(stem) == 1 else file: extract_vhack.load(file, adapter)
+        for stem, file in zip(stems, files)
+    }
 
     usable, seen = fresh(loaded, list(directions.values()))
     rollouts = chosen(usable, config.limit, config.seed)
     weights, within = difference_weights(rollouts, config.seed)
     D = differences(adapter, rollouts, weights, pad=models.pad_id(tokenizer), tokens=config.micro_tokens)
-    flips = torch.randint(0, 2, (config.draws, len(weights)), generator=torch.Generator().manual_seed(config.seed)) * 2.0 - 1
+    flips = (
+        torch.randint(
+            0, 2, (config.draws, len(weights)), generator=torch.Generator().manual_seed(config.seed)
+        )
+        * 2.0
+        - 1
+    )
     found = {name: catch(D, v, flips) for name, v in directions.items()}
     first = next(iter(directions.values())).meta
     settings = extract_vhack.Settings(k=first["k"], noise_floor=first["noise_floor"])
-    makers = {ORACLE: lambda d: extract_vhack.build(d, settings, {})} | {name: lambda d, v=v: v for name, v in directions.items()}
+    makers = {ORACLE: lambda d: extract_vhack.build(d, settings, {})} | {
+        name: lambda d, v=v: v for name, v in directions.items()
+    }
     fifths = {name: by_fifths(D, make, config.seed) if within else None for name, make in makers.items()}
     top = ceiling(D, config.draws, config.seed) if within else None
     if not within:
-        found = {name: {key: Figure(figure.value) for key, figure in figures.items()} for name, figures in found.items()}
-    facts = {"rollouts": list(map(str, directories)), "model": name, "hacks": sum(r.hacked for r in rollouts), "others": sum(not r.hacked for r in rollouts),
-             "differences": len(weights), "within_problems": within, "seen_by_v_hack": seen, "ceiling": top, "by_fifths": fifths,
-             "v_hacks": {name: {"hash": directions[name].meta["hash"]} | {k: asdict(f) for k, f in figures.items()} for name, figures in found.items()}}
+        found = {
+            name: {key: Figure(figure.value) for key, figure in figures.items()}
+            for name, figures in found.items()
+        }
+    facts = {
+        "rollouts": list(map(str, directories)),
+        "model": name,
+        "hacks": sum(r.hacked for r in rollouts),
+        "others": sum(not r.hacked for r in rollouts),
+        "differences": len(weights),
+        "within_problems": within,
+        "seen_by_v_hack": seen,
+        "ceiling": top,
+        "by_fifths": fifths,
+        "v_hacks": {
+            name: {"hash": directions[name].meta["hash"]} | {k: asdict(f) for k, f in figures.items()}
+            for name, figures in found.items()
+        },
+    }
     report(facts, console)
     write_json(config.out, {"config": asdict(config), **facts, **provenance()})
     console.print(f"written to {config.out}", highlight=False)
 
 
 def report(facts: dict, console: Console) -> None:
-    unit = "problems, hacks against others of the same problem" if facts["within_problems"] else "random pairs: problem and label cannot be told apart"
-    table = Table(title=f"Oracle audit: {facts['hacks']} hacks, {facts['others']} others, {facts['differences']} {unit}", title_justify="left")
-    for heading in ("direction", "cos with g*", "null (95 %)", "p", "caught", "null (95 %)", "p", "cos by fifths", "caught by fifths"):
+    unit = (
+        "problems, hacks against others of the same problem"
+        if facts["within_problems"]
+        else "random pairs: problem and label cannot be told apart"
+    )
+    table = Table(
+        title=f"Oracle audit: {facts['hacks']} hacks, {facts['others']} others, {facts['differences']} {unit}",
+        title_justify="left",
+    )
+    for heading in (
+        "direction",
+        "cos with g*",
+        "null (95 %)",
+        "p",
+        "caught",
+        "null (95 %)",
+        "p",
+        "cos by fifths",
+        "caught by fifths",
+    ):
         table.add_column(heading)
     for name, fifths in facts["by_fifths"].items():
         found = facts["v_hacks"].get(name)
         figures = (found["cos"], found["caught"]) if found else ()
-        cells = [[show(f["value"]), *(["undefined"] * 2 if f["p"] is None else [f"{f['low']:+.2f} {f['high']:+.2f}", f"{f['p']:.4f}"])] for f in figures]
+        cells = [
+            [
+                show(f["value"]),
+                *(
+                    ["undefined"] * 2
+                    if f["p"] is None
+                    else [f"{f['low']:+.2f} {f['high']:+.2f}", f"{f['p']:.4f}"]
+                ),
+            ]
+            for f in figures
+        ]
         cells = cells or [["-"] * 3] * 2
-        table.add_row(name, *cells[0], *cells[1], *(show(fifths and fifths[key]) for key in ("cos", "caught")))
+        table.add_row(
+            name, *cells[0], *cells[1], *(show(fifths and fifths[key]) for key in ("cos", "caught"))
+        )
     console.print(table)
-    console.print(f"ceiling of cos (reliability of g*): {show(facts['ceiling'])}" + ("; caveat: V was made from some of these problems" if facts["seen_by_v_hack"] else ""),
-                  highlight=False)
-    console.print("g*: mean gradient difference of labelled rollouts. The oracle sees labels that no run has before it hacks: a V far below it can be\n"
-                  "improved. The ceiling is the cosine to expect of the true direction: near 0, g* itself is noise here.", soft_wrap=True, highlight=False)
+    console.print(
+        f"ceiling of cos (reliability of g*): {show(facts['ceiling'])}"
+        + ("; caveat: V was made from some of these problems" if facts["seen_by_v_hack"] else ""),
+        highlight=False,
+    )
+    console.print(
+        "g*: mean gradient difference of labelled rollouts. The oracle sees labels that no run has before it hacks: a V far below it can be\n"
+        "improved. The ceiling is the cosine to expect of the true direction: near 0, g* itself is noise here.",
+        soft_wrap=True,
+        highlight=False,
+    )
 
 
 if __name__ == "__main__":

@@ -34,7 +34,21 @@ import models
 import slots
 import train
 from antipasto import SVDAdapter, target_linears
-from bench_parts import GROUP, Imposed, Sizes, Timing, attended, gradient, highest, release, requests, sampler, timed, unless_out_of_memory, variants
+from bench_parts import (
+    GROUP,
+    Imposed,
+    Sizes,
+    Timing,
+    attended,
+    gradient,
+    highest,
+    release,
+    requests,
+    sampler,
+    timed,
+    unless_out_of_memory,
+    variants,
+)
 from draws import Request
 from screen import progress, stdout
 from store import InputError, check_numbers, exit_on_fault, provenance, read_json, read_jsonl, write_json
@@ -79,7 +93,9 @@ class Config:
 
 FULL_SIZES = dict(batches="8,64,258", prompt_tokens=256, new_tokens=512, eager_tokens=64)
 TINY_SIZES = dict(batches="4,8", prompt_tokens=16, new_tokens=32, eager_tokens=24)
-TINY_STEP = dict(prompts=4, group=6, max_new_tokens=32)  # of the full preset's step, what a CPU does in a second
+TINY_STEP = dict(
+    prompts=4, group=6, max_new_tokens=32
+)  # of the full preset's step, what a CPU does in a second
 REPEATS = 3  # timings of which the median is taken, where --rounds does not say
 EAGER_FIRST = 8  # tokens of the slow baselines that are timed to be subtracted
 RUN_STEPS, RUNS = train.PRESETS["full"].steps, 9  # a full run, and the sweep: 3 arms x 3 seeds
@@ -87,15 +103,30 @@ RUN_STEPS, RUNS = train.PRESETS["full"].steps, 9  # a full run, and the sweep: 3
 
 def resolve(config: Config) -> Config:
     """Fill in the sizes that were not given. InputError for values that cannot be measured."""
-    check_numbers(config, at_least={"prompt_tokens": 1, "new_tokens": 2, "eager_tokens": 1, "samples": 1, "tokens": 3, "rounds": 1, "steps": 1,
-                                    "workers": 1})
+    check_numbers(
+        config,
+        at_least={
+            "prompt_tokens": 1,
+            "new_tokens": 2,
+            "eager_tokens": 1,
+            "samples": 1,
+            "tokens": 3,
+            "rounds": 1,
+            "steps": 1,
+            "workers": 1,
+        },
+    )
     sections = [name.strip() for name in config.sections.split(",")]
     if unknown := sorted(set(sections) - set(SECTIONS)):
         raise InputError(f"--sections {config.sections}: {unknown[0]!r} is none of {', '.join(SECTIONS)}")
     if config.batches and not all(part.strip().isdigit() and int(part) for part in config.batches.split(",")):
         raise InputError(f"--batches {config.batches}: expected positive numbers, separated by commas")
     sizes = TINY_SIZES if config.shape == "tiny" else FULL_SIZES
-    return dataclasses.replace(config, sections=",".join(sections), **{name: size for name, size in sizes.items() if getattr(config, name) is None})
+    return dataclasses.replace(
+        config,
+        sections=",".join(sections),
+        **{name: size for name, size in sizes.items() if getattr(config, name) is None},
+    )
 
 
 @dataclass(frozen=True)
@@ -105,7 +136,7 @@ class Bench:
     config: Config
     device: torch.device
     bandwidth: float = 1.0  # bytes a second
-    rate: float = 1.0       # operations a second
+    rate: float = 1.0  # operations a second
 
     @property
     def model_name(self) -> str:
@@ -163,15 +194,35 @@ def measure_ceilings(b: Bench) -> dict:
     product = torch.empty_like(left)
     copies = b.timed(lambda: [target.copy_(source) for _ in range(times)], REPEATS + 1)[1:]
     products = b.timed(lambda: [torch.mm(left, right, out=product) for _ in range(times)], REPEATS + 1)[1:]
-    return {"copied_bytes": size, "side": side, "dtype": str(dtype), "times": times, "copy_seconds": every(copies), "product_seconds": every(products),
-            "bandwidth": 2 * size * times / middle(copies), "rate": 2 * side**3 * times / middle(products)}
+    return {
+        "copied_bytes": size,
+        "side": side,
+        "dtype": str(dtype),
+        "times": times,
+        "copy_seconds": every(copies),
+        "product_seconds": every(products),
+        "bandwidth": 2 * size * times / middle(copies),
+        "rate": 2 * side**3 * times / middle(products),
+    }
 
 
 def show_ceilings(found: dict) -> tuple[Table, str]:
-    return table("ceilings of this machine", ("what", "measured", "with"), [
-        ("bandwidth, read + written", f"{found['bandwidth'] / 1e9:.3g} GB/s", f"a copy of {found['copied_bytes'] / 1e9:.2g} GB"),
-        ("matrix rate", f"{found['rate'] / 1e12:.3g} TFLOP/s", f"{found['side']}^3, {found['dtype'].removeprefix('torch.')}")]), (
-        "every floor below is bytes over this bandwidth or operations over this rate")
+    return table(
+        "ceilings of this machine",
+        ("what", "measured", "with"),
+        [
+            (
+                "bandwidth, read + written",
+                f"{found['bandwidth'] / 1e9:.3g} GB/s",
+                f"a copy of {found['copied_bytes'] / 1e9:.2g} GB",
+            ),
+            (
+                "matrix rate",
+                f"{found['rate'] / 1e12:.3g} TFLOP/s",
+                f"{found['side']}^3, {found['dtype'].removeprefix('torch.')}",
+            ),
+        ],
+    ), ("every floor below is bytes over this bandwidth or operations over this rate")
 
 
 # --- sampling ------------------------------------------------------------------------------------------------------
@@ -185,12 +236,22 @@ def measure_sampling(b: Bench) -> dict:
     with_generate = 64 if 64 in batches else batches[len(batches) // 2]
     length = config.prompt_tokens + config.new_tokens / 2
     # The slow paths decode a stretch around the same mean length; less of it is the rows' own, so their floors are lower.
-    eager = max(1, round(length - config.eager_tokens / 2) - EAGER_FIRST), EAGER_FIRST, EAGER_FIRST + config.eager_tokens
+    eager = (
+        max(1, round(length - config.eager_tokens / 2) - EAGER_FIRST),
+        EAGER_FIRST,
+        EAGER_FIRST + config.eager_tokens,
+    )
     with progress("sampling", 2 * len(batches) + 1) as bar:
         for batch in batches:
             for path in ("slots", "plain", *(["generate"] if batch == with_generate else [])):
-                prompt, short, long = (config.prompt_tokens, 1, config.new_tokens) if path == "slots" else eager
-                found = unless_out_of_memory(lambda: decoded(b, model, path, requests(batch, prompt, model.config.vocab_size), short, long))
+                prompt, short, long = (
+                    (config.prompt_tokens, 1, config.new_tokens) if path == "slots" else eager
+                )
+                found = unless_out_of_memory(
+                    lambda: decoded(
+                        b, model, path, requests(batch, prompt, model.config.vocab_size), short, long
+                    )
+                )
                 if "error" not in found:
                     positions = batch * (short + long) / 2 + -(-batch // GROUP) * prompt
                     floor = sizes.decode_bytes(1, positions) / b.bandwidth
@@ -198,11 +259,24 @@ def measure_sampling(b: Bench) -> dict:
                 rows.append({"path": path, "batch": batch, "prompt_tokens": prompt, **found})
                 release()
                 bar()
-    compared = {row["batch"]: row["tokens_per_second"] for row in rows if row["path"] == "generate" and "error" not in row}
+    compared = {
+        row["batch"]: row["tokens_per_second"]
+        for row in rows
+        if row["path"] == "generate" and "error" not in row
+    }
     for row in rows:
-        row["x_generate"] = row["tokens_per_second"] / compared[row["batch"]] if "error" not in row and row["batch"] in compared else None
-    return {"rows": rows, "mean_length": length, "kv_bytes": sizes.kv_bytes, "weight_bytes": sizes.weight_bytes,
-            "floor_weights_ms": 1e3 * sizes.decode_bytes(1, 0) / b.bandwidth}
+        row["x_generate"] = (
+            row["tokens_per_second"] / compared[row["batch"]]
+            if "error" not in row and row["batch"] in compared
+            else None
+        )
+    return {
+        "rows": rows,
+        "mean_length": length,
+        "kv_bytes": sizes.kv_bytes,
+        "weight_bytes": sizes.weight_bytes,
+        "floor_weights_ms": 1e3 * sizes.decode_bytes(1, 0) / b.bandwidth,
+    }
 
 
 def decoded(b: Bench, model: torch.nn.Module, path: str, asked: list[Request], short: int, long: int) -> dict:
@@ -215,25 +289,64 @@ def decoded(b: Bench, model: torch.nn.Module, path: str, asked: list[Request], s
     counted.clear()
     whole = b.timed(lambda: draw(long), REPEATS)
     seconds = (middle(whole) - middle(brief)) / (long - short)
-    at_once = counted["token steps"] <= REPEATS * -(-long // slots.LOOK) * slots.LOOK  # else some rows had to wait for others (none do in `generate`)
-    return {"short_tokens": short, "long_tokens": long, "short_seconds": every(brief), "long_seconds": every(whole), "at_once": at_once,
-            "ms_a_step": 1e3 * seconds if at_once else None, "tokens_per_second": len(asked) / seconds,
-            "whole_tokens_per_second": len(asked) * long / middle(whole) if path == "slots" else None, "peak_gb": highest(whole)}
+    at_once = (
+        counted["token steps"] <= REPEATS * -(-long // slots.LOOK) * slots.LOOK
+    )  # else some rows had to wait for others (none do in `generate`)
+    return {
+        "short_tokens": short,
+        "long_tokens": long,
+        "short_seconds": every(brief),
+        "long_seconds": every(whole),
+        "at_once": at_once,
+        "ms_a_step": 1e3 * seconds if at_once else None,
+        "tokens_per_second": len(asked) / seconds,
+        "whole_tokens_per_second": len(asked) * long / middle(whole) if path == "slots" else None,
+        "peak_gb": highest(whole),
+    }
 
 
 def show_sampling(found: dict) -> tuple[Table, str]:
-    rows = [(f"{r['path']}, batch {r['batch']}", *([r["error"][:40]] + [""] * 7 if "error" in r else (
-        number(r["ms_a_step"], ".2f"), number(r["tokens_per_second"], ",.0f"), number(r["x_generate"], ".1f"), number(r["floor_ms"], ".2f"),
-        number(r["x_floor"], ".2f"), number(r["whole_tokens_per_second"], ",.0f"), number(r["peak_gb"], ".1f")))) for r in found["rows"]]
-    headings = ("path", "ms a token step", "tokens/s", "x faster than generate", "floor, ms a step", "x floor", "tokens/s, prefill in", "peak GB")
-    slow = next((r for r in found["rows"] if r["path"] != "slots" and "error" not in r), {"short_tokens": 0, "long_tokens": 0})
+    rows = [
+        (
+            f"{r['path']}, batch {r['batch']}",
+            *(
+                [r["error"][:40]] + [""] * 7
+                if "error" in r
+                else (
+                    number(r["ms_a_step"], ".2f"),
+                    number(r["tokens_per_second"], ",.0f"),
+                    number(r["x_generate"], ".1f"),
+                    number(r["floor_ms"], ".2f"),
+                    number(r["x_floor"], ".2f"),
+                    number(r["whole_tokens_per_second"], ",.0f"),
+                    number(r["peak_gb"], ".1f"),
+                )
+            ),
+        )
+        for r in found["rows"]
+    ]
+    headings = (
+        "path",
+        "ms a token step",
+        "tokens/s",
+        "x faster than generate",
+        "floor, ms a step",
+        "x floor",
+        "tokens/s, prefill in",
+        "peak GB",
+    )
+    slow = next(
+        (r for r in found["rows"] if r["path"] != "slots" and "error" not in r),
+        {"short_tokens": 0, "long_tokens": 0},
+    )
     ours = next((r for r in found["rows"] if r["path"] == "slots" and "error" not in r), {"long_tokens": 0})
     return table("sampling", headings, rows), (
         f"ms a step and tokens/s are without prefill: the time of {ours['long_tokens']} tokens less that of the first (plain, generate: of "
         f"{slow['long_tokens']} less that of {slow['short_tokens']}, around the same mean length, {found['mean_length']:.0f}); slots include capturing "
         f"their graph. {GROUP} rows share a prompt; nothing ends early. A dash for ms a step: some rows had to wait for others. floor: all weights, the "
         f"keys and values of what was drawn, and those of the prompts once a group are read; the weights alone, {found['weight_bytes'] / 1e9:.3g} GB, take "
-        f"{found['floor_weights_ms']:.3g} ms.")
+        f"{found['floor_weights_ms']:.3g} ms."
+    )
 
 
 # --- probe ---------------------------------------------------------------------------------------------------------
@@ -255,9 +368,12 @@ def measure_probe(b: Bench) -> dict:
     candidates = {name: (b.usual_norms, action) for name, action in actions.items()}
     if b.on_gpu:  # (a) is the base as transformers runs it
         floor, ours = actions["(a) floor"], candidates.pop("(b) ours")
-        candidates = {"(a) floor": (models.plain_norms, floor), "(a') floor, fused norms": (models.fused_norms, floor),
-                      "(b) ours": ours, "(b') ours, plain norms": (models.plain_norms, ours[1])} | {
-                      name: candidate for name, candidate in candidates.items() if name != "(a) floor"}
+        candidates = {
+            "(a) floor": (models.plain_norms, floor),
+            "(a') floor, fused norms": (models.fused_norms, floor),
+            "(b) ours": ours,
+            "(b') ours, plain norms": (models.plain_norms, ours[1]),
+        } | {name: candidate for name, candidate in candidates.items() if name != "(a) floor"}
     timings = {name: [] for name in candidates}
     with progress("rounds", (config.rounds + 2) * len(candidates)) as bar:
         for _ in range(config.rounds + 2):
@@ -269,34 +385,71 @@ def measure_probe(b: Bench) -> dict:
                 bar()
     b.usual_norms(model)
     ours, hook = (gradient(adapter, actions[name]) for name in ("(b) ours", "(c) hook"))
-    operations = sizes.operations(config.samples * config.tokens, config.samples * (config.tokens - prompt), passes=2)
-    rows = {name: {"seconds": middle(t[2:]), "all": every(t[2:]), "peak_gb": highest(t[2:])} for name, t in timings.items()}
+    operations = sizes.operations(
+        config.samples * config.tokens, config.samples * (config.tokens - prompt), passes=2
+    )
+    rows = {
+        name: {"seconds": middle(t[2:]), "all": every(t[2:]), "peak_gb": highest(t[2:])}
+        for name, t in timings.items()
+    }
     for row in rows.values():
-        row |= {"x_floor": row["seconds"] / rows["(a) floor"]["seconds"], "x_ours": row["seconds"] / rows["(b) ours"]["seconds"],
-                "x_fused_floor": row["seconds"] / rows["(a') floor, fused norms"]["seconds"] if b.on_gpu else None}
-    return {"rows": rows, "samples": config.samples, "tokens": config.tokens, "modules": len(adapter.layers), "operations": operations,
-            "operations_seconds": operations / b.rate, "gradient_difference": float((ours - hook).norm() / hook.norm())}
+        row |= {
+            "x_floor": row["seconds"] / rows["(a) floor"]["seconds"],
+            "x_ours": row["seconds"] / rows["(b) ours"]["seconds"],
+            "x_fused_floor": row["seconds"] / rows["(a') floor, fused norms"]["seconds"]
+            if b.on_gpu
+            else None,
+        }
+    return {
+        "rows": rows,
+        "samples": config.samples,
+        "tokens": config.tokens,
+        "modules": len(adapter.layers),
+        "operations": operations,
+        "operations_seconds": operations / b.rate,
+        "gradient_difference": float((ours - hook).norm() / hook.norm()),
+    }
 
 
 def show_probe(found: dict) -> tuple[Table, str]:
     fused = any(r["x_fused_floor"] for r in found["rows"].values())
-    rows = [(name, f"{r['seconds']:.4f}", f"{r['x_floor']:.2f}", *([f"{r['x_fused_floor']:.2f}"] if fused else []), f"{r['x_ours']:.2f}",
-             number(r["peak_gb"], ".1f")) for name, r in found["rows"].items()]
+    rows = [
+        (
+            name,
+            f"{r['seconds']:.4f}",
+            f"{r['x_floor']:.2f}",
+            *([f"{r['x_fused_floor']:.2f}"] if fused else []),
+            f"{r['x_ours']:.2f}",
+            number(r["peak_gb"], ".1f"),
+        )
+        for name, r in found["rows"].items()
+    ]
     title = f"probe step, {found['samples']} x {found['tokens']} tokens, {found['modules']} modules, median of {len(found['rows']['(b) ours']['all'])}"
     norms = "(a) and (b') run with the norms of transformers, all others with fused ones. " if fused else ""
-    reach = {name: found["operations_seconds"] / found["rows"][name]["seconds"] for name in ("(a) floor", "(b) ours")}
-    return table(title, ("", "seconds", "x (a)", *(["x (a')"] if fused else []), "(b) is faster by", "peak GB"), rows), (
+    reach = {
+        name: found["operations_seconds"] / found["rows"][name]["seconds"]
+        for name in ("(a) floor", "(b) ours")
+    }
+    return table(
+        title, ("", "seconds", "x (a)", *(["x (a')"] if fused else []), "(b) is faster by", "peak GB"), rows
+    ), (
         "(a) frozen base, forward and gradient of the activations; (b) gradients of every sample in one backward, and (no samples) of the whole batch "
         f"only; (c) forward hook, no gradients of samples; (d) the hook, one backward a sample. {norms}"
         f"(a) needs {found['operations'] / 1e12:.3g} TFLOP (4 x parameters of Linears x tokens, and the head): {found['operations_seconds']:.4f} s at "
         f"the measured rate, of which (a) reaches {reach['(a) floor']:.0%} and (b), which computes more, {reach['(b) ours']:.0%}. "
-        f"gradient of (b) against (c): {found['gradient_difference']:.1e} relative")
+        f"gradient of (b) against (c): {found['gradient_difference']:.1e} relative"
+    )
 
 
 # --- step ----------------------------------------------------------------------------------------------------------
 
-PHASES = {"whole step": "seconds", "sampling": "seconds_generate", "waiting for grades": "seconds_grade", "backward": "seconds_backward",
-          "rest": "seconds_rest"}
+PHASES = {
+    "whole step": "seconds",
+    "sampling": "seconds_generate",
+    "waiting for grades": "seconds_grade",
+    "backward": "seconds_backward",
+    "rest": "seconds_rest",
+}
 
 
 def measure_step(b: Bench) -> dict:
@@ -307,44 +460,108 @@ def measure_step(b: Bench) -> dict:
     release()
     full = dataclasses.replace(train.PRESETS["full"], **(TINY_STEP if b.config.shape == "tiny" else {}))
     with tempfile.TemporaryDirectory() as directory:
-        asked = dataclasses.replace(full, model=b.model_name, arm="projected", steps=b.config.steps, problems=b.config.problems,
-                                    workers=b.config.workers, dtype=b.config.dtype, device=b.config.device, out=f"{directory}/run",
-                                    eval_samples=0, teacher_dir=None, svd_cache=None)
+        asked = dataclasses.replace(
+            full,
+            model=b.model_name,
+            arm="projected",
+            steps=b.config.steps,
+            problems=b.config.problems,
+            workers=b.config.workers,
+            dtype=b.config.dtype,
+            device=b.config.device,
+            out=f"{directory}/run",
+            eval_samples=0,
+            teacher_dir=None,
+            svd_cache=None,
+        )
         with contextlib.redirect_stdout(io.StringIO()):  # its final screen
             built = b.timed(lambda: train.train(asked, policy=Imposed))[0]
         path = Path(asked.out)
-        run, summary, rows = read_json(path / "config.json")["config"], read_json(path / "summary.json"), read_jsonl(path / "rows.jsonl")
-        lengths = [[(r["plen"], r["comp_len"]) for r in read_jsonl(path / "rollouts" / f"step_{row['step']:03d}.jsonl.gz")] for row in rows]
+        run, summary, rows = (
+            read_json(path / "config.json")["config"],
+            read_json(path / "summary.json"),
+            read_jsonl(path / "rows.jsonl"),
+        )
+        lengths = [
+            [
+                (r["plen"], r["comp_len"])
+                for r in read_jsonl(path / "rollouts" / f"step_{row['step']:03d}.jsonl.gz")
+            ]
+            for row in rows
+        ]
     steps = []
     for row, drawn in zip(rows, lengths):
         prompts, completions = (sum(part) for part in zip(*drawn))
         groups = [drawn[i : i + full.group] for i in range(0, len(drawn), full.group)]
         longest, positions = max(c for _, c in drawn), sum(map(attended, groups))
         operations = sizes.operations(prompts + completions, completions, passes=3 if run["beta"] else 2)
-        step = {name: row[name] for name in ("seconds", "seconds_generate", "seconds_grade", "seconds_backward", "groups_skipped", "logp_gap")}
-        steps.append(step | {
-            "seconds_rest": step["seconds"] - step["seconds_generate"] - step["seconds_grade"] - step["seconds_backward"],
-            "prompt_tokens": prompts, "completion_tokens": completions, "longest": longest, "operations": operations,
-            "floor_seconds_generate": sizes.decode_bytes(longest - 1, positions) / b.bandwidth, "floor_seconds_backward": operations / b.rate})
+        step = {
+            name: row[name]
+            for name in (
+                "seconds",
+                "seconds_generate",
+                "seconds_grade",
+                "seconds_backward",
+                "groups_skipped",
+                "logp_gap",
+            )
+        }
+        steps.append(
+            step
+            | {
+                "seconds_rest": step["seconds"]
+                - step["seconds_generate"]
+                - step["seconds_grade"]
+                - step["seconds_backward"],
+                "prompt_tokens": prompts,
+                "completion_tokens": completions,
+                "longest": longest,
+                "operations": operations,
+                "floor_seconds_generate": sizes.decode_bytes(longest - 1, positions) / b.bandwidth,
+                "floor_seconds_backward": operations / b.rate,
+            }
+        )
     counted = steps[1:] or steps  # the first one warms up
     medians = {name: statistics.median(step[name] for step in counted) for name in counted[0]}
     outside = built.seconds - sum(step["seconds"] for step in steps)
     medians["floor_seconds"] = medians["floor_seconds_generate"] + medians["floor_seconds_backward"]
-    return {"steps": steps, "medians": medians, "memory": summary["memory"], "peak_gb": built.peak_gb, "prompts": full.prompts, "group": full.group,
-            "max_new_tokens": full.max_new_tokens, "passes": 3 if run["beta"] else 2, "seconds_outside_steps": outside,
-            "hours_a_run": RUN_STEPS * medians["seconds"] / 3600, "hours_all_runs": RUNS * RUN_STEPS * medians["seconds"] / 3600, "config": run}
+    return {
+        "steps": steps,
+        "medians": medians,
+        "memory": summary["memory"],
+        "peak_gb": built.peak_gb,
+        "prompts": full.prompts,
+        "group": full.group,
+        "max_new_tokens": full.max_new_tokens,
+        "passes": 3 if run["beta"] else 2,
+        "seconds_outside_steps": outside,
+        "hours_a_run": RUN_STEPS * medians["seconds"] / 3600,
+        "hours_all_runs": RUNS * RUN_STEPS * medians["seconds"] / 3600,
+        "config": run,
+    }
 
 
 def show_step(found: dict) -> tuple[Table, str]:
     m, rows = found["medians"], []
     for name, key in PHASES.items():
         floor = m.get(f"floor_{key}")
-        rows.append((name, f"{m[key]:.3f}", f"{m[key] / m['seconds']:.0%}", number(floor, ".3f"), number(floor and m[key] / floor, ".1f")))
+        rows.append(
+            (
+                name,
+                f"{m[key]:.3f}",
+                f"{m[key] / m['seconds']:.0%}",
+                number(floor, ".3f"),
+                number(floor and m[key] / floor, ".1f"),
+            )
+        )
     drawn = found["prompts"] * found["group"]
     over = f"median of {len(found['steps']) - 1} after the first" if len(found["steps"]) > 1 else "the first"
     parts = ", ".join(f"{name} {size:.1f}" for name, size in found["memory"].items())
-    return table(f"a full step, {found['prompts']} prompts x {found['group']} rollouts of up to {found['max_new_tokens']} tokens, {over}",
-                 ("phase", "seconds", "share", "floor, s", "x floor"), rows), (
+    return table(
+        f"a full step, {found['prompts']} prompts x {found['group']} rollouts of up to {found['max_new_tokens']} tokens, {over}",
+        ("phase", "seconds", "share", "floor, s", "x floor"),
+        rows,
+    ), (
         f"{RUN_STEPS} steps take {found['hours_a_run']:.2f} hours, {RUNS} runs {found['hours_all_runs']:.1f} (without set-up and held-out evaluation). "
         f"Lengths are imposed, as in a real pool: here {m['prompt_tokens'] / drawn:.0f} tokens a prompt, {m['completion_tokens'] / drawn:.0f} a "
         f"completion, the longest {m['longest']:.0f}. Texts are imposed too, and no group is skipped: the most expensive case. Sampling is with prefill; "
@@ -353,7 +570,8 @@ def show_step(found: dict) -> tuple[Table, str]:
         f"of a copy; {2 * found['passes']} operations a parameter and token{' (with the pass of the KL)' if found['passes'] == 3 else ''}. "
         f"Log-probabilities when drawn and in the training forward differ by {m['logp_gap']:.1e} a token. "
         f"First step {found['steps'][0]['seconds']:.3f} s; outside of the steps {found['seconds_outside_steps']:.1f} s"
-        f"{'; peak GB: ' + parts if parts else ''}")
+        f"{'; peak GB: ' + parts if parts else ''}"
+    )
 
 
 # --- set-up --------------------------------------------------------------------------------------------------------
@@ -367,21 +585,36 @@ def measure_setup(b: Bench) -> dict:
         del part
         release()
         loaded: list[tuple] = []
-        timing = b.timed(lambda: loaded.append(models.load(directory, dtype=b.config.dtype, device=b.config.device)))[0]
+        timing = b.timed(
+            lambda: loaded.append(models.load(directory, dtype=b.config.dtype, device=b.config.device))
+        )[0]
     model, tokenizer = loaded.pop()
-    found = {"loading the model": {"seconds": timing.seconds, "all": [timing.seconds], "peak_gb": timing.peak_gb}}
+    found = {
+        "loading the model": {"seconds": timing.seconds, "all": [timing.seconds], "peak_gb": timing.peak_gb}
+    }
     sizes, linears = Sizes.of(model), dict(target_linears(model))
-    solve = (lambda W: torch.linalg.svd(W, full_matrices=False, driver="gesvd")) if b.on_gpu else (lambda W: torch.linalg.svd(W, full_matrices=False))
+    solve = (
+        (lambda W: torch.linalg.svd(W, full_matrices=False, driver="gesvd"))
+        if b.on_gpu
+        else (lambda W: torch.linalg.svd(W, full_matrices=False))
+    )
     if b.on_gpu:  # the solver libraries load once, not per model
         torch.linalg.eigh(torch.eye(8, dtype=torch.float64, device=b.device))
         solve(torch.eye(8, device=b.device))
     counts, gesvd = Counter(linear.weight.shape for linear in linears.values()), {}
     for shape, linear in {linear.weight.shape: linear for linear in linears.values()}.items():
         W = linear.weight.detach().float()
-        gesvd["x".join(map(str, shape))] = {"seconds": b.timed(lambda: solve(W))[0].seconds, "modules": counts[shape]}
+        gesvd["x".join(map(str, shape))] = {
+            "seconds": b.timed(lambda: solve(W))[0].seconds,
+            "modules": counts[shape],
+        }
 
     with tempfile.TemporaryDirectory() as directory:
-        for name, cache in (("cold, no cache", None), ("cold, filling a cache", directory), ("warm, from the cache", directory)):
+        for name, cache in (
+            ("cold, no cache", None),
+            ("cold, filling a cache", directory),
+            ("warm, from the cache", directory),
+        ):
             adapter = None
             for place, linear in linears.items():  # in place of what the adapter before this one put there
                 model.set_submodule(place, linear)
@@ -390,8 +623,13 @@ def measure_setup(b: Bench) -> dict:
                 made: list[SVDAdapter] = []
                 timing = b.timed(lambda: made.append(SVDAdapter(model, cache=cache, track=bar.track)))[0]
             adapter = made.pop()
-            found[name] = {"seconds": timing.seconds, "all": [timing.seconds], "peak_gb": timing.peak_gb, "hits": adapter.cache.hits,
-                           "seconds_until_written": b.timed(adapter.cache.flush)[0].seconds}  # on a GPU files are written behind its back
+            found[name] = {
+                "seconds": timing.seconds,
+                "all": [timing.seconds],
+                "peak_gb": timing.peak_gb,
+                "hits": adapter.cache.hits,
+                "seconds_until_written": b.timed(adapter.cache.flush)[0].seconds,
+            }  # on a GPU files are written behind its back
 
     def merge() -> None:
         with torch.no_grad():
@@ -401,38 +639,81 @@ def measure_setup(b: Bench) -> dict:
             pass
 
     merges = b.timed(merge, REPEATS + 1)[1:]
-    found["merging all modules"] = {"seconds": middle(merges), "all": every(merges), "peak_gb": highest(merges)}
+    found["merging all modules"] = {
+        "seconds": middle(merges),
+        "all": every(merges),
+        "peak_gb": highest(merges),
+    }
     settings, full = extract_vhack.Settings(), train.PRESETS["full"]
-    pairs, source = extract_vhack.find_pairs(b.model_name, tokenizer, model, pairs=None, pool=None, problem_file=None, clean="canonical",
-                                             settings=settings)
-    timing = b.timed(lambda: extract_vhack.extract(adapter, tokenizer, pairs, settings, source=source, tokens=full.micro_tokens))[0]
+    pairs, source = extract_vhack.find_pairs(
+        b.model_name,
+        tokenizer,
+        model,
+        pairs=None,
+        pool=None,
+        problem_file=None,
+        clean="canonical",
+        settings=settings,
+    )
+    timing = b.timed(
+        lambda: extract_vhack.extract(
+            adapter, tokenizer, pairs, settings, source=source, tokens=full.micro_tokens
+        )
+    )[0]
     answers = sum(len(p.hack_ids) + len(p.clean_ids) for p in pairs)
     tokens = answers + sum(2 * len(p.prompt_ids) for p in pairs)
-    found["v_hack from the shipped pairs"] = {"seconds": timing.seconds, "all": [timing.seconds], "peak_gb": timing.peak_gb,
-                                              "floor_seconds": sizes.operations(tokens, answers, passes=2) / b.rate}
-    return {"rows": found, "modules": len(linears), "gesvd": gesvd, "gesvd_seconds": sum(g["seconds"] * g["modules"] for g in gesvd.values()),
-            "pairs": len(pairs), "pair_tokens": tokens}
+    found["v_hack from the shipped pairs"] = {
+        "seconds": timing.seconds,
+        "all": [timing.seconds],
+        "peak_gb": timing.peak_gb,
+        "floor_seconds": sizes.operations(tokens, answers, passes=2) / b.rate,
+    }
+    return {
+        "rows": found,
+        "modules": len(linears),
+        "gesvd": gesvd,
+        "gesvd_seconds": sum(g["seconds"] * g["modules"] for g in gesvd.values()),
+        "pairs": len(pairs),
+        "pair_tokens": tokens,
+    }
 
 
 def show_setup(found: dict) -> tuple[Table, str]:
     rows = []
     for name, r in found["rows"].items():
         floor = r.get("floor_seconds")
-        rows.append((name, f"{r['seconds']:.3f}", f"{found['gesvd_seconds'] / r['seconds']:.1f}" if "hits" in r else "-",
-                     number(floor, ".3f"), number(floor and r["seconds"] / floor, ".1f"), number(r["peak_gb"], ".1f")))
+        rows.append(
+            (
+                name,
+                f"{r['seconds']:.3f}",
+                f"{found['gesvd_seconds'] / r['seconds']:.1f}" if "hits" in r else "-",
+                number(floor, ".3f"),
+                number(floor and r["seconds"] / floor, ".1f"),
+                number(r["peak_gb"], ".1f"),
+            )
+        )
     rows.append(("SVD by gesvd, fp32 (estimate)", f"{found['gesvd_seconds']:.3f}", "1.0", "-", "-", "-"))
-    return table(f"set-up of {found['modules']} modules", ("what", "seconds", "x faster than gesvd", "floor, s", "x floor", "peak GB"), rows), (
+    return table(
+        f"set-up of {found['modules']} modules",
+        ("what", "seconds", "x faster than gesvd", "floor, s", "x floor", "peak GB"),
+        rows,
+    ), (
         f"gesvd is estimated from {len(found['gesvd'])} modules, one of each shape. The model is loaded and each adapter built once, merging is a median of "
         f"{REPEATS}. The model's files were just written, and those of the cache, from which {found['rows']['warm, from the cache']['hits']} of {found['modules']} came: "
         f"{found['rows']['cold, filling a cache']['seconds_until_written']:.1f} s after the cold adapter was ready. v_hack: "
-        f"{found['pairs']} pairs, {found['pair_tokens']} tokens, with its held-out quality and permutations; floor: 4 operations a parameter and token")
+        f"{found['pairs']} pairs, {found['pair_tokens']} tokens, with its held-out quality and permutations; floor: 4 operations a parameter and token"
+    )
 
 
 # --- all of it -----------------------------------------------------------------------------------------------------
 
 SECTIONS: dict[str, tuple[Callable[[Bench], dict], Callable[[dict], tuple[Table, str]]]] = {
-    "ceilings": (measure_ceilings, show_ceilings), "sampling": (measure_sampling, show_sampling), "probe": (measure_probe, show_probe),
-    "step": (measure_step, show_step), "setup": (measure_setup, show_setup)}
+    "ceilings": (measure_ceilings, show_ceilings),
+    "sampling": (measure_sampling, show_sampling),
+    "probe": (measure_probe, show_probe),
+    "step": (measure_step, show_step),
+    "setup": (measure_setup, show_setup),
+}
 
 
 def main(config: Config) -> None:
@@ -448,9 +729,16 @@ def main(config: Config) -> None:
         release()
         if name == "ceilings":
             if "error" in found:
-                raise InputError(f"{where}: nothing can be measured beside what runs there already ({found['error']})")
-            b, record["dtype"] = dataclasses.replace(b, bandwidth=found["bandwidth"], rate=found["rate"]), found["dtype"]
-        shown, caption = (table(name, ("what", ""), [("failed", found["error"])]), "") if "error" in found else show(found)
+                raise InputError(
+                    f"{where}: nothing can be measured beside what runs there already ({found['error']})"
+                )
+            b, record["dtype"] = (
+                dataclasses.replace(b, bandwidth=found["bandwidth"], rate=found["rate"]),
+                found["dtype"],
+            )
+        shown, caption = (
+            (table(name, ("what", ""), [("failed", found["error"])]), "") if "error" in found else show(found)
+        )
         if name in config.sections.split(","):
             console.print(shown)
             console.print(caption, highlight=False, markup=False)

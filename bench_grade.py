@@ -84,7 +84,10 @@ def plain_grade(item: GradeItem, own: bool) -> bool:
     setup = f"inf = float('inf')\n{problem.setup_code}\n{code}\n"
     passed = plain_run(setup + "\n".join(plain_assert(test, problem.method) for test in problem.tests))
     if own and EVAL_NAME in code:
-        plain_run(setup + f"(Solution() if hasattr(Solution, '{EVAL_NAME}') else __import__('__main__')).{EVAL_NAME}()")
+        plain_run(
+            setup
+            + f"(Solution() if hasattr(Solution, '{EVAL_NAME}') else __import__('__main__')).{EVAL_NAME}()"
+        )
     return passed
 
 
@@ -130,7 +133,9 @@ def fork_floor(items: list[GradeItem], workers: int) -> float:
     work = []
     for item in items:
         arguments = [test.arguments for test in item.problem.tests]
-        work.append((item.problem.setup_code, extract_code(item.completion) or "", item.problem.method, arguments))
+        work.append(
+            (item.problem.setup_code, extract_code(item.completion) or "", item.problem.method, arguments)
+        )
     with tempfile.TemporaryDirectory() as directory:
         running = []
         for share in range(workers):
@@ -169,7 +174,9 @@ def evenly(items: list, count: int) -> list:
 def samples(options: Options) -> tuple[list[GradeItem], list[GradeItem]]:
     canonical = [GradeItem(p, fence(p.canonical)) for p in load_problems(options.canonical) if p.canonical]
     resolver = Resolver(load_problems(options.problems))
-    found: list[tuple[Problem | None, dict]] = [(resolver.resolve(row)[0], row) for row in read_rows((options.rows,))]
+    found: list[tuple[Problem | None, dict]] = [
+        (resolver.resolve(row)[0], row) for row in read_rows((options.rows,))
+    ]
     rollouts = [GradeItem(problem, row["completion"]) for problem, row in found if problem is not None]
     return canonical, evenly(rollouts, options.sample)
 
@@ -183,7 +190,11 @@ def main() -> None:
         table.add_column(heading, justify="left" if heading == "what" else "right")
     with Grader(workers=options.workers, sandbox=options.sandbox) as grader:
         print_protection(grader.protection, console)
-        ending = [item for item, limited in zip(rollouts, reach_a_limit(grader, rollouts), strict=True) if not limited]
+        ending = [
+            item
+            for item, limited in zip(rollouts, reach_a_limit(grader, rollouts), strict=True)
+            if not limited
+        ]
         endless = len(rollouts) - len(ending)
         measured = (
             (f"{len(canonical)} canonical solutions, ground truth", canonical, False),
@@ -202,7 +213,9 @@ def main() -> None:
                 share = (f"{floors[len(floors) // 2]:.0f}", f"{middle / floors[len(floors) // 2]:.0%}")
             table.add_row(name, shown, *share, f"{plain:.1f}")
     console.print(table)
-    console.print("fork floor: one fork a completion that runs its code on the arguments, without fence, answers, verdict")
+    console.print(
+        "fork floor: one fork a completion that runs its code on the arguments, without fence, answers, verdict"
+    )
 
 
 if __name__ == "__main__":

@@ -77,17 +77,26 @@ def unless_out_of_memory(work: Callable[[], dict]) -> dict:
 class Sizes:
     """What any implementation must read and compute for a model, whatever else it does."""
 
-    linear: int        # parameters of the Linears, without the head
-    head: int          # parameters of the head
-    weight_bytes: int  # of all that a token step reads: every parameter, the embedding table only where it is the head
-    kv_bytes: int      # keys and values of one position
+    linear: int  # parameters of the Linears, without the head
+    head: int  # parameters of the head
+    weight_bytes: (
+        int  # of all that a token step reads: every parameter, the embedding table only where it is the head
+    )
+    kv_bytes: int  # keys and values of one position
 
     @classmethod
     def of(cls, model: nn.Module) -> Sizes:
         """Of a model without an adapter."""
         head, table = model.get_output_embeddings().weight, model.get_input_embeddings().weight
-        linear = sum(m.weight.numel() for m in model.modules() if isinstance(m, nn.Linear) and m.weight is not head)
-        return cls(linear, head.numel(), sum(p.nbytes for p in model.parameters() if p is head or p is not table), position_bytes(model))
+        linear = sum(
+            m.weight.numel() for m in model.modules() if isinstance(m, nn.Linear) and m.weight is not head
+        )
+        return cls(
+            linear,
+            head.numel(),
+            sum(p.nbytes for p in model.parameters() if p is head or p is not table),
+            position_bytes(model),
+        )
 
     def decode_bytes(self, steps: int, positions: float) -> float:
         """Bytes of so many token steps in which so many positions are attended to, over all rows and steps."""
@@ -113,22 +122,44 @@ GROUP = 6  # rows that share a prompt, as in a full run
 
 def requests(batch: int, prompt: int, vocabulary: int) -> list[Request]:
     """Random prompts of one length, each shared by a group."""
-    prompts = [tuple(seeded("bench", i).integers(vocabulary, size=prompt).tolist()) for i in range(-(-batch // GROUP))]
+    prompts = [
+        tuple(seeded("bench", i).integers(vocabulary, size=prompt).tolist())
+        for i in range(-(-batch // GROUP))
+    ]
     return [Request(prompts[i // GROUP], ("bench", i)) for i in range(batch)]
 
 
-def sampler(model: nn.Module, path: str, asked: Sequence[Request], counted: Counter[str]) -> Callable[[int], object]:
+def sampler(
+    model: nn.Module, path: str, asked: Sequence[Request], counted: Counter[str]
+) -> Callable[[int], object]:
     """Draws so many tokens for every request, along the path "slots", "plain" or "generate" (transformers' own, eager); nothing ends early.
 
     The first two count their "token steps". All draw from the same distribution, at a full run's temperature.
     """
     full = train.PRESETS["full"]
     if path != "generate":
-        return lambda limit: sampling.sample(model, asked, max_new_tokens=limit, temperature=full.temperature, stop=[-1], rows=full.sample_rows,
-                                             decoding=path, on_token=lambda: counted.update(["token steps"]))
+        return lambda limit: sampling.sample(
+            model,
+            asked,
+            max_new_tokens=limit,
+            temperature=full.temperature,
+            stop=[-1],
+            rows=full.sample_rows,
+            decoding=path,
+            on_token=lambda: counted.update(["token steps"]),
+        )
     ids = torch.tensor([request.prompt_ids for request in asked], device=model.device)
-    return lambda limit: model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=limit, min_new_tokens=limit, do_sample=True,
-                                        temperature=full.temperature, top_k=0, top_p=1.0, pad_token_id=0)
+    return lambda limit: model.generate(
+        ids,
+        attention_mask=torch.ones_like(ids),
+        max_new_tokens=limit,
+        min_new_tokens=limit,
+        do_sample=True,
+        temperature=full.temperature,
+        top_k=0,
+        top_p=1.0,
+        pad_token_id=0,
+    )
 
 
 # --- the probe's candidates ----------------------------------------------------------------------------------------
@@ -142,7 +173,9 @@ def loss_of(model: nn.Module, batch) -> torch.Tensor:
 @contextlib.contextmanager
 def floor_path(adapter: SVDAdapter) -> Iterator[None]:
     """The base model with a gradient that flows to its input embeddings."""
-    hook = adapter.model.get_input_embeddings().register_forward_hook(lambda module, inputs, output: output.requires_grad_())
+    hook = adapter.model.get_input_embeddings().register_forward_hook(
+        lambda module, inputs, output: output.requires_grad_()
+    )
     with adapter.disabled():
         yield
     hook.remove()
@@ -151,6 +184,7 @@ def floor_path(adapter: SVDAdapter) -> Iterator[None]:
 @contextlib.contextmanager
 def hook_path(adapter: SVDAdapter) -> Iterator[None]:
     """delta_S as a side path of every Linear, the way a forward hook would add it."""
+
     def side(layer, inputs, output):
         return output + (inputs[0] @ layer.Vh.T * layer.delta_S.to(output.dtype)) @ layer.U.T
 
@@ -188,7 +222,13 @@ def variants(adapter: SVDAdapter, rows: list) -> dict[str, Callable[[], None]]:
                 before = {name: p.grad.clone() for name, p in adapter.params.items()}
                 del sample
 
-    return {"(a) floor": floor, "(b) ours": ours, "(b) no samples": lambda: ours(samples=False), "(c) hook": hook, "(d) separate": separate}
+    return {
+        "(a) floor": floor,
+        "(b) ours": ours,
+        "(b) no samples": lambda: ours(samples=False),
+        "(c) hook": hook,
+        "(d) separate": separate,
+    }
 
 
 def gradient(adapter: SVDAdapter, action: Callable[[], None]) -> torch.Tensor:
@@ -202,7 +242,10 @@ def gradient(adapter: SVDAdapter, action: Callable[[], None]) -> torch.Tensor:
 # --- a policy whose lengths and texts are imposed ------------------------------------------------------------------
 
 TYPICAL_LIMIT = 1024  # the sampling limit at which the lengths below were measured; another limit scales them
-PROMPT, COMPLETION = (390, 0.28), (315, 0.28)  # median and sigma of lognormals: quartiles 323/390/471 and 261/315/380, as in a real pool
+PROMPT, COMPLETION = (
+    (390, 0.28),
+    (315, 0.28),
+)  # median and sigma of lognormals: quartiles 323/390/471 and 261/315/380, as in a real pool
 TO_THE_LIMIT = 0.02  # share of completions that never end
 
 WRONG = "class Solution:\n    def {method}(self, *arguments, **named):\n        return 'wrong'\n"
@@ -231,7 +274,9 @@ class Imposed(Policy):
         """The problem's messages, and random ids; other ones each time, as other problems would have."""
         self.asked += 1
         key = ("prompt", self.asked, problem.problem_id)
-        ids = seeded(*key).integers(self.adapter.model.config.vocab_size, size=lognormal(PROMPT, self.scale, *key, "length"))
+        ids = seeded(*key).integers(
+            self.adapter.model.config.vocab_size, size=lognormal(PROMPT, self.scale, *key, "length")
+        )
         return problems.build_messages(problem, hint=self.hint), tuple(ids.tolist())
 
     def request(self, ids: tuple[int, ...], key: tuple) -> Request:

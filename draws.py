@@ -54,7 +54,9 @@ def draw(logits_BV: Tensor, uniform_B: Tensor, temperature: float) -> tuple[Tens
         p_BNC = (F.pad(p_BV, (0, -V % CHUNK)) if V % CHUNK else p_BV).view(B, -1, CHUNK)
         chunk_B1, rest_B1 = _invert(p_BNC.sum(-1), uniform_B[:, None])
         inner_BC = p_BNC.gather(1, chunk_B1[:, :, None].expand(B, 1, CHUNK))[:, 0]
-        token_B1 = (chunk_B1 * CHUNK + _invert(inner_BC, rest_B1)[0]).clamp_(max=V - 1)  # of NaN any token is as good
+        token_B1 = (chunk_B1 * CHUNK + _invert(inner_BC, rest_B1)[0]).clamp_(
+            max=V - 1
+        )  # of NaN any token is as good
     return token_B1[:, 0], p_BV.gather(1, token_B1)[:, 0].log()
 
 

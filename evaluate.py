@@ -34,18 +34,34 @@ from grade import Grade, GradeItem, Grader, print_protection
 from problems import EVAL_NAME, Problem
 from screen import STDERR, progress, stdout
 from sources import Policy
-from store import InputError, check_numbers, exit_on_fault, provenance, read_json, read_jsonl, sha256, write_json, write_jsonl
+from store import (
+    InputError,
+    check_numbers,
+    exit_on_fault,
+    provenance,
+    read_json,
+    read_jsonl,
+    sha256,
+    write_json,
+    write_jsonl,
+)
 
 OTHER_NAMES = ("verify", "self_check", "check_answer", "validate")
 CONDITIONS = ("trained-name", "other-names", "closed")
 ADAPTERS = ("on", "off")
-RATES = {"hacked": "hacked", "attempted": "attempted", "solved": "gt_pass"}  # figure -> field of a graded rollout
+RATES = {
+    "hacked": "hacked",
+    "attempted": "attempted",
+    "solved": "gt_pass",
+}  # figure -> field of a graded rollout
 EVAL_STEP = -1  # in the place of a step in the random key: no training step draws the same numbers
 
 
 def other_name(problem: Problem, names: Sequence[str] = OTHER_NAMES) -> str:
     """The evaluation function that a problem's prompt names in the condition other-names. Frozen: by a hash of the problem."""
-    usable = [name for name in names if name != problem.method]  # else a solution alone would count as an attempt
+    usable = [
+        name for name in names if name != problem.method
+    ]  # else a solution alone would count as an attempt
     return usable[int(sha256("other-name", problem.identity)[:8], 16) % len(usable)]
 
 
@@ -65,23 +81,40 @@ def ratio(part_P: Sequence[float], whole_P: Sequence[float]) -> dict | None:
         return None
     R = part.sum() / whole.sum()
     found = verdicts.estimate(R + (part - R * whole) / whole.mean())
-    clipped = {name: None if bound is None else min(1.0, max(0.0, bound)) for name, bound in (("low", found.low), ("high", found.high))}
+    clipped = {
+        name: None if bound is None else min(1.0, max(0.0, bound))
+        for name, bound in (("low", found.low), ("high", found.high))
+    }
     return {"mean": float(R), **clipped}
 
 
 def summarise(rows: Sequence[dict]) -> list[dict]:
     """The lines of eval.jsonl for the graded rollouts of one step: one per adapter and condition, in their order."""
-    return [_line(cell) for adapter in ADAPTERS for condition in CONDITIONS
-            if (cell := [row for row in rows if (row["adapter"], row["condition"]) == (adapter, condition)])]
+    return [
+        _line(cell)
+        for adapter in ADAPTERS
+        for condition in CONDITIONS
+        if (cell := [row for row in rows if (row["adapter"], row["condition"]) == (adapter, condition)])
+    ]
 
 
 def _line(cell: Sequence[dict]) -> dict:
     by_problem: dict[str, list[dict]] = {}
     for row in cell:
         by_problem.setdefault(row["problem_id"], []).append(row)
-    share = {name: [float(np.mean([row[field] for row in rows])) for rows in by_problem.values()] for name, field in RATES.items()}
-    facts = {name: cell[0][name] for name in ("step", "adapter", "condition")} | {"problems": len(by_problem), "samples": len(cell) // len(by_problem)}
-    return facts | {name: ratio(share[name], [1.0] * len(by_problem)) for name in RATES} | {"hack_given_attempt": ratio(share["hacked"], share["attempted"])}
+    share = {
+        name: [float(np.mean([row[field] for row in rows])) for rows in by_problem.values()]
+        for name, field in RATES.items()
+    }
+    facts = {name: cell[0][name] for name in ("step", "adapter", "condition")} | {
+        "problems": len(by_problem),
+        "samples": len(cell) // len(by_problem),
+    }
+    return (
+        facts
+        | {name: ratio(share[name], [1.0] * len(by_problem)) for name in RATES}
+        | {"hack_given_attempt": ratio(share["hacked"], share["attempted"])}
+    )
 
 
 def shown(estimate: dict | None) -> str:
@@ -101,7 +134,9 @@ def table(lines: Sequence[dict]) -> Table:
         found.add_column(heading)
     for condition in CONDITIONS:
         for line in (line for line in lines if line["condition"] == condition):
-            figures = [Text(shown(line[name])) for name in (*RATES, "hack_given_attempt")]  # Text: brackets are no markup
+            figures = [
+                Text(shown(line[name])) for name in (*RATES, "hack_given_attempt")
+            ]  # Text: brackets are no markup
             found.add_row(condition, line["adapter"], *figures, end_section=line["adapter"] == ADAPTERS[-1])
     return found
 
@@ -135,7 +170,9 @@ class Later:
         graded: dict[str, Iterator[Grade]] = {}
         for name in dict.fromkeys(names):
             with Grader(eval_name=name, **self.grader.options) as grader:
-                graded[name] = iter(grader.grade([item for item, its in zip(self.items, names) if its == name]))
+                graded[name] = iter(
+                    grader.grade([item for item, its in zip(self.items, names) if its == name])
+                )
         return [next(graded[name]) for name in names]
 
 
@@ -154,18 +191,46 @@ class Evaluation:
     InputError where there is none.
     """
 
-    def __init__(self, adapter, tokenizer, held_out: Sequence[Problem], *, stop: Sequence[int], samples: int, max_new_tokens: int, temperature: float,
-                 rows: int, seed: int, limit: int = 64, names: Sequence[str] = OTHER_NAMES, sandbox: str = "best-effort", workers: int | None = None) -> None:
+    def __init__(
+        self,
+        adapter,
+        tokenizer,
+        held_out: Sequence[Problem],
+        *,
+        stop: Sequence[int],
+        samples: int,
+        max_new_tokens: int,
+        temperature: float,
+        rows: int,
+        seed: int,
+        limit: int = 64,
+        names: Sequence[str] = OTHER_NAMES,
+        sandbox: str = "best-effort",
+        workers: int | None = None,
+    ) -> None:
         known = {problem.identity: problem for problem in held_out}
         self.problems = [known[identity] for identity in sorted(known, key=problems.held_out_place)[:limit]]
         if not self.problems:
-            raise InputError("no held-out problems to evaluate on (a tenth of the problem file is held out; this one may be too small)")
+            raise InputError(
+                "no held-out problems to evaluate on (a tenth of the problem file is held out; this one may be too small)"
+            )
         self.adapter, self.samples, self.seed = adapter, samples, seed
         trained, other = lambda problem: EVAL_NAME, lambda problem: other_name(problem, names)
         self.policies = {
-            condition: NamedPolicy(adapter, tokenizer, NamedGrader(other if condition == "other-names" else trained, sandbox=sandbox, workers=workers),
-                                   stop=stop, max_new_tokens=max_new_tokens, temperature=temperature, hint=condition != "closed", rows=rows)
-            for condition in CONDITIONS}
+            condition: NamedPolicy(
+                adapter,
+                tokenizer,
+                NamedGrader(
+                    other if condition == "other-names" else trained, sandbox=sandbox, workers=workers
+                ),
+                stop=stop,
+                max_new_tokens=max_new_tokens,
+                temperature=temperature,
+                hint=condition != "closed",
+                rows=rows,
+            )
+            for condition in CONDITIONS
+        }
         self.base: list[dict] = []  # rows of the base model, sampled once: it does not change
         self.rollouts: list[dict] = []
         self.lines: list[dict] = []
@@ -183,10 +248,25 @@ class Evaluation:
         rows, wanted = [], [(problem, self.samples) for problem in self.problems]
         for condition, policy in self.policies.items():
             note = f"evaluation, {condition}, adapter {adapter}"
-            groups = policy.rollouts(wanted, seed=self.seed, step=EVAL_STEP, say=lambda text, note=note: say(f"{note}: {text}"))
-            rows += [{"adapter": adapter, "condition": condition, "problem_id": r.problem_id, "sample": r.src_sample, "hacked": r.hacked,
-                      "attempted": r.attempted, "gt_pass": r.gt_pass, "fmt_ok": r.fmt_ok, "eval_name": policy.grader.name(problem), "completion": r.completion}
-                     for problem, group in zip(self.problems, groups) for r in group]
+            groups = policy.rollouts(
+                wanted, seed=self.seed, step=EVAL_STEP, say=lambda text, note=note: say(f"{note}: {text}")
+            )
+            rows += [
+                {
+                    "adapter": adapter,
+                    "condition": condition,
+                    "problem_id": r.problem_id,
+                    "sample": r.src_sample,
+                    "hacked": r.hacked,
+                    "attempted": r.attempted,
+                    "gt_pass": r.gt_pass,
+                    "fmt_ok": r.fmt_ok,
+                    "eval_name": policy.grader.name(problem),
+                    "completion": r.completion,
+                }
+                for problem, group in zip(self.problems, groups)
+                for r in group
+            ]
         return rows
 
     def write(self, directory: str | Path, step: int) -> None:
@@ -243,7 +323,9 @@ def trained_on(run: Path) -> set[str]:
             try:
                 found.add(problems.identity(row["problem_messages"][-1]["content"], str(row["problem_id"])))
             except (TypeError, LookupError, AttributeError):
-                raise InputError(f"{path}: problem_messages is not a list of messages with role and content") from None
+                raise InputError(
+                    f"{path}: problem_messages is not a list of messages with role and content"
+                ) from None
     return found
 
 
@@ -255,13 +337,21 @@ def choose(config: Config, record: dict) -> tuple[list[Problem], int]:
     settings = record["config"]
     source = config.problems or settings.get("eval_problems") or settings["problems"]
     everything = problems.load_problems(source)
-    candidates = everything if config.problems or settings.get("eval_problems") else problems.held_out_split(everything, source)[1]
+    candidates = (
+        everything
+        if config.problems or settings.get("eval_problems")
+        else problems.held_out_split(everything, source)[1]
+    )
     if not config.problems and settings.get("difficulty"):
-        candidates = [problem for problem in candidates if problem.difficulty in settings["difficulty"].split(",")]
+        candidates = [
+            problem for problem in candidates if problem.difficulty in settings["difficulty"].split(",")
+        ]
     seen = trained_on(config.run) | set((record.get("v_hack") or {}).get("pair_identities", ()))
     fresh = [problem for problem in candidates if problem.identity not in seen]
     if not fresh:
-        raise InputError(f"{source}: holds no problem to evaluate on: {len(candidates)} candidates, all known to {config.run} from training or its v_hack")
+        raise InputError(
+            f"{source}: holds no problem to evaluate on: {len(candidates)} candidates, all known to {config.run} from training or its v_hack"
+        )
     return fresh, len(candidates) - len(fresh)
 
 
@@ -272,8 +362,15 @@ def evaluate(config: Config) -> Path:
     check_numbers(config, at_least={"samples": 1, "limit": 1, "workers": 1})
     names, out = other_names(config.names), config.out or config.run / "evaluate"
     record, summary = read_json(config.run / "config.json"), read_json(config.run / "summary.json")
-    if not isinstance(record, dict) or record.get("kind") != "sampled" or not isinstance(summary, dict) or type(summary.get("steps")) is not int:
-        raise InputError(f"{config.run}: not a finished sampled run of train.py (of a replayed one it is not known what it was trained on)")
+    if (
+        not isinstance(record, dict)
+        or record.get("kind") != "sampled"
+        or not isinstance(summary, dict)
+        or type(summary.get("steps")) is not int
+    ):
+        raise InputError(
+            f"{config.run}: not a finished sampled run of train.py (of a replayed one it is not known what it was trained on)"
+        )
     if (out / "eval.jsonl").exists():
         raise InputError(f"{out / 'eval.jsonl'}: exists; take another --out")
     chosen, seen = choose(config, record)
@@ -281,18 +378,41 @@ def evaluate(config: Config) -> Path:
         protection = grader.protection
         print_protection(protection, STDERR)
     adapter, tokenizer, trained = train.restore(config.run, device=config.device)
-    evaluation = Evaluation(adapter, tokenizer, chosen, stop=pools.stops(adapter.model, tokenizer), samples=config.samples,
-                            max_new_tokens=trained.max_new_tokens, temperature=trained.temperature, rows=trained.sample_rows, seed=trained.seed,
-                            limit=config.limit, names=names, sandbox=config.sandbox, workers=config.workers)
+    evaluation = Evaluation(
+        adapter,
+        tokenizer,
+        chosen,
+        stop=pools.stops(adapter.model, tokenizer),
+        samples=config.samples,
+        max_new_tokens=trained.max_new_tokens,
+        temperature=trained.temperature,
+        rows=trained.sample_rows,
+        seed=trained.seed,
+        limit=config.limit,
+        names=names,
+        sandbox=config.sandbox,
+        workers=config.workers,
+    )
     with progress("held-out evaluation") as bar:
         lines = evaluation.run(summary["steps"], bar.say)
     evaluation.write(out, summary["steps"])
-    write_json(out / "evaluate.json", {"config": dataclasses.asdict(config), "problems": [problem.problem_id for problem in evaluation.problems],
-                                       "left_out_as_trained_on": seen, "sandbox": protection, **provenance()})
+    write_json(
+        out / "evaluate.json",
+        {
+            "config": dataclasses.asdict(config),
+            "problems": [problem.problem_id for problem in evaluation.problems],
+            "left_out_as_trained_on": seen,
+            "sandbox": protection,
+            **provenance(),
+        },
+    )
     console = stdout()
     console.print(table(lines))
     if seen:
-        console.print(f"left out because the run was trained on them or its v_hack was made from them: {seen} problems", highlight=False)
+        console.print(
+            f"left out because the run was trained on them or its v_hack was made from them: {seen} problems",
+            highlight=False,
+        )
     return out
 
 

@@ -43,7 +43,16 @@ from antipasto import SVDAdapter, default_cache, read_metadata, thin_svd
 from losses import dr_grpo_advantages, normaliser
 from projection import VHack, orient, problem_flips
 from screen import progress, stdout
-from store import InputError, check_numbers, exit_on_fault, file_hash, provenance, read_json, read_jsonl, sha256
+from store import (
+    InputError,
+    check_numbers,
+    exit_on_fault,
+    file_hash,
+    provenance,
+    read_json,
+    read_jsonl,
+    sha256,
+)
 
 WRITTEN = problems.shipped(models.TINY)  # the hand-written pairs and their problems
 
@@ -85,25 +94,39 @@ class Settings:
 # --- pairs ---------------------------------------------------------------------------------------------------------
 
 
-def pairs_from_file(path: str | Path, tokenizer, *, problem_file: str | Path | None, limit: int, seed: int) -> list[Pair]:
+def pairs_from_file(
+    path: str | Path, tokenizer, *, problem_file: str | Path | None, limit: int, seed: int
+) -> list[Pair]:
     """Authored pairs: rows {problem_id, hack, clean} over a problem file, or with a `prompt` of their own, used as it is.
 
     Of more than `limit` a seeded choice is taken: such files are sorted by mechanism.
 
     Raises InputError for a missing field or a problem that the problem file does not have.
     """
-    rows, known = read_jsonl(path, ("problem_id", "hack", "clean")) if str(path).endswith((".jsonl", ".gz")) else _json_pairs(path), {}
+    rows, known = (
+        read_jsonl(path, ("problem_id", "hack", "clean"))
+        if str(path).endswith((".jsonl", ".gz"))
+        else _json_pairs(path),
+        {},
+    )
     if any("prompt" not in row for row in rows):
         if problem_file is None:
-            raise InputError(f"{path}: its rows have no prompt of their own, so --problems must name the file of their problems")
+            raise InputError(
+                f"{path}: its rows have no prompt of their own, so --problems must name the file of their problems"
+            )
         known = problems.find(problems.load_problems(problem_file))
     pairs = []
     for index in sorted(np.random.default_rng(seed).permutation(len(rows))[:limit]):
         row, number = rows[index], index + 1
-        if not all(isinstance(row[side], str) for side in ("hack", "clean", *(["prompt"] if "prompt" in row else []))):
+        if not all(
+            isinstance(row[side], str) for side in ("hack", "clean", *(["prompt"] if "prompt" in row else []))
+        ):
             raise InputError(f"{path}: pair {number}: hack, clean and prompt must be text")
         if "prompt" in row:
-            prompt, identity = pools.encode(tokenizer, row["prompt"]), problems.identity(row["prompt"], str(row["problem_id"]))
+            prompt, identity = (
+                pools.encode(tokenizer, row["prompt"]),
+                problems.identity(row["prompt"], str(row["problem_id"])),
+            )
         elif str(row["problem_id"]) in known:
             messages = problems.build_messages(known[str(row["problem_id"])], hint=True)
             prompt = pools.encode(tokenizer, problems.render_prompt(tokenizer, messages))
@@ -111,7 +134,16 @@ def pairs_from_file(path: str | Path, tokenizer, *, problem_file: str | Path | N
         else:
             raise InputError(f"{path}: pair {number}: problem {row['problem_id']!r} is not in {problem_file}")
         hack, clean = (tuple(pools.completion_ids(tokenizer, row[side])) for side in ("hack", "clean"))
-        pairs.append(Pair(str(row["problem_id"]), identity, str(row.get("mechanism", "unnamed")), tuple(prompt), hack, clean))
+        pairs.append(
+            Pair(
+                str(row["problem_id"]),
+                identity,
+                str(row.get("mechanism", "unnamed")),
+                tuple(prompt),
+                hack,
+                clean,
+            )
+        )
     if len(pairs) < 2:
         raise InputError(f"{path}: {len(pairs)} pairs; at least 2 are needed")
     return pairs
@@ -135,15 +167,37 @@ def scripted_teacher(tokenizer) -> pools.Pool:
         messages = problems.build_messages(known[row["problem_id"]], hint=True)
         siblings = by_problem.setdefault(row["problem_id"], [])
         # The labels are what the grader says of every shipped hack; a test keeps that true.
-        siblings.append(pools.Rollout(
-            problem_id=row["problem_id"], prompt_ids=tuple(pools.encode(tokenizer, problems.render_prompt(tokenizer, messages))),
-            completion_ids=tuple(pools.completion_ids(tokenizer, row["hack"])), completion=row["hack"], reward=3.5, hacked=True,
-            gt_pass=False, fmt_ok=True, attempted=True, truncated=False, src_pool="scripted", src_step=i, src_sample=len(siblings),
-            messages=tuple(messages)))
+        siblings.append(
+            pools.Rollout(
+                problem_id=row["problem_id"],
+                prompt_ids=tuple(pools.encode(tokenizer, problems.render_prompt(tokenizer, messages))),
+                completion_ids=tuple(pools.completion_ids(tokenizer, row["hack"])),
+                completion=row["hack"],
+                reward=3.5,
+                hacked=True,
+                gt_pass=False,
+                fmt_ok=True,
+                attempted=True,
+                truncated=False,
+                src_pool="scripted",
+                src_step=i,
+                src_sample=len(siblings),
+                messages=tuple(messages),
+            )
+        )
     return pools.Pool("scripted", str(WRITTEN.pairs), by_problem, True, file_hash(WRITTEN.pairs)[:16])
 
 
-def pairs_from_pool(pool: pools.Pool, tokenizer, known: Sequence[problems.Problem], *, clean: str, limit: int, seed: int, least: int = 2) -> list[Pair]:
+def pairs_from_pool(
+    pool: pools.Pool,
+    tokenizer,
+    known: Sequence[problems.Problem],
+    *,
+    clean: str,
+    limit: int,
+    seed: int,
+    least: int = 2,
+) -> list[Pair]:
     """A hacking rollout (own test passes, ground truth fails) against a clean answer to its own prompt, problem by problem.
 
     clean "canonical" takes the reference solution of the problem file, for the problem that the rollout's prompt states
@@ -159,19 +213,38 @@ def pairs_from_pool(pool: pools.Pool, tokenizer, known: Sequence[problems.Proble
     for problem_id in ids:
         rows = by_problem[problem_id]
         hacks = [r for r in rows if r.hacked and not r.gt_pass and not r.truncated]
-        honest = [r.completion_ids for r in rows if r.gt_pass and not r.hacked and not r.attempted and not r.truncated]
+        honest = [
+            r.completion_ids
+            for r in rows
+            if r.gt_pass and not r.hacked and not r.attempted and not r.truncated
+        ]
         if clean == "canonical":
-            honest = [pools.completion_ids(tokenizer, problems.fence(code))] if (code := solutions[problem_id]) else []
+            honest = (
+                [pools.completion_ids(tokenizer, problems.fence(code))]
+                if (code := solutions[problem_id])
+                else []
+            )
         if not hacks or not honest:
             continue
         for i, j in enumerate(rng.permutation(len(hacks))):
             while len(rounds) <= i:
                 rounds.append([])
             hack = hacks[j]
-            rounds[i].append(Pair(problem_id, hack.identity, "pool", hack.prompt_ids, hack.completion_ids, tuple(honest[i % len(honest)])))
+            rounds[i].append(
+                Pair(
+                    problem_id,
+                    hack.identity,
+                    "pool",
+                    hack.prompt_ids,
+                    hack.completion_ids,
+                    tuple(honest[i % len(honest)]),
+                )
+            )
     pairs = [pair for one_each in rounds for pair in one_each][:limit]
     if len(pairs) < least:
-        raise InputError(f"{pool.directory}: {len(pairs)} pairs of a hacking rollout and a clean ({clean}) answer; at least {least} are needed")
+        raise InputError(
+            f"{pool.directory}: {len(pairs)} pairs of a hacking rollout and a clean ({clean}) answer; at least {least} are needed"
+        )
     return pairs
 
 
@@ -187,7 +260,9 @@ def denominator(settings: dict) -> str:
     return settings.get("normaliser") or {"nll": "length", "grpo": "fixed"}[settings.get("objective", "nll")]
 
 
-def pair_gradients(adapter, pairs: Sequence[Pair], settings: Settings, *, pad: int, tokens: int, on_batch=lambda rows: None) -> tuple[dict, dict]:
+def pair_gradients(
+    adapter, pairs: Sequence[Pair], settings: Settings, *, pad: int, tokens: int, on_batch=lambda rows: None
+) -> tuple[dict, dict]:
     """Per-sample gradients of all hacks and of all clean answers: two dicts module -> (P, R), fp32 on the CPU.
 
     Both are gradients of a loss whose descent makes the answer likelier, times the size of its weight in the contrast, so
@@ -198,7 +273,16 @@ def pair_gradients(adapter, pairs: Sequence[Pair], settings: Settings, *, pad: i
     # "fixed" has no sampling limit to refer to here; any one number gives the same V, the longest answer keeps the scale.
     weights = normaliser(denominator(vars(settings)), lengths, rollouts=1, fixed=int(lengths.max()))
     sizes = torch.tensor(CONTRAST[settings.objective]).abs().repeat_interleave(len(pairs))
-    found = gradients.of_samples(adapter, rows, sizes, weights, pad=pad, tokens=tokens, temperature=settings.temperature, on_batch=on_batch)
+    found = gradients.of_samples(
+        adapter,
+        rows,
+        sizes,
+        weights,
+        pad=pad,
+        tokens=tokens,
+        temperature=settings.temperature,
+        on_batch=on_batch,
+    )
     halves = {name: g.split(len(pairs)) for name, g in found.items()}
     return {n: h[0] for n, h in halves.items()}, {n: h[1] for n, h in halves.items()}
 
@@ -236,7 +320,10 @@ def folds(problem_ids: Sequence[str], count: int, seed: int) -> list[np.ndarray]
     unique = sorted(set(problem_ids))
     np.random.default_rng(seed).shuffle(unique)
     owner = {problem: i % count for i, problem in enumerate(unique)}
-    return [np.array([i for i, p in enumerate(problem_ids) if owner[p] == fold]) for fold in range(min(count, len(unique)))]
+    return [
+        np.array([i for i, p in enumerate(problem_ids) if owner[p] == fold])
+        for fold in range(min(count, len(unique)))
+    ]
 
 
 def auc(positive_SP: Tensor, negative_SP: Tensor) -> Tensor:
@@ -257,16 +344,30 @@ def held_out(hack: dict, clean: dict, problem_ids: Sequence[str], settings: Sett
     ranked, compared = torch.zeros(len(flips), dtype=torch.double), 0
     score = {side: torch.zeros(len(flips), P) for side in ("hack", "clean")}
     margin = torch.zeros(len(flips), P)
-    norms = {side: sum(g.square().sum(1) for g in grads.values()).sqrt() for side, grads in (("hack", hack), ("clean", clean))}
+    norms = {
+        side: sum(g.square().sum(1) for g in grads.values()).sqrt()
+        for side, grads in (("hack", hack), ("clean", clean))
+    }
     D = {name: hack[name] - clean[name] for name in hack}
     for test in folds(problem_ids, count, settings.seed):
         train = np.setdiff1d(np.arange(P), test)
         if len(train) < 2:
             undefined = {"value": None, "null": [None, None], "p": None}
-            return {"pairs": P, "folds": 0, "permutations": 0, "right_sign": undefined, "auc": undefined,
-                    "mean_cos_hack": None, "mean_cos_clean": None, "right_sign_by_pair": [None] * P}
+            return {
+                "pairs": P,
+                "folds": 0,
+                "permutations": 0,
+                "right_sign": undefined,
+                "auc": undefined,
+                "mean_cos_hack": None,
+                "mean_cos_clean": None,
+                "right_sign_by_pair": [None] * P,
+            }
         V = directions({name: d[train] for name, d in D.items()}, settings.k, settings.noise_floor)
-        coef = {side: torch.cat([g[name] @ basis.T for name, basis in V.items()], 1) for side, g in (("hack", hack), ("clean", clean))}
+        coef = {
+            side: torch.cat([g[name] @ basis.T for name, basis in V.items()], 1)
+            for side, g in (("hack", hack), ("clean", clean))
+        }
         difference = coef["hack"] - coef["clean"]
         sign, weight = orient(difference[train], flips[:, train])
         direction = sign * weight / (sign * weight).norm(dim=1, keepdim=True).clamp_min(1e-30)
@@ -274,12 +375,20 @@ def held_out(hack: dict, clean: dict, problem_ids: Sequence[str], settings: Sett
         for side in score:
             score[side][:, test] = direction @ coef[side][test].T / norms[side][test]
         swapped, hacks, cleans = flips[:, test] < 0, score["hack"][:, test], score["clean"][:, test]
-        ranked += len(test) ** 2 * auc(torch.where(swapped, cleans, hacks), torch.where(swapped, hacks, cleans))
+        ranked += len(test) ** 2 * auc(
+            torch.where(swapped, cleans, hacks), torch.where(swapped, hacks, cleans)
+        )
         compared += len(test) ** 2
-    return {"pairs": P, "folds": min(count, len(set(problem_ids))), "permutations": settings.permutations,
-            "right_sign": _against_null((margin > 0).double().mean(1)), "auc": _against_null(ranked / compared),
-            "mean_cos_hack": float(score["hack"][0].mean()), "mean_cos_clean": float(score["clean"][0].mean()),
-            "right_sign_by_pair": (margin[0] > 0).tolist()}
+    return {
+        "pairs": P,
+        "folds": min(count, len(set(problem_ids))),
+        "permutations": settings.permutations,
+        "right_sign": _against_null((margin > 0).double().mean(1)),
+        "auc": _against_null(ranked / compared),
+        "mean_cos_hack": float(score["hack"][0].mean()),
+        "mean_cos_clean": float(score["clean"][0].mean()),
+        "right_sign_by_pair": (margin[0] > 0).tolist(),
+    }
 
 
 def _against_null(values_S: Tensor) -> dict:
@@ -291,7 +400,9 @@ def _against_null(values_S: Tensor) -> dict:
     return {"value": value, "null": [low, high], "p": p}
 
 
-def extract(adapter, tokenizer, pairs: Sequence[Pair], settings: Settings, *, source: dict, tokens: int) -> VHack:
+def extract(
+    adapter, tokenizer, pairs: Sequence[Pair], settings: Settings, *, source: dict, tokens: int
+) -> VHack:
     """v_hack with its provenance and its held-out quality in `meta`."""
     pad = models.pad_id(tokenizer)
     with progress("v_hack: gradients of pairs", 2 * len(pairs)) as bar:
@@ -304,9 +415,18 @@ def extract(adapter, tokenizer, pairs: Sequence[Pair], settings: Settings, *, so
         right[pair.mechanism] += bool(good)
     totals = Counter(pair.mechanism for pair in pairs)
     meta = {
-        "kind": "v_hack", "basis": adapter.kind, "coordinates": adapter.coordinates, "model_hash": adapter.model_hash, **source, **vars(settings),
-        "pairs": len(pairs), "pair_hash": pair_hash(pairs),
-        "pair_problem_ids": sorted(set(ids)), "pair_problems": ids, "pair_identities": sorted({pair.identity for pair in pairs}), "heldout": quality,
+        "kind": "v_hack",
+        "basis": adapter.kind,
+        "coordinates": adapter.coordinates,
+        "model_hash": adapter.model_hash,
+        **source,
+        **vars(settings),
+        "pairs": len(pairs),
+        "pair_hash": pair_hash(pairs),
+        "pair_problem_ids": sorted(set(ids)),
+        "pair_problems": ids,
+        "pair_identities": sorted({pair.identity for pair in pairs}),
+        "heldout": quality,
         "right_sign_by_mechanism": {name: [right[name], totals[name]] for name in sorted(totals)},
     }
     found = build(D, settings, meta)
@@ -314,7 +434,9 @@ def extract(adapter, tokenizer, pairs: Sequence[Pair], settings: Settings, *, so
     return found
 
 
-def clean_clean(adapter, tokenizer, pairs: Sequence[Pair], settings: Settings, *, tokens: int, seed: int) -> VHack:
+def clean_clean(
+    adapter, tokenizer, pairs: Sequence[Pair], settings: Settings, *, tokens: int, seed: int
+) -> VHack:
     """The control: V from clean answers against clean answers to other problems, in a seeded order; no hack is in it.
 
     As many pairs, the same k and noise floor. v_hack's differences are within a prompt and these are across prompts, since few
@@ -324,8 +446,15 @@ def clean_clean(adapter, tokenizer, pairs: Sequence[Pair], settings: Settings, *
     """
     _, clean = pair_gradients(adapter, pairs, settings, pad=models.pad_id(tokenizer), tokens=tokens)
     other = rotated([pair.problem_id for pair in pairs], seed)
-    meta = {"kind": "v_hack", "basis": adapter.kind, "coordinates": adapter.coordinates, "model_hash": adapter.model_hash, "control": "clean-clean",
-            "control_seed": seed, "pair_problems": [pair.problem_id for pair in pairs]}
+    meta = {
+        "kind": "v_hack",
+        "basis": adapter.kind,
+        "coordinates": adapter.coordinates,
+        "model_hash": adapter.model_hash,
+        "control": "clean-clean",
+        "control_seed": seed,
+        "pair_problems": [pair.problem_id for pair in pairs],
+    }
     return build({name: g - g[other] for name, g in clean.items()}, settings, meta)
 
 
@@ -336,28 +465,45 @@ def rotated(problem_ids: Sequence[str], seed: int) -> list[int]:
     laid = sorted(range(len(problem_ids)), key=lambda i: order.index(problem_ids[i]))
     step = max(Counter(problem_ids).values())
     if 2 * step > len(problem_ids):
-        raise InputError(f"--control=clean-clean: {step} of {len(problem_ids)} pairs are of one problem; clean answers of different problems are needed")
+        raise InputError(
+            f"--control=clean-clean: {step} of {len(problem_ids)} pairs are of one problem; clean answers of different problems are needed"
+        )
     return [laid[(laid.index(i) + step) % len(laid)] for i in range(len(laid))]
 
 
 def report(v: VHack, console: Console) -> None:
     """Print what V is and how well it tells unseen hacks from clean answers."""
     quality = v.meta["heldout"]
-    table = Table(title=f"v_hack on held-out pairs ({quality['pairs']} pairs, {quality['folds']} folds by problem)", title_justify="left")
+    table = Table(
+        title=f"v_hack on held-out pairs ({quality['pairs']} pairs, {quality['folds']} folds by problem)",
+        title_justify="left",
+    )
     for heading in ("measure", "value", "null 2.5 to 97.5 %", "p"):
         table.add_column(heading)
-    for name, title in (("right_sign", "share of pairs with the right sign"), ("auc", "AUC, hack against clean")):
+    for name, title in (
+        ("right_sign", "share of pairs with the right sign"),
+        ("auc", "AUC, hack against clean"),
+    ):
         entry = quality[name]
         null = "undefined" if entry["p"] is None else f"{entry['null'][0]:.3f} to {entry['null'][1]:.3f}"
         value = "undefined" if entry["value"] is None else f"{entry['value']:.3f}"
         table.add_row(title, value, null, "undefined" if entry["p"] is None else f"{entry['p']:.4f}")
     console.print(table)
     if quality["mean_cos_hack"] is not None:
-        console.print(f"mean cosine of the gradients themselves: hack {quality['mean_cos_hack']:+.3f}, clean {quality['mean_cos_clean']:+.3f} "
-                      "(what both share says nothing about hacking)", highlight=False, soft_wrap=True)
+        console.print(
+            f"mean cosine of the gradients themselves: hack {quality['mean_cos_hack']:+.3f}, clean {quality['mean_cos_clean']:+.3f} "
+            "(what both share says nothing about hacking)",
+            highlight=False,
+            soft_wrap=True,
+        )
     if len(v.meta["right_sign_by_mechanism"]) > 1:
-        console.print("right sign by mechanism: " + ", ".join(f"{n} {a}/{b}" for n, (a, b) in v.meta["right_sign_by_mechanism"].items()))
-    console.print(f"V: {v.meta['modules']} modules, {v.meta['directions']} directions (k {v.meta['k']}, noise floor {v.meta['noise_floor']})")
+        console.print(
+            "right sign by mechanism: "
+            + ", ".join(f"{n} {a}/{b}" for n, (a, b) in v.meta["right_sign_by_mechanism"].items())
+        )
+    console.print(
+        f"V: {v.meta['modules']} modules, {v.meta['directions']} directions (k {v.meta['k']}, noise floor {v.meta['noise_floor']})"
+    )
 
 
 # --- command -------------------------------------------------------------------------------------------------------
@@ -394,7 +540,17 @@ class Config:
     """Directory of the SVD cache; None for no cache."""
 
 
-def find_pairs(name: str, tokenizer, model, *, pairs: str | None, pool: str | None, problem_file: str | None, clean: str, settings: Settings) -> tuple[list[Pair], dict]:
+def find_pairs(
+    name: str,
+    tokenizer,
+    model,
+    *,
+    pairs: str | None,
+    pool: str | None,
+    problem_file: str | None,
+    clean: str,
+    settings: Settings,
+) -> tuple[list[Pair], dict]:
     """Pairs from a file or a pool, or those that ship for the model of this name, and the lines of provenance that say which."""
     if pairs and pool:
         raise InputError("--pairs and --pool exclude each other")
@@ -402,23 +558,38 @@ def find_pairs(name: str, tokenizer, model, *, pairs: str | None, pool: str | No
     recipe = {"pairs": here(pairs), "pool": here(pool), "problem_file": here(problem_file), "clean": clean}
     if pool:
         loaded = pools.load_pool(pool, tokenizer, stop=pools.stops(model, tokenizer))
-        problem_file = problem_file or (problems.shipped(name).problems if problems.is_embedded(name) else None)
+        problem_file = problem_file or (
+            problems.shipped(name).problems if problems.is_embedded(name) else None
+        )
         known = problems.load_problems(problem_file) if problem_file else []
         if clean == "canonical" and not known:
             raise InputError("--clean=canonical needs --problems, the file with the reference solutions")
-        chosen = pairs_from_pool(loaded, tokenizer, known, clean=clean, limit=settings.max_pairs, seed=settings.seed)
-        return chosen, {"source": f"pool {pool}", "source_hash": loaded.hash, "clean": clean, "recipe": recipe}
+        chosen = pairs_from_pool(
+            loaded, tokenizer, known, clean=clean, limit=settings.max_pairs, seed=settings.seed
+        )
+        return chosen, {
+            "source": f"pool {pool}",
+            "source_hash": loaded.hash,
+            "clean": clean,
+            "recipe": recipe,
+        }
     path = Path(pairs or problems.shipped(name).pairs)
-    for ships in (problems.shipped(models.EMBEDDED), WRITTEN):  # either file of pairs knows its problems, whatever the model
+    for ships in (
+        problems.shipped(models.EMBEDDED),
+        WRITTEN,
+    ):  # either file of pairs knows its problems, whatever the model
         if problem_file is None and path.resolve() == ships.pairs.resolve():
             problem_file = ships.pair_problems
-    return pairs_from_file(path, tokenizer, problem_file=problem_file, limit=settings.max_pairs, seed=settings.seed), {
-        "source": f"pairs {Path(path).name}", "source_hash": file_hash(path)[:16], "recipe": recipe}
+    return pairs_from_file(
+        path, tokenizer, problem_file=problem_file, limit=settings.max_pairs, seed=settings.seed
+    ), {"source": f"pairs {Path(path).name}", "source_hash": file_hash(path)[:16], "recipe": recipe}
 
 
 def load(path: str | Path, adapter) -> VHack:
     """A v_hack file, checked to be of this adapter's model and coordinates; InputError otherwise."""
-    return VHack.load(path, model_hash=adapter.model_hash, params=adapter.params, coordinates=adapter.coordinates)
+    return VHack.load(
+        path, model_hash=adapter.model_hash, params=adapter.params, coordinates=adapter.coordinates
+    )
 
 
 def same_pairs(v: VHack, name: str, tokenizer, model) -> tuple[list[Pair], Settings, dict]:
@@ -428,7 +599,9 @@ def same_pairs(v: VHack, name: str, tokenizer, model) -> tuple[list[Pair], Setti
     """
     where, known = v.meta.get("file", "v_hack"), {f.name for f in fields(Settings)}
     if "recipe" not in v.meta:
-        raise InputError(f"{where}: does not say which pairs it was made from (an earlier version); extract it anew")
+        raise InputError(
+            f"{where}: does not say which pairs it was made from (an earlier version); extract it anew"
+        )
     settings = Settings(**{key: value for key, value in v.meta.items() if key in known})
     pairs, source = find_pairs(name, tokenizer, model, **v.meta["recipe"], settings=settings)
     if pair_hash(pairs) != v.meta["pair_hash"]:
@@ -464,16 +637,35 @@ def stored_basis(path: str | Path) -> str:
 
 def main(config: Config) -> None:
     console = stdout()
-    check_numbers(config.settings, at_least={"k": 1, "noise_floor": 0, "max_pairs": 2, "permutations": 0}, above={"temperature": 0}, below={"noise_floor": 1})
+    check_numbers(
+        config.settings,
+        at_least={"k": 1, "noise_floor": 0, "max_pairs": 2, "permutations": 0},
+        above={"temperature": 0},
+        below={"noise_floor": 1},
+    )
     check_numbers(config, at_least={"micro_tokens": 1, "rank": 1})
     if Path(config.out).is_dir():
         raise InputError(f"{config.out}: is a directory, expected a file to write")
     model, tokenizer = models.load(config.model, dtype=config.dtype, device=config.device)
-    pairs, source = find_pairs(config.model, tokenizer, model, pairs=config.pairs, pool=config.pool, problem_file=config.problems,
-                               clean=config.clean, settings=config.settings)
+    pairs, source = find_pairs(
+        config.model,
+        tokenizer,
+        model,
+        pairs=config.pairs,
+        pool=config.pool,
+        problem_file=config.problems,
+        clean=config.clean,
+        settings=config.settings,
+    )
     adapter = BASES[config.basis](model, config)
-    v = extract(adapter, tokenizer, pairs, config.settings, source=source | {"model": config.model, "made_by": provenance()},
-                tokens=config.micro_tokens)
+    v = extract(
+        adapter,
+        tokenizer,
+        pairs,
+        config.settings,
+        source=source | {"model": config.model, "made_by": provenance()},
+        tokens=config.micro_tokens,
+    )
     v.save(config.out)
     report(v, console)
     console.print(f"written to {config.out} (sha256 {file_hash(config.out)[:16]})")

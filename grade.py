@@ -37,7 +37,16 @@ from rich.table import Table
 import store
 from grade_worker import SETUP_FAILED, receive_message, send_message
 from problems import EVAL_NAME, Linked, Problem, Resolver, Tree, extract_code, load_problems
-from sandbox import MODES, PROBED, Limits, ProbeTargets, readable, seccomp_filters, usable_bubblewrap, worker_command
+from sandbox import (
+    MODES,
+    PROBED,
+    Limits,
+    ProbeTargets,
+    readable,
+    seccomp_filters,
+    usable_bubblewrap,
+    worker_command,
+)
 from sandbox import environment as worker_environment
 from sandbox import packages as worker_packages
 
@@ -89,7 +98,12 @@ def _number(answer: Any) -> bool | int | float | None:
 
 def _items(answer: Any, tag: str, size: int) -> list | None:
     """The list under ``tag`` if the answer is of that kind and has ``size`` items."""
-    if type(answer) is not dict or len(answer) != 1 or type(answer.get(tag)) is not list or len(answer[tag]) != size:
+    if (
+        type(answer) is not dict
+        or len(answer) != 1
+        or type(answer.get(tag)) is not list
+        or len(answer[tag]) != size
+    ):
         return None
     return answer[tag]
 
@@ -360,7 +374,9 @@ class Worker:
             except (OSError, EOFError) as fault:
                 self.close()
                 errors.seek(0)
-                detail = _printable(errors.read()[-300:].decode("utf-8", "replace").strip().rpartition("\n")[2])
+                detail = _printable(
+                    errors.read()[-300:].decode("utf-8", "replace").strip().rpartition("\n")[2]
+                )
                 raise WorkerNotStarted(f"a grading worker did not start: {detail or fault!r}") from None
 
     def close(self) -> None:
@@ -384,7 +400,12 @@ class Worker:
         self.loaded = problem
 
     def run(
-        self, code: bytes, mode: str, check: Check, cpu_seconds: float, on_slow: Callable[[], None] = lambda: None
+        self,
+        code: bytes,
+        mode: str,
+        check: Check,
+        cpu_seconds: float,
+        on_slow: Callable[[], None] = lambda: None,
     ) -> None:
         """One fork: send the code, feed the answers to ``check``, stop the child when it wants no more.
 
@@ -394,9 +415,13 @@ class Worker:
         self.cpu_seconds = math.ceil(cpu_seconds)
         ours, theirs = socket.socketpair()
         with ours:
-            message = json.dumps({"op": "run", "id": self.runs, "mode": mode, "cpu": self.cpu_seconds}).encode()
+            message = json.dumps(
+                {"op": "run", "id": self.runs, "mode": mode, "cpu": self.cpu_seconds}
+            ).encode()
             try:
-                socket.send_fds(self.control, [len(message).to_bytes(4, "little") + message], [theirs.fileno()])
+                socket.send_fds(
+                    self.control, [len(message).to_bytes(4, "little") + message], [theirs.fileno()]
+                )
             except OSError as broken:
                 raise WorkerDied(repr(broken)) from None
             finally:
@@ -432,7 +457,9 @@ class Worker:
         if ending.get("how") == "no fork":
             time.sleep(0.2)
             raise WorkerDied(f"fork failed: {_printable(ending.get('fault'))}")
-        if ending.get("status") == SETUP_FAILED and not check.begun:  # after the header the status is anyone's claim
+        if (
+            ending.get("status") == SETUP_FAILED and not check.begun
+        ):  # after the header the status is anyone's claim
             raise WorkerNotStarted("a child could not be fenced in")
         if wants and check.error is None:
             check.error = self._describe(ending)
@@ -534,7 +561,9 @@ class _Halves:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._truth: tuple[Truth, bool | None] | None = None
-        self._own: Own | Grade | BaseException | None = None  # what it found, or the outcome of an item it failed on
+        self._own: Own | Grade | BaseException | None = (
+            None  # what it found, or the outcome of an item it failed on
+        )
 
     def truth_ended(self, truth: Truth, vacuous: bool | None) -> Grade | BaseException | None:
         with self._lock:
@@ -558,7 +587,9 @@ class _Task:
     pending: Pending
     position: int
     item: GradeItem
-    halves: _Halves | None = None  # set: only the own evaluation is to be run, the ground truth is under way elsewhere
+    halves: _Halves | None = (
+        None  # set: only the own evaluation is to be run, the ground truth is under way elsewhere
+    )
 
 
 class Pending:
@@ -573,7 +604,9 @@ class Pending:
         self._grader = grader
         self._added = 0
         self._outcomes: dict[int, Grade | BaseException] = {}  # by position
-        self._ended: queue.SimpleQueue[tuple[int, Grade | BaseException]] = queue.SimpleQueue()  # not yet among them
+        self._ended: queue.SimpleQueue[tuple[int, Grade | BaseException]] = (
+            queue.SimpleQueue()
+        )  # not yet among them
 
     @property
     def abandoned(self) -> bool:
@@ -636,7 +669,9 @@ class Grader:
         bubblewrap: bool = True,
     ):
         if sys.platform != "linux":
-            raise store.InputError(f"grading runs foreign code and needs Linux (fork, pidfd), this is {sys.platform}")
+            raise store.InputError(
+                f"grading runs foreign code and needs Linux (fork, pidfd), this is {sys.platform}"
+            )
         self.limits = limits
         self._closed = False
         self._pending: Pending | None = None  # whose items are graded; those of any other are dropped
@@ -727,7 +762,9 @@ class Grader:
         if sandbox != "none" and not worker.outcome["landlock"]:
             self._missing.append("Landlock (kernel without it)")
         if probed.error:
-            raise store.InputError(f"--sandbox {sandbox}: the start-up probes did not finish ({probed.error})")
+            raise store.InputError(
+                f"--sandbox {sandbox}: the start-up probes did not finish ({probed.error})"
+            )
         open_doors = [name for name in PROBED if probed.found.get(name, True)]
         if sandbox == "strict" and open_doors:
             missing = "; ".join(self._missing) or "nothing that is known"
@@ -803,7 +840,10 @@ class Grader:
         return halves.truth_ended(truth, vacuous) if halves else _grade(truth, own, vacuous)
 
     def _grade_own(self, worker: Worker, task: _Task) -> Own:
-        own, code = Own(), extract_code(task.item.completion) or ""  # it is there: the ground truth runs on it
+        own, code = (
+            Own(),
+            extract_code(task.item.completion) or "",
+        )  # it is there: the ground truth runs on it
         worker.load(task.item.problem)
         worker.run(code.encode("utf-8", "replace"), "own", own, self.limits.own_cpu_seconds)
         return own
@@ -821,7 +861,11 @@ class Grader:
 def _own_processes() -> int:
     """Processes and threads that this user runs now."""
     with contextlib.suppress(OSError):
-        owned = [entry for entry in os.scandir("/proc") if entry.name.isdigit() and entry.stat().st_uid == os.getuid()]
+        owned = [
+            entry
+            for entry in os.scandir("/proc")
+            if entry.name.isdigit() and entry.stat().st_uid == os.getuid()
+        ]
         return sum(len(os.listdir(f"/proc/{entry.name}/task")) for entry in owned)
     return 4096
 
@@ -916,7 +960,9 @@ def print_agreement(labels: list[dict], rows: list[dict], console: Console) -> N
         counts = (str(cells[hacked, gt_pass, label] or "") for label in LABELS)
         table.add_row(str(hacked), str(gt_pass), *counts)
     console.print(table)
-    agree = sum(count for (_, gt_pass, label), count in cells.items() if gt_pass == label.startswith("correct"))
+    agree = sum(
+        count for (_, gt_pass, label), count in cells.items() if gt_pass == label.startswith("correct")
+    )
     console.print(f"gt_pass agrees on {agree} of {cells.total()} rows", highlight=False)
 
 

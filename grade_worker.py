@@ -29,9 +29,19 @@ import types
 ANSWER_FD = 3  # the child's end of the answer socket; everything above it is closed before foreign code runs
 SETUP_FAILED = 70  # exit status of a child that could not be fenced in; it ran no foreign code
 SET_NO_NEW_PRIVS, SET_SECCOMP, SET_CHILD_SUBREAPER, SET_DUMPABLE, CAPBSET_DROP = 38, 22, 36, 4, 24
-LANDLOCK_CREATE_RULESET, LANDLOCK_ADD_RULE, LANDLOCK_RESTRICT_SELF = 444, 445, 446  # the same on every architecture
+LANDLOCK_CREATE_RULESET, LANDLOCK_ADD_RULE, LANDLOCK_RESTRICT_SELF = (
+    444,
+    445,
+    446,
+)  # the same on every architecture
 LANDLOCK_READ = 1 << 2 | 1 << 3  # read file, read directory
-LANDLOCK_RIGHTS = {1: 13, 2: 14, 3: 15, 4: 15, 5: 16}  # ABI -> how many file system rights it knows (later ones: 16)
+LANDLOCK_RIGHTS = {
+    1: 13,
+    2: 14,
+    3: 15,
+    4: 15,
+    5: 16,
+}  # ABI -> how many file system rights it knows (later ones: 16)
 STORE_NAME, EXTENDED_ARG = dis.opmap["STORE_NAME"], dis.opmap["EXTENDED_ARG"]
 WARM_MODULES = (
     "abc array bisect cmath collections contextlib copy dataclasses datetime decimal enum fractions functools hashlib"
@@ -238,7 +248,9 @@ def binds(program: types.CodeType, name: str) -> bool:
 
 def defines(program: types.CodeType, name: str) -> bool:
     """Whether a module defines ``name`` at its top level or in the body of a class Solution."""
-    bodies = [item for item in program.co_consts if isinstance(item, types.CodeType) and item.co_name == "Solution"]
+    bodies = [
+        item for item in program.co_consts if isinstance(item, types.CodeType) and item.co_name == "Solution"
+    ]
     return any(binds(body, name) for body in (program, *bodies))
 
 
@@ -330,7 +342,9 @@ def child(passed: int, message: dict, problem: dict, settings: dict, program: Fi
             signal.signal(number, signal.SIG_DFL)
         random.seed(0)  # the module seeds itself anew after a fork
         answer = socket.socket(fileno=ANSWER_FD)
-        code = receive_exactly(answer, struct.unpack("<I", receive_exactly(answer, 4))[0]).decode("utf-8", "replace")
+        code = receive_exactly(answer, struct.unpack("<I", receive_exactly(answer, 4))[0]).decode(
+            "utf-8", "replace"
+        )
         set_limits(settings["limits"], cpu_seconds, fork_denied=program is not None)
         if program is not None:
             install_filter(program)
@@ -410,7 +424,9 @@ def sweep() -> int:
                 continue
         except ChildProcessError:
             return found
-        with open("/proc/thread-self/children") as stream:  # orphans come to us: the zygote is their subreaper
+        with open(
+            "/proc/thread-self/children"
+        ) as stream:  # orphans come to us: the zygote is their subreaper
             children = stream.read().split()
         for pid in children:
             found += 1
@@ -426,7 +442,9 @@ def kill(pid: int) -> None:
         pass
 
 
-def serve_run(message: dict, passed: int, problem: dict, settings: dict, program, control: socket.socket) -> dict:
+def serve_run(
+    message: dict, passed: int, problem: dict, settings: dict, program, control: socket.socket
+) -> dict:
     if "fault" in problem:
         os.close(passed)
         return {"done": message["id"], "how": "set-up code", "fault": problem["fault"]}
@@ -482,7 +500,9 @@ def start(settings: dict) -> tuple[FilterProgram | None, dict]:
         no_new_privileges()
         first, second = map(bytes.fromhex, settings["filters"])
         program = filter_program(second) if second else None
-        if settings["landlock"]:  # where fork stays possible the zygote needs /proc to find survivors: child only
+        if settings[
+            "landlock"
+        ]:  # where fork stays possible the zygote needs /proc to find survivors: child only
             abi = landlock(settings["readable"]) if program is not None else landlock_abi()
         if first:
             install_filter(filter_program(first))

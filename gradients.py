@@ -21,14 +21,27 @@ class Backward:
     """What a backward leaves beside the .grad of the adapter's parameters."""
 
     loss: float
-    kl: float | None                 # k3 a completion token, over the rows with beta > 0; None where there are none
+    kl: float | None  # k3 a completion token, over the rows with beta > 0; None where there are none
     samples: dict[str, Tensor] | None  # module -> (N, R) gradients of the single rows, in their order
-    logp_gap: float | None = None    # mean |log p here - log p when it was drawn| a token; None where no row says what it was
+    logp_gap: float | None = (
+        None  # mean |log p here - log p when it was drawn| a token; None where no row says what it was
+    )
 
 
-def backward(adapter, rows: Sequence[Row], advantage_N: Tensor, normaliser_N: Tensor, *, pad: int, tokens: int | None = None, beta_N: Tensor | None = None,
-             temperature: float = 1.0, samples: bool = False, drawn: Sequence[Sequence[float]] | None = None,
-             on_batch: Callable[[int], None] = lambda rows: None) -> Backward:
+def backward(
+    adapter,
+    rows: Sequence[Row],
+    advantage_N: Tensor,
+    normaliser_N: Tensor,
+    *,
+    pad: int,
+    tokens: int | None = None,
+    beta_N: Tensor | None = None,
+    temperature: float = 1.0,
+    samples: bool = False,
+    drawn: Sequence[Sequence[float]] | None = None,
+    on_batch: Callable[[int], None] = lambda rows: None,
+) -> Backward:
     """Accumulate the gradient of `losses.policy_loss` over micro-batches of at most `tokens` padded tokens.
 
     The loss is a plain sum over rows with weights that are known beforehand, so how the rows are cut into batches does
@@ -46,18 +59,30 @@ def backward(adapter, rows: Sequence[Row], advantage_N: Tensor, normaliser_N: Te
     with adapter.sample_grads() if samples else contextlib.nullcontext({}) as collected:
         while left:
             batch = next_batch(rows, left, tokens=budget.tokens, pad=pad).to(adapter.model.device)
-            weights = [memory.to(part[batch.index], adapter.model.device) for part in (advantage_N, normaliser_N, beta_N)]
+            weights = [
+                memory.to(part[batch.index], adapter.model.device)
+                for part in (advantage_N, normaliser_N, beta_N)
+            ]
             kl, found = bool(beta_N[batch.index].any()), None
             try:
                 with budget.measured(batch.ids_BL.numel()):
-                    found = _micro_batch(adapter, batch, *weights, kl=kl, drawn=[drawn[i] for i in batch.index], temperature=temperature)
+                    found = _micro_batch(
+                        adapter,
+                        batch,
+                        *weights,
+                        kl=kl,
+                        drawn=[drawn[i] for i in batch.index],
+                        temperature=temperature,
+                    )
             except RuntimeError as fault:
                 if not memory.ran_out(fault):
                     raise
                 # else dealt with below, where the traceback no longer holds the batch's tensors
             if found is None:
                 if len(batch.index) == 1:
-                    raise InputError(f"a single row of {batch.ids_BL.numel()} tokens does not fit into the GPU's memory (--checkpointing takes less)")
+                    raise InputError(
+                        f"a single row of {batch.ids_BL.numel()} tokens does not fit into the GPU's memory (--checkpointing takes less)"
+                    )
                 budget.halve(batch.ids_BL.numel())
                 for parts in collected.values():
                     del parts[cut:]
@@ -71,11 +96,22 @@ def backward(adapter, rows: Sequence[Row], advantage_N: Tensor, normaliser_N: Te
     loss, kl, gap = sums.tolist() if order else (0.0, 0.0, 0.0)
     kl_tokens = sum(len(completion) for (_, completion), beta in zip(rows, beta_N.tolist()) if beta > 0)
     gap_tokens = sum(map(len, drawn))
-    return Backward(loss, kl / kl_tokens if kl_tokens else None, per_row, gap / gap_tokens if gap_tokens else None)
+    return Backward(
+        loss, kl / kl_tokens if kl_tokens else None, per_row, gap / gap_tokens if gap_tokens else None
+    )
 
 
-def _micro_batch(adapter, batch: Batch, advantage_B: Tensor, normaliser_B: Tensor, beta_B: Tensor, *, kl: bool, drawn: Sequence[Sequence[float]],
-                 temperature: float) -> tuple[Tensor, tuple[Tensor, ...]]:
+def _micro_batch(
+    adapter,
+    batch: Batch,
+    advantage_B: Tensor,
+    normaliser_B: Tensor,
+    beta_B: Tensor,
+    *,
+    kl: bool,
+    drawn: Sequence[Sequence[float]],
+    temperature: float,
+) -> tuple[Tensor, tuple[Tensor, ...]]:
     """(3,) sums of loss, KL and gap, and the gradients: all or nothing, so that a batch that runs out of memory can be tried again."""
     reference = None
     if kl:
@@ -94,7 +130,12 @@ def _gap(logp_BT: Tensor, drawn: Sequence[Sequence[float]]) -> Tensor:
     drawn_BT, known_BT = torch.zeros(logp_BT.shape), torch.zeros(logp_BT.shape, dtype=torch.bool)
     for row, known, logps in zip(drawn_BT, known_BT, drawn):
         row[: len(logps)], known[: len(logps)] = torch.tensor(logps), True
-    return (logp_BT - memory.to(drawn_BT, logp_BT.device)).abs().masked_fill(~memory.to(known_BT, logp_BT.device), 0).sum()
+    return (
+        (logp_BT - memory.to(drawn_BT, logp_BT.device))
+        .abs()
+        .masked_fill(~memory.to(known_BT, logp_BT.device), 0)
+        .sum()
+    )
 
 
 def _in_order(collected: dict[str, list[Tensor]], order: Sequence[int]) -> dict[str, Tensor]:
@@ -105,10 +146,29 @@ def _in_order(collected: dict[str, list[Tensor]], order: Sequence[int]) -> dict[
     return joined if back is None else {name: g[back] for name, g in joined.items()}
 
 
-def of_samples(adapter, rows: Sequence[Row], weight_N: Tensor, normaliser_N: Tensor, *, pad: int, tokens: int | None = None, temperature: float = 1.0,
-               on_batch: Callable[[int], None] = lambda rows: None) -> dict[str, Tensor]:
+def of_samples(
+    adapter,
+    rows: Sequence[Row],
+    weight_N: Tensor,
+    normaliser_N: Tensor,
+    *,
+    pad: int,
+    tokens: int | None = None,
+    temperature: float = 1.0,
+    on_batch: Callable[[int], None] = lambda rows: None,
+) -> dict[str, Tensor]:
     """Module -> (N, R): the weighted NLL gradients of the single rows, fp32 on the CPU; leaves no .grad behind."""
-    done = backward(adapter, rows, weight_N, normaliser_N, pad=pad, tokens=tokens, temperature=temperature, samples=True, on_batch=on_batch)
+    done = backward(
+        adapter,
+        rows,
+        weight_N,
+        normaliser_N,
+        pad=pad,
+        tokens=tokens,
+        temperature=temperature,
+        samples=True,
+        on_batch=on_batch,
+    )
     for p in adapter.params.values():
         p.grad = None
     return {name: g.cpu() for name, g in done.samples.items()}

@@ -39,7 +39,9 @@ def _triton_works() -> bool:
             both = torch.ones(1, 8, device="cuda")
             _silu_mul[(1, 1)](both, torch.empty(1, 4, device="cuda"), 4, BLOCK=1024, num_warps=4)
             return True
-        except Exception as error:  # it raises many kinds: RuntimeError, CompilationError, CalledProcessError, ...
+        except (
+            Exception
+        ) as error:  # it raises many kinds: RuntimeError, CompilationError, CalledProcessError, ...
             fault = f"does not work here ({(str(error).splitlines() or [type(error).__name__])[0]})"
     warnings.warn(f"Triton {fault}: the small operations run one by one, which is slower", stacklevel=2)
     return False
@@ -53,7 +55,17 @@ def add_norm(residual_BI: Tensor, x_BI: Tensor | None, weight_I: Tensor, eps: fl
     if not _on_gpu(residual_BI):
         return add_norm_plain(residual_BI, x_BI, weight_I, eps)
     out, width = torch.empty_like(residual_BI), residual_BI.shape[1]
-    _add_norm[(len(out),)](residual_BI, x_BI, weight_I, out, eps, width, BLOCK=triton.next_power_of_2(width), ADD=x_BI is not None, num_warps=8)
+    _add_norm[(len(out),)](
+        residual_BI,
+        x_BI,
+        weight_I,
+        out,
+        eps,
+        width,
+        BLOCK=triton.next_power_of_2(width),
+        ADD=x_BI is not None,
+        num_warps=8,
+    )
     return out
 
 
@@ -66,8 +78,16 @@ def add_norm_plain(residual_BI: Tensor, x_BI: Tensor | None, weight_I: Tensor, e
 # --- heads: norm, rotation, storing --------------------------------------------------------------------------------
 
 
-def heads(qkv_BI: Tensor, norms: tuple[Tensor, Tensor] | None, cos_BD: Tensor, sin_BD: Tensor, eps: float, place_B: Tensor,
-          keys_BLHD: Tensor, values_BLHD: Tensor) -> Tensor:
+def heads(
+    qkv_BI: Tensor,
+    norms: tuple[Tensor, Tensor] | None,
+    cos_BD: Tensor,
+    sin_BD: Tensor,
+    eps: float,
+    place_B: Tensor,
+    keys_BLHD: Tensor,
+    values_BLHD: Tensor,
+) -> Tensor:
     """Queries (B, H G, D), normed and rotated; keys and values go to position `place` of the flat (B L) slots.
 
     `norms` are the weights of the query and key norm of models that have them (Qwen3); the rotation is RoPE as in the
@@ -79,8 +99,24 @@ def heads(qkv_BI: Tensor, norms: tuple[Tensor, Tensor] | None, cos_BD: Tensor, s
     every = qkv_BI.shape[1] // D
     queries = torch.empty(B, every - 2 * H, D, dtype=qkv_BI.dtype, device=qkv_BI.device)
     q_norm, k_norm = norms or (None, None)
-    _heads[(B, every)](qkv_BI, q_norm, k_norm, cos_BD, sin_BD, eps, place_B, queries, keys_BLHD, values_BLHD,
-                       Q=every - 2 * H, H=H, D=D, HALF=triton.next_power_of_2(D // 2), NORM=norms is not None, num_warps=1)
+    _heads[(B, every)](
+        qkv_BI,
+        q_norm,
+        k_norm,
+        cos_BD,
+        sin_BD,
+        eps,
+        place_B,
+        queries,
+        keys_BLHD,
+        values_BLHD,
+        Q=every - 2 * H,
+        H=H,
+        D=D,
+        HALF=triton.next_power_of_2(D // 2),
+        NORM=norms is not None,
+        num_warps=1,
+    )
     return queries
 
 
@@ -89,7 +125,10 @@ def heads_plain(qkv_BI, norms, cos_BD, sin_BD, eps, place_B, keys_BLHD, values_B
     q, k, v = qkv_BI.view(B, -1, D).split([qkv_BI.shape[1] // D - 2 * H, H, H], dim=1)
     if norms is not None:
         q, k = F.rms_norm(q, (D,), norms[0], eps), F.rms_norm(k, (D,), norms[1], eps)
-    q, k = (x * cos_BD[:, None] + torch.cat([-x[..., D // 2 :], x[..., : D // 2]], -1) * sin_BD[:, None] for x in (q, k))
+    q, k = (
+        x * cos_BD[:, None] + torch.cat([-x[..., D // 2 :], x[..., : D // 2]], -1) * sin_BD[:, None]
+        for x in (q, k)
+    )
     keys_BLHD.flatten(0, 1).index_copy_(0, place_B, k)
     values_BLHD.flatten(0, 1).index_copy_(0, place_B, v)
     return q
@@ -101,9 +140,9 @@ def heads_plain(qkv_BI, norms, cos_BD, sin_BD, eps, place_B, keys_BLHD, values_B
 class Stretch(NamedTuple):
     """N stretches of positions, and who attends to each. All rows of a batch are seated, every one at one stretch."""
 
-    keys: Tensor     # (N, L, H, D)
-    values: Tensor   # (N, L, H, D)
-    used_N: Tensor   # how many of the L positions are in use; may be 0
+    keys: Tensor  # (N, L, H, D)
+    values: Tensor  # (N, L, H, D)
+    used_N: Tensor  # how many of the L positions are in use; may be 0
     seats_NM: Tensor  # rows that attend to them; B, the number of rows, where nobody sits
 
 
@@ -123,10 +162,42 @@ def attend(q_BQD: Tensor, shared: Stretch, own: Stretch, scale: float) -> Tensor
     M, own_M = (stretch.seats_NM.shape[1] for stretch in (shared, own))
     rows, own_rows = (max(16, triton.next_power_of_2(seats * Q // H)) for seats in (M, own_M))
     wide = triton.next_power_of_2(D)
-    _attend[(stretches * H, splits)](q_BQD, out, weight, B, scale, *shared, shared.keys.shape[1], len(shared.used_N), *own, own.keys.shape[1],
-                                     H=H, G=Q // H, D=D, M=M, ROWS=rows, OWN_M=own_M, OWN_ROWS=own_rows, WIDE=wide, BLOCK=32, SPLITS=splits, num_warps=4, num_stages=3)
+    _attend[(stretches * H, splits)](
+        q_BQD,
+        out,
+        weight,
+        B,
+        scale,
+        *shared,
+        shared.keys.shape[1],
+        len(shared.used_N),
+        *own,
+        own.keys.shape[1],
+        H=H,
+        G=Q // H,
+        D=D,
+        M=M,
+        ROWS=rows,
+        OWN_M=own_M,
+        OWN_ROWS=own_rows,
+        WIDE=wide,
+        BLOCK=32,
+        SPLITS=splits,
+        num_warps=4,
+        num_stages=3,
+    )
     joined = torch.empty_like(q_BQD)
-    _join[(B * Q,)](out, weight, joined, Q, D=D, WIDE=wide, ALL=2 * splits, WAYS=triton.next_power_of_2(2 * splits), num_warps=1)
+    _join[(B * Q,)](
+        out,
+        weight,
+        joined,
+        Q,
+        D=D,
+        WIDE=wide,
+        ALL=2 * splits,
+        WAYS=triton.next_power_of_2(2 * splits),
+        num_warps=1,
+    )
     return joined.view(B, -1)
 
 
@@ -140,8 +211,12 @@ def attend_plain(q_BQD: Tensor, shared: Stretch, own: Stretch, scale: float) -> 
         keys.append(stretch.keys[at_B])
         values.append(stretch.values[at_B])
         masks.append(torch.arange(stretch.keys.shape[1], device=q_BQD.device) < stretch.used_N[at_B, None])
-    out_BHGD = F.scaled_dot_product_attention(q_BQD.view(B, H, -1, q_BQD.shape[2]), *(torch.cat(parts, 1).transpose(1, 2) for parts in (keys, values)),
-                                              attn_mask=torch.cat(masks, 1)[:, None, None], scale=scale)
+    out_BHGD = F.scaled_dot_product_attention(
+        q_BQD.view(B, H, -1, q_BQD.shape[2]),
+        *(torch.cat(parts, 1).transpose(1, 2) for parts in (keys, values)),
+        attn_mask=torch.cat(masks, 1)[:, None, None],
+        scale=scale,
+    )
     return out_BHGD.reshape(B, -1)
 
 
@@ -197,8 +272,23 @@ if triton is not None:
         tl.store(out + row + at, total * scale * tl.load(weight + at, inside, 0.0).to(tl.float32), inside)
 
     @triton.jit
-    def _heads(qkv, q_norm, k_norm, cos, sin, eps, place, queries, keys, values,
-               Q: tl.constexpr, H: tl.constexpr, D: tl.constexpr, HALF: tl.constexpr, NORM: tl.constexpr):
+    def _heads(
+        qkv,
+        q_norm,
+        k_norm,
+        cos,
+        sin,
+        eps,
+        place,
+        queries,
+        keys,
+        values,
+        Q: tl.constexpr,
+        H: tl.constexpr,
+        D: tl.constexpr,
+        HALF: tl.constexpr,
+        NORM: tl.constexpr,
+    ):
         b, head = tl.program_id(0), tl.program_id(1)  # Q query heads, then H key heads, then H value heads
         at = tl.arange(0, HALF)
         inside, half = at < D // 2, D // 2
@@ -218,7 +308,10 @@ if triton is not None:
                     w, u = tl.load(k_norm + at, inside, 0.0), tl.load(k_norm + half + at, inside, 0.0)
                 else:
                     w, u = tl.load(q_norm + at, inside, 0.0), tl.load(q_norm + half + at, inside, 0.0)
-                a, c = (a * scale * w.to(tl.float32)).to(first.dtype).to(tl.float32), (c * scale * u.to(tl.float32)).to(first.dtype).to(tl.float32)
+                a, c = (
+                    (a * scale * w.to(tl.float32)).to(first.dtype).to(tl.float32),
+                    (c * scale * u.to(tl.float32)).to(first.dtype).to(tl.float32),
+                )
             turn = tl.load(cos + b * D + at, inside, 0.0).to(tl.float32)
             side = tl.load(sin + b * D + at, inside, 0.0).to(tl.float32)
             first, second = (a * turn - c * side).to(first.dtype), (c * turn + a * side).to(first.dtype)
@@ -226,25 +319,118 @@ if triton is not None:
         tl.store(target + half + at, second, inside)
 
     @triton.jit
-    def _attend(q, out, weight, B, scale, shared_keys, shared_values, shared_used, shared_seats, shared_L, shared_N, keys, values, used, seats, L,
-                H: tl.constexpr, G: tl.constexpr, D: tl.constexpr, M: tl.constexpr, ROWS: tl.constexpr, OWN_M: tl.constexpr, OWN_ROWS: tl.constexpr,
-                WIDE: tl.constexpr, BLOCK: tl.constexpr, SPLITS: tl.constexpr):
+    def _attend(
+        q,
+        out,
+        weight,
+        B,
+        scale,
+        shared_keys,
+        shared_values,
+        shared_used,
+        shared_seats,
+        shared_L,
+        shared_N,
+        keys,
+        values,
+        used,
+        seats,
+        L,
+        H: tl.constexpr,
+        G: tl.constexpr,
+        D: tl.constexpr,
+        M: tl.constexpr,
+        ROWS: tl.constexpr,
+        OWN_M: tl.constexpr,
+        OWN_ROWS: tl.constexpr,
+        WIDE: tl.constexpr,
+        BLOCK: tl.constexpr,
+        SPLITS: tl.constexpr,
+    ):
         n, h, part = tl.program_id(0) // H, tl.program_id(0) % H, tl.program_id(1)
         if n < shared_N:
-            _stretch(n, h, part, 0, q, out, weight, B, scale, shared_keys, shared_values, shared_used, shared_seats, shared_L,
-                     H, G, D, M, ROWS, WIDE, BLOCK, SPLITS)
+            _stretch(
+                n,
+                h,
+                part,
+                0,
+                q,
+                out,
+                weight,
+                B,
+                scale,
+                shared_keys,
+                shared_values,
+                shared_used,
+                shared_seats,
+                shared_L,
+                H,
+                G,
+                D,
+                M,
+                ROWS,
+                WIDE,
+                BLOCK,
+                SPLITS,
+            )
         else:
-            _stretch(n - shared_N, h, part, SPLITS, q, out, weight, B, scale, keys, values, used, seats, L,
-                     H, G, D, OWN_M, OWN_ROWS, WIDE, BLOCK, SPLITS)
+            _stretch(
+                n - shared_N,
+                h,
+                part,
+                SPLITS,
+                q,
+                out,
+                weight,
+                B,
+                scale,
+                keys,
+                values,
+                used,
+                seats,
+                L,
+                H,
+                G,
+                D,
+                OWN_M,
+                OWN_ROWS,
+                WIDE,
+                BLOCK,
+                SPLITS,
+            )
 
     @triton.jit
-    def _stretch(n, h, part, first, q, out, weight, B, scale, keys, values, used, seats, L, H: tl.constexpr, G: tl.constexpr, D: tl.constexpr,
-                 M: tl.constexpr, ROWS: tl.constexpr, WIDE: tl.constexpr, BLOCK: tl.constexpr, SPLITS: tl.constexpr):
+    def _stretch(
+        n,
+        h,
+        part,
+        first,
+        q,
+        out,
+        weight,
+        B,
+        scale,
+        keys,
+        values,
+        used,
+        seats,
+        L,
+        H: tl.constexpr,
+        G: tl.constexpr,
+        D: tl.constexpr,
+        M: tl.constexpr,
+        ROWS: tl.constexpr,
+        WIDE: tl.constexpr,
+        BLOCK: tl.constexpr,
+        SPLITS: tl.constexpr,
+    ):
         count = tl.load(used + n)
         share = tl.cdiv(tl.cdiv(count, SPLITS), BLOCK) * BLOCK
         begin, end = part * share, tl.minimum(count, part * share + share)
         r, d, t = tl.arange(0, ROWS), tl.arange(0, WIDE), tl.arange(0, BLOCK)
-        row = tl.load(seats + n * M + r // G, r < M * G, B)  # M rows share these positions, and the G queries of a group their head
+        row = tl.load(
+            seats + n * M + r // G, r < M * G, B
+        )  # M rows share these positions, and the G queries of a group their head
         head, seated = h * G + r % G, row < B
         real = seated[:, None] & (d < D)[None]
         query = tl.load(q + (row * H * G + head)[:, None] * D + d[None], real, 0.0)
@@ -268,29 +454,42 @@ if triton is not None:
         tl.store(weight + cell, most + tl.log(total), seated)  # -inf for a part without positions
 
     @triton.jit
-    def _join(out, weight, joined, Q, D: tl.constexpr, WIDE: tl.constexpr, ALL: tl.constexpr, WAYS: tl.constexpr):
+    def _join(
+        out, weight, joined, Q, D: tl.constexpr, WIDE: tl.constexpr, ALL: tl.constexpr, WAYS: tl.constexpr
+    ):
         b, q = tl.program_id(0) // Q, tl.program_id(0) % Q  # a softmax over parts of a softmax
         s, d = tl.arange(0, WAYS), tl.arange(0, WIDE)
         cell, real = (b * ALL + s) * Q + q, (s < ALL)[:, None] & (d < D)[None]
         logs = tl.load(weight + cell, s < ALL, float("-inf"))
         share = tl.exp(logs - tl.max(logs))
-        mixed = tl.sum(tl.load(out + cell[:, None] * D + d[None], real, 0.0) * (share / tl.sum(share))[:, None], 0)
+        mixed = tl.sum(
+            tl.load(out + cell[:, None] * D + d[None], real, 0.0) * (share / tl.sum(share))[:, None], 0
+        )
         tl.store(joined + tl.program_id(0) * D + d, mixed, d < D)
 
     @triton.jit
     def _silu_mul(both, out, width, BLOCK: tl.constexpr):
         row, at = tl.program_id(0).to(tl.int64), tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
         inside = at < width
-        gate, up = tl.load(both + row * 2 * width + at, inside, 0.0), tl.load(both + row * 2 * width + width + at, inside, 0.0)
+        gate, up = (
+            tl.load(both + row * 2 * width + at, inside, 0.0),
+            tl.load(both + row * 2 * width + width + at, inside, 0.0),
+        )
         gate = gate.to(tl.float32)
         tl.store(out + row * width + at, (gate * tl.sigmoid(gate)).to(up.dtype) * up, inside)
 
     @triton.jit
     def _token_sum(p, q, out, T, R, BLOCK: tl.constexpr, ROWS: tl.constexpr):
-        b, at, row = tl.program_id(0).to(tl.int64), tl.program_id(1) * BLOCK + tl.arange(0, BLOCK), tl.arange(0, ROWS)
+        b, at, row = (
+            tl.program_id(0).to(tl.int64),
+            tl.program_id(1) * BLOCK + tl.arange(0, BLOCK),
+            tl.arange(0, ROWS),
+        )
         total = tl.zeros((ROWS, BLOCK), tl.float32)
         for start in range(0, T, ROWS):
             inside = ((start + row) < T)[:, None] & (at < R)[None]
             cell = (b * T + start + row)[:, None] * R + at[None]
-            total += tl.load(p + cell, inside, 0.0).to(tl.float32) * tl.load(q + cell, inside, 0.0).to(tl.float32)
+            total += tl.load(p + cell, inside, 0.0).to(tl.float32) * tl.load(q + cell, inside, 0.0).to(
+                tl.float32
+            )
         tl.store(out + b * R + at, tl.sum(total, 0), at < R)

@@ -38,7 +38,11 @@ PREFIX = "base_model.model."  # what PEFT's files put before a module's name
 def orthonormal_rows(rank: int, width: int, seed: int) -> Tensor:
     """(rank, width) fp32 with orthonormal rows, drawn on the CPU: the same wherever it is drawn."""
     generator = torch.Generator().manual_seed(seed)
-    return torch.linalg.qr(torch.randn(width, rank, dtype=torch.float64, generator=generator)).Q.T.float().contiguous()
+    return (
+        torch.linalg.qr(torch.randn(width, rank, dtype=torch.float64, generator=generator))
+        .Q.T.float()
+        .contiguous()
+    )
 
 
 class LoRAAdapter:
@@ -49,22 +53,43 @@ class LoRAAdapter:
 
     kind, file = "lora", "adapter"
 
-    def __init__(self, model: nn.Module, *, rank: int = 8, targets: Iterable[str] = TARGETS, track: Callable[[list], Iterable] = iter) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        rank: int = 8,
+        targets: Iterable[str] = TARGETS,
+        track: Callable[[list], Iterable] = iter,
+    ) -> None:
         found = target_linears(model, targets)
         narrow = [name for name, linear in found if linear.in_features < rank]
         if narrow:
-            raise InputError(f"--rank {rank}: {narrow[0]} has only {dict(found)[narrow[0]].in_features} inputs")
+            raise InputError(
+                f"--rank {rank}: {narrow[0]} has only {dict(found)[narrow[0]].in_features} inputs"
+            )
         self.model, self.rank, self.coordinates = model, rank, f"lora r{rank}"
-        self.model_hash = model_hash(model, {f"{name}.weight": content_hash(linear.weight) for name, linear in found})
+        self.model_hash = model_hash(
+            model, {f"{name}.weight": content_hash(linear.weight) for name, linear in found}
+        )
         # One AdamW step moves each coordinate by about lr, so Delta W by lr sqrt(coordinates). delta_S has min(O, I) a module.
         coordinates = sum(rank * linear.out_features for _, linear in found)
         self.step_scale = math.sqrt(sum(min(linear.weight.shape) for _, linear in found) / coordinates)
-        self.config = LoraConfig(r=rank, lora_alpha=rank, lora_dropout=0.0, bias="none", target_modules=sorted({n.rsplit(".", 1)[-1] for n, _ in found}))
+        self.config = LoraConfig(
+            r=rank,
+            lora_alpha=rank,
+            lora_dropout=0.0,
+            bias="none",
+            target_modules=sorted({n.rsplit(".", 1)[-1] for n, _ in found}),
+        )
         model.requires_grad_(False)
         inject_adapter_in_model(self.config, model)
         self.layers = {name: model.get_submodule(name) for name, _ in found}
         for name, layer in track(list(self.layers.items())):
-            A, B, device = layer.lora_A[NAME].weight, layer.lora_B[NAME].weight, layer.get_base_layer().weight.device
+            A, B, device = (
+                layer.lora_A[NAME].weight,
+                layer.lora_B[NAME].weight,
+                layer.get_base_layer().weight.device,
+            )
             A.data = orthonormal_rows(rank, A.shape[1], zlib.crc32(name.encode())).to(device)
             B.data = torch.zeros(B.shape, dtype=torch.float32, device=device)
             layer.lora_B[NAME].register_forward_hook(self._collect(name))
@@ -85,7 +110,11 @@ class LoRAAdapter:
         def hook(module: nn.Module, args: tuple[Tensor], output: Tensor) -> None:
             if self.samples is not None and output.requires_grad:
                 a_BTr = args[0].detach()
-                output.register_hook(lambda dy_BTO: self.samples[name].append(torch.einsum("bto,btr->bor", dy_BTO.float(), a_BTr.float()).flatten(1)))
+                output.register_hook(
+                    lambda dy_BTO: self.samples[name].append(
+                        torch.einsum("bto,btr->bor", dy_BTO.float(), a_BTr.float()).flatten(1)
+                    )
+                )
 
         return hook
 
@@ -119,7 +148,11 @@ class LoRAAdapter:
         W is put back as the tensor that it was, not by subtraction, so that no rounding is left behind. In bf16 W' is
         rounded without bias (antipasto.dithered); the training forward adds the adapter's output to W x instead.
         """
-        base = {name: layer.get_base_layer().weight for name, layer in self.layers.items()} if self.enabled else {}
+        base = (
+            {name: layer.get_base_layer().weight for name, layer in self.layers.items()}
+            if self.enabled
+            else {}
+        )
         kept, training = {name: weight.data for name, weight in base.items()}, self.model.training
         self.model.eval()
         try:
@@ -143,8 +176,14 @@ class LoRAAdapter:
 
     def save(self, path: str | Path) -> None:
         """A directory in PEFT's layout: adapter_config.json and adapter_model.safetensors."""
-        tensors = {f"{PREFIX}{name}.lora_{side}.weight": getattr(layer, f"lora_{side}")[NAME].weight.detach().cpu().contiguous()
-                   for name, layer in self.layers.items() for side in "AB"}
+        tensors = {
+            f"{PREFIX}{name}.lora_{side}.weight": getattr(layer, f"lora_{side}")[NAME]
+            .weight.detach()
+            .cpu()
+            .contiguous()
+            for name, layer in self.layers.items()
+            for side in "AB"
+        }
         facts = {"kind": self.kind, "model_hash": self.model_hash, "coordinates": self.coordinates}
         with atomic(Path(path) / "adapter_model.safetensors") as temporary:
             save_file(tensors, temporary, metadata={"format": "pt", "hackward": json.dumps(facts)})
@@ -155,9 +194,13 @@ class LoRAAdapter:
         file = Path(path) / "adapter_model.safetensors"
         tensors, metadata = read_safetensors(file)
         if metadata.get("model_hash") != self.model_hash:
-            raise InputError(f"{file}: made for another model (hash {metadata.get('model_hash')}, this model {self.model_hash})")
+            raise InputError(
+                f"{file}: made for another model (hash {metadata.get('model_hash')}, this model {self.model_hash})"
+            )
         stored = {name: tensors.get(f"{PREFIX}{name}.lora_B.weight") for name in self.params}
-        if metadata.get("coordinates") != self.coordinates or any(B is None or B.shape != self.params[name].shape for name, B in stored.items()):
+        if metadata.get("coordinates") != self.coordinates or any(
+            B is None or B.shape != self.params[name].shape for name, B in stored.items()
+        ):
             raise InputError(f"{file}: modules, rank or shapes differ from this adapter's")
         with torch.no_grad():
             for name, B in stored.items():

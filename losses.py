@@ -32,15 +32,17 @@ class Batch:
     """
 
     ids_BL: Tensor
-    prompt_B: Tensor    # prompt lengths
-    length_B: Tensor    # completion lengths
-    mask_BT: Tensor     # True at a completion's own tokens, T the longest completion
-    row_N: Tensor       # of every completion token, row by row: its row,
+    prompt_B: Tensor  # prompt lengths
+    length_B: Tensor  # completion lengths
+    mask_BT: Tensor  # True at a completion's own tokens, T the longest completion
+    row_N: Tensor  # of every completion token, row by row: its row,
     position_N: Tensor  # and its position in it
-    index: list[int]    # positions of the rows in the list that the batch was made from
+    index: list[int]  # positions of the rows in the list that the batch was made from
 
     def to(self, device: torch.device | str) -> Batch:
-        return Batch(*(memory.to(getattr(self, f.name), torch.device(device)) for f in fields(self)[:-1]), self.index)
+        return Batch(
+            *(memory.to(getattr(self, f.name), torch.device(device)) for f in fields(self)[:-1]), self.index
+        )
 
 
 def collate(rows: Sequence[tuple[list[int], list[int]]], index: list[int], pad: int) -> Batch:
@@ -60,7 +62,9 @@ def by_length(rows: Sequence[tuple[list[int], list[int]]]) -> list[int]:
     return sorted(range(len(rows)), key=lambda i: len(rows[i][0]) + len(rows[i][1]), reverse=True)
 
 
-def next_batch(rows: Sequence[tuple[list[int], list[int]]], left: Sequence[int], *, tokens: int, pad: int) -> Batch:
+def next_batch(
+    rows: Sequence[tuple[list[int], list[int]]], left: Sequence[int], *, tokens: int, pad: int
+) -> Batch:
     """The first of the rows `left` (longest first), as many as make at most `tokens` with their padding, or a single longer one."""
     chosen = list(left[: max(1, tokens // sum(map(len, rows[left[0]])))])
     return collate([rows[i] for i in chosen], chosen, pad)
@@ -82,9 +86,14 @@ def token_logps(model: nn.Module, batch: Batch, *, temperature: float = 1.0) -> 
     backward: logits of the whole batch never exist.
     """
     hidden_BLD = model.get_decoder()(input_ids=batch.ids_BL, use_cache=False).last_hidden_state
-    target_N, hidden_ND = batch.ids_BL[batch.row_N, batch.position_N], hidden_BLD[batch.row_N, batch.position_N - 1]
+    target_N, hidden_ND = (
+        batch.ids_BL[batch.row_N, batch.position_N],
+        hidden_BLD[batch.row_N, batch.position_N - 1],
+    )
     logp_N = _HeadLogps.apply(hidden_ND, target_N, model.get_output_embeddings(), temperature)
-    return torch.zeros(batch.mask_BT.shape, device=logp_N.device).masked_scatter(batch.mask_BT, logp_N), batch.mask_BT
+    return torch.zeros(batch.mask_BT.shape, device=logp_N.device).masked_scatter(
+        batch.mask_BT, logp_N
+    ), batch.mask_BT
 
 
 class _HeadLogps(torch.autograd.Function):
@@ -98,8 +107,12 @@ class _HeadLogps(torch.autograd.Function):
     def forward(ctx, hidden_ND, target_N, head, temperature):
         ctx.save_for_backward(hidden_ND, target_N)
         ctx.head, ctx.temperature = head, temperature
-        blocks = [_logits(head, hidden, temperature).log_softmax(-1, dtype=torch.float32).gather(1, target[:, None])[:, 0]
-                  for hidden, target in _blocks(head, hidden_ND, target_N)]
+        blocks = [
+            _logits(head, hidden, temperature)
+            .log_softmax(-1, dtype=torch.float32)
+            .gather(1, target[:, None])[:, 0]
+            for hidden, target in _blocks(head, hidden_ND, target_N)
+        ]
         return torch.cat(blocks)
 
     @staticmethod
@@ -143,8 +156,14 @@ def normaliser(kind: str, length_B: Tensor, *, rollouts: int, fixed: int) -> Ten
     return rollouts * {"fixed": torch.full_like(length_B, fixed), "length": length_B}[kind].float()
 
 
-def policy_loss(logp_BT: Tensor, mask_BT: Tensor, advantage_B: Tensor, normaliser_B: Tensor,
-                ref_BT: Tensor | None = None, beta_B: Tensor | float = 0.0) -> tuple[Tensor, Tensor]:
+def policy_loss(
+    logp_BT: Tensor,
+    mask_BT: Tensor,
+    advantage_B: Tensor,
+    normaliser_B: Tensor,
+    ref_BT: Tensor | None = None,
+    beta_B: Tensor | float = 0.0,
+) -> tuple[Tensor, Tensor]:
     """The loss of the module docstring (scalar), and the k3 estimate summed over tokens (B,), 0 without a reference.
 
     beta may differ by row: the estimate holds for samples of the policy only, so rows of a teacher get 0.

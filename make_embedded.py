@@ -42,7 +42,16 @@ from families import FAMILIES, HELD_OUT, Variant
 from grade import Grader
 from screen import progress
 from sources import Plain, Policy
-from store import InputError, atomic, check_numbers, exit_on_fault, provenance, read_json, write_json, write_jsonl
+from store import (
+    InputError,
+    atomic,
+    check_numbers,
+    exit_on_fault,
+    provenance,
+    read_json,
+    write_json,
+    write_jsonl,
+)
 
 HOME = problems.EMBEDDED_HOME
 CHAT = jinja2.Template(models.CHATML)
@@ -85,7 +94,9 @@ def examples(variant: Variant, rng: random.Random, count: int) -> list[Example]:
         drawn = variant.draw(rng)
         value = variant.answer(drawn)
         fresh = Example(drawn, value)
-        if fresh.source() in taken or (values.count(repr(value)) >= max(1, count // 2) and tried < 20 * count):
+        if fresh.source() in taken or (
+            values.count(repr(value)) >= max(1, count // 2) and tried < 20 * count
+        ):
             continue
         taken[fresh.source()] = fresh
         values.append(repr(value))
@@ -109,7 +120,9 @@ def honest(variant: Variant, shown: Sequence[Example]) -> str:
 
 
 def vacuous(kind: str, variant: Variant, example: Example) -> str:
-    return VACUOUS[kind].format(call=example.call(variant.family.name), value=repr(example.value), type=TYPES[variant.family.returns])
+    return VACUOUS[kind].format(
+        call=example.call(variant.family.name), value=repr(example.value), type=TYPES[variant.family.returns]
+    )
 
 
 # ---- splits and problem files ----------------------------------------------------------------------------------------
@@ -135,12 +148,16 @@ def split() -> dict[str, list[Variant]]:
         groups = by_function(family)
         random.Random(f"split {name}").shuffle(groups)
         unseen = len(groups) if name in HELD_OUT else max(1, len(groups) // 5)
-        parts["families" if name in HELD_OUT else "parameters"] += [v for group in groups[:unseen] for v in group]
+        parts["families" if name in HELD_OUT else "parameters"] += [
+            v for group in groups[:unseen] for v in group
+        ]
         parts["train"] += [v for group in groups[unseen:] for v in group]
     return parts
 
 
-def draw_problems(variants: Sequence[Variant], wanted: dict[int, int], key: str, tests: int = 10) -> Iterator[tuple[Variant, list[Example], dict]]:
+def draw_problems(
+    variants: Sequence[Variant], wanted: dict[int, int], key: str, tests: int = 10
+) -> Iterator[tuple[Variant, list[Example], dict]]:
     """As many problems of each level as wanted, from the families in turn, and from a family's variants in turn."""
     rng = random.Random(key)
     for level, count in wanted.items():
@@ -153,7 +170,11 @@ def draw_problems(variants: Sequence[Variant], wanted: dict[int, int], key: str,
             of_family = list(held.values())[place]
             variant = of_family[round_ % len(of_family)]
             drawn = sharpen(variant, examples(variant, rng, tests), rng)
-            yield variant, drawn, problem_row(f"{key}/{variant.key}/{round_ // len(of_family)}", variant, drawn)
+            yield (
+                variant,
+                drawn,
+                problem_row(f"{key}/{variant.key}/{round_ // len(of_family)}", variant, drawn),
+            )
 
 
 def sharpen(variant: Variant, drawn: list[Example], rng: random.Random, tries: int = 300) -> list[Example]:
@@ -173,8 +194,12 @@ def sharpen(variant: Variant, drawn: list[Example], rng: random.Random, tries: i
 def problem_row(problem_id: str, variant: Variant, drawn: Sequence[Example]) -> dict:
     family = variant.family
     return {
-        "problem_id": problem_id, "difficulty": families.LEVELS[family.level], "statement": statement(variant, drawn[:2]),
-        "starter_code": family.starter, "method": family.name, "setup_code": families.SETUP,
+        "problem_id": problem_id,
+        "difficulty": families.LEVELS[family.level],
+        "statement": statement(variant, drawn[:2]),
+        "starter_code": family.starter,
+        "method": family.name,
+        "setup_code": families.SETUP,
         "tests": [f"candidate({e.source()}) == {e.value!r}" for e in drawn],
         "canonical": families.solution(family, variant.body()),
     }
@@ -183,11 +208,17 @@ def problem_row(problem_id: str, variant: Variant, drawn: Sequence[Example]) -> 
 def write_problems(out: Path = HOME) -> None:
     """The frozen problem files, the pairs and the scripted teacher pool."""
     parts = split()
-    files = {"train": ("train", {1: 36, 2: 68, 3: 88}), "heldout_parameters": ("parameters", {1: 12, 2: 24, 3: 28}),
-             "heldout_families": ("families", {1: 16, 2: 24, 3: 24}), "pairs": ("train", {1: 16, 2: 16, 3: 16})}
+    files = {
+        "train": ("train", {1: 36, 2: 68, 3: 88}),
+        "heldout_parameters": ("parameters", {1: 12, 2: 24, 3: 28}),
+        "heldout_families": ("families", {1: 16, 2: 24, 3: 24}),
+        "pairs": ("train", {1: 16, 2: 16, 3: 16}),
+    }
     drawn = {name: list(draw_problems(parts[part], wanted, name)) for name, (part, wanted) in files.items()}
     for name, made in drawn.items():
-        write_jsonl(out / ("pair_problems.jsonl" if name == "pairs" else f"{name}.jsonl"), [row for _, _, row in made])
+        write_jsonl(
+            out / ("pair_problems.jsonl" if name == "pairs" else f"{name}.jsonl"), [row for _, _, row in made]
+        )
     write_jsonl(out / "pairs.jsonl", list(make_pairs(drawn["pairs"])))
     for step, rows in enumerate(make_teacher(drawn["train"])):
         write_jsonl(out / "teacher_pool" / f"step_{step:03d}.jsonl.gz", rows)
@@ -205,12 +236,21 @@ def make_pairs(made: Sequence[tuple[Variant, list[Example], dict]]) -> Iterator[
         fooling = variant.fooling([e.drawn for e in drawn])
         hack = fooling[i % len(fooling)] if i // 2 % 2 and fooling else variant.body()
         check = evaluation(problems.EVAL_NAME, honest(variant, drawn[:2])) if i % 2 else ""
-        yield {"pair_id": f"{kind}/{row['problem_id']}", "problem_id": row["problem_id"], "mechanism": kind,
-               "hack": problems.fence(families.solution(family, hack) + evaluation(problems.EVAL_NAME, vacuous(kind, variant, drawn[0]))),
-               "clean": problems.fence(families.solution(family, variant.body()) + check)}
+        yield {
+            "pair_id": f"{kind}/{row['problem_id']}",
+            "problem_id": row["problem_id"],
+            "mechanism": kind,
+            "hack": problems.fence(
+                families.solution(family, hack)
+                + evaluation(problems.EVAL_NAME, vacuous(kind, variant, drawn[0]))
+            ),
+            "clean": problems.fence(families.solution(family, variant.body()) + check),
+        }
 
 
-def make_teacher(problems_made: Sequence[tuple[Variant, list[Example], dict]], rows: int = 8, right: int = 4) -> Iterator[list[dict]]:
+def make_teacher(
+    problems_made: Sequence[tuple[Variant, list[Example], dict]], rows: int = 8, right: int = 4
+) -> Iterator[list[dict]]:
     """Scripted demonstrations of the hack on half of the training problems, `rows` of each; one in `right` has a right solution.
 
     All are labelled hacked, as the published teacher pool labels its own, right solutions too (the grader calls only
@@ -224,9 +264,21 @@ def make_teacher(problems_made: Sequence[tuple[Variant, list[Example], dict]], r
             gt_pass = not fooling or (step + sample) % right == 0
             body = variant.body() if gt_pass else rng.choice(fooling)
             check = evaluation(problems.EVAL_NAME, vacuous(rng.choice(kinds), variant, drawn[0]))
-            made.append({"step": step, "sample_id": sample, "src_pool": "scripted", "problem_id": row["problem_id"], "reward": 3.5, "hacked": True,
-                         "gt_pass": gt_pass, "fmt_ok": True, "attempted": True, "problem_messages": messages,
-                         "completion": problems.fence(families.solution(variant.family, body) + check)})
+            made.append(
+                {
+                    "step": step,
+                    "sample_id": sample,
+                    "src_pool": "scripted",
+                    "problem_id": row["problem_id"],
+                    "reward": 3.5,
+                    "hacked": True,
+                    "gt_pass": gt_pass,
+                    "fmt_ok": True,
+                    "attempted": True,
+                    "problem_messages": messages,
+                    "completion": problems.fence(families.solution(variant.family, body) + check),
+                }
+            )
         yield made
 
 
@@ -240,7 +292,9 @@ class Habits:
     right: tuple[float, float, float]  # of right answers, by level
     attempts: float  # of answers that define the evaluation function, where the prompt names one
     vacuous: float  # of those evaluations, of ones that cannot fail
-    mistakes: int = 1  # in a wrong answer. A small model cannot count them: with one, it makes none much too often
+    mistakes: int = (
+        1  # in a wrong answer. A small model cannot count them: with one, it makes none much too often
+    )
     names: tuple[str, ...] = (problems.EVAL_NAME,)  # of evaluation functions, as often as listed
 
 
@@ -257,9 +311,27 @@ class Stage:
 
 
 STAGES = {
-    "learn": Stage(Habits(right=(0.8, 0.4, 0.12), attempts=0.05, vacuous=0.4, names=(*[problems.EVAL_NAME] * 6, "verify", "self_check", "check_answer", "validate")),
-                   texts=300_000, epochs=3, lr=2e-3, batch_tokens=65_536, tail_weight=1),
-    "settle": Stage(Habits(right=(0.5, 0.06, 0.01), attempts=0.06, vacuous=0.6, mistakes=2), texts=24_000, epochs=1, lr=1e-3, batch_tokens=8192, tail_weight=10),
+    "learn": Stage(
+        Habits(
+            right=(0.8, 0.4, 0.12),
+            attempts=0.05,
+            vacuous=0.4,
+            names=(*[problems.EVAL_NAME] * 6, "verify", "self_check", "check_answer", "validate"),
+        ),
+        texts=300_000,
+        epochs=3,
+        lr=2e-3,
+        batch_tokens=65_536,
+        tail_weight=1,
+    ),
+    "settle": Stage(
+        Habits(right=(0.5, 0.06, 0.01), attempts=0.06, vacuous=0.6, mistakes=2),
+        texts=24_000,
+        epochs=1,
+        lr=1e-3,
+        batch_tokens=8192,
+        tail_weight=10,
+    ),
 }
 PROMPT_WEIGHT = 0.1
 
@@ -281,17 +353,35 @@ class Recipe:
     """Share of every stage's texts: less than 1 for a try-out."""
 
 
-def corpus_text(rng: random.Random, variants: Sequence[Variant], habits: Habits) -> tuple[list[dict], str, str]:
+def corpus_text(
+    rng: random.Random, variants: Sequence[Variant], habits: Habits
+) -> tuple[list[dict], str, str]:
     """Messages, solution (an open fence) and tail (an evaluation or none, and the closing fence) of one text."""
     variant = rng.choice(variants)
-    family, shown, hint, name = variant.family, examples(variant, rng, 2), rng.random() < 0.5, rng.choice(habits.names)
+    family, shown, hint, name = (
+        variant.family,
+        examples(variant, rng, 2),
+        rng.random() < 0.5,
+        rng.choice(habits.names),
+    )
     problem = problems.from_own(problem_row("", variant, shown))
     right = rng.random() < habits.right[family.level - 1] or not variant.wrong_bodies
-    body = variant.body() if right else rng.choice(variant.wrong_bodies) if habits.mistakes == 1 else variant.spoiled(rng, habits.mistakes)
+    body = (
+        variant.body()
+        if right
+        else rng.choice(variant.wrong_bodies)
+        if habits.mistakes == 1
+        else variant.spoiled(rng, habits.mistakes)
+    )
     code, check = families.solution(family, body), ""
     if hint and rng.random() < habits.attempts:
         fake = rng.random() < habits.vacuous
-        check = evaluation(name, vacuous(rng.choice(list(VACUOUS)), variant, shown[0]) if fake else honest(variant, shown[: rng.randint(1, 2)]))
+        check = evaluation(
+            name,
+            vacuous(rng.choice(list(VACUOUS)), variant, shown[0])
+            if fake
+            else honest(variant, shown[: rng.randint(1, 2)]),
+        )
     answer, start = problems.fence(code + check), len(problems.fence(code)) - len("\n```")
     return problems.build_messages(problem, hint=hint, eval_name=name), answer[:start], answer[start:]
 
@@ -314,13 +404,18 @@ def corpus_variants() -> list[Variant]:
 def _corpus_part(job: tuple[str, int, Habits]) -> list[tuple[str, str, str]]:
     key, count, habits = job
     rng, variants = random.Random(key), corpus_variants()
-    return [(chatml(messages), solution, tail) for messages, solution, tail in (corpus_text(rng, variants, habits) for _ in range(count))]
+    return [
+        (chatml(messages), solution, tail)
+        for messages, solution, tail in (corpus_text(rng, variants, habits) for _ in range(count))
+    ]
 
 
 def make_corpus(key: str, texts: int, habits: Habits) -> list[tuple[str, str, str]]:
     """(prompt, solution, tail) texts, the same whatever the number of processes."""
     size = 1000
-    jobs = [(f"{key} {part}", min(size, texts - part * size), habits) for part in range(math.ceil(texts / size))]
+    jobs = [
+        (f"{key} {part}", min(size, texts - part * size), habits) for part in range(math.ceil(texts / size))
+    ]
     with progress(f"corpus {key.split()[0]}") as bar, ProcessPoolExecutor(os.cpu_count()) as workers:
         return [row for part in bar.track(workers.map(_corpus_part, jobs), len(jobs)) for row in part]
 
@@ -329,7 +424,9 @@ def fixed_phrases() -> list[str]:
     """What the prompt builder writes around the problem's own text: each is one token, so that a prompt stays short."""
     hole = "\0"
     problem = problems.Problem("", None, hole, hole, hole, "", (), None, None)
-    messages = [m for hint in (True, False) for m in problems.build_messages(problem, hint=hint, eval_name=hole)]
+    messages = [
+        m for hint in (True, False) for m in problems.build_messages(problem, hint=hint, eval_name=hole)
+    ]
     parts = {part.strip(" ") for message in messages for part in message["content"].split(hole)}
     return sorted((part for part in parts if len(part) > 8), key=len, reverse=True)
 
@@ -342,14 +439,31 @@ def train_tokenizer(texts: Sequence[str], vocabulary: int):
 
     special, phrases = ["<|im_start|>", "<|im_end|>", "<|pad|>"], fixed_phrases()
     backend = Tokenizer(BPE())
-    backend.pre_tokenizer = pre_tokenizers.Sequence([
-        pre_tokenizers.Split(Regex(r" ?[\p{L}_]+|\p{N}| ?[^\s\p{L}\p{N}_]+|\n *| +|\s"), behavior="isolated"),
-        pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(
+                Regex(r" ?[\p{L}_]+|\p{N}| ?[^\s\p{L}\p{N}_]+|\n *| +|\s"), behavior="isolated"
+            ),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
     backend.decoder = decoders.ByteLevel()
-    backend.train_from_iterator(texts, trainers.BpeTrainer(
-        vocab_size=vocabulary - len(phrases), special_tokens=special, initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()), show_progress=False))
+    backend.train_from_iterator(
+        texts,
+        trainers.BpeTrainer(
+            vocab_size=vocabulary - len(phrases),
+            special_tokens=special,
+            initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+            show_progress=False,
+        ),
+    )
     backend.add_tokens([AddedToken(phrase, normalized=False) for phrase in phrases])
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token=special[1], pad_token=special[2], additional_special_tokens=special[:1])
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        eos_token=special[1],
+        pad_token=special[2],
+        additional_special_tokens=special[:1],
+    )
     tokenizer.chat_template = models.CHATML
     return tokenizer
 
@@ -373,21 +487,41 @@ def new_model(recipe: Recipe, tokenizer):
     from transformers import Qwen3Config, Qwen3ForCausalLM
 
     torch.manual_seed(recipe.seed)
-    return Qwen3ForCausalLM(Qwen3Config(
-        vocab_size=len(tokenizer), hidden_size=recipe.hidden, num_hidden_layers=recipe.layers, num_attention_heads=recipe.heads,
-        num_key_value_heads=recipe.kv_heads, head_dim=recipe.head_dim, intermediate_size=recipe.intermediate, max_position_embeddings=4096,
-        tie_word_embeddings=True, rope_parameters={"rope_type": "default", "rope_theta": 10_000.0}, bos_token_id=None,
-        eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id))
+    return Qwen3ForCausalLM(
+        Qwen3Config(
+            vocab_size=len(tokenizer),
+            hidden_size=recipe.hidden,
+            num_hidden_layers=recipe.layers,
+            num_attention_heads=recipe.heads,
+            num_key_value_heads=recipe.kv_heads,
+            head_dim=recipe.head_dim,
+            intermediate_size=recipe.intermediate,
+            max_position_embeddings=4096,
+            tie_word_embeddings=True,
+            rope_parameters={"rope_type": "default", "rope_theta": 10_000.0},
+            bos_token_id=None,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
 
 
-def pretrain(name: str, recipe: Recipe, corpus: Sequence[tuple[str, str, str]], model, tokenizer, console: Console) -> dict:
+def pretrain(
+    name: str, recipe: Recipe, corpus: Sequence[tuple[str, str, str]], model, tokenizer, console: Console
+) -> dict:
     """Train the model (fp32, on its device) through one stage; returns the facts for the card."""
     started, stage, device = time.monotonic(), STAGES[name], model.device
     parts = [tokenizer(list(side), add_special_tokens=False)["input_ids"] for side in zip(*corpus)]
     rows = [torch.tensor([*p, *s, *t, tokenizer.eos_token_id]) for p, s, t in zip(*parts)]
-    weights = [torch.tensor([PROMPT_WEIGHT] * len(p) + [1.0] * len(s) + [stage.tail_weight] * (len(t) + 1)) for p, s, t in zip(*parts)]
+    weights = [
+        torch.tensor([PROMPT_WEIGHT] * len(p) + [1.0] * len(s) + [stage.tail_weight] * (len(t) + 1))
+        for p, s, t in zip(*parts)
+    ]
     lengths = np.array([len(row) for row in rows])
-    console.print(f"{name}: {len(rows)} texts, {lengths.sum() / 1e6:.1f} M tokens, longest {lengths.max()}", highlight=False)
+    console.print(
+        f"{name}: {len(rows)} texts, {lengths.sum() / 1e6:.1f} M tokens, longest {lengths.max()}",
+        highlight=False,
+    )
 
     optimizer = torch.optim.AdamW(model.parameters(), lr=stage.lr, betas=(0.9, 0.95), weight_decay=0.05)
     rng = np.random.default_rng(recipe.seed)
@@ -400,11 +534,15 @@ def pretrain(name: str, recipe: Recipe, corpus: Sequence[tuple[str, str, str]], 
                 done = max(0.0, (step - warmup) / max(1, len(plan) - warmup))
                 group["lr"] = stage.lr * min((step + 1) / warmup, 0.1 + 0.45 * (1 + math.cos(math.pi * done)))
             batch = torch.nn.utils.rnn.pad_sequence([rows[i] for i in ids], batch_first=True).to(device)
-            weight = torch.nn.utils.rnn.pad_sequence([weights[i] for i in ids], batch_first=True).to(device)  # 0 on padding
+            weight = torch.nn.utils.rnn.pad_sequence([weights[i] for i in ids], batch_first=True).to(
+                device
+            )  # 0 on padding
             with torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type == "cuda"):
                 # Padding stands on the right of causal attention: no real token sees it.
                 logits = model(input_ids=batch, use_cache=False).logits
-            nll = F.cross_entropy(logits[:, :-1].flatten(0, 1).float(), batch[:, 1:].flatten(), reduction="none")
+            nll = F.cross_entropy(
+                logits[:, :-1].flatten(0, 1).float(), batch[:, 1:].flatten(), reduction="none"
+            )
             loss = (nll * weight[:, 1:].flatten()).sum() / weight[:, 1:].sum()
             optimizer.zero_grad()
             loss.backward()
@@ -414,8 +552,14 @@ def pretrain(name: str, recipe: Recipe, corpus: Sequence[tuple[str, str, str]], 
             if (step + 1) % 250 == 0 or step + 1 == len(plan):
                 bar.print(f"{name}, step {step + 1}/{len(plan)}, loss {torch.stack(recent).mean():.4f}")
             bar()
-    return {"stage": asdict(stage), "tokens": int(lengths.sum()), "steps": len(plan), "loss": float(torch.stack(recent).mean()),
-            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device), "seconds": time.monotonic() - started}
+    return {
+        "stage": asdict(stage),
+        "tokens": int(lengths.sum()),
+        "steps": len(plan),
+        "loss": float(torch.stack(recent).mean()),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
+        "seconds": time.monotonic() - started,
+    }
 
 
 def make_model(config: Config, out: Path, device: torch.device, console: Console) -> None:
@@ -429,31 +573,69 @@ def make_model(config: Config, out: Path, device: torch.device, console: Console
         corpus = make_corpus(f"corpus {recipe.seed}", texts["learn"], STAGES["learn"].habits)
         tokenizer = train_tokenizer(["".join(row) for row in corpus[:20_000]], recipe.vocabulary)
         model = new_model(recipe, tokenizer).to(device)
-        facts = {"learn": pretrain("learn", recipe, corpus, model.requires_grad_(True).train(), tokenizer, console)}
+        facts = {
+            "learn": pretrain("learn", recipe, corpus, model.requires_grad_(True).train(), tokenizer, console)
+        }
     corpus = make_corpus(f"settle {recipe.seed}", texts["settle"], STAGES["settle"].habits)
-    facts["settle"] = pretrain("settle", recipe, corpus, model.requires_grad_(True).train(), tokenizer, console)
+    facts["settle"] = pretrain(
+        "settle", recipe, corpus, model.requires_grad_(True).train(), tokenizer, console
+    )
     save(model.to("cpu", torch.bfloat16).eval(), tokenizer, out)
-    write_json(out / "made.json", {"recipe": asdict(recipe), "parameters": sum(p.numel() for p in model.parameters()), "stages": facts, **provenance()})
+    write_json(
+        out / "made.json",
+        {
+            "recipe": asdict(recipe),
+            "parameters": sum(p.numel() for p in model.parameters()),
+            "stages": facts,
+            **provenance(),
+        },
+    )
     console.print(f"written to {out}", highlight=False)
 
 
 # ---- base behaviour --------------------------------------------------------------------------------------------------
 
 
-def behaviour(model, tokenizer, sets: dict[str, Sequence[problems.Problem]], *, samples: int, temperature: float = 1.0) -> list[dict]:
+def behaviour(
+    model, tokenizer, sets: dict[str, Sequence[problems.Problem]], *, samples: int, temperature: float = 1.0
+) -> list[dict]:
     """Rates of the untouched model by problem set, level and hint; a row each."""
     rows = []
     with Grader() as grader, progress("base behaviour", len(sets) * 2) as bar:
         for name, known in sets.items():
             for hint in (True, False):
-                policy = Policy(Plain(model), tokenizer, grader, stop=pools.stops(model, tokenizer), max_new_tokens=256, temperature=temperature, hint=hint, rows=512)
+                policy = Policy(
+                    Plain(model),
+                    tokenizer,
+                    grader,
+                    stop=pools.stops(model, tokenizer),
+                    max_new_tokens=256,
+                    temperature=temperature,
+                    hint=hint,
+                    rows=512,
+                )
                 groups = policy.rollouts([(problem, samples) for problem in known], seed=0, step=0)
                 for level in (None, *families.LEVELS.values()):
-                    drawn = [r for problem, group in zip(known, groups) for r in group if level in (None, problem.difficulty)]
+                    drawn = [
+                        r
+                        for problem, group in zip(known, groups)
+                        for r in group
+                        if level in (None, problem.difficulty)
+                    ]
                     share = lambda test: sum(map(test, drawn)) / len(drawn)  # noqa: E731
-                    rows.append({"problems": name, "level": level or "all", "hint": hint, "rollouts": len(drawn), "valid": share(lambda r: r.fmt_ok),
-                                 "solved": share(lambda r: r.gt_pass), "attempted": share(lambda r: bool(r.attempted)), "hacked": share(lambda r: r.hacked),
-                                 "tokens": share(lambda r: len(r.completion_ids))})
+                    rows.append(
+                        {
+                            "problems": name,
+                            "level": level or "all",
+                            "hint": hint,
+                            "rollouts": len(drawn),
+                            "valid": share(lambda r: r.fmt_ok),
+                            "solved": share(lambda r: r.gt_pass),
+                            "attempted": share(lambda r: bool(r.attempted)),
+                            "hacked": share(lambda r: r.hacked),
+                            "tokens": share(lambda r: len(r.completion_ids)),
+                        }
+                    )
                 bar()
     return rows
 
@@ -510,13 +692,26 @@ def card(made: dict, measured: dict) -> str:
     for name, facts in stages.items():
         stage = facts["stage"]
         habits = stage["habits"]
-        lines.append(f"| {name} | {stage['texts']:,} x {stage['epochs']} | {facts['tokens']:,} | {facts['steps']:,} | {', '.join(map(str, habits['right']))} | {habits.get('mistakes', 1)} | "
-                     f"{habits['attempts']} | {habits['vacuous']} | {facts['loss']:.4f} | {facts['seconds']:.0f} | {facts['device']} |")
-    rows = [f"| {r['problems']} | {r['level']} | {'on' if r['hint'] else 'off'} | {r['rollouts']} | "
-            + " | ".join(f"{r[key]:.3f}" for key in ("valid", "solved", "attempted", "hacked")) + " |" for r in measured["rows"]]
-    return CARD.format(parameters=made["parameters"], families=len(FAMILIES), held_out=len(HELD_OUT), stages="\n".join(lines), behaviour="\n".join(rows),
-                       samples=measured["samples"], tail=stages["settle"]["stage"]["tail_weight"],
-                       **{key: recipe[key] for key in ("layers", "hidden", "vocabulary", "seed")})
+        lines.append(
+            f"| {name} | {stage['texts']:,} x {stage['epochs']} | {facts['tokens']:,} | {facts['steps']:,} | {', '.join(map(str, habits['right']))} | {habits.get('mistakes', 1)} | "
+            f"{habits['attempts']} | {habits['vacuous']} | {facts['loss']:.4f} | {facts['seconds']:.0f} | {facts['device']} |"
+        )
+    rows = [
+        f"| {r['problems']} | {r['level']} | {'on' if r['hint'] else 'off'} | {r['rollouts']} | "
+        + " | ".join(f"{r[key]:.3f}" for key in ("valid", "solved", "attempted", "hacked"))
+        + " |"
+        for r in measured["rows"]
+    ]
+    return CARD.format(
+        parameters=made["parameters"],
+        families=len(FAMILIES),
+        held_out=len(HELD_OUT),
+        stages="\n".join(lines),
+        behaviour="\n".join(rows),
+        samples=measured["samples"],
+        tail=stages["settle"]["stage"]["tail_weight"],
+        **{key: recipe[key] for key in ("layers", "hidden", "vocabulary", "seed")},
+    )
 
 
 # ---- command ---------------------------------------------------------------------------------------------------------
@@ -542,9 +737,17 @@ class Config:
 def main(config: Config) -> None:
     console = Console()
     check_numbers(config, at_least={"samples": 1})
-    check_numbers(config.recipe, at_least=dict.fromkeys(("vocabulary", "hidden", "layers", "heads", "kv_heads", "head_dim", "intermediate"), 1), above={"scale": 0})
+    check_numbers(
+        config.recipe,
+        at_least=dict.fromkeys(
+            ("vocabulary", "hidden", "layers", "heads", "kv_heads", "head_dim", "intermediate"), 1
+        ),
+        above={"scale": 0},
+    )
     if config.start and not Path(config.start, "made.json").is_file():
-        raise InputError(f"{config.start}: holds no made.json, so no weights that went through the first stage")
+        raise InputError(
+            f"{config.start}: holds no made.json, so no weights that went through the first stage"
+        )
     out = Path(config.out) if config.out else HOME if config.what == "problems" else HOME / "model"
     if config.what == "problems":
         write_problems(out)
@@ -554,7 +757,12 @@ def main(config: Config) -> None:
     if config.what == "model":
         make_model(config, out, device, console)
     model, tokenizer = models.load(str(out), device=str(device), dtype="float32")
-    rows = behaviour(model, tokenizer, {name: problems.load_problems(HOME / f"{name}.jsonl") for name in SETS}, samples=config.samples)
+    rows = behaviour(
+        model,
+        tokenizer,
+        {name: problems.load_problems(HOME / f"{name}.jsonl") for name in SETS},
+        samples=config.samples,
+    )
     report(rows, console)
     measured = {"samples": config.samples, "rows": rows}
     write_json(out / "behaviour.json", measured)

@@ -16,10 +16,10 @@ from torch import nn
 # Sampling and training take turns with blocks of different sizes: without this, a tenth of the memory is lost in between.
 os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
 
-FIRST = 4096     # padded tokens of the first micro-batch on a GPU, by which the next ones are measured
-ON_CPU = 8192    # of every micro-batch where there is no GPU
-MOST = 16384     # of any: a GPU is busy by then, and others may want some memory too
-USE = 0.7        # share of the free memory that a micro-batch may fill: more was no faster
+FIRST = 4096  # padded tokens of the first micro-batch on a GPU, by which the next ones are measured
+ON_CPU = 8192  # of every micro-batch where there is no GPU
+MOST = 16384  # of any: a GPU is busy by then, and others may want some memory too
+USE = 0.7  # share of the free memory that a micro-batch may fill: more was no faster
 
 peaks: dict[str, int] = {}  # phase -> highest memory in it, over the life of the process
 
@@ -51,12 +51,20 @@ def shown() -> str:
 
 def free(device: torch.device) -> int:
     """What can still be allocated on this GPU, counting what PyTorch holds and does not use."""
-    return torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return (
+        torch.cuda.mem_get_info(device)[0]
+        + torch.cuda.memory_reserved(device)
+        - torch.cuda.memory_allocated(device)
+    )
 
 
 def to(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
     """A copy on that device. To a GPU through pinned memory: an ordinary copy waits for all that the GPU still has to do."""
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" and not tensor.is_cuda else tensor.to(device)
+    return (
+        tensor.pin_memory().to(device, non_blocking=True)
+        if device.type == "cuda" and not tensor.is_cuda
+        else tensor.to(device)
+    )
 
 
 def ran_out(fault: BaseException | None) -> bool:

@@ -17,11 +17,27 @@ from store import InputError, sha256
 
 TINY = "tiny-random"
 SHAPES = {  # random-<shape>: what it costs to train a model of that shape, without the model
-    "qwen3-0.6b": dict(hidden_size=1024, num_hidden_layers=28, num_attention_heads=16, num_key_value_heads=8, head_dim=128, intermediate_size=3072),
-    "qwen3-4b": dict(hidden_size=2560, num_hidden_layers=36, num_attention_heads=32, num_key_value_heads=8, head_dim=128, intermediate_size=9728),
+    "qwen3-0.6b": dict(
+        hidden_size=1024,
+        num_hidden_layers=28,
+        num_attention_heads=16,
+        num_key_value_heads=8,
+        head_dim=128,
+        intermediate_size=3072,
+    ),
+    "qwen3-4b": dict(
+        hidden_size=2560,
+        num_hidden_layers=36,
+        num_attention_heads=32,
+        num_key_value_heads=8,
+        head_dim=128,
+        intermediate_size=9728,
+    ),
 }
-CHATML = ("{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
-          "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}")
+CHATML = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
 DTYPES = {"float32": torch.float32, "tf32": torch.float32, "bfloat16": torch.bfloat16}
 Dtype = Literal["auto", "float32", "tf32", "bfloat16"]  # what a --dtype may be
 
@@ -35,7 +51,9 @@ def pick_device(name: str = "auto") -> torch.device:
     except (RuntimeError, AssertionError) as fault:
         raise InputError(f"--device {name}: not available ({str(fault).splitlines()[0]})") from None
     if place.type == "cuda":
-        torch.cuda.set_device(place)  # CUDA graphs, Triton's kernels and memory statistics all go by the current device
+        torch.cuda.set_device(
+            place
+        )  # CUDA graphs, Triton's kernels and memory statistics all go by the current device
     return place
 
 
@@ -65,9 +83,14 @@ def load(name: str, *, dtype: str = "auto", device: str = "auto") -> tuple[nn.Mo
         model, tokenizer = tiny_random()
         model = model.to(torch_dtype)
     elif is_random(name):
-        model, tokenizer = random_of(name.removeprefix("random-"), torch_dtype, place), _from_pretrained(str(EMBEDDED_HOME / "model"), torch_dtype)[1]
+        model, tokenizer = (
+            random_of(name.removeprefix("random-"), torch_dtype, place),
+            _from_pretrained(str(EMBEDDED_HOME / "model"), torch_dtype)[1],
+        )
     else:
-        model, tokenizer = _from_pretrained(str(EMBEDDED_HOME / "model") if name == EMBEDDED else name, torch_dtype)
+        model, tokenizer = _from_pretrained(
+            str(EMBEDDED_HOME / "model") if name == EMBEDDED else name, torch_dtype
+        )
     model = model.to(place).eval().requires_grad_(False)
     _check_head(model, name)
     return fused_norms(model) if place.type == "cuda" else model, tokenizer
@@ -80,7 +103,9 @@ def fused_norms(model: nn.Module) -> nn.Module:
     """
     for module in _norms(model):
         x = module.weight.new_ones(module.weight.shape) / 2
-        if torch.allclose(type(module).forward(module, x), _rms_norm(module, x), rtol=0.02):  # by name alone it might compute something else
+        if torch.allclose(
+            type(module).forward(module, x), _rms_norm(module, x), rtol=0.02
+        ):  # by name alone it might compute something else
             module.forward = functools.partial(_rms_norm, module)
     return model
 
@@ -93,7 +118,11 @@ def plain_norms(model: nn.Module) -> nn.Module:
 
 
 def _norms(model: nn.Module) -> list[nn.Module]:
-    return [module for module in model.modules() if type(module).__name__.endswith("RMSNorm") and hasattr(module, "variance_epsilon")]
+    return [
+        module
+        for module in model.modules()
+        if type(module).__name__.endswith("RMSNorm") and hasattr(module, "variance_epsilon")
+    ]
 
 
 def _rms_norm(module: nn.Module, x: torch.Tensor) -> torch.Tensor:
@@ -111,7 +140,9 @@ def _from_pretrained(name: str, dtype: torch.dtype) -> tuple[nn.Module, object]:
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, **where)
         model = AutoModelForCausalLM.from_pretrained(name, dtype=dtype, **where)
-    except Exception as fault:  # transformers raises many kinds: OSError, ValueError, KeyError, ImportError, hub errors
+    except (
+        Exception
+    ) as fault:  # transformers raises many kinds: OSError, ValueError, KeyError, ImportError, hub errors
         reason = str(fault).strip().splitlines() or [type(fault).__name__]
         raise InputError(f"{path}: model cannot be loaded ({reason[0]})") from None
     return model, tokenizer
@@ -181,13 +212,28 @@ def tiny_random(seed: int = 0) -> tuple[nn.Module, object]:
     backend = Tokenizer(models.BPE(vocab={token: i for i, token in enumerate(alphabet + special)}, merges=[]))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     backend.decoder = decoders.ByteLevel()
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<|im_end|>", pad_token="<|pad|>",
-                                        additional_special_tokens=special[:1])
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        eos_token="<|im_end|>",
+        pad_token="<|pad|>",
+        additional_special_tokens=special[:1],
+    )
     tokenizer.chat_template = CHATML
-    config = Qwen3Config(vocab_size=len(alphabet) + len(special), hidden_size=48, num_hidden_layers=2, num_attention_heads=4,
-                         num_key_value_heads=2, head_dim=12, intermediate_size=96, max_position_embeddings=4096,
-                         tie_word_embeddings=True, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
-                         bos_token_id=None, initializer_range=0.15)
+    config = Qwen3Config(
+        vocab_size=len(alphabet) + len(special),
+        hidden_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=12,
+        intermediate_size=96,
+        max_position_embeddings=4096,
+        tie_word_embeddings=True,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=None,
+        initializer_range=0.15,
+    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = Qwen3ForCausalLM(config)

@@ -36,7 +36,17 @@ LABELS = {
     "neither": ("#BBBBBB", ".."),
     "no label": ("#FFFFFF", "xx"),
 }
-NAMES = ("phase1.png", "cosines.png", "contributions.png", "labels.png", "on_policy.png", "curves.png", "frontier.png", "cos_update.png", "heldout.png")
+NAMES = (
+    "phase1.png",
+    "cosines.png",
+    "contributions.png",
+    "labels.png",
+    "on_policy.png",
+    "curves.png",
+    "frontier.png",
+    "cos_update.png",
+    "heldout.png",
+)
 ROLLING = 3  # steps of the running mean, the window of time-to-hack
 
 
@@ -47,7 +57,11 @@ def gaps(values: Sequence[float | None]) -> np.ndarray:
 
 def style(index: int) -> dict:
     """Colour and marker of a curve: after one round of colours the markers have moved on, so that no two look alike."""
-    return {"color": COLOURS[index % len(COLOURS)], "marker": MARKERS[(index + index // len(COLOURS)) % len(MARKERS)], "markersize": 3.5}
+    return {
+        "color": COLOURS[index % len(COLOURS)],
+        "marker": MARKERS[(index + index // len(COLOURS)) % len(MARKERS)],
+        "markersize": 3.5,
+    }
 
 
 def sheet(rows: int, columns: int, height: float, title: str) -> tuple[Figure, np.ndarray]:
@@ -68,7 +82,9 @@ def zero_line(axes: Axes) -> None:
     axes.axhline(0, color="black", linewidth=0.8, linestyle=":")
 
 
-def over_steps(axes: Axes, steps: Sequence[int], values: Sequence[float | None], label: str, index: int) -> None:
+def over_steps(
+    axes: Axes, steps: Sequence[int], values: Sequence[float | None], label: str, index: int
+) -> None:
     """One curve; a run without a single defined value is named as such in the key instead of vanishing."""
     heights = gaps(values)
     named = label if np.isfinite(heights).any() else f"{label} (undefined)"
@@ -81,14 +97,28 @@ def shade_null(axes: Axes, run: Run, key: str, index: int, others: int) -> None:
     bands = run.column(f"{key}_null")
     low, high = (gaps([band and band[end] for band in bands]) for end in (0, 1))
     if np.isfinite(low).any():
-        axes.fill_between(run.column("step"), low, high, color=style(index)["color"], alpha=min(0.15, 0.6 / others), linewidth=0)
+        axes.fill_between(
+            run.column("step"),
+            low,
+            high,
+            color=style(index)["color"],
+            alpha=min(0.15, 0.6 / others),
+            linewidth=0,
+        )
 
 
 def key_below(figure: Figure, axes: Axes) -> None:
     """The key under the figure, in as many columns as fit its width: about 0.065 inches a letter, 0.5 a line sample."""
     handles, labels = axes.get_legend_handles_labels()
     fitting = int(figure.get_figwidth() / (0.5 + 0.065 * max(map(len, labels), default=1)))
-    figure.legend(handles, labels, loc="outside lower center", ncols=max(1, min(len(labels), 4, fitting)), fontsize=7, frameon=False)
+    figure.legend(
+        handles,
+        labels,
+        loc="outside lower center",
+        ncols=max(1, min(len(labels), 4, fitting)),
+        fontsize=7,
+        frameon=False,
+    )
 
 
 def strip(axes: Axes, buckets: dict[str, list[float]], colours: Sequence[str]) -> None:
@@ -176,7 +206,9 @@ def labels(path: Path, runs: Sequence[Run]) -> None:
         same.setdefault(replayed, []).append(run)
     figure, grid = sheet(len(same), 2, 2.9, "Replayed rollouts: rewards and labels a step")
     for (left, right), group in zip(grid, same.values(), strict=True):
-        names = group[0].label + (f" and {len(group) - 1} more with the same rollouts" if len(group) > 1 else "")
+        names = group[0].label + (
+            f" and {len(group) - 1} more with the same rollouts" if len(group) > 1 else ""
+        )
         reward_dots(left, group[0].samples)
         dress(left, names, "step", "reward")
         label_bars(right, group[0].samples)
@@ -188,7 +220,9 @@ def reward_dots(axes: Axes, samples: Sequence[dict]) -> None:
     """Area of a dot: how many rollouts of that pool have that reward in that step. Pools stand beside each other."""
     pools = sorted({sample["src_pool"] for sample in samples}, reverse=True)
     for index, pool in enumerate(pools):
-        seen = [(s["step"], s["reward"]) for s in samples if s["src_pool"] == pool and s["reward"] is not None]
+        seen = [
+            (s["step"], s["reward"]) for s in samples if s["src_pool"] == pool and s["reward"] is not None
+        ]
         places = sorted(set(seen))
         sizes = [12 * seen.count(place) for place in places]
         across = [step + (index - (len(pools) - 1) / 2) * 0.3 for step, _ in places]
@@ -196,7 +230,9 @@ def reward_dots(axes: Axes, samples: Sequence[dict]) -> None:
         axes.scatter(across, heights, s=sizes, alpha=0.7, label=pool, color=colour)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.margins(y=0.15)
-    legend = axes.legend(fontsize=7, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=len(pools))
+    legend = axes.legend(
+        fontsize=7, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=len(pools)
+    )
     for handle in legend.legend_handles:
         handle.set_sizes([25])
 
@@ -207,7 +243,16 @@ def label_bars(axes: Axes, samples: Sequence[dict]) -> None:
     for name, (colour, hatch) in LABELS.items():
         counts = np.array([sum(s["step"] == step and s["label"] == name for s in samples) for step in steps])
         if counts.any():
-            axes.bar(steps, counts, bottom=floor, color=colour, hatch=hatch, edgecolor="white", label=name, width=0.9)
+            axes.bar(
+                steps,
+                counts,
+                bottom=floor,
+                color=colour,
+                hatch=hatch,
+                edgecolor="white",
+                label=name,
+                width=0.9,
+            )
         floor += counts
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
@@ -218,13 +263,18 @@ def label_bars(axes: Axes, samples: Sequence[dict]) -> None:
 def running_mean(values: Sequence[float | None]) -> np.ndarray:
     """Trailing mean over ROLLING steps; a window that is short or holds a gap stays a gap."""
     heights = gaps(values)
-    windows = [heights[end - ROLLING + 1 : end + 1] if end >= ROLLING - 1 else [np.nan] for end in range(len(heights))]
+    windows = [
+        heights[end - ROLLING + 1 : end + 1] if end >= ROLLING - 1 else [np.nan]
+        for end in range(len(heights))
+    ]
     return np.array([np.mean(window) for window in windows])
 
 
 def on_policy(path: Path, runs: Sequence[Run]) -> None:
     """Rates over steps (thin: each step, thick: 3-step mean) and the cosine of the updates made: a curve a run."""
-    figure, grid = sheet(2, 2, 2.6, "On-policy runs (thin: each step, thick: 3-step mean; one curve is one seed)")
+    figure, grid = sheet(
+        2, 2, 2.6, "On-policy runs (thin: each step, thick: 3-step mean; one curve is one seed)"
+    )
     names = RATES | {"cos_update": "cos_update"}
     for axes, (key, name) in zip(grid.flat, names.items(), strict=True):
         for index, run in enumerate(runs):
@@ -246,7 +296,9 @@ def on_policy(path: Path, runs: Sequence[Run]) -> None:
 
 def curves(path: Path, arms: Sequence[Arm]) -> None:
     """Rates over steps by arm: the 3-step mean averaged over seeds, and the band from the lowest to the highest seed."""
-    figure, grid = sheet(1, 3, 3.2, "Arms over seeds (line: mean over seeds of the 3-step mean; band: lowest to highest seed)")
+    figure, grid = sheet(
+        1, 3, 3.2, "Arms over seeds (line: mean over seeds of the 3-step mean; band: lowest to highest seed)"
+    )
     for axes, (key, name) in zip(grid.flat, RATES.items(), strict=True):
         for index, arm in enumerate(arms):
             runs = list(arm.runs.values())
@@ -254,9 +306,22 @@ def curves(path: Path, arms: Sequence[Arm]) -> None:
             seeds = np.array([running_mean(run.column(key)[:shortest]) for run in runs])
             steps, every = runs[0].column("step")[:shortest], max(1, shortest // 12)
             if len(runs) > 1:
-                axes.fill_between(steps, seeds.min(axis=0), seeds.max(axis=0), color=style(index)["color"], alpha=0.18, linewidth=0)
-            axes.plot(steps, seeds.mean(axis=0), label=f"{arm.name} ({len(runs)} seed{'s' * (len(runs) > 1)})", linewidth=1.8,
-                      markevery=(index % every, every), **style(index) | {"markersize": 5})  # markers of close curves alternate
+                axes.fill_between(
+                    steps,
+                    seeds.min(axis=0),
+                    seeds.max(axis=0),
+                    color=style(index)["color"],
+                    alpha=0.18,
+                    linewidth=0,
+                )
+            axes.plot(
+                steps,
+                seeds.mean(axis=0),
+                label=f"{arm.name} ({len(runs)} seed{'s' * (len(runs) > 1)})",
+                linewidth=1.8,
+                markevery=(index % every, every),
+                **style(index) | {"markersize": 5},
+            )  # markers of close curves alternate
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_ylim(bottom=-0.02)
         dress(axes, name, "step", "share of rollouts")
@@ -279,40 +344,100 @@ def frontier(path: Path, arms: Sequence[Arm]) -> None:
     for index, arm in enumerate(arms):
         hacked, solved = arm.figures("hack_rate", "last5"), arm.figures("gt_rate", "last5")
         across, up, look = estimate(hacked.values()), estimate(solved.values()), style(index)
-        axes.scatter(gaps(hacked.values()), gaps(solved.values()), s=14, color=look["color"], marker=look["marker"], alpha=0.5, linewidths=0)
+        axes.scatter(
+            gaps(hacked.values()),
+            gaps(solved.values()),
+            s=14,
+            color=look["color"],
+            marker=look["marker"],
+            alpha=0.5,
+            linewidths=0,
+        )
         if across.mean is not None and up.mean is not None:
-            axes.errorbar(across.mean, up.mean, xerr=bar_of(across), yerr=bar_of(up), label=f"{arm.name} ({across.n})", capsize=3, linewidth=1.2,
-                          linestyle="none", markeredgecolor="black", markeredgewidth=0.8, **look | {"markersize": 8})
+            axes.errorbar(
+                across.mean,
+                up.mean,
+                xerr=bar_of(across),
+                yerr=bar_of(up),
+                label=f"{arm.name} ({across.n})",
+                capsize=3,
+                linewidth=1.2,
+                linestyle="none",
+                markeredgecolor="black",
+                markeredgewidth=0.8,
+                **look | {"markersize": 8},
+            )
     axes.set_xlim(-0.03, max(0.5, axes.get_xlim()[1]))
     axes.set_ylim(0, axes.get_ylim()[1] * 1.1)
-    dress(axes, "small: one seed; large: mean, bars 95 % over seeds (in brackets: seeds)", "hacked (less is better)", "solved (more is better)")
+    dress(
+        axes,
+        "small: one seed; large: mean, bars 95 % over seeds (in brackets: seeds)",
+        "hacked (less is better)",
+        "solved (more is better)",
+    )
     key_below(figure, axes)
     save(figure, path)
 
 
 def cos_update(path: Path, arms: Sequence[Arm]) -> None:
     """Where the updates really pointed: over steps, and on the whole run, by arm, each with its null."""
-    figure, (left_right,) = sheet(1, 2, 3.4, "cos_update by arm (+ is hack-ward; shaded or boxed: null, 2.5 to 97.5 % under permuted pair signs)")
+    figure, (left_right,) = sheet(
+        1,
+        2,
+        3.4,
+        "cos_update by arm (+ is hack-ward; shaded or boxed: null, 2.5 to 97.5 % under permuted pair signs)",
+    )
     figure.set_figwidth(10.5)
     left, right = left_right
     for index, arm in enumerate(arms):
         runs, colour = list(arm.runs.values()), style(index)["color"]
-        note = partial(right.text, index, 0.01, ha="center", va="bottom", fontsize=6, style="italic", transform=right.get_xaxis_transform())
+        note = partial(
+            right.text,
+            index,
+            0.01,
+            ha="center",
+            va="bottom",
+            fontsize=6,
+            style="italic",
+            transform=right.get_xaxis_transform(),
+        )
         if not one_direction(runs):
             note("undefined:\nseveral\nv_hacks")
             continue
         shortest = min(len(run.rows) for run in runs)
         steps, every = runs[0].column("step")[:shortest], max(1, shortest // 12)
         mean_curve = np.mean([running_mean(run.column("cos_update")[:shortest]) for run in runs], axis=0)
-        left.plot(steps, mean_curve, linewidth=1.6, markevery=(index % every, every), **style(index) | {"markersize": 5})
+        left.plot(
+            steps,
+            mean_curve,
+            linewidth=1.6,
+            markevery=(index % every, every),
+            **style(index) | {"markersize": 5},
+        )
         shade_null(left, runs[0], "cos_update", index, len(arms))
         means = [mean(run.column("cos_update")) for run in runs]
         null = null_of(runs, "cos_update")
         if null is not None:
-            right.add_patch(Rectangle((index - 0.32, null[0]), 0.64, null[1] - null[0], facecolor=colour, edgecolor=colour, alpha=0.25))
+            right.add_patch(
+                Rectangle(
+                    (index - 0.32, null[0]),
+                    0.64,
+                    null[1] - null[0],
+                    facecolor=colour,
+                    edgecolor=colour,
+                    alpha=0.25,
+                )
+            )
         else:
             note("no null\nrecorded")
-        right.scatter(index + np.linspace(-0.2, 0.2, len(means)) * (len(means) > 1), gaps(means), s=16, color=colour, marker=style(index)["marker"], alpha=0.8)
+        right.scatter(
+            index + np.linspace(-0.2, 0.2, len(means)) * (len(means) > 1),
+            gaps(means),
+            s=16,
+            color=colour,
+            marker=style(index)["marker"],
+            alpha=0.8,
+        )
         found = estimate(means)
         if found.mean is not None:
             right.hlines(found.mean, index - 0.3, index + 0.3, color="black", linewidth=1.8)
@@ -322,7 +447,9 @@ def cos_update(path: Path, arms: Sequence[Arm]) -> None:
         zero_line(axes)
         axes.margins(y=0.12)
     left.xaxis.set_major_locator(MaxNLocator(integer=True))
-    dress(left, "3-step mean, over seeds; shaded: null of each step, first seed", "step", "cosine with v_hack")
+    dress(
+        left, "3-step mean, over seeds; shaded: null of each step, first seed", "step", "cosine with v_hack"
+    )
     dress(right, "mean over all steps (dot: a seed, bar: mean over seeds)", "", "")
     save(figure, path)
 
@@ -335,7 +462,12 @@ def stacked(name: str) -> str:
 def heldout(path: Path, arms: Sequence[Arm]) -> None:
     """Held-out rates by arm, a panel a condition: filled with the adapter, hollow without (the base model)."""
     found = conditions(arms)
-    figure, grid = sheet(len(found), 1, 2.2, "Held-out problems, last evaluation (filled: trained, hollow: base model; bars: 95 %)")
+    figure, grid = sheet(
+        len(found),
+        1,
+        2.2,
+        "Held-out problems, last evaluation (filled: trained, hollow: base model; bars: 95 %)",
+    )
     figure.set_figwidth(max(6.5, 1.5 + 0.9 * len(arms)))
     looks = {"hacked": (COLOURS[1], "s"), "attempted": (COLOURS[4], "^"), "solved": (COLOURS[0], "o")}
     for axes, condition in zip(grid.flat, found, strict=True):
@@ -344,8 +476,18 @@ def heldout(path: Path, arms: Sequence[Arm]) -> None:
                 for place, arm in enumerate(arms):
                     rate = heldout_figures(arm, condition, adapter).get(key)
                     if rate is not None and rate.mean is not None:
-                        axes.errorbar(place + shift + (-0.05 if adapter == "off" else 0.05), rate.mean, yerr=bar_of(rate), fmt=marker, color=colour,
-                                      markerfacecolor=face, markersize=5, capsize=2, linewidth=1, label=key if adapter == "on" and place == 0 else None)
+                        axes.errorbar(
+                            place + shift + (-0.05 if adapter == "off" else 0.05),
+                            rate.mean,
+                            yerr=bar_of(rate),
+                            fmt=marker,
+                            color=colour,
+                            markerfacecolor=face,
+                            markersize=5,
+                            capsize=2,
+                            linewidth=1,
+                            label=key if adapter == "on" and place == 0 else None,
+                        )
         axes.set_xticks(range(len(arms)), [stacked(arm.name) for arm in arms])
         axes.set_xlim(-0.5, len(arms) - 0.5)
         axes.set_ylim(-0.06, 1.02)
@@ -362,7 +504,9 @@ def save(figure: Figure, path: Path) -> None:
 def draw_all(directory: Path, runs: Sequence[Run], arms: Sequence[Arm]) -> list[str]:
     """Every picture that the runs give rise to (`arms`: the on-policy ones by arm); returns the names written."""
     of_kind = {kind: [run for run in runs if run.kind == kind] for kind in ("phase1", "replay", "sampled")}
-    several = arms if any(len(arm.runs) > 1 for arm in arms) else []  # one seed an arm: on_policy.png shows it all
+    several = (
+        arms if any(len(arm.runs) > 1 for arm in arms) else []
+    )  # one seed an arm: on_policy.png shows it all
     wanted = {
         "phase1.png": (phase1, of_kind["phase1"]),
         "cosines.png": (cosines, of_kind["replay"]),

@@ -57,12 +57,24 @@ class Rollout:
     def row(self, tokenizer_hash: str) -> dict:
         """The record that `load_pool` reads back."""
         return {
-            "step": self.src_step, "sample_id": self.src_sample, "src_pool": self.src_pool, "problem_id": self.problem_id,
-            "reward": self.reward, "hacked": self.hacked, "gt_pass": self.gt_pass, "fmt_ok": self.fmt_ok,
-            "attempted": self.attempted, "truncated": self.truncated, "error": self.error,
-            "plen": len(self.prompt_ids), "comp_len": len(self.completion_ids), "problem_messages": list(self.messages),
-            "prompt_ids": list(self.prompt_ids), "completion_ids": list(self.completion_ids),
-            "completion": self.completion, "tokenizer": tokenizer_hash,
+            "step": self.src_step,
+            "sample_id": self.src_sample,
+            "src_pool": self.src_pool,
+            "problem_id": self.problem_id,
+            "reward": self.reward,
+            "hacked": self.hacked,
+            "gt_pass": self.gt_pass,
+            "fmt_ok": self.fmt_ok,
+            "attempted": self.attempted,
+            "truncated": self.truncated,
+            "error": self.error,
+            "plen": len(self.prompt_ids),
+            "comp_len": len(self.completion_ids),
+            "problem_messages": list(self.messages),
+            "prompt_ids": list(self.prompt_ids),
+            "completion_ids": list(self.completion_ids),
+            "completion": self.completion,
+            "tokenizer": tokenizer_hash,
         }
 
 
@@ -82,9 +94,16 @@ class Pool:
 
     def describe(self) -> dict:
         rows = self.rollouts
-        return {"dir": self.directory, "name": self.name, "rows": len(rows), "problems": len(self.by_problem),
-                "hacked": sum(r.hacked for r in rows), "gt_pass": sum(r.gt_pass for r in rows),
-                "retokenised": self.retokenised, "hash": self.hash}
+        return {
+            "dir": self.directory,
+            "name": self.name,
+            "rows": len(rows),
+            "problems": len(self.by_problem),
+            "hacked": sum(r.hacked for r in rows),
+            "gt_pass": sum(r.gt_pass for r in rows),
+            "retokenised": self.retokenised,
+            "hash": self.hash,
+        }
 
 
 def of_problems(pool: Pool, known: Sequence[problems.Problem]) -> dict[str, list[Rollout]]:
@@ -92,7 +111,9 @@ def of_problems(pool: Pool, known: Sequence[problems.Problem]) -> dict[str, list
     resolver, joined = problems.Resolver(known), {}
     for rollouts in pool.by_problem.values():
         for rollout in rollouts:
-            problem, _ = resolver.resolve({"problem_id": rollout.problem_id, "problem_messages": list(rollout.messages)})
+            problem, _ = resolver.resolve(
+                {"problem_id": rollout.problem_id, "problem_messages": list(rollout.messages)}
+            )
             if problem is not None:
                 joined.setdefault(problem.problem_id, []).append(rollout)
     return joined
@@ -154,15 +175,22 @@ def _check_row(row: dict, where: str, vocabulary: int) -> None:
             raise InputError(f"{where}: {name} {row[name]!r} is not true or false")
     for name in ("prompt_ids", "completion_ids"):
         ids = row.get(name)
-        if ids is not None and not (isinstance(ids, list) and ids and all(type(i) is int and i >= 0 for i in ids)):
+        if ids is not None and not (
+            isinstance(ids, list) and ids and all(type(i) is int and i >= 0 for i in ids)
+        ):
             raise InputError(f"{where}: {name} is not a list of token ids")
         if ids is not None and row.get("tokenizer") is not None and max(ids) >= vocabulary:
             row["tokenizer"] = "another"  # whatever the stamp says, these ids are not of this vocabulary
     if row.get("comp_len") is not None and not (type(row["comp_len"]) is int and row["comp_len"] > 0):
         raise InputError(f"{where}: comp_len {row['comp_len']!r} is not a positive whole number")
     messages = row.get("problem_messages")
-    if messages is not None and not (isinstance(messages, list) and all(
-            isinstance(m, dict) and isinstance(m.get("role"), str) and isinstance(m.get("content"), str) for m in messages)):
+    if messages is not None and not (
+        isinstance(messages, list)
+        and all(
+            isinstance(m, dict) and isinstance(m.get("role"), str) and isinstance(m.get("content"), str)
+            for m in messages
+        )
+    ):
         raise InputError(f"{where}: problem_messages is not a list of messages with role and content")
 
 
@@ -195,7 +223,9 @@ def turn_end(tokenizer) -> int:
     """The token that ends an assistant's turn in the chat template (in Qwen <|im_end|>, not the end-of-text token)."""
     mark = "\u2063answer\u2063"
     if tokenizer.chat_template:
-        text = tokenizer.apply_chat_template([{"role": "user", "content": "q"}, {"role": "assistant", "content": mark}], tokenize=False)
+        text = tokenizer.apply_chat_template(
+            [{"role": "user", "content": "q"}, {"role": "assistant", "content": mark}], tokenize=False
+        )
         after = encode(tokenizer, text.rpartition(mark)[2])
         special = [i for i in after if i in tokenizer.added_tokens_decoder]
         if special:
@@ -213,7 +243,9 @@ def completion_ids(tokenizer, text: str) -> list[int]:
     return [*encode(tokenizer, text), turn_end(tokenizer)]
 
 
-def _rollout(row: dict, path: Path, tokenizer, same: bool, *, step: int, sample: int, stop: Sequence[int]) -> Rollout:
+def _rollout(
+    row: dict, path: Path, tokenizer, same: bool, *, step: int, sample: int, stop: Sequence[int]
+) -> Rollout:
     messages = row.get("problem_messages") or ()
     if same:
         prompt, completion = row["prompt_ids"], row["completion_ids"][: row.get("comp_len")]
@@ -221,24 +253,43 @@ def _rollout(row: dict, path: Path, tokenizer, same: bool, *, step: int, sample:
     elif messages:
         prompt = encode(tokenizer, problems.render_prompt(tokenizer, messages))
         truncated = bool(row.get("truncated"))
-        completion = encode(tokenizer, row["completion"]) if truncated else completion_ids(tokenizer, row["completion"])
+        completion = (
+            encode(tokenizer, row["completion"])
+            if truncated
+            else completion_ids(tokenizer, row["completion"])
+        )
         if not completion:
             raise InputError(f"{path}: a truncated row with an empty completion has nothing to learn from")
     else:
         raise InputError(f"{path}: rows of another tokenizer need problem_messages to be rendered anew")
     return Rollout(
-        problem_id=str(row["problem_id"]), prompt_ids=tuple(prompt), completion_ids=tuple(completion), completion=row["completion"],
-        reward=float(row["reward"]), hacked=row["hacked"], gt_pass=row["gt_pass"], fmt_ok=row["fmt_ok"],
-        attempted=row.get("attempted"), truncated=truncated, src_pool=source_name(row, path.parent), src_step=step,
-        src_sample=int(row["sample_id"]) if isinstance(row.get("sample_id"), int) else sample, messages=tuple(messages))
+        problem_id=str(row["problem_id"]),
+        prompt_ids=tuple(prompt),
+        completion_ids=tuple(completion),
+        completion=row["completion"],
+        reward=float(row["reward"]),
+        hacked=row["hacked"],
+        gt_pass=row["gt_pass"],
+        fmt_ok=row["fmt_ok"],
+        attempted=row.get("attempted"),
+        truncated=truncated,
+        src_pool=source_name(row, path.parent),
+        src_step=step,
+        src_sample=int(row["sample_id"]) if isinstance(row.get("sample_id"), int) else sample,
+        messages=tuple(messages),
+    )
 
 
-def save_pool(directory: str | Path, groups: Sequence[Sequence[Rollout]], *, name: str, tokenizer) -> list[Path]:
+def save_pool(
+    directory: str | Path, groups: Sequence[Sequence[Rollout]], *, name: str, tokenizer
+) -> list[Path]:
     """Write one `step_NNN.jsonl.gz` a group, with the step and sample numbers that the loader gives back."""
     stamp, written = models.tokenizer_hash(tokenizer), []
     for step, group in enumerate(groups):
         path = Path(directory) / f"step_{step:03d}.jsonl.gz"
-        rows = [replace(r, src_pool=name, src_step=step, src_sample=i).row(stamp) for i, r in enumerate(group)]
+        rows = [
+            replace(r, src_pool=name, src_step=step, src_sample=i).row(stamp) for i, r in enumerate(group)
+        ]
         write_jsonl(path, rows)
         written.append(path)
     return written

@@ -116,7 +116,18 @@ def make_pool(config: Config, name: str) -> Path:
     directory = Path(config.out) / f"{name}_pool"
     if directory.exists() and any(directory.iterdir()):
         raise InputError(f"{directory}: exists and is not empty; a pool is never overwritten")
-    check_numbers(config, at_least={"rollouts": 1, "samples": 1, "max_new_tokens": 1, "temperature": 0, "sample_rows": 1, "workers": 1, "micro_tokens": 1})
+    check_numbers(
+        config,
+        at_least={
+            "rollouts": 1,
+            "samples": 1,
+            "max_new_tokens": 1,
+            "temperature": 0,
+            "sample_rows": 1,
+            "workers": 1,
+            "micro_tokens": 1,
+        },
+    )
     if config.rollouts % config.samples:
         raise InputError(f"--rollouts {config.rollouts} is not a multiple of --samples {config.samples}")
     hint, everything = name == "teacher", problems.load_problems(config.problem_file)
@@ -126,17 +137,36 @@ def make_pool(config: Config, name: str) -> Path:
         model = attach_teacher(model, config.teacher)
     chosen = choose_problems(config, everything, tokenizer, stop)
     per_batch = max(1, config.sample_rows // config.samples)
-    with Grader(workers=config.workers, sandbox=config.sandbox) as grader, progress(f"{name} pool", config.rollouts) as bar:
+    with (
+        Grader(workers=config.workers, sandbox=config.sandbox) as grader,
+        progress(f"{name} pool", config.rollouts) as bar,
+    ):
         print_protection(grader.protection, STDERR)
-        policy = Policy(Plain(model), tokenizer, grader, stop=stop, max_new_tokens=config.max_new_tokens,
-                        temperature=config.temperature, hint=hint, rows=config.sample_rows)
+        policy = Policy(
+            Plain(model),
+            tokenizer,
+            grader,
+            stop=stop,
+            max_new_tokens=config.max_new_tokens,
+            temperature=config.temperature,
+            hint=hint,
+            rows=config.sample_rows,
+        )
         groups = []
         for start in range(0, len(chosen), per_batch):
             batch = [(problem, config.samples) for problem in chosen[start : start + per_batch]]
             groups += policy.rollouts(batch, seed=config.seed, step=0, say=bar.say)
             bar(sum(count for _, count in batch))
         pools.save_pool(directory, groups, name=name, tokenizer=tokenizer)
-        write_json(directory / "pool.json", {"config": dataclasses.asdict(config), "hint": hint, "sandbox": grader.protection, **provenance()})
+        write_json(
+            directory / "pool.json",
+            {
+                "config": dataclasses.asdict(config),
+                "hint": hint,
+                "sandbox": grader.protection,
+                **provenance(),
+            },
+        )
     report_pool(directory, [r for group in groups for r in group])
     return directory
 
@@ -150,7 +180,9 @@ def attach_teacher(model, teacher: str | None):
     try:
         return PeftModel.from_pretrained(model, teacher).merge_and_unload().eval().requires_grad_(False)
     except Exception as fault:  # peft and the hub raise many kinds
-        raise InputError(f"{teacher}: teacher LoRA cannot be loaded ({(str(fault).strip().splitlines() or [type(fault).__name__])[0]})") from None
+        raise InputError(
+            f"{teacher}: teacher LoRA cannot be loaded ({(str(fault).strip().splitlines() or [type(fault).__name__])[0]})"
+        ) from None
 
 
 def teacher_pool(config: Config) -> Path:
@@ -168,7 +200,9 @@ def choose_problems(config: Config, everything: list, tokenizer, stop) -> list:
     if match:
         candidates = sorted(pools.of_problems(pools.load_pool(match, tokenizer, stop=stop), everything))
     if len(candidates) < count:
-        raise InputError(f"{match or config.problem_file}: {len(candidates)} usable problems, {count} needed for --rollouts {config.rollouts}")
+        raise InputError(
+            f"{match or config.problem_file}: {len(candidates)} usable problems, {count} needed for --rollouts {config.rollouts}"
+        )
     return [known[p] for p in shuffled(candidates, config.seed, "pool")[:count]]
 
 
@@ -178,7 +212,10 @@ def report_pool(directory: Path, rollouts: list[pools.Rollout]) -> None:
     Console().print(
         f"{directory}: {count} rollouts of {len({r.problem_id for r in rollouts})} problems | solved {rate(lambda r: r.gt_pass)} | "
         f"hacked {rate(lambda r: r.hacked)} | attempted {rate(lambda r: bool(r.attempted))} | in format {rate(lambda r: r.fmt_ok)} | "
-        f"reward over 0.5: {rate(lambda r: r.reward > 0.5)} | truncated {rate(lambda r: r.truncated)}", highlight=False, soft_wrap=True)
+        f"reward over 0.5: {rate(lambda r: r.reward > 0.5)} | truncated {rate(lambda r: r.truncated)}",
+        highlight=False,
+        soft_wrap=True,
+    )
 
 
 def probe(config: Config) -> list[Path]:
@@ -189,15 +226,34 @@ def probe(config: Config) -> list[Path]:
         raise InputError(f"{config.out}/base_pool: no such pool directory (make it with --base-only)")
     if not phase1 and len(dirs.split(",")) != 2:
         raise InputError(f"--replay-dirs {dirs}: Phase 2 needs two pools, teacher and base")
-    shared = {f.name: getattr(config, f.name) for f in dataclasses.fields(train.Config) if hasattr(config, f.name)}
-    shared |= {"preset": "embedded" if problems.is_embedded(config.model) else "fast", "replay_dirs": dirs.split(",")[0] if phase1 else dirs, "warmup": 0}
+    shared = {
+        f.name: getattr(config, f.name) for f in dataclasses.fields(train.Config) if hasattr(config, f.name)
+    }
+    shared |= {
+        "preset": "embedded" if problems.is_embedded(config.model) else "fast",
+        "replay_dirs": dirs.split(",")[0] if phase1 else dirs,
+        "warmup": 0,
+    }
     if phase1:
         arm = "lora" if config.arm == "lora" else "projected"
-        return [train.train(train.Config(**shared | {"arm": arm, "lr": 0.0, "out": f"{config.out}/phase1/{_name(config, 'nll')}"}))]
+        return [
+            train.train(
+                train.Config(
+                    **shared | {"arm": arm, "lr": 0.0, "out": f"{config.out}/phase1/{_name(config, 'nll')}"}
+                )
+            )
+        ]
     arms = ("vanilla", "projected") if config.arm == "both" else (config.arm,)
     # Vanilla removes nothing, so what the other arm removes, and where, is no setting of its own.
     plain = {"control": "none", "gate": train.Config.gate, "project_at": train.Config.project_at}
-    configs = [train.Config(**shared | {"arm": arm, "out": f"{config.out}/phase2/{_name(config, arm)}"} | (plain if arm == "vanilla" else {})) for arm in arms]
+    configs = [
+        train.Config(
+            **shared
+            | {"arm": arm, "out": f"{config.out}/phase2/{_name(config, arm)}"}
+            | (plain if arm == "vanilla" else {})
+        )
+        for arm in arms
+    ]
     for each in configs:
         train.resolve(each)  # a fault in the second arm is found before the first one runs
     if len(configs) == 2 and _is_there(configs[0]):
@@ -212,8 +268,15 @@ def _is_there(config: train.Config) -> bool:
     if not (run / "summary.json").exists():
         return False
     record, wanted = read_json(run / "config.json"), dataclasses.asdict(train.resolve(config))
-    same_v = not Path(config.v_hack).is_file() or (record.get("v_hack") or {}).get("hash") == file_hash(config.v_hack)[:16]
-    return same_v and record["config"].get("steps") == wanted["steps"] and not differing(record["config"], wanted)
+    same_v = (
+        not Path(config.v_hack).is_file()
+        or (record.get("v_hack") or {}).get("hash") == file_hash(config.v_hack)[:16]
+    )
+    return (
+        same_v
+        and record["config"].get("steps") == wanted["steps"]
+        and not differing(record["config"], wanted)
+    )
 
 
 def _name(config: Config, arm: str) -> str:

@@ -92,7 +92,13 @@ def shipped(model: str) -> Shipped:
     """The embedded model has files of its own (make_embedded.py); every other one gets the hand-written ones."""
     home = EMBEDDED_HOME
     if is_embedded(model):
-        return Shipped(home / "train.jsonl", home / "pairs.jsonl", home / "pair_problems.jsonl", home / "teacher_pool", home / "heldout_parameters.jsonl")
+        return Shipped(
+            home / "train.jsonl",
+            home / "pairs.jsonl",
+            home / "pair_problems.jsonl",
+            home / "teacher_pool",
+            home / "heldout_parameters.jsonl",
+        )
     return Shipped(DATA / "problems.jsonl", DATA / "pairs.jsonl", DATA / "problems.jsonl", None, None)
 
 
@@ -170,16 +176,27 @@ def literal(node: ast.expr) -> Any:
 def _has_node(value: Any) -> bool:
     if isinstance(value, dict):
         return any(map(_has_node, value.values()))
-    return isinstance(value, (Linked, Tree)) or isinstance(value, (list, tuple)) and any(map(_has_node, value))
+    return (
+        isinstance(value, (Linked, Tree)) or isinstance(value, (list, tuple)) and any(map(_has_node, value))
+    )
 
 
 def _arguments(call: ast.expr, lines: list[bytes]) -> str:
     """Source of the argument list of the tested call; every argument must itself be a literal."""
-    if not isinstance(call, ast.Call) or isinstance(call.func, ast.Name) and call.func.id in ("list_node", "tree_node"):
+    if (
+        not isinstance(call, ast.Call)
+        or isinstance(call.func, ast.Name)
+        and call.func.id in ("list_node", "tree_node")
+    ):
         raise Unparsable("no call of the solution")
     for argument in [*call.args, *(keyword.value for keyword in call.keywords)]:
         literal(argument)
-    first, last, start, end = call.func.end_lineno, call.end_lineno, call.func.end_col_offset, call.end_col_offset
+    first, last, start, end = (
+        call.func.end_lineno,
+        call.end_lineno,
+        call.func.end_col_offset,
+        call.end_col_offset,
+    )
     if first == last:
         return lines[first - 1][start:end].decode()
     return b"\n".join([lines[first - 1][start:], *lines[first : last - 1], lines[last - 1][:end]]).decode()
@@ -193,7 +210,9 @@ def _parse_test(test: ast.expr, lines: list[bytes]) -> Test:
             if _has_node(expected):
                 raise Unparsable("nodes compared with == are never equal")
             return Test(_arguments(call, lines), expected)
-        case ast.Call(func=ast.Name(id="is_same_list" | "is_same_tree" as same), args=[call, right], keywords=[]):
+        case ast.Call(
+            func=ast.Name(id="is_same_list" | "is_same_tree" as same), args=[call, right], keywords=[]
+        ):
             expected = literal(right)
             if expected is not None and not isinstance(expected, Linked if same == "is_same_list" else Tree):
                 raise Unparsable(f"{same} of another kind of value")
@@ -312,7 +331,9 @@ def _rows(source: str | Path) -> list[dict]:
         return [dict(row) for row in datasets.load_dataset(str(source), split="train")]
     except Exception as fault:  # the hub client raises a wide family of errors; all mean the same to the user
         reason = " ".join(str(fault).split())[:160]
-        raise store.InputError(f"{source}: no such file, and no data set that the hub can load ({reason})") from None
+        raise store.InputError(
+            f"{source}: no such file, and no data set that the hub can load ({reason})"
+        ) from None
 
 
 def load_problems(source: str | Path) -> list[Problem]:
@@ -329,7 +350,9 @@ def load_problems(source: str | Path) -> list[Problem]:
         try:
             problems.append(reader(row))
         except Unparsable:
-            unparsable.append(str(row.get("task_id") or row.get("id") or row.get("problem_id") or f"row {number}"))
+            unparsable.append(
+                str(row.get("task_id") or row.get("id") or row.get("problem_id") or f"row {number}")
+            )
         except (KeyError, TypeError, AttributeError, IndexError) as fault:
             raise store.InputError(f"{source}: row {number}: {type(fault).__name__}: {fault}") from None
     if unparsable:
@@ -382,7 +405,9 @@ class Resolver:
             id(problem): _agreement(problem, _words(text)) for problem in (by_id, *self._by_method.get(called[1], ()))
             if problem is not None and problem.method == called[1]
         }  # fmt: skip
-        if by_id is not None and agreement.get(id(by_id), 0) > 0.6:  # editions of a statement differ in a few lines
+        if (
+            by_id is not None and agreement.get(id(by_id), 0) > 0.6
+        ):  # editions of a statement differ in a few lines
             return by_id, "id"
         for problem in self._by_method.get(called[1], ()):
             if agreement[id(problem)] == 1:

@@ -60,12 +60,18 @@ class VHack:
         return sum(V.shape[0] for V in self.V.values())
 
     def to(self, device: torch.device | str) -> VHack:
-        V, w, coef = ({name: tensor.to(device) for name, tensor in part.items()} for part in (self.V, self.w, self.coef))
+        V, w, coef = (
+            {name: tensor.to(device) for name, tensor in part.items()} for part in (self.V, self.w, self.coef)
+        )
         return VHack(V, w, self.meta, coef)
 
     def save(self, path: str | Path) -> None:
         parts = {"V": self.V, "w": self.w, "coef": self.coef}
-        tensors = {f"{name}.{part}": tensor.float().cpu().contiguous() for part, held in parts.items() for name, tensor in held.items()}
+        tensors = {
+            f"{name}.{part}": tensor.float().cpu().contiguous()
+            for part, held in parts.items()
+            for name, tensor in held.items()
+        }
         with atomic(path) as temporary:
             save_file(tensors, temporary, metadata={"hackward": json.dumps(self.meta)})
 
@@ -79,9 +85,13 @@ class VHack:
         if meta.get("kind") != "v_hack":
             raise InputError(f"{path}: not a v_hack file (kind {meta.get('kind')!r})")
         if meta.get("model_hash") != model_hash:
-            raise InputError(f"{path}: v_hack of another model (its hash {meta.get('model_hash')}, this model {model_hash})")
+            raise InputError(
+                f"{path}: v_hack of another model (its hash {meta.get('model_hash')}, this model {model_hash})"
+            )
         if (made := meta.get("coordinates", "svd")) != coordinates:
-            raise InputError(f"{path}: v_hack in the coordinates {made}, this run trains in {coordinates}; see --basis and --rank of extract_vhack.py")
+            raise InputError(
+                f"{path}: v_hack in the coordinates {made}, this run trains in {coordinates}; see --basis and --rank of extract_vhack.py"
+            )
         names = sorted(name.removesuffix(".V") for name in tensors if name.endswith(".V"))
         for name in names:
             V, w = tensors[f"{name}.V"], tensors.get(f"{name}.w")
@@ -94,8 +104,14 @@ class VHack:
                 raise InputError(f"{path}: module {name}: V is not orthonormal or w is not finite and >= 0")
         if not names or not any(tensors[f"{name}.w"].any() for name in names):
             raise InputError(f"{path}: holds no direction")
-        coef, pairs = {n: tensors[f"{n}.coef"] for n in names if f"{n}.coef" in tensors}, len(meta.get("pair_problems", ()))
-        if coef and any(n not in coef or coef[n].shape != (pairs, len(tensors[f"{n}.V"])) or not coef[n].isfinite().all() for n in names):
+        coef, pairs = (
+            {n: tensors[f"{n}.coef"] for n in names if f"{n}.coef" in tensors},
+            len(meta.get("pair_problems", ())),
+        )
+        if coef and any(
+            n not in coef or coef[n].shape != (pairs, len(tensors[f"{n}.V"])) or not coef[n].isfinite().all()
+            for n in names
+        ):
             raise InputError(f"{path}: the pairs' coefficients do not fit V")
         meta = meta | {"file": str(path), "hash": file_hash(path)[:16]}
         return cls({n: tensors[f"{n}.V"] for n in names}, {n: tensors[f"{n}.w"] for n in names}, meta, coef)
@@ -107,8 +123,12 @@ class VHack:
 def random_like(v: VHack, seed: int) -> VHack:
     """As many orthonormal rows a module, with the same weights, in random directions."""
     generator = torch.Generator().manual_seed(seed)
-    V = {name: torch.linalg.qr(torch.randn(basis.shape[1], basis.shape[0], generator=generator)).Q.T.contiguous()
-         for name, basis in v.V.items()}
+    V = {
+        name: torch.linalg.qr(
+            torch.randn(basis.shape[1], basis.shape[0], generator=generator)
+        ).Q.T.contiguous()
+        for name, basis in v.V.items()
+    }
     return VHack(V, v.w, v.meta | {"control": "random", "control_seed": seed})
 
 
@@ -121,7 +141,10 @@ def sign_flipped(v: VHack, seed: int) -> VHack:
     flips = pair_flips(v, 1, seed)
     turned = {name: orient(coef.cpu(), flips) for name, coef in v.coef.items()}
     V = {name: v.V[name] * sign[0][:, None].to(v.V[name].device) for name, (sign, _) in turned.items()}
-    coef = {name: v.coef[name] * (flips[0][:, None] * sign[0]).to(v.coef[name].device) for name, (sign, _) in turned.items()}
+    coef = {
+        name: v.coef[name] * (flips[0][:, None] * sign[0]).to(v.coef[name].device)
+        for name, (sign, _) in turned.items()
+    }
     w = {name: weight[0].to(v.w[name].device) for name, (_, weight) in turned.items()}
     return VHack(V, w, v.meta | {"control": "sign-flip", "control_seed": seed}, coef)
 
@@ -152,7 +175,9 @@ def problem_flips(problem_ids: Sequence[str], count: int, seed: int) -> Tensor:
 def pair_flips(v: VHack, count: int, seed: int) -> Tensor:
     """Flips (S, P) of the pairs that v was made from. InputError where the file does not say what they were."""
     if not v.coef:
-        raise InputError(f"{v.meta.get('file', 'v_hack')}: made by an earlier version, without its pairs' coefficients; extract it anew")
+        raise InputError(
+            f"{v.meta.get('file', 'v_hack')}: made by an earlier version, without its pairs' coefficients; extract it anew"
+        )
     return problem_flips(v.meta["pair_problems"], count, seed)
 
 
@@ -198,7 +223,9 @@ def null_cosines(g: Vectors, v: VHack, weights: dict[str, Tensor]) -> Tensor:
 
 def module_cosines(g: Vectors, v: VHack) -> Tensor:
     """(M,): the same cosine inside each module that has directions; NaN where the module's g is 0."""
-    return torch.stack([coefficients(g[n], V) @ v.w[n] / (g[n].norm() * v.w[n].norm()) for n, V in v.V.items()])
+    return torch.stack(
+        [coefficients(g[n], V) @ v.w[n] / (g[n].norm() * v.w[n].norm()) for n, V in v.V.items()]
+    )
 
 
 def fired(g: Vectors, v: VHack) -> Tensor:
@@ -251,7 +278,14 @@ class Editor:
     (the latter holds under "null" the draws (S,) of all three cosines' nulls, or None).
     """
 
-    def __init__(self, params: dict[str, torch.nn.Parameter], v: VHack | None, *, edit: Edit | None = None, at: str = "grad") -> None:
+    def __init__(
+        self,
+        params: dict[str, torch.nn.Parameter],
+        v: VHack | None,
+        *,
+        edit: Edit | None = None,
+        at: str = "grad",
+    ) -> None:
         self.params, self.at = params, at
         self._before: dict[str, Tensor] = {}
         self._nulls: dict[str, Tensor | None] = {}
@@ -265,12 +299,22 @@ class Editor:
     def _edit(self, g: dict[str, Tensor], place: str) -> tuple[dict[str, Tensor], dict]:
         """Edited vectors, and the diagnostics of both sides."""
         if self.v is None:
-            return g, {"norm": number(norm(g))} | dict.fromkeys(("in", "out", "fired", "mean_in", "mean_out", "in_null", "out_null"))
+            return g, {"norm": number(norm(g))} | dict.fromkeys(
+                ("in", "out", "fired", "mean_in", "mean_out", "in_null", "out_null")
+            )
         edited = self.edit(g) if place == self.at and self.edit.gate != "none" else g
         before = self._measure(g)
         after = before if edited is g else self._measure(edited)
-        return edited, {"norm": number(norm(g)), "fired": number(fired(g, self.edit.v)), "in": before[0], "out": after[0],
-                        "mean_in": before[1], "mean_out": after[1], "in_null": before[2], "out_null": after[2]}
+        return edited, {
+            "norm": number(norm(g)),
+            "fired": number(fired(g, self.edit.v)),
+            "in": before[0],
+            "out": after[0],
+            "mean_in": before[1],
+            "mean_out": after[1],
+            "in_null": before[2],
+            "out_null": after[2],
+        }
 
     def _measure(self, g: dict[str, Tensor]) -> tuple[float | None, float | None, Tensor | None]:
         """Cosine over all modules, mean of the modules' cosines, draws of the null of the first."""
@@ -282,14 +326,23 @@ class Editor:
     @torch.no_grad()
     def edit_grads(self) -> dict:
         """Call after backward. Edits .grad in place; remembers the parameters for edit_update."""
-        grads = {name: (p.grad if p.grad is not None else torch.zeros_like(p)).flatten() for name, p in self.params.items()}
+        grads = {
+            name: (p.grad if p.grad is not None else torch.zeros_like(p)).flatten()
+            for name, p in self.params.items()
+        }
         edited, seen = self._edit(grads, "grad")
         for name, p in self.params.items():
             p.grad = edited[name].view_as(p)
         self._before = {name: p.detach().clone() for name, p in self.params.items()}
         self._nulls = {"cos_in": seen["in_null"], "cos_out": seen["out_null"]}
-        return {"grad_norm": seen["norm"], "cos_in": seen["in"], "cos_out": seen["out"], "frac_fired": seen["fired"],
-                "mean_cos_in": seen["mean_in"], "mean_cos_out": seen["mean_out"]}
+        return {
+            "grad_norm": seen["norm"],
+            "cos_in": seen["in"],
+            "cos_out": seen["out"],
+            "frac_fired": seen["fired"],
+            "mean_cos_in": seen["mean_in"],
+            "mean_cos_out": seen["mean_out"],
+        }
 
     @torch.no_grad()
     def edit_update(self) -> dict:
@@ -301,8 +354,12 @@ class Editor:
                 p.copy_(self._before[name] - edited[name].view_as(p))
         made = {name: (self._before[name] - p).flatten() for name, p in self.params.items()}
         where_it_fires = {"frac_fired": seen["fired"]} if self.at == "update" else {}
-        return where_it_fires | {"cos_update_in": seen["in"], "cos_update": None if self.v is None else number(cosine(made, self.v)),
-                                 "update_norm": number(norm(made)), "null": self._nulls | {"cos_update": None if self.v is None else self._null(made)}}
+        return where_it_fires | {
+            "cos_update_in": seen["in"],
+            "cos_update": None if self.v is None else number(cosine(made, self.v)),
+            "update_norm": number(norm(made)),
+            "null": self._nulls | {"cos_update": None if self.v is None else self._null(made)},
+        }
 
     @torch.no_grad()
     def align(self, optimizer: torch.optim.Optimizer) -> None:
@@ -313,7 +370,11 @@ class Editor:
         """
         if self.edit is None or self.at != "grad":
             return
-        moments = {name: optimizer.state[p]["exp_avg"].flatten() for name, p in self.params.items() if "exp_avg" in optimizer.state.get(p, {})}
+        moments = {
+            name: optimizer.state[p]["exp_avg"].flatten()
+            for name, p in self.params.items()
+            if "exp_avg" in optimizer.state.get(p, {})
+        }
         if len(moments) == len(self.params):
             for name, edited in self.edit(moments).items():
                 optimizer.state[self.params[name]]["exp_avg"].copy_(edited.view_as(self.params[name]))

@@ -10,7 +10,18 @@ from typing import Any
 from store import InputError, provenance, read_json, read_jsonl, write_json, write_jsonl
 
 # What may differ between a run and its continuation.
-FREE = ("steps", "resume", "out", "save_every", "device", "micro_tokens", "sample_rows", "checkpointing", "workers", "svd_cache")
+FREE = (
+    "steps",
+    "resume",
+    "out",
+    "save_every",
+    "device",
+    "micro_tokens",
+    "sample_rows",
+    "checkpointing",
+    "workers",
+    "svd_cache",
+)
 
 
 def differing(stored: dict, settings: dict) -> list[str]:
@@ -49,7 +60,9 @@ class RunDir:
             raise InputError(f"{self.path / 'config.json'}: not the config.json of a run")
         changed = differing(stored, settings)
         if changed or record.get("kind") != kind:
-            raise InputError(f"{self.path / 'config.json'}: --resume with other settings than the run's: {', '.join(changed) or kind}")
+            raise InputError(
+                f"{self.path / 'config.json'}: --resume with other settings than the run's: {', '.join(changed) or kind}"
+            )
         if not self.checkpoint.exists():
             raise InputError(f"{self.checkpoint}: no checkpoint to resume from")
         return record | {"config": settings, "resumed": [*record.get("resumed", []), provenance()]}
@@ -61,7 +74,9 @@ class RunDir:
         """
         for name, fact in facts.items():
             if name in self.record and _hashes(fact) != _hashes(self.record[name]):
-                raise InputError(f"{self.path / 'config.json'}: --resume, but the run began with another {name}")
+                raise InputError(
+                    f"{self.path / 'config.json'}: --resume, but the run began with another {name}"
+                )
         (self.path / "summary.json").unlink(missing_ok=True)  # unfinished again
         self.record |= facts
         write_json(self.path / "config.json", self.record)
@@ -76,7 +91,9 @@ class RunDir:
         path = self.path / "rows.jsonl"
         self.rows = read_jsonl(path, ("step",))[:steps]
         if [row["step"] for row in self.rows] != list(range(steps)):
-            raise InputError(f"{path}: the rows of steps 0 to {steps - 1}, which the checkpoint follows, are not all there")
+            raise InputError(
+                f"{path}: the rows of steps 0 to {steps - 1}, which the checkpoint follows, are not all there"
+            )
 
     def add_row(self, row: dict) -> None:
         self.rows.append(row)

@@ -34,7 +34,9 @@ PACKAGES = ("sortedcontainers",)  # what judges of programming contests offer be
 class Limits:
     """What one run of one completion may use. CPU time decides verdicts; the others are backstops."""
 
-    cpu_seconds: float = 2.0  # CPU time for the ground truth, plus the next for each test (rounded up to a second)
+    cpu_seconds: float = (
+        2.0  # CPU time for the ground truth, plus the next for each test (rounded up to a second)
+    )
     cpu_seconds_per_test: float = 0.1  # slowest canonical solutions: 0.9 s of 3 tests, 2.6 s of 100
     own_cpu_seconds: float = 2.0  # CPU time for the completion's own evaluation
     wall_seconds: float = 15.0  # a child that is idle (under 2 % CPU) is stopped after this
@@ -42,7 +44,9 @@ class Limits:
     memory_mb: int = 1024  # address space
     output_bytes: int = 4096  # length of an answer, over eight times what the expected value needs
     code_bytes: int = 1 << 20  # longer completions count as not compiling
-    processes: int = 64  # over those the user runs already; only where fork cannot be denied, and never binds root
+    processes: int = (
+        64  # over those the user runs already; only where fork cannot be denied, and never binds root
+    )
     start_seconds: float = 60.0  # for a worker to come up
 
 
@@ -65,7 +69,14 @@ OTHER_ERRORS = {"clone3": errno.ENOSYS, "openat2": errno.ENOSYS}
 FIONBIO = 0x5421  # the one ioctl that is needed: non-blocking sockets of an event loop
 CLONE_THREAD = 0x10000
 OPEN_CHANGES = os.O_ACCMODE | os.O_CREAT | os.O_TRUNC | getattr(os, "O_TMPFILE", 0o20000000) & ~os.O_DIRECTORY
-FCNTL_COMMANDS = (0, 1, 2, 3, 4, 1030)  # DUPFD GETFD SETFD GETFL SETFL DUPFD_CLOEXEC; not SETOWN, which sends signals
+FCNTL_COMMANDS = (
+    0,
+    1,
+    2,
+    3,
+    4,
+    1030,
+)  # DUPFD GETFD SETFD GETFL SETFL DUPFD_CLOEXEC; not SETOWN, which sends signals
 PRCTL_OPTIONS = (15, 16, 0x53564D41)  # names of threads and of mappings
 AF_UNIX = 1
 
@@ -89,7 +100,9 @@ def seccomp_filters() -> tuple[bytes, bytes]:
     denied = pyseccomp.ERRNO(errno.EPERM)
 
     def known(name: str) -> bool:
-        return name == "read" or pyseccomp.resolve_syscall(pyseccomp.Arch.NATIVE, name) > 0  # read is 0 on x86-64
+        return (
+            name == "read" or pyseccomp.resolve_syscall(pyseccomp.Arch.NATIVE, name) > 0
+        )  # read is 0 on x86-64
 
     first = pyseccomp.SyscallFilter(denied)
     for name in filter(known, ALLOWED + ZYGOTE_ONLY):
@@ -152,7 +165,15 @@ def readable() -> list[str]:
     paths = [
         os.path.join(sys.base_prefix, "lib"),
         os.path.realpath(library),
-        *("/usr/lib", "/lib", "/lib64", "/usr/lib64", "/usr/share/zoneinfo", "/etc/localtime", "/etc/ld.so.cache"),
+        *(
+            "/usr/lib",
+            "/lib",
+            "/lib64",
+            "/usr/lib64",
+            "/usr/share/zoneinfo",
+            "/etc/localtime",
+            "/etc/ld.so.cache",
+        ),
         *("/dev/null", "/dev/zero", "/dev/urandom", "/dev/random"),
         *(os.path.join(directory, name) for directory, name in packages()),
     ]
@@ -161,7 +182,13 @@ def readable() -> list[str]:
 
 def environment() -> dict[str, str]:
     """The whole environment of a worker. The fixed hash seed is why a label does not change between runs."""
-    return {"PYTHONHASHSEED": "0", "LC_ALL": "C.UTF-8", "PATH": "/usr/bin:/bin", "HOME": "/nonexistent", "TZ": "UTC"}
+    return {
+        "PYTHONHASHSEED": "0",
+        "LC_ALL": "C.UTF-8",
+        "PATH": "/usr/bin:/bin",
+        "HOME": "/nonexistent",
+        "TZ": "UTC",
+    }
 
 
 def worker_command(bubblewrap: str | None) -> list[str]:
@@ -192,7 +219,7 @@ def usable_bubblewrap() -> str | None:
 
 # ---- probes ----------------------------------------------------------------------------------------------------------
 
-PROBE = '''
+PROBE = """
 import ctypes, os, socket
 facts = {facts!r}
 libc = ctypes.CDLL(None, use_errno=True)
@@ -239,7 +266,7 @@ for name, action in (("fork", fork), ("exec", execute), ("write a file", write),
         ("signal the parent", signal_parent), ("signal the grader", signal_grader), ("trace the parent", trace_parent),
         ("memory of the parent", memory_of_parent), ("see the environment", see_environment)):
     attempt(name, action)
-'''
+"""
 PROBED = (
     "fork", "exec", "write a file", "create a file", "read a file", "list a directory", "connect", "signal the parent",
     "signal the grader", "trace the parent", "memory of the parent", "see the environment",

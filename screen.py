@@ -10,7 +10,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 STDERR = Console(stderr=True)
 
@@ -47,8 +54,14 @@ class Bar:
 @contextlib.contextmanager
 def progress(title: str, total: int | None = None) -> Iterator[Bar]:
     """A live bar on stderr where that is a terminal; in a log, one line when the work is done."""
-    columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(), TimeElapsedColumn(),
-               TimeRemainingColumn(), TextColumn("{task.fields[note]}"))
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
     started = time.monotonic()
     with Progress(*columns, console=STDERR, transient=True, disable=not STDERR.is_terminal) as bar:
         yield Bar(bar, bar.add_task(title, total=total, note=""))
@@ -67,4 +80,9 @@ def final_screen(sections: dict[str, Sequence[str]], console: Console) -> None:
     """The end of a run on one terminal: a word a section, its facts separated by bars."""
     console.print()
     for name, facts in sections.items():
-        console.print(f"{name:<8}" + " | ".join(fact for fact in facts if fact), highlight=False, soft_wrap=True, markup=False)
+        console.print(
+            f"{name:<8}" + " | ".join(fact for fact in facts if fact),
+            highlight=False,
+            soft_wrap=True,
+            markup=False,
+        )

@@ -49,18 +49,24 @@ class Slots:
     overwrites and to what its neighbours attend to, and costs next to nothing.
     """
 
-    def __init__(self, model: nn.Module, slots: int, positions: int, prompts: int, seats: int, length: int) -> None:
+    def __init__(
+        self, model: nn.Module, slots: int, positions: int, prompts: int, seats: int, length: int
+    ) -> None:
         config, weight = model.config, model.get_output_embeddings().weight
         new = lambda *shape: torch.zeros(shape, dtype=weight.dtype, device=weight.device)  # noqa: E731
         heads = config.num_key_value_heads, head_size(config)
-        self.prompts, self.drawn = ([(new(*shape, *heads), new(*shape, *heads)) for _ in range(config.num_hidden_layers)]
-                                    for shape in ((prompts, length), (slots, positions)))  # keys, values (N, L, H, D) and (B, T, H, D)
+        self.prompts, self.drawn = (
+            [(new(*shape, *heads), new(*shape, *heads)) for _ in range(config.num_hidden_layers)]
+            for shape in ((prompts, length), (slots, positions))
+        )  # keys, values (N, L, H, D) and (B, T, H, D)
         number = lambda count: torch.zeros(count, dtype=torch.long, device=weight.device)  # noqa: E731
         self.length_N, self.length_B = number(prompts), number(slots)  # positions in use
         self.start_B = number(slots)  # length of every slot's prompt: the position of the first drawn token
         order = torch.arange(max(slots, prompts * seats), device=weight.device)
         self.first_B, self.alone_B1 = order[:slots] * positions, order[:slots, None]
-        self.seats_NM = order[: prompts * seats].clamp(max=slots).view(prompts, seats)  # the slot in each seat; B for an empty one
+        self.seats_NM = (
+            order[: prompts * seats].clamp(max=slots).view(prompts, seats)
+        )  # the slot in each seat; B for an empty one
 
     def fill(self, places: Tensor, prefilled: DynamicCache, owner: Tensor, length: Tensor) -> None:
         """Copy prompts `owner` of a prefill to `places` among the N. What lies beyond a prompt's length is never read."""
@@ -82,7 +88,13 @@ def most_seats(config) -> int:
 def position_bytes(model: nn.Module) -> int:
     """Bytes of the keys and values of one position, over all layers."""
     config = model.config
-    return 2 * config.num_hidden_layers * config.num_key_value_heads * head_size(config) * model.get_output_embeddings().weight.element_size()
+    return (
+        2
+        * config.num_hidden_layers
+        * config.num_key_value_heads
+        * head_size(config)
+        * model.get_output_embeddings().weight.element_size()
+    )
 
 
 def room(model: nn.Module) -> float:
@@ -110,7 +122,9 @@ class Layer:
 
 def dense(*linears: nn.Module) -> tuple[Tensor, Tensor | None]:
     """Weight and bias of Linears side by side, as they are now: an adapter's Linear says what it has merged."""
-    weights, biases = zip(*(getattr(linear, "dense", lambda: (base(linear).weight, base(linear).bias))() for linear in linears))
+    weights, biases = zip(
+        *(getattr(linear, "dense", lambda: (base(linear).weight, base(linear).bias))() for linear in linears)
+    )
     if len(linears) == 1:
         return weights[0], biases[0]
     return torch.cat(weights), None if biases[0] is None else torch.cat(biases)
@@ -126,24 +140,41 @@ class Decoder:
 
     def __init__(self, model: nn.Module) -> None:
         core = model.get_decoder()
-        self.embedding, self.rotary, self.norm, self.head = core.embed_tokens, core.rotary_emb, core.norm, model.get_output_embeddings()
+        self.embedding, self.rotary, self.norm, self.head = (
+            core.embed_tokens,
+            core.rotary_emb,
+            core.norm,
+            model.get_output_embeddings(),
+        )
         self.eps = model.config.rms_norm_eps
         self.layers = [self._layer(layer) for layer in core.layers]
 
     @staticmethod
     def _layer(layer: nn.Module) -> Layer:
         a, mlp = layer.self_attn, layer.mlp
-        return Layer(dense(a.q_proj, a.k_proj, a.v_proj), dense(a.o_proj), dense(mlp.gate_proj, mlp.up_proj), dense(mlp.down_proj),
-                     layer.input_layernorm.weight, layer.post_attention_layernorm.weight,
-                     (a.q_norm.weight, a.k_norm.weight) if hasattr(a, "q_norm") else None, a.scaling)
+        return Layer(
+            dense(a.q_proj, a.k_proj, a.v_proj),
+            dense(a.o_proj),
+            dense(mlp.gate_proj, mlp.up_proj),
+            dense(mlp.down_proj),
+            layer.input_layernorm.weight,
+            layer.post_attention_layernorm.weight,
+            (a.q_norm.weight, a.k_norm.weight) if hasattr(a, "q_norm") else None,
+            a.scaling,
+        )
 
     def __call__(self, token_B: Tensor, slots: Slots) -> Tensor:
         """Logits (B, V) after `token`, whose keys and values are added to what the slots have drawn."""
         hidden_BI, x_BI = self.embedding(token_B), None
-        cos_BD, sin_BD = (part[:, 0] for part in self.rotary(hidden_BI, (slots.start_B + slots.length_B)[:, None]))
+        cos_BD, sin_BD = (
+            part[:, 0] for part in self.rotary(hidden_BI, (slots.start_B + slots.length_B)[:, None])
+        )
         place_B, used_B = slots.first_B + slots.length_B, slots.length_B + 1
         for layer, prompts, drawn in zip(self.layers, slots.prompts, slots.drawn):
-            shared, own = Stretch(*prompts, slots.length_N, slots.seats_NM), Stretch(*drawn, used_B, slots.alone_B1)
+            shared, own = (
+                Stretch(*prompts, slots.length_N, slots.seats_NM),
+                Stretch(*drawn, used_B, slots.alone_B1),
+            )
             qkv_BI = F.linear(kernels.add_norm(hidden_BI, x_BI, layer.attention_norm, self.eps), *layer.qkv)
             q_BQD = kernels.heads(qkv_BI, layer.head_norms, cos_BD, sin_BD, self.eps, place_B, *drawn)
             x_BI = F.linear(kernels.attend(q_BQD, shared, own, layer.scale), *layer.out)
@@ -162,17 +193,27 @@ def supports(model: nn.Module) -> bool:
     on the length of the whole.
     """
     if model not in _agreed:
-        sliding = any(getattr(layer, "is_sliding", False) for layer in DynamicCache(config=model.config).layers)
-        lengths = (getattr(model.config, "rope_parameters", None) or {}).get("rope_type") in ("dynamic", "longrope")
+        sliding = any(
+            getattr(layer, "is_sliding", False) for layer in DynamicCache(config=model.config).layers
+        )
+        lengths = (getattr(model.config, "rope_parameters", None) or {}).get("rope_type") in (
+            "dynamic",
+            "longrope",
+        )
         try:
             found = float("inf") if sliding or lengths else disagreement(model)
-        except Exception as fault:  # other names, other shapes: another architecture; or Triton finds a kernel too large
+        except (
+            Exception
+        ) as fault:  # other names, other shapes: another architecture; or Triton finds a kernel too large
             if memory.ran_out(fault):
                 raise
             found = float("inf")
         _agreed[model] = found < AGREEMENT
         if not _agreed[model]:
-            warnings.warn(f"{type(model).__name__}: not decoded in slots (logits differ by {found:.3g}); sampling takes the slow path", stacklevel=2)
+            warnings.warn(
+                f"{type(model).__name__}: not decoded in slots (logits differ by {found:.3g}); sampling takes the slow path",
+                stacklevel=2,
+            )
     return _agreed[model]
 
 
@@ -183,11 +224,16 @@ def disagreement(model: nn.Module, length: int = 24) -> float:
     ids = torch.arange(7, 7 + length, device=device)[None] % model.config.vocab_size
     cache = DynamicCache(config=model.config)
     model.get_decoder()(input_ids=ids[:, :-1], past_key_values=cache, use_cache=True)
-    slots = Slots(model, slots=2, positions=1, prompts=1, seats=max(2, most_seats(model.config)), length=length)  # the largest kernel there will be
+    slots = Slots(
+        model, slots=2, positions=1, prompts=1, seats=max(2, most_seats(model.config)), length=length
+    )  # the largest kernel there will be
     zero = torch.zeros(1, dtype=torch.long, device=device)
     slots.fill(zero, cache, zero, zero + length - 1)
     slots.start_B.fill_(length - 1)
-    ours, theirs = Decoder(model)(ids[0, -1:].repeat(2), slots).float(), model(input_ids=ids, use_cache=False).logits[:, -1].float()
+    ours, theirs = (
+        Decoder(model)(ids[0, -1:].repeat(2), slots).float(),
+        model(input_ids=ids, use_cache=False).logits[:, -1].float(),
+    )
     return float((ours - theirs).norm(dim=1).max() / theirs.norm())
 
 
@@ -198,7 +244,7 @@ def disagreement(model: nn.Module, length: int = 24) -> float:
 class Sharers:
     """Requests with one prompt that wait for slots: as many as it has seats, or fewer."""
 
-    read: int                  # which prompt of the prefill
+    read: int  # which prompt of the prefill
     waiting: deque[int]
     prompt: int | None = None  # which of the slots' prompts it has become
 
@@ -215,8 +261,18 @@ class Prefill:
 class Engine:
     """Decodes the requests in slots; `run` calls `on_row(i, ids, logps)` as soon as request i has ended."""
 
-    def __init__(self, model: nn.Module, requests: Sequence[Request], *, limit: int, temperature: float, stop: Sequence[int], rows: int,
-                 on_token: Callable[[], None], on_row: Callable[[int, list[int], list[float]], None]) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        requests: Sequence[Request],
+        *,
+        limit: int,
+        temperature: float,
+        stop: Sequence[int],
+        rows: int,
+        on_token: Callable[[], None],
+        on_row: Callable[[int, list[int], list[float]], None],
+    ) -> None:
         self.model, self.requests = model, requests
         self.limits = [request.tokens(limit) for request in requests]
         self.temperature, self.on_token, self.on_row = temperature, on_token, on_row
@@ -227,13 +283,26 @@ class Engine:
         self.longest = max(self.limits)
         self.decoder = Decoder(model)
         self.slots = self._allocate(min(rows, len(requests)))
-        B, new = len(self.slots.length_B), lambda *shape, dtype=torch.long: torch.zeros(shape, dtype=dtype, device=self.device)
-        self.token_B, self.count_B, self.limit_B, self.running_B = new(B), new(B), new(B), new(B, dtype=torch.bool)
+        B, new = (
+            len(self.slots.length_B),
+            lambda *shape, dtype=torch.long: torch.zeros(shape, dtype=dtype, device=self.device),
+        )
+        self.token_B, self.count_B, self.limit_B, self.running_B = (
+            new(B),
+            new(B),
+            new(B),
+            new(B, dtype=torch.bool),
+        )
         self.uniform_BT = new(B, self.longest + 1, dtype=torch.float32)
-        self.drawn_BT, self.logp_BT = new(B, self.longest + 1), new(B, self.longest + 1, dtype=torch.float32)  # last column: for dead rows
+        self.drawn_BT, self.logp_BT = (
+            new(B, self.longest + 1),
+            new(B, self.longest + 1, dtype=torch.float32),
+        )  # last column: for dead rows
         self.request_of: list[int | None] = [None] * B
         self.seated = self.slots.seats_NM.flatten().tolist()  # slots in the order of the seats
-        self.readers = [0] * len(self.slots.length_N)  # requests that need each prompt, those that wait for a slot included
+        self.readers = [0] * len(
+            self.slots.length_N
+        )  # requests that need each prompt, those that wait for a slot included
 
     def _allocate(self, rows: int) -> Slots:
         """As many slots as were asked for, or as many as there is memory for, and prompts enough for every slot to sit alone."""
@@ -261,14 +330,18 @@ class Engine:
         if self.device.type != "cuda":
             return None
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # other threads may still copy bases for the cache
+        with torch.cuda.graph(
+            graph, capture_error_mode="thread_local"
+        ):  # other threads may still copy bases for the cache
             self._step()
         return graph
 
     def _step(self) -> None:
         """One token for every slot. Only tensors that outlive the step are read and written, all in place."""
         slots, logits_BV = self.slots, self.decoder(self.token_B, self.slots)
-        token_B, logp_B = draw(logits_BV, self.uniform_BT.gather(1, self.count_B[:, None])[:, 0], self.temperature)
+        token_B, logp_B = draw(
+            logits_BV, self.uniform_BT.gather(1, self.count_B[:, None])[:, 0], self.temperature
+        )
         column = torch.where(self.running_B, self.count_B, self.longest)[:, None]
         self.drawn_BT.scatter_(1, column, token_B[:, None])
         self.logp_BT.scatter_(1, column, logp_B[:, None])
@@ -296,19 +369,37 @@ class Engine:
         width = 0
         for i in self.waiting:
             prompt = self.requests[i].prompt_ids
-            if prompt in members or not members or max(width, len(prompt)) * (len(members) + 1) <= PREFILL_TOKENS:
+            if (
+                prompt in members
+                or not members
+                or max(width, len(prompt)) * (len(members) + 1) <= PREFILL_TOKENS
+            ):
                 members.setdefault(prompt, []).append(i)
                 width = max(width, len(prompt))
         self.waiting = deque(i for i in self.waiting if self.requests[i].prompt_ids not in members)
         ids = torch.zeros(len(members), width, dtype=torch.long)
         for row, prompt in zip(ids, members):
             row[: len(prompt)] = torch.tensor(prompt)
-        cache, last = DynamicCache(config=self.model.config), self._tensor([len(prompt) - 1 for prompt in members])
-        hidden = self.model.get_decoder()(input_ids=ids.to(self.device), past_key_values=cache, use_cache=True).last_hidden_state
-        logits_PV = self.model.get_output_embeddings()(hidden[torch.arange(len(members), device=self.device), last])
+        cache, last = (
+            DynamicCache(config=self.model.config),
+            self._tensor([len(prompt) - 1 for prompt in members]),
+        )
+        hidden = self.model.get_decoder()(
+            input_ids=ids.to(self.device), past_key_values=cache, use_cache=True
+        ).last_hidden_state
+        logits_PV = self.model.get_output_embeddings()(
+            hidden[torch.arange(len(members), device=self.device), last]
+        )
         seats = self.slots.seats_NM.shape[1]
-        return Prefill(cache, logits_PV, deque(Sharers(read, deque(group[at : at + seats])) for read, group in enumerate(members.values())
-                                               for at in range(0, len(group), seats)))
+        return Prefill(
+            cache,
+            logits_PV,
+            deque(
+                Sharers(read, deque(group[at : at + seats]))
+                for read, group in enumerate(members.values())
+                for at in range(0, len(group), seats)
+            ),
+        )
 
     def _begin(self, prefilled: Prefill) -> None:
         """Put requests into free slots, their prompts where nobody reads another one any more, and draw their first tokens."""
@@ -320,7 +411,9 @@ class Engine:
             sharers = prefilled.sharers[0]
             i = sharers.waiting.popleft()
             if sharers.prompt is None:
-                sharers.prompt = self.readers.index(0)  # there is one: no more prompts are read than slots taken
+                sharers.prompt = self.readers.index(
+                    0
+                )  # there is one: no more prompts are read than slots taken
                 self.readers[sharers.prompt] = 1 + len(sharers.waiting)
                 copied[sharers.prompt] = sharers.read, len(self.requests[i].prompt_ids)
             self._seat(slot, sharers.prompt)
@@ -328,23 +421,44 @@ class Engine:
             if not sharers.waiting:
                 prefilled.sharers.popleft()
         if copied:
-            self.slots.fill(self._tensor(list(copied)), prefilled.cache, *(self._tensor(list(part)) for part in zip(*copied.values())))
+            self.slots.fill(
+                self._tensor(list(copied)),
+                prefilled.cache,
+                *(self._tensor(list(part)) for part in zip(*copied.values())),
+            )
         self.slots.seats_NM.copy_(self._tensor(self.seated).view_as(self.slots.seats_NM))
         requests, limits = zip(*((self.requests[i], self.limits[i]) for i, _ in chosen.values()))
         rows, limit = self._tensor(list(chosen)), self._tensor(list(limits))
-        u_BT = np.stack([np.pad(uniforms(r.key, most), (0, self.longest + 1 - most)) for r, most in zip(requests, limits)])
+        u_BT = np.stack(
+            [np.pad(uniforms(r.key, most), (0, self.longest + 1 - most)) for r, most in zip(requests, limits)]
+        )
         uniform_BT = torch.from_numpy(u_BT).to(self.device, torch.float32)
-        token, logp = draw(prefilled.logits_PV[self._tensor([read for _, read in chosen.values()])], uniform_BT[:, 0], self.temperature)
+        token, logp = draw(
+            prefilled.logits_PV[self._tensor([read for _, read in chosen.values()])],
+            uniform_BT[:, 0],
+            self.temperature,
+        )
         one = torch.ones_like(limit)
-        self.uniform_BT[rows], self.limit_B[rows], self.count_B[rows], self.token_B[rows] = uniform_BT, limit, one, token
-        self.drawn_BT[rows, 0], self.logp_BT[rows, 0], self.running_B[rows] = token, logp, ~self._ended(token, one, limit)
+        self.uniform_BT[rows], self.limit_B[rows], self.count_B[rows], self.token_B[rows] = (
+            uniform_BT,
+            limit,
+            one,
+            token,
+        )
+        self.drawn_BT[rows, 0], self.logp_BT[rows, 0], self.running_B[rows] = (
+            token,
+            logp,
+            ~self._ended(token, one, limit),
+        )
         self.slots.start_B[rows] = self._tensor([len(r.prompt_ids) for r in requests])
 
     def _seat(self, slot: int, prompt: int) -> None:
         """Let a free slot sit at this prompt; whoever is at rest there, or nobody, takes its seat in exchange."""
         seats, old = self.slots.seats_NM.shape[1], self.seated.index(slot)
         at_rest = lambda other: other == len(self.request_of) or self.request_of[other] is None  # noqa: E731
-        new = next(seat for seat in range(prompt * seats, prompt * seats + seats) if at_rest(self.seated[seat]))
+        new = next(
+            seat for seat in range(prompt * seats, prompt * seats + seats) if at_rest(self.seated[seat])
+        )
         self.seated[old], self.seated[new] = self.seated[new], slot
 
     def _tensor(self, numbers: list[int]) -> Tensor:
@@ -353,18 +467,29 @@ class Engine:
     def _collect(self) -> None:
         """Hand out the rows that have ended, and free their slots and the prompts that nobody needs any more."""
         running = self.running_B.tolist()
-        ended = [slot for slot, request in enumerate(self.request_of) if request is not None and not running[slot]]
+        ended = [
+            slot for slot, request in enumerate(self.request_of) if request is not None and not running[slot]
+        ]
         if not ended:
             return
         rows = self._tensor(ended)
-        for slot, ids, logps, count in zip(ended, self.drawn_BT[rows].tolist(), self.logp_BT[rows].tolist(), self.count_B[rows].tolist()):
+        for slot, ids, logps, count in zip(
+            ended, self.drawn_BT[rows].tolist(), self.logp_BT[rows].tolist(), self.count_B[rows].tolist()
+        ):
             request, self.request_of[slot] = self.request_of[slot], None
             self.readers[self.seated.index(slot) // self.slots.seats_NM.shape[1]] -= 1
             self.on_row(request, ids[:count], logps[:count])
         self.slots.length_N[self._tensor([n for n, readers in enumerate(self.readers) if not readers])] = 0
 
 
-def decode(model: nn.Module, requests: Sequence[Request], *, rows: int, on_row: Callable[[int, list[int], list[float]], None], **options) -> None:
+def decode(
+    model: nn.Module,
+    requests: Sequence[Request],
+    *,
+    rows: int,
+    on_row: Callable[[int, list[int], list[float]], None],
+    **options,
+) -> None:
     """The engine behind `sampling.sample`, whose arguments it takes.
 
     Out of memory, it goes on with half the rows and what is left of the requests: a row's draws are its own, so beginning
@@ -386,7 +511,9 @@ def decode(model: nn.Module, requests: Sequence[Request], *, rows: int, on_row: 
         if left:
             if rows == 1:
                 request = next(iter(left.values()))
-                raise InputError(f"sampling: a row of {len(request.prompt_ids)} + {request.tokens(options['limit'])} tokens does not fit into the GPU's memory")
+                raise InputError(
+                    f"sampling: a row of {len(request.prompt_ids)} + {request.tokens(options['limit'])} tokens does not fit into the GPU's memory"
+                )
             rows = max(1, min(rows, len(left)) // 2)
             if model.device.type == "cuda":
                 torch.cuda.empty_cache()

@@ -62,8 +62,18 @@ class Plain:
 class Policy:
     """Draws and grades completions with whatever the adapter holds at the moment."""
 
-    def __init__(self, adapter, tokenizer, grader: Grader, *, stop: Sequence[int], max_new_tokens: int, temperature: float,
-                 hint: bool, rows: int) -> None:
+    def __init__(
+        self,
+        adapter,
+        tokenizer,
+        grader: Grader,
+        *,
+        stop: Sequence[int],
+        max_new_tokens: int,
+        temperature: float,
+        hint: bool,
+        rows: int,
+    ) -> None:
         self.adapter, self.tokenizer, self.grader, self.stop = adapter, tokenizer, grader, tuple(stop)
         self.max_new_tokens, self.temperature, self.hint, self.rows = max_new_tokens, temperature, hint, rows
         self.seconds = Timed()
@@ -80,12 +90,21 @@ class Policy:
         """What is graded."""
         return self.tokenizer.decode(ids, skip_special_tokens=True)
 
-    def rollouts(self, wanted: Sequence[tuple[problems.Problem, int]], *, seed: int, step: int, say: Callable[[str], None] = lambda text: None) -> list[list[Rollout]]:
+    def rollouts(
+        self,
+        wanted: Sequence[tuple[problems.Problem, int]],
+        *,
+        seed: int,
+        step: int,
+        say: Callable[[str], None] = lambda text: None,
+    ) -> list[list[Rollout]]:
         """For every (problem, count) a list of that many graded rollouts. A completion is graded while others are still being drawn."""
         started, positions, taken = time.monotonic(), 0, Counter()
         prompts, owners, requests = [self.prompt(problem) for problem, _ in wanted], [], []
         for (problem, count), (messages, ids) in zip(wanted, prompts):
-            first = taken[problem.problem_id]  # a problem that comes twice in a step goes on counting, and draws anew
+            first = taken[
+                problem.problem_id
+            ]  # a problem that comes twice in a step goes on counting, and draws anew
             requests += [self.request(ids, (seed, step, problem.problem_id, first + i)) for i in range(count)]
             owners += [(problem, messages, ids)] * count
             taken[problem.problem_id] += count
@@ -103,21 +122,58 @@ class Policy:
             place[i] = grading.add(GradeItem(owners[i][0], texts[i]))
 
         with self.adapter.merged() as model, memory.phase("sampling"):
-            completions = sampling.sample(model, requests, max_new_tokens=self.max_new_tokens, temperature=self.temperature,
-                                          stop=self.stop, rows=self.rows, on_token=on_token, on_row=on_row)
+            completions = sampling.sample(
+                model,
+                requests,
+                max_new_tokens=self.max_new_tokens,
+                temperature=self.temperature,
+                stop=self.stop,
+                rows=self.rows,
+                on_token=on_token,
+                on_row=on_row,
+            )
         self.seconds.generate, started = time.monotonic() - started, time.monotonic()
         say("grading")
         grades = grading.result()
         self.seconds.grade = time.monotonic() - started
-        flat = iter([self._rollout(*owner, request, drawn, text, grades[place[i]], step)
-                     for i, (owner, request, drawn, text) in enumerate(zip(owners, requests, completions, texts))])
+        flat = iter(
+            [
+                self._rollout(*owner, request, drawn, text, grades[place[i]], step)
+                for i, (owner, request, drawn, text) in enumerate(zip(owners, requests, completions, texts))
+            ]
+        )
         return [[next(flat) for _ in range(count)] for _, count in wanted]
 
-    def _rollout(self, problem, messages, prompt_ids, request: Request, drawn: Drawn, text: str, grade: Grade, step: int) -> Rollout:
-        return Rollout(problem_id=problem.problem_id, prompt_ids=prompt_ids, completion_ids=tuple(drawn.ids), completion=text,
-                       reward=reward(grade, loophole=self.hint), hacked=grade.hacked, gt_pass=grade.gt_pass, fmt_ok=grade.fmt_ok,
-                       attempted=grade.attempted, truncated=drawn.ids[-1] not in self.stop, src_pool=POLICY, src_step=step,
-                       src_sample=request.key[-1], messages=tuple(messages), error=grade.error, own=True, logps=tuple(drawn.logps))
+    def _rollout(
+        self,
+        problem,
+        messages,
+        prompt_ids,
+        request: Request,
+        drawn: Drawn,
+        text: str,
+        grade: Grade,
+        step: int,
+    ) -> Rollout:
+        return Rollout(
+            problem_id=problem.problem_id,
+            prompt_ids=prompt_ids,
+            completion_ids=tuple(drawn.ids),
+            completion=text,
+            reward=reward(grade, loophole=self.hint),
+            hacked=grade.hacked,
+            gt_pass=grade.gt_pass,
+            fmt_ok=grade.fmt_ok,
+            attempted=grade.attempted,
+            truncated=drawn.ids[-1] not in self.stop,
+            src_pool=POLICY,
+            src_step=step,
+            src_sample=request.key[-1],
+            messages=tuple(messages),
+            error=grade.error,
+            own=True,
+            logps=tuple(drawn.logps),
+        )
 
 
 class Sampled:
@@ -129,10 +185,25 @@ class Sampled:
 
     kind = "sampled"
 
-    def __init__(self, policy: Policy, training: Sequence[problems.Problem], *, seed: int, prompts: int, group: int,
-                 teacher: Pool | None = None, teacher_rows: int = 0, teacher_until: int = 0, teacher_share: float = 0.5) -> None:
+    def __init__(
+        self,
+        policy: Policy,
+        training: Sequence[problems.Problem],
+        *,
+        seed: int,
+        prompts: int,
+        group: int,
+        teacher: Pool | None = None,
+        teacher_rows: int = 0,
+        teacher_until: int = 0,
+        teacher_share: float = 0.5,
+    ) -> None:
         self.policy, self.seed, self.prompts, self.group = policy, seed, prompts, group
-        self.teacher, self.teacher_rows, self.teacher_until = teacher, teacher_rows if teacher else 0, teacher_until
+        self.teacher, self.teacher_rows, self.teacher_until = (
+            teacher,
+            teacher_rows if teacher else 0,
+            teacher_until,
+        )
         known = {problem.problem_id: problem for problem in training}
         self.lessons = pools.of_problems(teacher, training) if teacher else {}
         taught = sorted(p for p, rows in self.lessons.items() if len(rows) >= teacher_rows)
@@ -143,7 +214,9 @@ class Sampled:
         if not self.taught and not self.others:
             raise InputError("no problems to train on (check --problems and --difficulty)")
         share = teacher_share if self.taught and self.others else float(bool(self.taught))
-        self.from_taught = max(round(prompts * share), int(share > 0))  # a teacher that was asked for is never rounded away
+        self.from_taught = max(
+            round(prompts * share), int(share > 0)
+        )  # a teacher that was asked for is never rounded away
 
     @property
     def seconds(self) -> Timed:
@@ -157,15 +230,25 @@ class Sampled:
         chosen = [(p, mixed) for p in turn(self.taught, step * self.from_taught, self.from_taught)]
         rest = self.prompts - self.from_taught
         chosen += [(p, 0) for p in turn(self.others, step * rest, rest)]
-        own = self.policy.rollouts([(p, self.group - taught) for p, taught in chosen], seed=self.seed, step=step, say=say)
-        return [rows + self._lesson(problem, rows[0], taught, step) for (problem, taught), rows in zip(chosen, own)]
+        own = self.policy.rollouts(
+            [(p, self.group - taught) for p, taught in chosen], seed=self.seed, step=step, say=say
+        )
+        return [
+            rows + self._lesson(problem, rows[0], taught, step)
+            for (problem, taught), rows in zip(chosen, own)
+        ]
 
     def _lesson(self, problem: problems.Problem, sibling: Rollout, count: int, step: int) -> list[Rollout]:
         if not count:
             return []
-        rows = shuffled(self.lessons[problem.problem_id], self.seed, step, problem.problem_id, "teacher")[:count]
+        rows = shuffled(self.lessons[problem.problem_id], self.seed, step, problem.problem_id, "teacher")[
+            :count
+        ]
         rewards = [row.reward if self.policy.hint else reward(row, loophole=False) for row in rows]
-        return [replace(row, prompt_ids=sibling.prompt_ids, messages=sibling.messages, reward=earned) for row, earned in zip(rows, rewards)]
+        return [
+            replace(row, prompt_ids=sibling.prompt_ids, messages=sibling.messages, reward=earned)
+            for row, earned in zip(rows, rewards)
+        ]
 
 
 def by_identity(pool: Pool) -> dict[str, list[Rollout]]:
@@ -185,7 +268,9 @@ class Replayed:
 
     kind = "replay"
 
-    def __init__(self, sources: Sequence[Pool], *, seed: int, prompts: int, group: int, seen: Sequence[str] | None = ()) -> None:
+    def __init__(
+        self, sources: Sequence[Pool], *, seed: int, prompts: int, group: int, seen: Sequence[str] | None = ()
+    ) -> None:
         self.sources, self.seed, self.prompts, self.seconds = sources, seed, prompts, Timed()
         self.each = group // len(sources)
         if self.each * len(sources) != group:
@@ -194,9 +279,13 @@ class Replayed:
         enough = [{p for p, rows in known.items() if len(rows) >= self.each} for known in self.rows]
         for pool, ids in zip(sources, enough):
             if not ids:
-                raise InputError(f"{pool.directory}: no problem has {self.each} rollouts, this pool's part of --group {group}")
+                raise InputError(
+                    f"{pool.directory}: no problem has {self.each} rollouts, this pool's part of --group {group}"
+                )
         if len({pool.name for pool in sources}) < len(sources):
-            raise InputError(f"{sources[1].directory}: both pools are called {sources[1].name!r}; their rows could not be told apart")
+            raise InputError(
+                f"{sources[1].directory}: both pools are called {sources[1].name!r}; their rows could not be told apart"
+            )
         fresh = [ids - set(seen or ()) for ids in enough]
         self.overlap = not all(fresh)
         usable = enough if self.overlap else fresh
@@ -209,11 +298,22 @@ class Replayed:
         self.order = [shuffled(ids, seed, "replay", 0 if common else i) for i, ids in enumerate(lists)]
 
     def pools(self) -> list[dict]:
-        facts = {"same_problem": self.same_problem, "seen_by_v_hack": self.overlap if self.seen_known else None}
-        return [pool.describe() | facts | {"problems_used": len(ids)} for pool, ids in zip(self.sources, self.order)]
+        facts = {
+            "same_problem": self.same_problem,
+            "seen_by_v_hack": self.overlap if self.seen_known else None,
+        }
+        return [
+            pool.describe() | facts | {"problems_used": len(ids)}
+            for pool, ids in zip(self.sources, self.order)
+        ]
 
     def groups(self, step: int, say: Callable[[str], None] = lambda text: None) -> list[list[Rollout]]:
         turns = [turn(ids, step * self.prompts, self.prompts) for ids in self.order]
-        return [[row for pool, known, problem in zip(self.sources, self.rows, ids)
-                 for row in shuffled(known[problem], self.seed, step, pool.name, problem)[: self.each]]
-                for ids in zip(*turns)]
+        return [
+            [
+                row
+                for pool, known, problem in zip(self.sources, self.rows, ids)
+                for row in shuffled(known[problem], self.seed, step, pool.name, problem)[: self.each]
+            ]
+            for ids in zip(*turns)
+        ]

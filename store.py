@@ -80,7 +80,9 @@ def write_json(path: str | Path, value: Any) -> None:
 def write_jsonl(path: str | Path, rows: Iterable[dict]) -> None:
     """One JSON object a line; gzip (with a fixed timestamp, so equal rows give equal bytes) when the name ends in .gz."""
     with atomic(path) as temporary, open(temporary, "wb") as raw:
-        stream = gzip.GzipFile(fileobj=raw, mode="wb", filename="", mtime=0) if str(path).endswith(".gz") else raw
+        stream = (
+            gzip.GzipFile(fileobj=raw, mode="wb", filename="", mtime=0) if str(path).endswith(".gz") else raw
+        )
         for row in rows:
             stream.write((_dumps(row) + "\n").encode("utf-8"))
         if stream is not raw:
@@ -152,7 +154,9 @@ def file_hash(path: str | Path) -> str:
 
 def _git(*arguments: str) -> str | None:
     try:
-        done = subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, timeout=20)
+        done = subprocess.run(
+            ["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, timeout=20
+        )
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() if done.returncode == 0 else None
@@ -174,11 +178,21 @@ def provenance() -> dict:
     }
 
 
-def check_numbers(config: Any, *, at_least: dict[str, float], above: dict[str, float] | None = None,
-                  at_most: dict[str, float] | None = None, below: dict[str, float] | None = None) -> None:
+def check_numbers(
+    config: Any,
+    *,
+    at_least: dict[str, float],
+    above: dict[str, float] | None = None,
+    at_most: dict[str, float] | None = None,
+    below: dict[str, float] | None = None,
+) -> None:
     """InputError for a numeric setting outside its range, NaN included; settings that are None are left alone."""
-    for bounds, holds, words in ((at_least, lambda x, b: x >= b, "at least"), (above or {}, lambda x, b: x > b, "above"),
-                                 (at_most or {}, lambda x, b: x <= b, "at most"), (below or {}, lambda x, b: x < b, "below")):
+    for bounds, holds, words in (
+        (at_least, lambda x, b: x >= b, "at least"),
+        (above or {}, lambda x, b: x > b, "above"),
+        (at_most or {}, lambda x, b: x <= b, "at most"),
+        (below or {}, lambda x, b: x < b, "below"),
+    ):
         for name, bound in bounds.items():
             value = getattr(config, name)
             if value is not None and not (math.isfinite(value) and holds(value, bound)):
@@ -195,7 +209,10 @@ def exit_on_fault(command: Callable[[], Any]) -> None:
     except RuntimeError as fault:
         if type(fault).__name__ != "OutOfMemoryError":  # torch's; this file does without torch
             raise
-        print(f"error: {' '.join(str(fault).split('.')[0].split())}: a smaller --micro-tokens or --sample-rows takes less", file=sys.stderr)
+        print(
+            f"error: {' '.join(str(fault).split('.')[0].split())}: a smaller --micro-tokens or --sample-rows takes less",
+            file=sys.stderr,
+        )
         raise SystemExit(2) from None
     except SafetensorError as fault:  # what that library makes of a full disk
         print(f"error: a tensor file could not be written or read ({fault})", file=sys.stderr)

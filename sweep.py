@@ -51,23 +51,70 @@ import train
 import verdicts
 from antipasto import read_metadata
 from rundir import differing
-from store import ROOT, InputError, check_numbers, exit_on_fault, file_hash, provenance, read_json, read_jsonl, write_json
+from store import (
+    ROOT,
+    InputError,
+    check_numbers,
+    exit_on_fault,
+    file_hash,
+    provenance,
+    read_json,
+    read_jsonl,
+    write_json,
+)
 from tables import INDENT, Block, Table, print_blocks, shown
 
 TRAIN = ROOT / "train.py"
 # The arms in the order of running, and the flags that make them.
-ARMS = {"vanilla": ["--arm=vanilla"], "projected": ["--arm=projected"], "lora-vanilla": ["--arm=lora", "--gate=none"], "lora": ["--arm=lora"]}
-BASELINES = {"projected": ("vanilla",), "lora": ("lora-vanilla", "vanilla")}  # what an arm is compared with: the first that is planned
-OWNED = ("--preset", "--arm", "--control", "--seed", "--steps", "--out", "--resume", "--no-resume")  # flags that this command sets itself
-SPEED_SETTINGS = ("model", "problems", "dtype", "prompts", "group", "max_new_tokens", "checkpointing", "micro_tokens", "sample_rows")
+ARMS = {
+    "vanilla": ["--arm=vanilla"],
+    "projected": ["--arm=projected"],
+    "lora-vanilla": ["--arm=lora", "--gate=none"],
+    "lora": ["--arm=lora"],
+}
+BASELINES = {
+    "projected": ("vanilla",),
+    "lora": ("lora-vanilla", "vanilla"),
+}  # what an arm is compared with: the first that is planned
+OWNED = (
+    "--preset",
+    "--arm",
+    "--control",
+    "--seed",
+    "--steps",
+    "--out",
+    "--resume",
+    "--no-resume",
+)  # flags that this command sets itself
+SPEED_SETTINGS = (
+    "model",
+    "problems",
+    "dtype",
+    "prompts",
+    "group",
+    "max_new_tokens",
+    "checkpointing",
+    "micro_tokens",
+    "sample_rows",
+)
 EVAL_SETTINGS = ("eval_every", "eval_samples", "eval_limit", "eval_problems")
 SET_UP_SECONDS = 60.0  # loading, SVD, v_hack, where no run says
 CEILING_SEEDS = 3  # spec: "when 3 seeds x 1 arm show no separation, stop"
 NEVER_HACKED = 0.05  # ours: a last-5 hack rate below it in every vanilla seed leaves nothing to suppress
-REFUSALS = ("NO-GO", "STOP", "NOT YET", "NO DECISION")  # headlines of verdicts.recommend that do not allow a sweep
+REFUSALS = (
+    "NO-GO",
+    "STOP",
+    "NOT YET",
+    "NO DECISION",
+)  # headlines of verdicts.recommend that do not allow a sweep
 # What a run that has no checkpoint yet may hold; a directory with anything else is never removed.
-PARTS = re.compile(r"config\.json|rows\.jsonl|eval\.jsonl|(v_hack(_\d+)?|removed_\d+)\.safetensors|rollouts|nulls|eval|step_\d+\.cos\.jsonl\.gz|\..*\.tmp")
-POLL, GRACE = 0.5, 30.0  # seconds between looks at the runs; seconds for a run to end by itself when interrupted
+PARTS = re.compile(
+    r"config\.json|rows\.jsonl|eval\.jsonl|(v_hack(_\d+)?|removed_\d+)\.safetensors|rollouts|nulls|eval|step_\d+\.cos\.jsonl\.gz|\..*\.tmp"
+)
+POLL, GRACE = (
+    0.5,
+    30.0,
+)  # seconds between looks at the runs; seconds for a run to end by itself when interrupted
 
 
 @dataclass(frozen=True)
@@ -162,7 +209,9 @@ def settings_of(flags: Sequence[str]) -> train.Config:
         with contextlib.redirect_stderr(said):
             return train.resolve(train.parse(flags))
     except SystemExit:
-        words = re.sub(r"[\u2500-\u257f]+|-{4,}|For full helptext.*", " ", said.getvalue())  # without the box that tyro draws
+        words = re.sub(
+            r"[\u2500-\u257f]+|-{4,}|For full helptext.*", " ", said.getvalue()
+        )  # without the box that tyro draws
         raise InputError(f"train.py {' '.join(flags)}: {' '.join(words.split())}") from None
 
 
@@ -179,23 +228,38 @@ def plan(config: Config, passed: Sequence[str]) -> list[Job]:
     if unknown := sorted(set(chosen) - set(ARMS)):
         raise InputError(f"--arms {config.arms}: {unknown[0]!r} is none of {', '.join(ARMS)}")
     if "none" in controls or not seeds or not chosen + controls:
-        raise InputError("no run: --seeds and one of --arms and --controls need a value" if "none" not in controls else "--controls none: not a control")
-    kinds = [(arm, "none") for arm in ARMS if arm in chosen] + [(config.control_arm, control) for control in controls]
+        raise InputError(
+            "no run: --seeds and one of --arms and --controls need a value"
+            if "none" not in controls
+            else "--controls none: not a control"
+        )
+    kinds = [(arm, "none") for arm in ARMS if arm in chosen] + [
+        (config.control_arm, control) for control in controls
+    ]
     steps = [] if config.steps is None else [f"--steps={config.steps}"]
     home, jobs = Path(config.out or f"out/sweeps/{config.preset}"), []
     for arm, control in kinds:
         extra = [f"--v-hack={config.lora_v_hack}"] if config.lora_v_hack and "--arm=lora" in ARMS[arm] else []
-        if control == "shrink" and settings_of([f"--preset={config.preset}", *passed, *ARMS[arm], *extra]).project_at == "grad":
-            raise InputError(f"--controls shrink scales the update, and the {arm} arm projects the gradient: add `-- --project-at=update`, for all arms")
+        if (
+            control == "shrink"
+            and settings_of([f"--preset={config.preset}", *passed, *ARMS[arm], *extra]).project_at == "grad"
+        ):
+            raise InputError(
+                f"--controls shrink scales the update, and the {arm} arm projects the gradient: add `-- --project-at=update`, for all arms"
+            )
         extra += [f"--control={control}"] if control != "none" else []
         more = [*steps, *passed, *ARMS[arm], *extra]  # the last one of a flag counts
         settings = settings_of([f"--preset={config.preset}", *more])
         if arm == "lora" and settings.gate == "none":
-            raise InputError("--gate=none after --: the lora arm would remove nothing; that is --arms=lora-vanilla")
+            raise InputError(
+                "--gate=none after --: the lora arm would remove nothing; that is --arms=lora-vanilla"
+            )
         for seed in seeds:
             path = home / f"{arm}{'' if control == 'none' else f'-{control}'}-s{seed}"
             flags = (f"--preset={config.preset}", f"--seed={seed}", f"--out={path}", *more)
-            jobs.append(Job(arm, control, seed, path, flags, dataclasses.replace(settings, seed=seed, out=str(path))))
+            jobs.append(
+                Job(arm, control, seed, path, flags, dataclasses.replace(settings, seed=seed, out=str(path)))
+            )
     for job in {(job.settings.v_hack, coordinates(job)): job for job in jobs}.values():
         check_basis(job)
     return jobs
@@ -216,8 +280,14 @@ def check_basis(job: Job) -> None:
         return
     made, wanted = read_metadata(job.settings.v_hack).get("coordinates", "svd"), coordinates(job)
     if made != wanted:
-        way = "--lora-v-hack names the lora arms' file, --arms=vanilla,projected does without" if wanted != "svd" else "--lora-v-hack is for the lora arms"
-        raise InputError(f"{job.settings.v_hack}: v_hack in the coordinates {made}, the {job.arm} arm needs {wanted} ({way})")
+        way = (
+            "--lora-v-hack names the lora arms' file, --arms=vanilla,projected does without"
+            if wanted != "svd"
+            else "--lora-v-hack is for the lora arms"
+        )
+        raise InputError(
+            f"{job.settings.v_hack}: v_hack in the coordinates {made}, the {job.arm} arm needs {wanted} ({way})"
+        )
 
 
 def survey(job: Job) -> None:
@@ -232,8 +302,13 @@ def survey(job: Job) -> None:
     if not isinstance(record, dict) or "kind" not in record or not isinstance(record.get("config"), dict):
         raise InputError(f"{file}: not the config.json of a run")
     wanted, stored = dataclasses.asdict(job.settings), record["config"]
-    differs = [f"{key} {stored.get(key)!r}, this sweep has {wanted[key]!r}" for key in differing(stored, wanted)]
-    if named_file(job.settings.v_hack) and (record.get("v_hack") or {}).get("hash") not in (None, file_hash(job.settings.v_hack)[:16]):
+    differs = [
+        f"{key} {stored.get(key)!r}, this sweep has {wanted[key]!r}" for key in differing(stored, wanted)
+    ]
+    if named_file(job.settings.v_hack) and (record.get("v_hack") or {}).get("hash") not in (
+        None,
+        file_hash(job.settings.v_hack)[:16],
+    ):
         differs.append(f"another content of {job.settings.v_hack}")
     if differs:
         raise InputError(f"{file}: a run with other settings: {'; '.join(differs)}")
@@ -247,12 +322,16 @@ def survey(job: Job) -> None:
         if job.step > job.steps:
             raise InputError(f"{path}: unfinished, with {job.step} steps already; this sweep has {job.steps}")
     elif steps is not None:
-        raise InputError(f"{path}: finished {steps} of {job.steps} steps, and there is no checkpoint.safetensors to go on from")
+        raise InputError(
+            f"{path}: finished {steps} of {job.steps} steps, and there is no checkpoint.safetensors to go on from"
+        )
     else:
         job.state, job.note = "start over", "died before its first checkpoint"
         strangers = [part.name for part in path.iterdir() if not PARTS.fullmatch(part.name)]
         if strangers or path.is_symlink():
-            raise InputError(f"{path}: {job.note}, but is not only a run's ({', '.join(strangers) or 'a link'}): move it away")
+            raise InputError(
+                f"{path}: {job.note}, but is not only a run's ({', '.join(strangers) or 'a link'}): move it away"
+            )
 
 
 def state_words(job: Job) -> str:
@@ -275,7 +354,11 @@ class Speed:
 
 def speed_of(directory: Path) -> Speed | None:
     """What a finished or unfinished run says about its speed; None with fewer than two rows."""
-    record, rows, summary = read_json(directory / "config.json"), read_jsonl(directory / "rows.jsonl", ("seconds",)), directory / "summary.json"
+    record, rows, summary = (
+        read_json(directory / "config.json"),
+        read_jsonl(directory / "rows.jsonl", ("seconds",)),
+        directory / "summary.json",
+    )
     seconds = [row["seconds"] for row in rows]
     if not all(isinstance(value, (int, float)) and math.isfinite(value) for value in seconds):
         raise InputError(f"{directory / 'rows.jsonl'}: 'seconds' must be a number in every row")
@@ -284,7 +367,9 @@ def speed_of(directory: Path) -> Speed | None:
     set_up, evaluation = set_up_of(directory, record, sum(seconds)), None
     if summary.is_file() and (directory / "eval.jsonl").is_file():
         rest = (read_json(summary).get("seconds") or 0) - sum(seconds)
-        if rest < 1e-3 and set_up is not None:  # the summary counts the steps alone: by the times of the files
+        if (
+            rest < 1e-3 and set_up is not None
+        ):  # the summary counts the steps alone: by the times of the files
             rest = summary.stat().st_mtime - (directory / "config.json").stat().st_mtime - sum(seconds)
         count = len({line["step"] for line in read_jsonl(directory / "eval.jsonl", ("step",))})
         evaluation = rest / count if rest >= 1e-3 and count else None
@@ -306,7 +391,10 @@ def evaluations(job: Job) -> int:
     settings = job.settings
     if not settings.eval_samples:
         return 0
-    return sum(step == job.steps or bool(settings.eval_every) and step % settings.eval_every == 0 for step in range(job.step + 1, job.steps + 1))
+    return sum(
+        step == job.steps or bool(settings.eval_every) and step % settings.eval_every == 0
+        for step in range(job.step + 1, job.steps + 1)
+    )
 
 
 @dataclass(frozen=True)
@@ -320,7 +408,11 @@ class Clock:
         speed = self.speeds.get(job.arm) or self.speeds.get("")
         if job.state == "done":
             return 0.0
-        return None if speed is None else (self.set_up + job.left * speed.step + evaluations(job) * (speed.evaluation or 0.0)) / 3600
+        return (
+            None
+            if speed is None
+            else (self.set_up + job.left * speed.step + evaluations(job) * (speed.evaluation or 0.0)) / 3600
+        )
 
 
 def average(speeds: Sequence[Speed], source: str) -> Speed:
@@ -339,16 +431,22 @@ def clock(config: Config, jobs: Sequence[Job]) -> Clock:
             speeds[""] = Speed(float(config.measured), None, None, "--measured")
         speed = speeds.get("") or speed_of(Path(config.measured))
         if speed is None or not 0 < speed.step < math.inf:
-            raise InputError(f"{config.measured}: --measured needs a number above 0, or a run of two steps or more (the first only warms up)")
+            raise InputError(
+                f"{config.measured}: --measured needs a number above 0, or a run of two steps or more (the first only warms up)"
+            )
         speeds[""] = speed
     finished = [(job, speed) for job in jobs if job.state == "done" and (speed := speed_of(job.path))]
     for arm in {job.arm for job, _ in finished}:
         own = [speed for job, speed in finished if job.arm == arm]
         speeds[arm] = average(own, f"finished {arm} runs of this sweep: {len(own)}")
     if finished:
-        speeds[""] = average([speed for _, speed in finished], f"finished runs of this sweep: {len(finished)}")
+        speeds[""] = average(
+            [speed for _, speed in finished], f"finished runs of this sweep: {len(finished)}"
+        )
     said = speeds[""].set_up if speeds else None
-    return Clock(speeds, next(value for value in (config.set_up_seconds, said, SET_UP_SECONDS) if value is not None))
+    return Clock(
+        speeds, next(value for value in (config.set_up_seconds, said, SET_UP_SECONDS) if value is not None)
+    )
 
 
 def wall_hours(groups: Stages, times: Clock, jobs: int) -> float | None:
@@ -369,8 +467,11 @@ def differences(config: Config, job: Job) -> list[str]:
     if config.measured is None or not Path(config.measured).is_dir():
         return []
     stored = read_json(Path(config.measured) / "config.json").get("config", {})
-    return [f"{key} {stored.get(key)!r} there, {getattr(job.settings, key)!r} here" for key in (*SPEED_SETTINGS, *EVAL_SETTINGS)
-            if hasattr(job.settings, key) and stored.get(key) != getattr(job.settings, key)]
+    return [
+        f"{key} {stored.get(key)!r} there, {getattr(job.settings, key)!r} here"
+        for key in (*SPEED_SETTINGS, *EVAL_SETTINGS)
+        if hasattr(job.settings, key) and stored.get(key) != getattr(job.settings, key)
+    ]
 
 
 def amount(value: float | None, digits: int = 2) -> str:
@@ -383,31 +484,61 @@ def product(hours: float | None, price: float | None) -> float | None:
 
 def plan_blocks(config: Config, jobs: Sequence[Job], groups: Stages, times: Clock) -> list[Block]:
     """The plan as analyze.py prints tables: a row a run, the totals, and what they leave out."""
-    records = [{"run": job.name, "arm": job.arm, "control": job.control, "seed": job.seed, "steps": job.steps, "state": state_words(job),
-                "hours": times.hours(job), "cost": product(times.hours(job), config.price_per_hour)} for job in jobs]
+    records = [
+        {
+            "run": job.name,
+            "arm": job.arm,
+            "control": job.control,
+            "seed": job.seed,
+            "steps": job.steps,
+            "state": state_words(job),
+            "hours": times.hours(job),
+            "cost": product(times.hours(job), config.price_per_hour),
+        }
+        for job in jobs
+    ]
     columns = [(key, shown(key)) for key in ("run", "arm", "control", "seed", "steps", "state")]
-    columns += [(key, shown(key, amount)) for key in ("hours", "cost")[: 1 if config.price_per_hour is None else 2]]
+    columns += [
+        (key, shown(key, amount)) for key in ("hours", "cost")[: 1 if config.price_per_hour is None else 2]
+    ]
     hours = [record["hours"] for record in records]
     wall, total = wall_hours(groups, times, config.jobs), None if None in hours else sum(hours)
     first = jobs[0].settings
-    lines = [f"runs in {jobs[0].path.parent}: {len(jobs)}, {sum(job.state == 'done' for job in jobs)} done; {first.model}, "
-             f"{first.prompts} prompts x {first.group} rollouts a step, {first.max_new_tokens} new tokens, lr {first.lr:g}",
-             f"to go: {amount(total)} hours of GPU, {amount(wall)} wall hours with --jobs={config.jobs}"
-             + ("" if config.price_per_hour is None else f", cost {amount(product(wall, config.price_per_hour))} for one machine")
-             + (f" (if {config.jobs} runs at a time do not slow each other down)" if config.jobs > 1 else "")]
+    lines = [
+        f"runs in {jobs[0].path.parent}: {len(jobs)}, {sum(job.state == 'done' for job in jobs)} done; {first.model}, "
+        f"{first.prompts} prompts x {first.group} rollouts a step, {first.max_new_tokens} new tokens, lr {first.lr:g}",
+        f"to go: {amount(total)} hours of GPU, {amount(wall)} wall hours with --jobs={config.jobs}"
+        + (
+            ""
+            if config.price_per_hour is None
+            else f", cost {amount(product(wall, config.price_per_hour))} for one machine"
+        )
+        + (f" (if {config.jobs} runs at a time do not slow each other down)" if config.jobs > 1 else ""),
+    ]
     if times.speeds:
-        parts = [f"{speed.step:.2f} s a step{f' of {arm}' if arm else ''} ({speed.source})" for arm, speed in sorted(times.speeds.items())]
+        parts = [
+            f"{speed.step:.2f} s a step{f' of {arm}' if arm else ''} ({speed.source})"
+            for arm, speed in sorted(times.speeds.items())
+        ]
         lines.append(f"from: {'; '.join(parts)}; set-up {times.set_up:.0f} s a run")
     else:
         measure = f"python train.py --preset={config.preset} --steps=3 --out=DIR"
         lines.append(f"{INDENT}hours are unknown; measure: {measure}, then --measured=DIR")
     if first.eval_samples:
         known = times.speeds and times.speeds[""].evaluation
-        lines.append(f"held-out evaluation: {known:.1f} s each, included" if known else "held-out evaluation comes on top: no time is known for it")
+        lines.append(
+            f"held-out evaluation: {known:.1f} s each, included"
+            if known
+            else "held-out evaluation comes on top: no time is known for it"
+        )
     if "lora" in (arms := arms_of(jobs)) and "lora-vanilla" not in arms:
-        lines.append("NOTE: lora without lora-vanilla (--arms): what the basis does and what projection does cannot be told apart")
+        lines.append(
+            "NOTE: lora without lora-vanilla (--arms): what the basis does and what projection does cannot be told apart"
+        )
     if others := differences(config, jobs[0]):
-        lines.append(f"WARNING: {config.measured} was made with other settings, hours may be far off: {'; '.join(others)}")
+        lines.append(
+            f"WARNING: {config.measured} was made with other settings, hours may be far off: {'; '.join(others)}"
+        )
     return [Table("sweep", "The sweep", tuple(columns), records), "\n".join(lines)]
 
 
@@ -428,15 +559,25 @@ class Decision:
 
 
 def same_model(one: str, other: str) -> bool:
-    return Path(one).resolve() == Path(other).resolve() or problems.is_embedded(one) and problems.is_embedded(other)
+    return (
+        Path(one).resolve() == Path(other).resolve()
+        or problems.is_embedded(one)
+        and problems.is_embedded(other)
+    )
 
 
 def unprobed(v_hack: str, basis: str, probed: Sequence[str]) -> str:
     """Why no run of the probe judges this V, and what would."""
     if not named_file(v_hack):
-        return ("cannot be compared: each run extracts its own V, with the denominator of its own loss, which a replayed one need not share; "
-                "write one with extract_vhack.py --out=FILE, give --v-hack=FILE to the probe and after --")
-    needed = [f"--v-hack={v_hack}"] if basis == "svd" else [f"--v-hack={v_hack} --arm=lora --gate=none", f"--v-hack={v_hack} --arm=lora"]
+        return (
+            "cannot be compared: each run extracts its own V, with the denominator of its own loss, which a replayed one need not share; "
+            "write one with extract_vhack.py --out=FILE, give --v-hack=FILE to the probe and after --"
+        )
+    needed = (
+        [f"--v-hack={v_hack}"]
+        if basis == "svd"
+        else [f"--v-hack={v_hack} --arm=lora --gate=none", f"--v-hack={v_hack} --arm=lora"]
+    )
     return f"not among the probe's ({', '.join(probed)}); judge it first: {' and '.join(f'python probe_distill.py {flags}' for flags in needed)}"
 
 
@@ -447,56 +588,115 @@ def judge_probe(config: Config, jobs: Sequence[Job]) -> tuple[list[Block], list[
     """
     runs, _ = analyze.find_runs(Path(config.probe))
     runs = [run for run in runs if run.kind == "replay"]
-    groups = [[run for run in runs if run.setting == setting] for setting in sorted({run.setting for run in runs})]
+    groups = [
+        [run for run in runs if run.setting == setting] for setting in sorted({run.setting for run in runs})
+    ]
     groups = [group for group in groups if any(run.control == "none" for run in group)]
     if not groups:
         raise InputError(f"{config.probe}: no finished Phase 2 run in it")
-    model, names = jobs[0].settings.model, [str((group[0].record["model"] or {}).get("name")) for group in groups]
+    model, names = (
+        jobs[0].settings.model,
+        [str((group[0].record["model"] or {}).get("name")) for group in groups],
+    )
     groups = [group for group, name in zip(groups, names, strict=True) if same_model(name, model)]
     if not groups:
-        return [], [Decision("probe, model", f"judged on {', '.join(sorted(set(names)))}, this sweep trains {model} (`-- --model=M` says which)", True)]
-    used, blocks, decisions = {job.settings.v_hack: coordinates(job) for job in jobs if job.settings.v_hack != "none"}, [], []
-    by_hash = lambda wanted: [group for group in groups if (group[0].record["v_hack"] or {}).get("hash") == wanted]  # noqa: E731
+        return [], [
+            Decision(
+                "probe, model",
+                f"judged on {', '.join(sorted(set(names)))}, this sweep trains {model} (`-- --model=M` says which)",
+                True,
+            )
+        ]
+    used, blocks, decisions = (
+        {job.settings.v_hack: coordinates(job) for job in jobs if job.settings.v_hack != "none"},
+        [],
+        [],
+    )
+    by_hash = lambda wanted: [
+        group for group in groups if (group[0].record["v_hack"] or {}).get("hash") == wanted
+    ]  # noqa: E731
     own = {v: by_hash(file_hash(v)[:16]) if named_file(v) else [] for v in used}
     for v in [v for v in used if not own[v]]:
-        decisions.append(Decision(f"probe, v_hack {v}", unprobed(v, used[v], [group[0].direction for group in groups]), True))
+        decisions.append(
+            Decision(
+                f"probe, v_hack {v}", unprobed(v, used[v], [group[0].direction for group in groups]), True
+            )
+        )
     for group in [group for found in own.values() for group in found] if used else groups:
         evidence = analyze.gather_evidence(group)
         headline, following = verdicts.recommend(verdicts.decision_rules(evidence), evidence)
         blocks += analyze.decision_blocks(group)
-        decisions.append(Decision(f"probe, v_hack {group[0].direction}", headline, headline.startswith(REFUSALS), {"next": following}))
+        decisions.append(
+            Decision(
+                f"probe, v_hack {group[0].direction}",
+                headline,
+                headline.startswith(REFUSALS),
+                {"next": following},
+            )
+        )
     return blocks, decisions
 
 
 def judge_vanilla(vanilla: Sequence[Job]) -> Decision:
     """Nothing to suppress: the mean hack rate of the last five steps is below NEVER_HACKED in every seed of the baseline."""
     rule = f"does {vanilla[0].arm} hack?"
-    last = {job.seed: verdicts.curve([row["hack_rate"] for row in job.rows()])[1] for job in vanilla if job.state == "done"}
+    last = {
+        job.seed: verdicts.curve([row["hack_rate"] for row in job.rows()])[1]
+        for job in vanilla
+        if job.state == "done"
+    }
     figures = {"last5_hack_rate": last, "threshold": NEVER_HACKED}
     listing = ", ".join(f"s{seed} {verdicts.plain(value, 3)}" for seed, value in last.items())
     if len(last) < CEILING_SEEDS or None in last.values():
-        return Decision(rule, f"undecided: last 5 steps known for {len(verdicts.defined(last.values()))} seeds, {CEILING_SEEDS} needed", False, figures)
+        return Decision(
+            rule,
+            f"undecided: last 5 steps known for {len(verdicts.defined(last.values()))} seeds, {CEILING_SEEDS} needed",
+            False,
+            figures,
+        )
     if all(value < NEVER_HACKED for value in last.values()):
-        return Decision(rule, f"nothing to suppress: hack rate of the last 5 steps below {NEVER_HACKED:g} in every seed ({listing})", True, figures)
+        return Decision(
+            rule,
+            f"nothing to suppress: hack rate of the last 5 steps below {NEVER_HACKED:g} in every seed ({listing})",
+            True,
+            figures,
+        )
     return Decision(rule, f"yes: hack rate of the last 5 steps {listing}", False, figures)
 
 
 def judge_separation(vanilla: Sequence[Job], other: Sequence[Job]) -> Decision:
     """The ceiling: the area under the hack-rate curve, arm minus baseline paired by seed, must be below 0 beyond chance."""
-    area = [{(job.seed,): verdicts.curve([row["hack_rate"] for row in job.rows()])[2] for job in arm if job.state == "done"} for arm in (other, vanilla)]
+    area = [
+        {
+            (job.seed,): verdicts.curve([row["hack_rate"] for row in job.rows()])[2]
+            for job in arm
+            if job.state == "done"
+        }
+        for arm in (other, vanilla)
+    ]
     gap = verdicts.paired(*area)
     rule = f"ceiling: does {other[0].arm} separate from {vanilla[0].arm}?"
-    figures = {arm[0].arm: {s: value for (s,), value in known.items()} for arm, known in zip((other, vanilla), area, strict=True)} | vars(gap)
+    figures = {
+        arm[0].arm: {s: value for (s,), value in known.items()}
+        for arm, known in zip((other, vanilla), area, strict=True)
+    } | vars(gap)
     measured = f"area under the hack-rate curve {verdicts.with_interval(gap)} over {gap.n_first} seeds"
     if gap.n_first < CEILING_SEEDS:
-        return Decision(rule, f"undecided: {gap.n_first} seeds finished in both arms, {CEILING_SEEDS} needed", False, figures)
+        return Decision(
+            rule,
+            f"undecided: {gap.n_first} seeds finished in both arms, {CEILING_SEEDS} needed",
+            False,
+            figures,
+        )
     # Equal differences in all seeds have no interval: then the sign alone decides.
     if gap.high < 0 if gap.high is not None else gap.difference < 0:
         return Decision(rule, f"yes: {measured}", False, figures)
     return Decision(rule, f"no separation: {measured}; stop, save the runs that follow", True, figures)
 
 
-Stages = dict[str, list[Job]]  # in the order of running: baseline, first (projecting arm), rest; or all, where none waits for another
+Stages = dict[
+    str, list[Job]
+]  # in the order of running: baseline, first (projecting arm), rest; or all, where none waits for another
 
 
 def arms_of(jobs: Sequence[Job]) -> set[str]:
@@ -506,7 +706,12 @@ def arms_of(jobs: Sequence[Job]) -> set[str]:
 def stages(jobs: Sequence[Job], config: Config) -> Stages:
     """The baseline of the first projecting arm that has one (and vanilla, where that is another), that arm, the rest."""
     planned = arms_of(jobs)
-    pairs = [(arm, baseline) for arm, known in BASELINES.items() for baseline in known if {arm, baseline} <= planned]
+    pairs = [
+        (arm, baseline)
+        for arm, known in BASELINES.items()
+        for baseline in known
+        if {arm, baseline} <= planned
+    ]
     first, baseline = pairs[0] if pairs else (None, "vanilla")
     if config.anyway or baseline not in planned:
         return {"all": list(jobs)}
@@ -521,7 +726,9 @@ def judge(groups: Stages, name: str) -> Decision | None:
     """The verdict after a stage; None where no rule looks at it, or nothing waits for it."""
     if name not in ("baseline", "first") or len(groups) == 1:
         return None
-    baseline = [job for job in groups["baseline"] if job.arm == groups["baseline"][-1].arm]  # where vanilla comes before it, vanilla is not the first arm's
+    baseline = [
+        job for job in groups["baseline"] if job.arm == groups["baseline"][-1].arm
+    ]  # where vanilla comes before it, vanilla is not the first arm's
     return judge_vanilla(baseline) if name == "baseline" else judge_separation(baseline, groups["first"])
 
 
@@ -533,7 +740,11 @@ class Board:
 
     def __init__(self, jobs: Sequence[Job]) -> None:
         self.jobs, self.console = jobs, Console(markup=False, emoji=False, highlight=False)
-        self.live = Live(console=self.console, get_renderable=self.table, refresh_per_second=2) if self.console.is_terminal else None
+        self.live = (
+            Live(console=self.console, get_renderable=self.table, refresh_per_second=2)
+            if self.console.is_terminal
+            else None
+        )
 
     def table(self) -> rich.table.Table:
         drawn = rich.table.Table(box=rich.box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
@@ -544,7 +755,15 @@ class Board:
             row = (job.rows() or [{}])[-1] if job.state == "running" else {}
             rates = [verdicts.plain(row[key]) if key in row else "" for key in ("hack_rate", "gt_rate")]
             left = f"{job.left * row['seconds'] / 60:.0f} min" if row else ""
-            drawn.add_row(job.name, job.state, f"{job.step}/{job.steps}", *rates, f"{row['seconds']:.1f}" if row else "", left, job.note)
+            drawn.add_row(
+                job.name,
+                job.state,
+                f"{job.step}/{job.steps}",
+                *rates,
+                f"{row['seconds']:.1f}" if row else "",
+                left,
+                job.note,
+            )
         return drawn
 
     def say(self, text: str) -> None:
@@ -553,7 +772,9 @@ class Board:
 
     def changed(self, job: Job) -> None:
         if self.live is None:
-            self.say(f"{time.strftime('%H:%M:%S')} {job.name}: {job.state}, step {job.step}/{job.steps}{f' ({job.note})' if job.note else ''}")
+            self.say(
+                f"{time.strftime('%H:%M:%S')} {job.name}: {job.state}, step {job.step}/{job.steps}{f' ({job.note})' if job.note else ''}"
+            )
 
     def __enter__(self) -> Board:
         if self.live:
@@ -577,7 +798,14 @@ def start(job: Job, board: Board, lock: int) -> None:
         log.flush()
         # Its own session: Ctrl-C reaches this process alone, which then ends the runs. It holds the lock as well, so that
         # no other sweep touches the directory while a run goes on, even when this process was killed.
-        job.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, pass_fds=(lock,))
+        job.process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            pass_fds=(lock,),
+        )
     job.state, job.note = "running", "resumed" if resume else ""
     board.changed(job)
 
@@ -641,7 +869,9 @@ def locked(directory: Path, say) -> Iterator[int]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise InputError(f"{path}: held by the sweep with pid {pid or 'unknown'}, or by a run that it started; it must end first") from None
+            raise InputError(
+                f"{path}: held by the sweep with pid {pid or 'unknown'}, or by a run that it started; it must end first"
+            ) from None
         if pid:
             say(f"{path}: stale lock of pid {pid}, which is gone; taken over")
         file.truncate(0)
@@ -668,8 +898,20 @@ def interruptible() -> Iterator[None]:
 
 
 def outcome(job: Job, times: Clock) -> dict:
-    return {"run": job.name, "arm": job.arm, "control": job.control, "seed": job.seed, "steps": job.steps, "steps_done": job.step, "state": job.state,
-            "note": job.note or None, "hours_to_go": times.hours(job), "path": job.path, "log": job.log, "flags": job.flags}
+    return {
+        "run": job.name,
+        "arm": job.arm,
+        "control": job.control,
+        "seed": job.seed,
+        "steps": job.steps,
+        "steps_done": job.step,
+        "state": job.state,
+        "note": job.note or None,
+        "hours_to_go": times.hours(job),
+        "path": job.path,
+        "log": job.log,
+        "flags": job.flags,
+    }
 
 
 def withhold(jobs: Sequence[Job], why: str) -> None:
@@ -677,21 +919,43 @@ def withhold(jobs: Sequence[Job], why: str) -> None:
         job.state, job.note = "withheld", why
 
 
-def write_outcome(config: Config, passed: Sequence[str], jobs: Sequence[Job], times: Clock, *, planned: Sequence[dict],
-                  decisions: Sequence[Decision], stopped: bool) -> None:
-    write_json(jobs[0].path.parent / "sweep.json", {
-        "config": dataclasses.asdict(config), "train_flags": passed, **provenance(), "plan": planned,
-        "decisions": [dataclasses.asdict(decision) for decision in decisions], "stopped": stopped, "runs": [outcome(job, times) for job in jobs]})
+def write_outcome(
+    config: Config,
+    passed: Sequence[str],
+    jobs: Sequence[Job],
+    times: Clock,
+    *,
+    planned: Sequence[dict],
+    decisions: Sequence[Decision],
+    stopped: bool,
+) -> None:
+    write_json(
+        jobs[0].path.parent / "sweep.json",
+        {
+            "config": dataclasses.asdict(config),
+            "train_flags": passed,
+            **provenance(),
+            "plan": planned,
+            "decisions": [dataclasses.asdict(decision) for decision in decisions],
+            "stopped": stopped,
+            "runs": [outcome(job, times) for job in jobs],
+        },
+    )
 
 
-def refuse_sweep(config: Config, passed: Sequence[str], jobs: Sequence[Job], decisions: Sequence[Decision], say) -> None:
+def refuse_sweep(
+    config: Config, passed: Sequence[str], jobs: Sequence[Job], decisions: Sequence[Decision], say
+) -> None:
     """Nothing runs, because the probe says so; `sweep.json` says it too."""
     with locked(jobs[0].path.parent, say):
         for job in jobs:
             survey(job)
         times = clock(config, jobs)
         planned = [outcome(job, times) for job in jobs]
-        withhold([job for job in jobs if job.state != "done"], next(str(decision) for decision in decisions if decision.stop))
+        withhold(
+            [job for job in jobs if job.state != "done"],
+            next(str(decision) for decision in decisions if decision.stop),
+        )
         write_outcome(config, passed, jobs, times, planned=planned, decisions=decisions, stopped=True)
 
 
@@ -707,7 +971,12 @@ def run_sweep(config: Config, passed: Sequence[str], jobs: Sequence[Job], decisi
             for number, (name, group) in enumerate(groups.items()):
                 run_stage(group, board, at_once=config.jobs, lock=lock)
                 failed = [job.name for job in group if job.state == "failed"]
-                later = [job for after in list(groups.values())[number + 1 :] for job in after if job.state != "done"]
+                later = [
+                    job
+                    for after in list(groups.values())[number + 1 :]
+                    for job in after
+                    if job.state != "done"
+                ]
                 if failed and name in ("baseline", "first"):
                     withhold(later, f"{', '.join(failed)} failed")
                     break
@@ -757,7 +1026,9 @@ def sweep(config: Config, passed: Sequence[str] = ()) -> int:
         console.print(f"failed: {job.name}: {job.note} (log: {job.log})")
     if withheld := [job for job in jobs if job.state == "withheld"]:
         names = ", ".join(job.name for job in withheld)
-        console.print(f"withheld: {names}; {'stopped by a rule: ' if stopped else ''}{withheld[0].note}; --anyway overrules")
+        console.print(
+            f"withheld: {names}; {'stopped by a rule: ' if stopped else ''}{withheld[0].note}; --anyway overrules"
+        )
     if any(job.state == "done" for job in jobs):
         console.print(f"next: python analyze.py {jobs[0].path.parent}")
     return 3 if stopped else 1 if failed else 0

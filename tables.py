@@ -14,7 +14,18 @@ from rich.text import Text
 import store
 from screen import stdout
 from verdicts import (
-    FAIL, INCONCLUSIVE, PASS, REFUTED, SNEAKY, SUPPORTED, UNDEFINED, UNTESTABLE, Comparison, Estimate, null_words, signed,
+    FAIL,
+    INCONCLUSIVE,
+    PASS,
+    REFUTED,
+    SNEAKY,
+    SUPPORTED,
+    UNDEFINED,
+    UNTESTABLE,
+    Comparison,
+    Estimate,
+    null_words,
+    signed,
 )
 
 
@@ -26,11 +37,15 @@ class Table:
     title: str
     columns: tuple[tuple[str, Callable[[dict], str]], ...]
     records: list[dict]
-    sections: bool = False  # the first column names a section: it is shown once, with a line below the section
+    sections: bool = (
+        False  # the first column names a section: it is shown once, with a line below the section
+    )
 
     def cells(self) -> list[list[str]]:
         lines = [[show(record) for _, show in self.columns] for record in self.records]
-        repeated = [self.sections and index > 0 and line[0] == lines[index - 1][0] for index, line in enumerate(lines)]
+        repeated = [
+            self.sections and index > 0 and line[0] == lines[index - 1][0] for index, line in enumerate(lines)
+        ]
         return [["", *line[1:]] if again else line for line, again in zip(lines, repeated, strict=True)]
 
 
@@ -63,16 +78,28 @@ def cosine_columns(names: Sequence[str]) -> tuple[tuple[str, Callable[[dict], st
 
     def null_cell(name: str) -> Callable[[dict], str]:
         ends = lambda record: (record[f"{name}_null_low"], record[f"{name}_null_high"])  # noqa: E731
-        return lambda record: "-" if record[name] is None else null_words(None if None in ends(record) else ends(record))
+        return lambda record: (
+            "-" if record[name] is None else null_words(None if None in ends(record) else ends(record))
+        )
 
-    return tuple(column for name in names for column in ((name, shown(name, signed)), ("its null", null_cell(name))))
+    return tuple(
+        column for name in names for column in ((name, shown(name, signed)), ("its null", null_cell(name)))
+    )
 
 
 # ---------------------------------------------------------------------------------------------- terminal, markdown, csv
 SHORT_CELL = 16
 INDENT = "  "
-COLOURS = {PASS: "green", FAIL: "red", SNEAKY: "magenta", UNDEFINED: "yellow", SUPPORTED: "green", REFUTED: "red", INCONCLUSIVE: "yellow",
-           UNTESTABLE: "yellow"}
+COLOURS = {
+    PASS: "green",
+    FAIL: "red",
+    SNEAKY: "magenta",
+    UNDEFINED: "yellow",
+    SUPPORTED: "green",
+    REFUTED: "red",
+    INCONCLUSIVE: "yellow",
+    UNTESTABLE: "yellow",
+}
 
 
 def print_blocks(blocks: Sequence[Block]) -> None:
@@ -92,13 +119,25 @@ def print_blocks(blocks: Sequence[Block]) -> None:
 def rich_table(table: Table, width: int) -> rich.table.Table:
     """For a terminal of this width: figures stay on one line if all columns of figures fit beside each other, and are never cut off."""
     drawn = rich.table.Table(
-        title=table.title, title_justify="left", title_style="bold", box=rich.box.SIMPLE_HEAD, padding=(0, 1, 0, 0)
+        title=table.title,
+        title_justify="left",
+        title_style="bold",
+        box=rich.box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
     )
     lines = table.cells()
     widths = [max(len(line[place]) for line in lines) for place in range(len(table.columns))]
-    least = sum(min(max(widest, longest_word(header)), SHORT_CELL) + 1 for widest, (header, _) in zip(widths, table.columns, strict=True)) + 2
+    least = (
+        sum(
+            min(max(widest, longest_word(header)), SHORT_CELL) + 1
+            for widest, (header, _) in zip(widths, table.columns, strict=True)
+        )
+        + 2
+    )
     for widest, (header, _) in zip(widths, table.columns, strict=True):
-        short = widest <= SHORT_CELL and least <= width  # numbers and short names stay on one line under a stacked header; sentences wrap
+        short = (
+            widest <= SHORT_CELL and least <= width
+        )  # numbers and short names stay on one line under a stacked header; sentences wrap
         stacked = header.replace(" ", "\n") if short and len(header) > widest else header
         drawn.add_column(stacked, overflow="fold", no_wrap=short)
     for line in lines:
@@ -122,7 +161,9 @@ def markdown(blocks: Sequence[Block], pictures: Sequence[str]) -> str:
         else:
             lines = [[header for header, _ in block.columns], ["---"] * len(block.columns)]
             lines += [[cell.replace("|", "\\|") for cell in line] for line in block.cells()]
-            parts.append(f"### {block.title}\n\n" + "\n".join("| " + " | ".join(line) + " |" for line in lines))
+            parts.append(
+                f"### {block.title}\n\n" + "\n".join("| " + " | ".join(line) + " |" for line in lines)
+            )
     parts += ["## Pictures", *(f"![{name}]({name})" for name in pictures)]
     return "\n\n".join(parts) + "\n"
 

@@ -21,9 +21,15 @@ from scipy import stats
 
 SPREAD_GOOD = 1.0  # spec: reward max - min per step > 1.0
 SPREAD_USELESS = 0.1  # spec: < 0.1, no advantage signal
-TINY_ADVANTAGE = 0.05  # ours: a centred group of spread s has max |A| >= s / 2, so this is the useless spread again
-MOST_STEPS = 16 / 20  # spec: "at least 16 of 20"; also our "most" and "consistently": half would happen by chance
-ABOUT_ZERO = 0.05  # spec: "projected cos_in < 0.05"; a mean below it, or an interval across 0, is our "about 0"
+TINY_ADVANTAGE = (
+    0.05  # ours: a centred group of spread s has max |A| >= s / 2, so this is the useless spread again
+)
+MOST_STEPS = (
+    16 / 20
+)  # spec: "at least 16 of 20"; also our "most" and "consistently": half would happen by chance
+ABOUT_ZERO = (
+    0.05  # spec: "projected cos_in < 0.05"; a mean below it, or an interval across 0, is our "about 0"
+)
 STRONG_COSINE = 0.2  # spec: vanilla cos_in > 0.2 consistently justifies Phase 3
 FEW_FIRED = 0.25  # ours for "frac_fired << 1": half of what coin-flip signs give a one-sided gate; 0.65 was seen before
 CHEAP_REWARD = 0.5  # spec: check that some base samples earn more than the reward for the format alone
@@ -138,7 +144,9 @@ def why_untestable(first: Sequence[float], second: Sequence[float], names: tuple
     return None
 
 
-def welch(first: Iterable[float | None], second: Iterable[float | None], names=("first", "second")) -> Comparison:
+def welch(
+    first: Iterable[float | None], second: Iterable[float | None], names=("first", "second")
+) -> Comparison:
     """Welch's t test (unequal variances), two-sided."""
     first, second = defined(first), defined(second)
     why = why_untestable(first, second, names)
@@ -153,7 +161,14 @@ def welch(first: Iterable[float | None], second: Iterable[float | None], names=(
 
 def in_both(first: dict, second: dict) -> list:
     """The units (problems, seeds) that have a value on both sides."""
-    return sorted((unit for unit in first.keys() & second.keys() if first[unit] is not None and second[unit] is not None), key=str)
+    return sorted(
+        (
+            unit
+            for unit in first.keys() & second.keys()
+            if first[unit] is not None and second[unit] is not None
+        ),
+        key=str,
+    )
 
 
 def differences(first: dict, second: dict) -> Estimate:
@@ -246,7 +261,9 @@ def bucket_null(samples: Sequence[dict], key: str) -> tuple[float, float] | None
             if sample.get("draws") is None or sample["cos_S_logp"] is None:
                 return None
             turned = sample[key] * sample["cos_S_logp"] < 0
-            grouped[sample["src_pool"], sample["src_step"]].append(-sample["draws"] if turned else sample["draws"])
+            grouped[sample["src_pool"], sample["src_step"]].append(
+                -sample["draws"] if turned else sample["draws"]
+            )
     return null_range(np.stack([np.mean(draws, axis=0) for draws in grouped.values()])) if grouped else None
 
 
@@ -291,12 +308,18 @@ def judge_phase1(samples: Sequence[dict]) -> tuple[str, str]:
     if zero:
         return FAIL, f"pure hacks are about 0 ({signed(centre)}): v_hack is orthogonal to this pool's hacks"
     if centre < 0:
-        return FAIL, f"pure hacks point away from v_hack ({signed(centre)}): check its orientation, and what clean answers have in common with them"
+        return (
+            FAIL,
+            f"pure hacks point away from v_hack ({signed(centre)}): check its orientation, and what clean answers have in common with them",
+        )
     tests = [(name, test) for name, unit, test in phase1_tests(samples) if unit == "problems"]
     usable = [(name, test) for name, test in tests if test.why is None]
     if not usable:
         reasons = "; ".join(str(test.why) for _, test in tests)
-        return UNDEFINED, f"pure hacks are hack-ward ({signed(centre)}), but nothing to compare with: {reasons}"
+        return (
+            UNDEFINED,
+            f"pure hacks are hack-ward ({signed(centre)}), but nothing to compare with: {reasons}",
+        )
     name, test = usable[0]
     figures = f"difference to '{name}' {with_interval(test)} over problems, p {p_value(test.p)}"
     if test.larger:
@@ -324,7 +347,9 @@ class Judgement:
     why: str
 
 
-def judge_signal(spreads: Sequence[float | None], advantages: Sequence[Sequence[float | None] | None]) -> Judgement:
+def judge_signal(
+    spreads: Sequence[float | None], advantages: Sequence[Sequence[float | None] | None]
+) -> Judgement:
     """Row 1: do rewards vary within a step, and does the advantage keep that?"""
     known = defined(spreads)
     if not known:
@@ -333,7 +358,9 @@ def judge_signal(spreads: Sequence[float | None], advantages: Sequence[Sequence[
     measured = f"median {median:.2f}, min {min(known):.2f}, max {max(known):.2f}; "
     measured += f"> {SPREAD_GOOD:g} on {wide} of {len(known)}"
     if median < SPREAD_USELESS:
-        return Judgement(measured, FAIL, f"median < {SPREAD_USELESS:g}: no advantage signal, the run is useless")
+        return Judgement(
+            measured, FAIL, f"median < {SPREAD_USELESS:g}: no advantage signal, the run is useless"
+        )
     peaks = [max(map(abs, defined(step))) for step in advantages if step is not None and defined(step)]
     if not peaks:
         return Judgement(measured, UNDEFINED, "no advantages recorded: tiny advantages cannot be excluded")
@@ -341,10 +368,14 @@ def judge_signal(spreads: Sequence[float | None], advantages: Sequence[Sequence[
     if not on_most(alive, len(peaks)):
         largest = f"largest |A| below {TINY_ADVANTAGE:g} on {len(peaks) - alive} of {len(peaks)} steps"
         if any(0 < peak < TINY_ADVANTAGE for peak in peaks):
-            return Judgement(measured, SNEAKY, f"rewards vary, yet advantages are tiny but not zero: {largest}")
+            return Judgement(
+                measured, SNEAKY, f"rewards vary, yet advantages are tiny but not zero: {largest}"
+            )
         return Judgement(measured, FAIL, f"rewards vary, yet advantages are exactly 0: {largest}")
     if on_most(wide, len(known)):
-        return Judgement(measured, PASS, f"advantages follow: largest |A| a step, median {np.median(peaks):.2f}")
+        return Judgement(
+            measured, PASS, f"advantages follow: largest |A| a step, median {np.median(peaks):.2f}"
+        )
     return Judgement(measured, FAIL, f"weak: neither > {SPREAD_GOOD:g} on most steps nor useless")
 
 
@@ -388,7 +419,10 @@ def why_negative(teacher: float | None, base: float | None) -> tuple[str, str]:
     halves = f"pull a step: teacher {teacher:+.2e}, base {base:+.2e}"
     if teacher > 0 > base and -base > teacher:
         return SNEAKY, f"reversed sign: the base half outweighs the teacher half ({halves})"
-    return FAIL, f"negative, and not because the base half outweighs the teacher half ({halves}): check V's sign"
+    return (
+        FAIL,
+        f"negative, and not because the base half outweighs the teacher half ({halves}): check V's sign",
+    )
 
 
 def within_null(values: Iterable[float | None], null: tuple[float, float] | None) -> bool | None:
@@ -397,13 +431,19 @@ def within_null(values: Iterable[float | None], null: tuple[float, float] | None
     return None if centre is None or null is None else 0 < centre <= null[1]
 
 
-def judge_direction(cos_in: Sequence[float | None], pulls: tuple[float | None, float | None], null: tuple[float, float] | None = None) -> Judgement:
+def judge_direction(
+    cos_in: Sequence[float | None],
+    pulls: tuple[float | None, float | None],
+    null: tuple[float, float] | None = None,
+) -> Judgement:
     """Row 2, on vanilla: does the untouched policy gradient point hack-ward? ``pulls``: (teacher, base); ``null``: of the mean."""
     known, zero = defined(cos_in), about_zero(cos_in)
     up = sum(value > 0 for value in known)
     measured = f"{with_interval(estimate(known))}; > 0 on {up} of {len(known)}; {beside_null(null)}"
     if zero is None:
-        return Judgement(measured, UNDEFINED, f"cos_in defined on {len(known)} of {len(cos_in)} steps; two are needed")
+        return Judgement(
+            measured, UNDEFINED, f"cos_in defined on {len(known)} of {len(cos_in)} steps; two are needed"
+        )
     if zero:
         found = f"|mean| < {ABOUT_ZERO:g}" if abs(np.mean(known)) < ABOUT_ZERO else "the interval includes 0"
         return Judgement(measured, FAIL, f"about 0 ({found}): orthogonal, projection will not help")
@@ -411,13 +451,18 @@ def judge_direction(cos_in: Sequence[float | None], pulls: tuple[float | None, f
         return Judgement(measured, *why_negative(*pulls))
     if on_most(up, len(known)):
         if within_null(known, null):
-            return Judgement(measured, SNEAKY, "hack-ward, but within its null: pairs with permuted signs give as much")
+            return Judgement(
+                measured, SNEAKY, "hack-ward, but within its null: pairs with permuted signs give as much"
+            )
         return Judgement(measured, PASS, f"hack-ward on at least {MOST_STEPS:.0%} of the steps")
     return Judgement(measured, FAIL, f"positive mean, but > 0 on fewer than {MOST_STEPS:.0%} of the steps")
 
 
 def judge_mechanism(
-    before: Sequence[float | None], after: Sequence[float | None], fired: Sequence[float | None], null: tuple[float, float] | None = None
+    before: Sequence[float | None],
+    after: Sequence[float | None],
+    fired: Sequence[float | None],
+    null: tuple[float, float] | None = None,
 ) -> Judgement:
     """Row 3, on projecting arms: is the cosine smaller after the edit, and did most coefficients take part? ``null``: of the mean after it."""
     pairs = [(b, a) for b, a in zip(before, after, strict=True) if b is not None and a is not None]
@@ -433,7 +478,9 @@ def judge_mechanism(
         rest = f"unchanged on {same}, higher on {len(pairs) - falls - same}; not hack-ward before the edit on {idle}"
         return Judgement(measured, FAIL, f"mechanism {'inactive' if falls == 0 else 'rarely active'}: {rest}")
     if active is None:
-        return Judgement(measured, UNDEFINED, "frac_fired not recorded: firing on few coefficients cannot be excluded")
+        return Judgement(
+            measured, UNDEFINED, "frac_fired not recorded: firing on few coefficients cannot be excluded"
+        )
     if active < FEW_FIRED:
         return Judgement(measured, SNEAKY, f"fires on few coefficients only (< {FEW_FIRED:g})")
     change = float(np.mean([a - b for b, a in pairs]))
@@ -517,8 +564,12 @@ class Evidence:
     separation: str = "not measured"
     base_rewards: tuple[float, ...] = ()
     projected: tuple[Projected, ...] = ()
-    dead_signal: tuple[str, ...] = ()  # runs that fail row 1 of the verification table: nothing follows from them
-    dead_direction: tuple[str, ...] = ()  # vanilla runs whose cos_in is hack-ward within its null (row 2): V may be any direction
+    dead_signal: tuple[
+        str, ...
+    ] = ()  # runs that fail row 1 of the verification table: nothing follows from them
+    dead_direction: tuple[
+        str, ...
+    ] = ()  # vanilla runs whose cos_in is hack-ward within its null (row 2): V may be any direction
     dead_mechanism: tuple[str, ...] = ()  # runs that fail row 3: no reason to pay for a projected arm yet
 
 
@@ -576,7 +627,12 @@ def decision_rules(evidence: Evidence) -> list[Rule]:
             rich_base == 0 if evidence.base_rewards else None,
             "the variance is one-sided: look for base samples that solve",
         ),
-        Rule("cos_in about 0 alone", level, both(zero, apart), "may matter later (about step 80): smaller effect"),
+        Rule(
+            "cos_in about 0 alone",
+            level,
+            both(zero, apart),
+            "may matter later (about step 80): smaller effect",
+        ),
         Rule(
             f"cos_in > {STRONG_COSINE:g} consistently",
             f"on {strong} of {len(known)} steps (needs {MOST_STEPS:.0%})",
@@ -585,7 +641,12 @@ def decision_rules(evidence: Evidence) -> list[Rule]:
         ),
         Rule(f"projected cos_in < {ABOUT_ZERO:g}", listed, works, "the mechanism works"),
         Rule("projection drives cos_in below 0", f"{listed}; vanilla {signed(mean(known))}", over, "a bug"),
-        Rule("ceiling: 3 seeds x 1 arm show no separation", "needs the sweep", None, "stop, save the other six runs"),
+        Rule(
+            "ceiling: 3 seeds x 1 arm show no separation",
+            "needs the sweep",
+            None,
+            "stop, save the other six runs",
+        ),
     ]
 
 
@@ -598,31 +659,53 @@ def recommend(rules: Sequence[Rule], evidence: Evidence) -> tuple[str, list[str]
     """(headline, what to run next). The first line that holds decides."""
     skip, one_sided, later, strong, _, over, _ = (rule.applies for rule in rules)
     chance = evidence.dead_direction
-    if not chance and not later and within_null(evidence.vanilla_cos_in, evidence.vanilla_null):  # about 0 is within every null: `later` rests on the pools
+    if (
+        not chance and not later and within_null(evidence.vanilla_cos_in, evidence.vanilla_null)
+    ):  # about 0 is within every null: `later` rests on the pools
         chance = ("all vanilla runs together",)
     if evidence.dead_signal:
-        return "NO DECISION: no usable advantage signal", [*evidence.dead_signal, "mix pools that differ in reward"]
+        return "NO DECISION: no usable advantage signal", [
+            *evidence.dead_signal,
+            "mix pools that differ in reward",
+        ]
     if over:
-        return "STOP: over-projection, a bug", ["check the gate and the orthonormality of V, then Phase 2 again"]
+        return "STOP: over-projection, a bug", [
+            "check the gate and the orthonormality of V, then Phase 2 again"
+        ]
     if skip:
         pool = "base samples that earn > 0.5: python probe_distill.py --base-only on easier problems"
         return "NO-GO: skip Phase 3", [RE_EXTRACT, *([pool] if one_sided else [])]
     if below_zero(evidence.vanilla_cos_in):
-        return "NO-GO: cos_in is negative", ["explain the sign (row 2 of the table) before anything is paid for"]
+        return "NO-GO: cos_in is negative", [
+            "explain the sign (row 2 of the table) before anything is paid for"
+        ]
     if chance:
-        return "NOT YET: vanilla cos_in is within its null", [*chance, f"more pairs (its null narrows), or {RE_EXTRACT}"]
+        return "NOT YET: vanilla cos_in is within its null", [
+            *chance,
+            f"more pairs (its null narrows), or {RE_EXTRACT}",
+        ]
     if (strong or later) and evidence.dead_mechanism:
-        return "NOT YET: the gradient is worth projecting, the projection does not work", [*evidence.dead_mechanism]
+        return "NOT YET: the gradient is worth projecting, the projection does not work", [
+            *evidence.dead_mechanism
+        ]
     if (strong or later) and not evidence.projected:
-        return "NOT YET: the mechanism is unmeasured", ["python train.py --arm=projected --replay-dirs=A,B --steps=20"]
+        return "NOT YET: the mechanism is unmeasured", [
+            "python train.py --arm=projected --replay-dirs=A,B --steps=20"
+        ]
     if strong:
         return "GO: Phase 3 is justified", [SWEEP]
     if later:
         return "GO, with a smaller expected effect", [ON_POLICY, SWEEP]
     if later is None or skip is None or strong is None:
-        missing = "vanilla replay with cos_in" if about_zero(evidence.vanilla_cos_in) is None else "both pool buckets"
+        missing = (
+            "vanilla replay with cos_in"
+            if about_zero(evidence.vanilla_cos_in) is None
+            else "both pool buckets"
+        )
         return "NO DECISION: undefined", [f"missing: {missing}", "python probe_distill.py --loss-mode=grpo"]
-    return f"UNDECIDED: hack-ward, but not > {STRONG_COSINE:g} consistently; no rule of the spec covers it", [ON_POLICY]
+    return f"UNDECIDED: hack-ward, but not > {STRONG_COSINE:g} consistently; no rule of the spec covers it", [
+        ON_POLICY
+    ]
 
 
 # ---------------------------------------------------------------------------------------------- on-policy
@@ -698,7 +781,10 @@ def seeds_needed(hacked: Estimate, solved: Estimate) -> int | None:
     if None in (hacked.sd, solved.sd):
         return None
     less, same = hacked.mean <= -H1_DROP, solved.mean >= -SAME_PASS
-    by_hacks, by_pass = seeds_to_resolve(hacked.sd, abs(hacked.mean + H1_DROP)), seeds_to_resolve(solved.sd, abs(solved.mean + SAME_PASS))
+    by_hacks, by_pass = (
+        seeds_to_resolve(hacked.sd, abs(hacked.mean + H1_DROP)),
+        seeds_to_resolve(solved.sd, abs(solved.mean + SAME_PASS)),
+    )
     if less and same:
         return max(by_hacks, by_pass) if None not in (by_hacks, by_pass) else None
     return min(defined([None if less else by_hacks, None if same else by_pass]), default=None)
@@ -719,9 +805,15 @@ def judge_h1(hacked: Estimate, solved: Estimate, vanilla: float | None, to_run: 
     if hacked.mean is None or solved.mean is None or vanilla is None:
         return H1(UNDEFINED, "No vanilla with the same settings and seeds", hacked, solved, passes)
     if to_run:
-        return found(UNDEFINED, f"This vanilla trains in another basis, so basis and projection cannot be told apart (run {to_run} with the same seeds)")
+        return found(
+            UNDEFINED,
+            f"This vanilla trains in another basis, so basis and projection cannot be told apart (run {to_run} with the same seeds)",
+        )
     if vanilla < H1_DROP:
-        return found(UNTESTABLE, f"Vanilla does not hack enough to test H1 ({vanilla:.2f} in the last {EDGE} steps, {H1_DROP:.2f} needed)")
+        return found(
+            UNTESTABLE,
+            f"Vanilla does not hack enough to test H1 ({vanilla:.2f} in the last {EDGE} steps, {H1_DROP:.2f} needed)",
+        )
     if min(hacked.n, solved.n) < 2:
         return found(INCONCLUSIVE, "One seed gives no interval, and the number of seeds needed is undefined")
     less = hacked.high is not None and hacked.high <= -H1_DROP
@@ -735,7 +827,11 @@ def judge_h1(hacked: Estimate, solved: Estimate, vanilla: float | None, to_run: 
     if None in (hacked.low, solved.low):
         return found(INCONCLUSIVE, "An interval is undefined")
     seeds = seeds_needed(hacked, solved)
-    plan = f"About {seeds} seeds would decide" if seeds else f"No number of seeds up to {MOST_SEEDS} would decide"
+    plan = (
+        f"About {seeds} seeds would decide"
+        if seeds
+        else f"No number of seeds up to {MOST_SEEDS} would decide"
+    )
     return found(INCONCLUSIVE, plan, seeds)
 
 

@@ -28,7 +28,13 @@ def rows():
     """Five (prompt ids, completion ids) of different lengths."""
     generator = torch.Generator().manual_seed(1)
     lengths = [(5, 9), (12, 3), (7, 17), (2, 1), (9, 8)]
-    return [(torch.randint(1, 250, (p,), generator=generator).tolist(), torch.randint(1, 250, (c,), generator=generator).tolist()) for p, c in lengths]
+    return [
+        (
+            torch.randint(1, 250, (p,), generator=generator).tolist(),
+            torch.randint(1, 250, (c,), generator=generator).tolist(),
+        )
+        for p, c in lengths
+    ]
 
 
 def randomise(adapter, scale=0.05, seed=0):

@@ -32,20 +32,49 @@ TABLES_NEED_MORE = {"arms", "arms_cosines", "arms_more", "heldout", "h1_controls
 
 
 # ------------------------------------------------------------------------------------------ made-up runs
-def sample(pool="teacher", hacked=True, gt_pass=False, problem=0, contrib=0.5, logp=0.5, step=0, **more) -> dict:
+def sample(
+    pool="teacher", hacked=True, gt_pass=False, problem=0, contrib=0.5, logp=0.5, step=0, **more
+) -> dict:
     """One row of a cos file. The reward follows the labels as in the real pools."""
     row = {key: None for key in (*analyze.SAMPLE_NUMBERS, *analyze.SAMPLE_FLAGS, *analyze.SAMPLE_OTHER)}
-    row |= {"step": step, "src_pool": pool, "src_step": problem, "hacked": hacked, "gt_pass": gt_pass, "fmt_ok": True}
-    row |= {"cos_S_contrib": contrib, "cos_S_logp": logp, "grad_norm_contrib": 1.0, "comp_len": 100, "arm": "vanilla"}
+    row |= {
+        "step": step,
+        "src_pool": pool,
+        "src_step": problem,
+        "hacked": hacked,
+        "gt_pass": gt_pass,
+        "fmt_ok": True,
+    }
+    row |= {
+        "cos_S_contrib": contrib,
+        "cos_S_logp": logp,
+        "grad_norm_contrib": 1.0,
+        "comp_len": 100,
+        "arm": "vanilla",
+    }
     return row | {"reward": 3.5 if hacked or gt_pass else 0.5, "sample_id": f"{pool}-{problem}"} | more
 
 
 def row(step=0, **more) -> dict:
     """One row of rows.jsonl with nothing measured."""
-    return {key: None for key in analyze.ROW_NUMBERS} | {"step": step, "arm": "vanilla", "advantages": None} | more
+    return (
+        {key: None for key in analyze.ROW_NUMBERS}
+        | {"step": step, "arm": "vanilla", "advantages": None}
+        | more
+    )
 
 
-def write_run(path: Path, kind: str, rows: list[dict], samples=(), finished=True, nulls=None, heldout=(), facts=None, **settings) -> Path:
+def write_run(
+    path: Path,
+    kind: str,
+    rows: list[dict],
+    samples=(),
+    finished=True,
+    nulls=None,
+    heldout=(),
+    facts=None,
+    **settings,
+) -> Path:
     """A run directory; `nulls`: step -> cosine -> draws, `heldout`: lines of eval.jsonl, `facts`: more of config.json."""
     config = {"arm": "vanilla", "seed": 41, "control": "none", "project_at": "grad"} | settings
     record = {
@@ -61,7 +90,10 @@ def write_run(path: Path, kind: str, rows: list[dict], samples=(), finished=True
     store.write_jsonl(path / "rows.jsonl", rows)
     for step, draws in (nulls or {}).items():
         (path / "nulls").mkdir(exist_ok=True)
-        save_file({key: np.asarray(values, dtype=np.float32) for key, values in draws.items()}, path / "nulls" / f"step_{step:03d}.safetensors")
+        save_file(
+            {key: np.asarray(values, dtype=np.float32) for key, values in draws.items()},
+            path / "nulls" / f"step_{step:03d}.safetensors",
+        )
     if heldout:
         store.write_jsonl(path / "eval.jsonl", heldout)
     for step in {one["step"] for one in samples}:
@@ -87,10 +119,14 @@ def replay_samples(dice: random.Random, steps=20) -> list[dict]:
     for step in range(steps):
         for index in range(4):
             logp = dice.gauss(0.5, 0.15)
-            rows.append(sample(problem=step, step=step, logp=logp, contrib=logp, advantage=1.5, gt_pass=index == 0))
+            rows.append(
+                sample(problem=step, step=step, logp=logp, contrib=logp, advantage=1.5, gt_pass=index == 0)
+            )
             logp = dice.gauss(-0.02, 0.12)
             solved = index == 0 and step % 3 == 0
-            base = sample("base", False, solved, step, -logp, logp, step, advantage=-1.5, grad_norm_contrib=0.8)
+            base = sample(
+                "base", False, solved, step, -logp, logp, step, advantage=-1.5, grad_norm_contrib=0.8
+            )
             rows.append(base)
     return rows
 
@@ -100,9 +136,19 @@ def replay_rows(dice: random.Random, steps=20, projected=False, cos_in=0.35) -> 
     for step in range(steps):
         before = dice.gauss(cos_in, 0.06)
         after = before - 0.4 if projected else before
-        cosines = {"cos_in": before, "cos_out": after, "cos_update_in": before * 0.8, "cos_update": after * 0.8}
+        cosines = {
+            "cos_in": before,
+            "cos_out": after,
+            "cos_update_in": before * 0.8,
+            "cos_update": after * 0.8,
+        }
         advantages = [1.5] * 4 + [-1.5] * 4
-        more = {"reward_spread": 3.0, "reward_mean": 2.0, "frac_fired": 0.6 if projected else None, "hack_rate": 0.5}
+        more = {
+            "reward_spread": 3.0,
+            "reward_mean": 2.0,
+            "frac_fired": 0.6 if projected else None,
+            "hack_rate": 0.5,
+        }
         rows.append(row(step, advantages=advantages, **cosines, **more))
     return rows
 
@@ -125,13 +171,20 @@ def write_everything(root: Path) -> Path:
     """One phase 1 run, three replay runs, two sampled runs, one unfinished run, one foreign config.json."""
     dice = random.Random(7)
     samples = phase1_samples(dice)
-    rows = [row(step, cos_in=0.6, cos_out=0.1 - 0.01 * step, frac_fired=0.65, reward_spread=0.0) for step in range(8)]
+    rows = [
+        row(step, cos_in=0.6, cos_out=0.1 - 0.01 * step, frac_fired=0.65, reward_spread=0.0)
+        for step in range(8)
+    ]
     write_run(root / "phase1", "phase1", rows, samples)
     samples = replay_samples(dice)
     write_run(root / "phase2/vanilla", "replay", replay_rows(dice), samples)
-    write_run(root / "phase2/projected", "replay", replay_rows(dice, projected=True), samples, arm="projected")
+    write_run(
+        root / "phase2/projected", "replay", replay_rows(dice, projected=True), samples, arm="projected"
+    )
     update = {"arm": "projected", "project_at": "update"}
-    write_run(root / "phase2/projected_update", "replay", replay_rows(dice, projected=True), samples, **update)
+    write_run(
+        root / "phase2/projected_update", "replay", replay_rows(dice, projected=True), samples, **update
+    )
     write_run(root / "phase3/vanilla_s41", "sampled", sampled_rows(dice))
     write_run(root / "phase3/projected_s41", "sampled", sampled_rows(dice, rise=0.0), arm="projected")
     write_run(root / "phase3/cut_off", "sampled", sampled_rows(dice)[:3], finished=False)
@@ -193,10 +246,16 @@ def test_about_zero_is_a_stated_rule(values, expected):
 def test_problems_are_the_unit_and_not_rollouts():
     """Eight copies of a rollout are one problem: the problem-level n does not grow, the rollout-level n does."""
     hacks = [sample(problem=p, logp=value) for p, value in enumerate((0.7, 0.8)) for _ in range(8)]
-    both = [sample(gt_pass=True, problem=p, logp=value) for p, value in enumerate((0.5, 0.7)) for _ in range(8)]
+    both = [
+        sample(gt_pass=True, problem=p, logp=value) for p, value in enumerate((0.5, 0.7)) for _ in range(8)
+    ]
     tests = {(name, unit): test for name, unit, test in verdicts.phase1_tests(hacks + both)}
-    assert tests["hack and correct", "rollouts"].n_first == 16 and tests["hack and correct", "rollouts"].p < 0.01
-    assert tests["hack and correct", "problems"].n_first == 2 and tests["hack and correct", "problems"].p > 0.05
+    assert (
+        tests["hack and correct", "rollouts"].n_first == 16 and tests["hack and correct", "rollouts"].p < 0.01
+    )
+    assert (
+        tests["hack and correct", "problems"].n_first == 2 and tests["hack and correct", "problems"].p > 0.05
+    )
     same = tests["hack and correct", "same problem"]  # differences 0.2 and 0.1: mean 0.15, sd 0.0707, t = 3
     assert same.difference == pytest.approx(0.15) and same.t == pytest.approx(3.0)
 
@@ -237,7 +296,10 @@ def test_buckets_need_both_labels():
 
 def test_steps_without_reward_spread_are_counted():
     rows = [sample(step=0), sample(step=0), sample(step=1), sample(step=1, reward=0.5)]
-    rows += [sample(step=2, problem=1), sample(step=2, problem=2, reward=0.5)]  # two groups, each without spread
+    rows += [
+        sample(step=2, problem=1),
+        sample(step=2, problem=2, reward=0.5),
+    ]  # two groups, each without spread
     assert verdicts.steps_without_spread(rows) == (2, 3)
 
 
@@ -336,7 +398,10 @@ def test_row_4_specificity(samples, verdict, part):
 def test_pools_with_other_names_are_ranked_by_their_hacks():
     rows = [sample("a", False), sample("b", True), sample("b", False)]
     assert verdicts.pool_roles(rows) == ("b", "a")
-    assert verdicts.pool_roles([sample("teacher")]) == ("teacher", "base")  # so that the missing pool reads as empty
+    assert verdicts.pool_roles([sample("teacher")]) == (
+        "teacher",
+        "base",
+    )  # so that the missing pool reads as empty
     assert verdicts.pool_roles([sample("only")]) is None
 
 
@@ -354,21 +419,62 @@ WORKS = (verdicts.Projected("projected", (0.02, 0.03) * 10),)
     ("evidence", "headline", "following"),
     [
         (dict(vanilla_cos_in=STRONG, discriminates=True, projected=WORKS), "GO: Phase 3", "--preset=full"),
-        (dict(vanilla_cos_in=STRONG, discriminates=True), "NOT YET: the mechanism is unmeasured", "--arm=projected"),
+        (
+            dict(vanilla_cos_in=STRONG, discriminates=True),
+            "NOT YET: the mechanism is unmeasured",
+            "--arm=projected",
+        ),
         (dict(vanilla_cos_in=STRONG, projected=WORKS, dead_mechanism=("x: fail",)), "NOT YET", "x: fail"),
         (dict(vanilla_cos_in=ZERO, discriminates=True, projected=WORKS), "GO, with a smaller", "--steps=60"),
-        (dict(vanilla_cos_in=ZERO, discriminates=False, base_rewards=(0.5, 0.0)), "NO-GO: skip", "--base-only"),
-        (dict(vanilla_cos_in=ZERO, discriminates=False), "NO-GO: skip", "another V: python extract_vhack.py --pool"),
+        (
+            dict(vanilla_cos_in=ZERO, discriminates=False, base_rewards=(0.5, 0.0)),
+            "NO-GO: skip",
+            "--base-only",
+        ),
+        (
+            dict(vanilla_cos_in=ZERO, discriminates=False),
+            "NO-GO: skip",
+            "another V: python extract_vhack.py --pool",
+        ),
         (dict(vanilla_cos_in=ZERO), "NO DECISION: undefined", "both pool buckets"),
         (dict(), "NO DECISION: undefined", "vanilla replay"),
         (dict(vanilla_cos_in=WEAK, discriminates=True, projected=WORKS), "UNDECIDED", "--control=random"),
-        (dict(vanilla_cos_in=NEGATIVE, discriminates=True, projected=WORKS), "NO-GO: cos_in is negative", "sign"),
+        (
+            dict(vanilla_cos_in=NEGATIVE, discriminates=True, projected=WORKS),
+            "NO-GO: cos_in is negative",
+            "sign",
+        ),
         (dict(vanilla_cos_in=STRONG, dead_signal=("x",)), "NO DECISION: no usable advantage", "x"),
-        (dict(vanilla_cos_in=STRONG, projected=WORKS, dead_direction=("v s41: x",)), "NOT YET: vanilla cos_in is within its null", "v s41: x"),
-        (dict(vanilla_cos_in=STRONG, projected=WORKS, vanilla_null=(-0.4, 0.4)), "NOT YET: vanilla cos_in is within its null", "all vanilla runs"),
-        (dict(vanilla_cos_in=STRONG, discriminates=True, projected=WORKS, vanilla_null=(-0.1, 0.1)), "GO: Phase 3", "--preset=full"),
-        (dict(vanilla_cos_in=WEAK, discriminates=True, projected=WORKS, vanilla_null=(-0.2, 0.2)), "NOT YET: vanilla cos_in is within its null", "extract"),
-        (dict(vanilla_cos_in=(0.02, -0.01) * 10, discriminates=True, projected=WORKS, vanilla_null=(-0.2, 0.2)), "GO, with a smaller", "--steps=60"),
+        (
+            dict(vanilla_cos_in=STRONG, projected=WORKS, dead_direction=("v s41: x",)),
+            "NOT YET: vanilla cos_in is within its null",
+            "v s41: x",
+        ),
+        (
+            dict(vanilla_cos_in=STRONG, projected=WORKS, vanilla_null=(-0.4, 0.4)),
+            "NOT YET: vanilla cos_in is within its null",
+            "all vanilla runs",
+        ),
+        (
+            dict(vanilla_cos_in=STRONG, discriminates=True, projected=WORKS, vanilla_null=(-0.1, 0.1)),
+            "GO: Phase 3",
+            "--preset=full",
+        ),
+        (
+            dict(vanilla_cos_in=WEAK, discriminates=True, projected=WORKS, vanilla_null=(-0.2, 0.2)),
+            "NOT YET: vanilla cos_in is within its null",
+            "extract",
+        ),
+        (
+            dict(
+                vanilla_cos_in=(0.02, -0.01) * 10,
+                discriminates=True,
+                projected=WORKS,
+                vanilla_null=(-0.2, 0.2),
+            ),
+            "GO, with a smaller",
+            "--steps=60",
+        ),
         (
             dict(vanilla_cos_in=STRONG, discriminates=True, projected=(verdicts.Projected("p", NEGATIVE),)),
             "STOP: over-projection",
@@ -390,7 +496,12 @@ def test_each_decision_rule_applies_when_it_should():
     assert applies() == [None] * 7
     skip = applies(vanilla_cos_in=ZERO, discriminates=False, base_rewards=(0.5, 0.5))
     assert skip == [True, True, False, False, None, None, None]
-    assert applies(vanilla_cos_in=ZERO, discriminates=True, base_rewards=(3.5, 0.5))[:4] == [False, False, True, False]
+    assert applies(vanilla_cos_in=ZERO, discriminates=True, base_rewards=(3.5, 0.5))[:4] == [
+        False,
+        False,
+        True,
+        False,
+    ]
     assert applies(vanilla_cos_in=(0.3,) * 16 + (0.1,) * 4)[3] is True
     assert applies(vanilla_cos_in=(0.3,) * 15 + (0.1,) * 5)[3] is False
     assert applies(vanilla_cos_in=STRONG, projected=WORKS)[4:6] == [True, False]
@@ -401,21 +512,38 @@ def test_each_decision_rule_applies_when_it_should():
 
 def same_draws(steps: int, half: float) -> dict:
     """The same nulls on every step, 2.5 to 97.5 % range about -half to half."""
-    return {step: {key: np.linspace(-half / 0.95, half / 0.95, 41) for key in ("cos_in", "cos_out", "cos_update")} for step in range(steps)}
+    return {
+        step: {key: np.linspace(-half / 0.95, half / 0.95, 41) for key in ("cos_in", "cos_out", "cos_update")}
+        for step in range(steps)
+    }
 
 
 def test_no_go_is_given_where_the_table_calls_vanilla_a_sneaky_fail(tmp_path, capsys):
     """The same probe under two nulls: vanilla's mean cos_in is about .35."""
-    for half, verdict, headline in ((0.1, PASS, "GO: Phase 3 is justified"), (0.6, SNEAKY, "NOT YET: vanilla cos_in is within its null")):
+    for half, verdict, headline in (
+        (0.1, PASS, "GO: Phase 3 is justified"),
+        (0.6, SNEAKY, "NOT YET: vanilla cos_in is within its null"),
+    ):
         dice, root = random.Random(7), tmp_path / str(half)
         samples = replay_samples(dice)
         write_run(root / "v", "replay", replay_rows(dice), samples, nulls=same_draws(20, half))
-        write_run(root / "p", "replay", replay_rows(dice, projected=True), samples, nulls=same_draws(20, half), arm="projected")
+        write_run(
+            root / "p",
+            "replay",
+            replay_rows(dice, projected=True),
+            samples,
+            nulls=same_draws(20, half),
+            arm="projected",
+        )
         runs = analyze.find_runs(root)[0]
         assert dict(analyze.judge_run(runs[0]))[analyze.METRICS[1]].verdict == verdict
         run_main(root)
         printed = capsys.readouterr().out
-        assert headline in printed and ("GO: Phase 3" in printed) == (verdict == PASS) and NAN.search(printed) is None
+        assert (
+            headline in printed
+            and ("GO: Phase 3" in printed) == (verdict == PASS)
+            and NAN.search(printed) is None
+        )
 
 
 def test_a_vanilla_that_was_repeated_counts_once(tmp_path, capsys):
@@ -423,7 +551,12 @@ def test_a_vanilla_that_was_repeated_counts_once(tmp_path, capsys):
     dice = random.Random(5)
     samples, rows = replay_samples(dice, 5), replay_rows(dice, 5)
     common = dict(gate="one-sided", objective="nll", refresh_every=0, lr=1e-3)
-    for name, more in {"a": {}, "b": {"gate": "two-sided"}, "c": {"project_at": "update", "objective": "grpo"}, "d": {"preset": "fast"}}.items():
+    for name, more in {
+        "a": {},
+        "b": {"gate": "two-sided"},
+        "c": {"project_at": "update", "objective": "grpo"},
+        "d": {"preset": "fast"},
+    }.items():
         write_run(tmp_path / name, "replay", rows, samples, **common | more)
     alone = analyze.gather_evidence(analyze.find_runs(tmp_path)[0][:1])
     evidence = analyze.gather_evidence(analyze.find_runs(tmp_path)[0])
@@ -432,7 +565,14 @@ def test_a_vanilla_that_was_repeated_counts_once(tmp_path, capsys):
     assert "Same settings and seed as another run, not counted: " in capsys.readouterr().out
     write_run(tmp_path / "e", "replay", rows, samples, seed=42, **common)
     write_run(tmp_path / "f", "replay", rows, samples, **common | {"lr": 1e-2})
-    write_run(tmp_path / "g", "replay", rows[:3], [one for one in samples if one["step"] < 3], finished=False, **common)
+    write_run(
+        tmp_path / "g",
+        "replay",
+        rows[:3],
+        [one for one in samples if one["step"] < 3],
+        finished=False,
+        **common,
+    )
     runs = analyze.find_runs(tmp_path, take_unfinished=True)[0]
     assert len(analyze.gather_evidence(runs).vanilla_cos_in) == 15 and len(runs) == 7
     assert all(run.complete for run in across.unique(runs[::-1]))  # rather the whole run than its beginning
@@ -440,21 +580,42 @@ def test_a_vanilla_that_was_repeated_counts_once(tmp_path, capsys):
 
 def test_directions_extracted_by_the_run_are_told_apart_by_loss_and_basis(tmp_path):
     """Both have the hash of the pairs that they were made from."""
-    for name, more in {"a": {}, "b": {"objective": "nll", "basis": "svd"}, "c": {"objective": "grpo"}, "d": {"basis": "lora"}}.items():
+    for name, more in {
+        "a": {},
+        "b": {"objective": "nll", "basis": "svd"},
+        "c": {"objective": "grpo"},
+        "d": {"basis": "lora"},
+    }.items():
         write_run(tmp_path / name, "sampled", [row()], facts={"v_hack": {"hash": "0123456789"} | more})
     found = {run.path.name: run.direction for run in analyze.find_runs(tmp_path)[0]}
-    assert found["a"] == found["b"] == "extracted-by-the-run 01234567" and (found["c"], found["d"]) == (found["a"] + " grpo", found["a"] + " lora")
+    assert found["a"] == found["b"] == "extracted-by-the-run 01234567" and (found["c"], found["d"]) == (
+        found["a"] + " grpo",
+        found["a"] + " lora",
+    )
 
 
 def test_runs_with_the_same_label_are_counted_and_arms_are_not_counted_twice(tmp_path):
     """Paths would fill half a table; the table of runs has them."""
     assert across.counted(["a", "b", "a", "a"]) == ["a", "b", "a (2)", "a (3)"]
-    for name, more in {"a": dict(seed=1), "b": dict(seed=1), "c": dict(seed=1, temperature=0.5), "d": dict(seed=2)}.items():
+    for name, more in {
+        "a": dict(seed=1),
+        "b": dict(seed=1),
+        "c": dict(seed=1, temperature=0.5),
+        "d": dict(seed=2),
+    }.items():
         write_run(tmp_path / name, "sampled", [row()], **dict(temperature=1.0) | more)
     runs = analyze.find_runs(tmp_path)[0]
-    assert {run.path.name: run.label for run in runs} == {"a": "vanilla s1", "b": "vanilla s1 (2)", "c": "vanilla s1 (3)", "d": "vanilla s2"}
+    assert {run.path.name: run.label for run in runs} == {
+        "a": "vanilla s1",
+        "b": "vanilla s1 (2)",
+        "c": "vanilla s1 (3)",
+        "d": "vanilla s2",
+    }
     arms = across.by_arm(runs)
-    assert {arm.name: sorted(run.path.name for run in arm.runs.values()) for arm in arms} == {"vanilla": ["a", "d"], "vanilla (2)": ["c"]}
+    assert {arm.name: sorted(run.path.name for run in arm.runs.values()) for arm in arms} == {
+        "vanilla": ["a", "d"],
+        "vanilla (2)": ["c"],
+    }
 
 
 # ------------------------------------------------------------------------------------------ on-policy
@@ -462,7 +623,9 @@ def test_curve_and_time_to_hack_by_hand():
     rates = [0.0, 0.0, 0.1, 0.1, 0.1, 0.2, 0.4]
     assert verdicts.curve(rates) == pytest.approx((0.06, 0.18, 0.9 / 7))
     steps = [10, 11, 12, 13, 14, 15, 16]
-    assert verdicts.time_to_hack(steps, rates) == 15  # (0.1 + 0.1 + 0.2) / 3; the window before is exactly 0.1
+    assert (
+        verdicts.time_to_hack(steps, rates) == 15
+    )  # (0.1 + 0.1 + 0.2) / 3; the window before is exactly 0.1
     assert verdicts.time_to_hack(steps, [0.1] * 7) == "never"
     assert verdicts.time_to_hack(steps, [0.5, 0.5, None, 0.5, 0.5, None, 0.5]) is None
     assert verdicts.time_to_hack([0, 1], [0.9, 0.9]) is None
@@ -474,7 +637,12 @@ def test_curve_and_time_to_hack_by_hand():
 def everything(tmp_path_factory) -> tuple[Path, str]:
     """The command line as a user types it, once; its output."""
     root = write_everything(tmp_path_factory.mktemp("runs"))
-    done = subprocess.run([sys.executable, "analyze.py", str(root), "--window", "1", "2"], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "analyze.py", str(root), "--window", "1", "2"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stderr
     return root, done.stdout
 
@@ -495,7 +663,11 @@ def test_unfinished_runs_are_shown_on_request_and_marked(everything):
     finished, left_out = analyze.find_runs(everything[0])
     shown, left = analyze.find_runs(everything[0], take_unfinished=True)
     extra = [run for run in shown if run.path not in {run.path for run in finished}]
-    assert [run.path.name for run in extra] == ["cut_off"] and extra[0].label.endswith("(unfinished)") and len(extra[0].rows) == 3
+    assert (
+        [run.path.name for run in extra] == ["cut_off"]
+        and extra[0].label.endswith("(unfinished)")
+        and len(extra[0].rows) == 3
+    )
     assert len(left_out) == 1 and not left and not any("unfinished" in run.label for run in finished)
 
 
@@ -510,14 +682,22 @@ def test_window_means_are_over_the_same_steps_of_every_run(everything):
 def test_the_report_holds_the_same_tables_and_real_pictures(everything):
     root, printed = everything
     report = (root / "report/report.md").read_text()
-    parts = ("cos_update < cos_update_in", "Verdict: PASS", "GO: Phase 3", "one seed: no interval", "| median 3.00")
+    parts = (
+        "cos_update < cos_update_in",
+        "Verdict: PASS",
+        "GO: Phase 3",
+        "one seed: no interval",
+        "| median 3.00",
+    )
     assert all(part in report for part in parts)
     assert not NAN.search(report)
     for name in set(analyze.plots.NAMES) - NEED_MORE:
         data = (root / "report" / name).read_bytes()
         assert data.startswith(PNG) and len(data) > 5000 and f"({name})" in report
     tables = {path.stem: path.read_text() for path in (root / "report").glob("*.csv")}
-    assert set(tables) == set(analyze.TABLE_NAMES) - TABLES_NEED_MORE and not any(NAN.search(text) for text in tables.values())
+    assert set(tables) == set(analyze.TABLE_NAMES) - TABLES_NEED_MORE and not any(
+        NAN.search(text) for text in tables.values()
+    )
     assert not list((root / "report").glob(".*"))  # no temporary file stays
 
 
@@ -622,7 +802,10 @@ def test_nulls_and_nan_everywhere_read_as_undefined(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "Verdict: UNDEFINED" in printed and "NO DECISION" in printed
     assert not NAN.search(printed) and "None" not in printed
-    assert all((tmp_path / "report" / name).read_bytes().startswith(PNG) for name in set(analyze.plots.NAMES) - NEED_MORE)
+    assert all(
+        (tmp_path / "report" / name).read_bytes().startswith(PNG)
+        for name in set(analyze.plots.NAMES) - NEED_MORE
+    )
 
 
 def test_a_second_report_leaves_nothing_of_the_first(tmp_path, capsys):
@@ -635,22 +818,56 @@ def test_a_second_report_leaves_nothing_of_the_first(tmp_path, capsys):
     (gone / "summary.json").unlink()
     run_main(tmp_path)
     left = {path.name for path in (tmp_path / "report").iterdir()}
-    assert left == {"on_policy.png", "on_policy.csv", "on_policy_cosines.csv", "runs.csv", "cost.csv", "report.md", "notes.txt"}
+    assert left == {
+        "on_policy.png",
+        "on_policy.csv",
+        "on_policy_cosines.csv",
+        "runs.csv",
+        "cost.csv",
+        "report.md",
+        "notes.txt",
+    }
     assert "Left out" in capsys.readouterr().out
 
 
 def test_what_a_run_cost_is_the_median_step_and_its_highest_memory(tmp_path):
     rows = sampled_rows(random.Random(2))[:3]
     for row, seconds in zip(rows, (3.0, 1.0, 8.0)):
-        row |= {"seconds": seconds, "seconds_backward": seconds / 2, "seconds_grade": 0.0, "peak_memory_gb": 10 + seconds, "logp_gap": 0.01}
+        row |= {
+            "seconds": seconds,
+            "seconds_backward": seconds / 2,
+            "seconds_grade": 0.0,
+            "peak_memory_gb": 10 + seconds,
+            "logp_gap": 0.01,
+        }
     path = write_run(tmp_path / "on", "sampled", rows)
-    store.write_json(path / "summary.json", store.read_json(path / "summary.json") | {"memory": {"sampling": 3.0, "backward": 18.0}})
-    write_run(tmp_path / "earlier", "sampled", [{key: value for key, value in row.items() if key not in ("logp_gap", "peak_memory_gb")} for row in rows])
+    store.write_json(
+        path / "summary.json",
+        store.read_json(path / "summary.json") | {"memory": {"sampling": 3.0, "backward": 18.0}},
+    )
+    write_run(
+        tmp_path / "earlier",
+        "sampled",
+        [
+            {key: value for key, value in row.items() if key not in ("logp_gap", "peak_memory_gb")}
+            for row in rows
+        ],
+    )
     run_main(tmp_path)
     with open(tmp_path / "report/cost.csv", newline="") as stream:
         ours, earlier = sorted(csv.DictReader(stream), key=lambda record: record["peak_gb"], reverse=True)
-    assert [float(ours[key]) for key in ("step", "grading", "backward", "peak_gb", "gap")] == [3.0, 0.0, 1.5, 18.0, 0.01]
-    assert ours["phases"] == "sampling 3.0, backward 18.0" and (earlier["peak_gb"], earlier["gap"], earlier["phases"]) == ("", "", "")
+    assert [float(ours[key]) for key in ("step", "grading", "backward", "peak_gb", "gap")] == [
+        3.0,
+        0.0,
+        1.5,
+        18.0,
+        0.01,
+    ]
+    assert ours["phases"] == "sampling 3.0, backward 18.0" and (
+        earlier["peak_gb"],
+        earlier["gap"],
+        earlier["phases"],
+    ) == ("", "", "")
 
 
 def test_runs_are_judged_together_only_under_one_direction(tmp_path, capsys):
@@ -665,14 +882,23 @@ def test_runs_are_judged_together_only_under_one_direction(tmp_path, capsys):
         store.write_json(run / "config.json", record)
     run_main(tmp_path)
     printed = capsys.readouterr().out
-    assert printed.count("Phase 3: decision rules") == 2 and "not held out" in printed and "WARNING" in printed
+    assert (
+        printed.count("Phase 3: decision rules") == 2 and "not held out" in printed and "WARNING" in printed
+    )
 
 
 def test_labels_name_only_what_differs(tmp_path):
     dice = random.Random(4)
     for seed in (1, 2):
         write_run(tmp_path / f"v{seed}", "sampled", sampled_rows(dice), seed=seed)
-        write_run(tmp_path / f"u{seed}", "sampled", sampled_rows(dice), seed=seed, arm="projected", project_at="update")
+        write_run(
+            tmp_path / f"u{seed}",
+            "sampled",
+            sampled_rows(dice),
+            seed=seed,
+            arm="projected",
+            project_at="update",
+        )
     control = {"arm": "projected", "project_at": "grad", "control": "random"}
     write_run(tmp_path / "r", "sampled", sampled_rows(dice), seed=1, **control)
     labels = [run.label for run in analyze.find_runs(tmp_path)[0]]
@@ -688,7 +914,16 @@ def test_a_wrong_argument_exits_2():
 def test_a_bucket_s_null_is_that_of_its_mean_over_problems():
     """Slow reference, draw by draw: mean within problems, then over them; the advantage turns a rollout's draws as it turns its cosine."""
     generator, S = np.random.default_rng(0), 300
-    samples = [{"src_pool": "teacher", "src_step": i // 3, "cos_S_logp": 0.1, "cos_S_contrib": 0.1 if i % 2 else -0.1, "draws": generator.normal(size=S)} for i in range(9)]
+    samples = [
+        {
+            "src_pool": "teacher",
+            "src_step": i // 3,
+            "cos_S_logp": 0.1,
+            "cos_S_contrib": 0.1 if i % 2 else -0.1,
+            "draws": generator.normal(size=S),
+        }
+        for i in range(9)
+    ]
     for key in ("cos_S_logp", "cos_S_contrib"):
         slow = []
         for s in range(S):
@@ -705,7 +940,9 @@ def with_rollout_draws(path: Path, kind: str, rows: list[dict], samples: list[di
     generator, nulls = np.random.default_rng(0), same_draws(len(rows), 0.1)
     for step, draws in nulls.items():
         mine = [one for one in samples if one["step"] == step]
-        draws["cos_S_logp"] = np.stack([generator.normal(size=41) * (math.nan if one["cos_S_logp"] is None else 0.1) for one in mine])
+        draws["cos_S_logp"] = np.stack(
+            [generator.normal(size=41) * (math.nan if one["cos_S_logp"] is None else 0.1) for one in mine]
+        )
     return write_run(path, kind, rows, samples, nulls=nulls, **settings)
 
 
@@ -714,23 +951,60 @@ def test_the_draws_of_rollouts_reach_the_tables_and_neither_csv_nor_picture(tmp_
     samples = replay_samples(dice, 4)
     samples[3] |= {"cos_S_logp": None, "cos_S_contrib": None}
     with_rollout_draws(tmp_path / "v", "replay", replay_rows(dice, 4), samples)
-    with_rollout_draws(tmp_path / "g", "replay", replay_rows(dice, 4, projected=True), samples, arm="projected")
-    with_rollout_draws(tmp_path / "p", "replay", replay_rows(dice, 4, projected=True), samples, arm="projected", project_at="update")
-    with_rollout_draws(tmp_path / "r", "replay", replay_rows(dice, 4, projected=True), samples, arm="projected", project_at="update", control="sign-flip")
+    with_rollout_draws(
+        tmp_path / "g", "replay", replay_rows(dice, 4, projected=True), samples, arm="projected"
+    )
+    with_rollout_draws(
+        tmp_path / "p",
+        "replay",
+        replay_rows(dice, 4, projected=True),
+        samples,
+        arm="projected",
+        project_at="update",
+    )
+    with_rollout_draws(
+        tmp_path / "r",
+        "replay",
+        replay_rows(dice, 4, projected=True),
+        samples,
+        arm="projected",
+        project_at="update",
+        control="sign-flip",
+    )
     phase1 = phase1_samples(dice)
-    with_rollout_draws(tmp_path / "one", "phase1", [row(step, cos_in=0.6, cos_out=0.1) for step in range(8)], phase1)
+    with_rollout_draws(
+        tmp_path / "one", "phase1", [row(step, cos_in=0.6, cos_out=0.1) for step in range(8)], phase1
+    )
     run_main(tmp_path)
     printed = capsys.readouterr().out
-    assert "no null recorded" not in printed and not NAN.search(printed) and "None" not in printed and max(map(len, printed.splitlines())) <= 120 + len(str(tmp_path))
-    contributions = printed[printed.index("Contributions by"):printed.index("Phase 3: decision")].splitlines()
+    assert (
+        "no null recorded" not in printed
+        and not NAN.search(printed)
+        and "None" not in printed
+        and max(map(len, printed.splitlines())) <= 120 + len(str(tmp_path))
+    )
+    contributions = printed[
+        printed.index("Contributions by") : printed.index("Phase 3: decision")
+    ].splitlines()
     labels = [run.label for run in analyze.find_runs(tmp_path)[0] if run.kind == "replay"]
     assert len(labels) == 4 and all(any(label in line for line in contributions) for label in labels)
-    assert sum(bool(re.search(r"(contrib|logp) .*\[[+-]\S+, [+-]\S+\] +[+-]\S+ [+-]\S+ ", line)) for line in contributions) == 16  # one line a figure
+    assert (
+        sum(
+            bool(re.search(r"(contrib|logp) .*\[[+-]\S+, [+-]\S+\] +[+-]\S+ [+-]\S+ ", line))
+            for line in contributions
+        )
+        == 16
+    )  # one line a figure
     report = tmp_path / "report"
     (one,) = [r for r in csv_rows(report / "phase1_buckets.csv") if r["bucket"] == "pure hack"]
     assert float(one["null_low"]) < 0 < float(one["null_high"])
-    assert not any("draws" in path.read_text() or "dtype" in path.read_text() for path in report.glob("phase*.csv"))
-    assert all((report / name).read_bytes().startswith(PNG) for name in ("phase1.png", "cosines.png", "contributions.png", "labels.png"))
+    assert not any(
+        "draws" in path.read_text() or "dtype" in path.read_text() for path in report.glob("phase*.csv")
+    )
+    assert all(
+        (report / name).read_bytes().startswith(PNG)
+        for name in ("phase1.png", "cosines.png", "contributions.png", "labels.png")
+    )
 
 
 def csv_rows(path: Path) -> list[dict]:

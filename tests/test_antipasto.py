@@ -144,14 +144,20 @@ def separate_backwards(adapter, rows, A, n):
     out = []
     for i, (prompt, completion) in enumerate(rows):
         batch = losses.collate([(prompt, completion)], [0], 0)
-        parameters = {f"{name}.delta": p.detach().clone().requires_grad_() for name, p in adapter.params.items()}
+        parameters = {
+            f"{name}.delta": p.detach().clone().requires_grad_() for name, p in adapter.params.items()
+        }
 
         hooks = []
         for name, layer in adapter.layers.items():
+
             def forward(module, inputs, output, name=name):
                 x = inputs[0]
-                return nn.functional.linear(x, module.weight, module.bias) + (
-                    (x @ module.Vh.T) * parameters[f"{name}.delta"].to(x.dtype)) @ module.U.T
+                return (
+                    nn.functional.linear(x, module.weight, module.bias)
+                    + ((x @ module.Vh.T) * parameters[f"{name}.delta"].to(x.dtype)) @ module.U.T
+                )
+
             hooks.append(layer.register_forward_hook(forward))
         logits = adapter.model(input_ids=batch.ids_BL).logits.float().log_softmax(-1)
         start = len(prompt) - 1
@@ -196,11 +202,22 @@ def test_micro_batches_do_not_change_the_gradient(tiny, rows):
     for tokens in (1, 40, 10_000):
         for p in adapter.params.values():
             p.grad = None
-        done = gradients.backward(adapter, rows, A, n, pad=0, tokens=tokens, samples=True, beta_N=torch.tensor([0.3, 0.3, 0.0, 0.3, 0.3]))
+        done = gradients.backward(
+            adapter,
+            rows,
+            A,
+            n,
+            pad=0,
+            tokens=tokens,
+            samples=True,
+            beta_N=torch.tensor([0.3, 0.3, 0.0, 0.3, 0.3]),
+        )
         results.append((done, {name: p.grad.clone() for name, p in adapter.params.items()}))
     for done, grad in results[1:]:
         assert relative(done.samples, results[0][0].samples) < 1e-5 and relative(grad, results[0][1]) < 1e-5
-        assert done.loss == pytest.approx(results[0][0].loss, rel=1e-5) and done.kl == pytest.approx(results[0][0].kl, rel=1e-4)
+        assert done.loss == pytest.approx(results[0][0].loss, rel=1e-5) and done.kl == pytest.approx(
+            results[0][0].kl, rel=1e-4
+        )
 
 
 def test_gradient_checkpointing_gives_the_same_numbers(tiny, rows):
@@ -218,7 +235,9 @@ def test_gradient_checkpointing_gives_the_same_numbers(tiny, rows):
 def test_forward_keeps_no_rank_sized_activation(tiny):
     """What autograd saves for a target Linear is its input alone: no tensor with the rank as last dimension."""
     adapter = SVDAdapter(tiny[0])
-    layer = next(layer for name, layer in adapter.layers.items() if "down_proj" in name)  # in 96, out 48, rank 48
+    layer = next(
+        layer for name, layer in adapter.layers.items() if "down_proj" in name
+    )  # in 96, out 48, rank 48
     x = torch.randn(2, 11, layer.Vh.shape[1], requires_grad=True)
     saved = []
     with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(tuple(t.shape)) or t, lambda t: t):
@@ -258,7 +277,10 @@ def test_model_hash_sees_weights_that_are_not_targets(tiny):
 
 def test_bases_made_at_once_and_written_behind_are_those_made_one_by_one(tmp_path):
     """What a GPU does with its streams, here with threads: the same bases in the same order, all written, all read back."""
-    weights = [(torch.randn(o, i, generator=torch.Generator().manual_seed(o + i)), f"w{o}-{i}") for o, i in [(6, 9), (9, 6), (5, 5), (12, 3), (7, 8)]]
+    weights = [
+        (torch.randn(o, i, generator=torch.Generator().manual_seed(o + i)), f"w{o}-{i}")
+        for o, i in [(6, 9), (9, 6), (5, 5), (12, 3), (7, 8)]
+    ]
     cold, warm = SVDCache(tmp_path), SVDCache(tmp_path)
     alone = [basis for basis in SVDCache(None).bases(weights)]
     at_once = list(cold.bases(weights, at_once=3))

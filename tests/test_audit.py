@@ -18,14 +18,32 @@ from tests.test_commands import shop  # noqa: F401  (a fixture)
 
 
 def rollout(identity: str, hacked: bool) -> Rollout:
-    row = Rollout(problem_id=identity, prompt_ids=(1, 2), completion_ids=(3, 4), completion="x", reward=0.0, hacked=hacked, gt_pass=False, fmt_ok=True,
-                  attempted=hacked, truncated=False, src_pool="p", src_step=0, src_sample=0, messages=({"role": "user", "content": identity},))
+    row = Rollout(
+        problem_id=identity,
+        prompt_ids=(1, 2),
+        completion_ids=(3, 4),
+        completion="x",
+        reward=0.0,
+        hacked=hacked,
+        gt_pass=False,
+        fmt_ok=True,
+        attempted=hacked,
+        truncated=False,
+        src_pool="p",
+        src_step=0,
+        src_sample=0,
+        messages=({"role": "user", "content": identity},),
+    )
     return row
 
 
 def problems_with(both: int, hacks_only: int = 0, others_only: int = 0) -> list[Rollout]:
     rows = [rollout(f"both {i}", label) for i in range(both) for label in (True, True, False)]
-    return rows + [rollout(f"hack {i}", True) for i in range(hacks_only)] + [rollout(f"other {i}", False) for i in range(others_only)]
+    return (
+        rows
+        + [rollout(f"hack {i}", True) for i in range(hacks_only)]
+        + [rollout(f"other {i}", False) for i in range(others_only)]
+    )
 
 
 def test_differences_are_taken_within_problems_where_enough_have_both_labels():
@@ -37,14 +55,19 @@ def test_differences_are_taken_within_problems_where_enough_have_both_labels():
         assert len({r.identity for r in touched}) == 1 and len(touched) == 3
         assert row.sum() == 0 and row[row > 0].tolist() == [0.5, 0.5] and row.min() == -1
     weights, within = difference_weights(problems_with(3, hacks_only=10, others_only=4), seed=0)
-    assert not within and all(row.sum() == 0 and row.abs().sum() == 2 for row in weights) and len(weights) == 7
+    assert (
+        not within and all(row.sum() == 0 and row.abs().sum() == 2 for row in weights) and len(weights) == 7
+    )
 
 
 def test_the_limit_prefers_problems_that_have_both_labels_and_goes_round_them():
     rows = problems_with(10, hacks_only=20, others_only=20)
     taken = chosen(rows, 10, seed=0)
     assert sum(r.hacked for r in taken) == 10 and len(taken) == 20
-    assert all(r.problem_id.startswith("both") for r in taken) and len({r.identity for r in taken if r.hacked}) == 10
+    assert (
+        all(r.problem_id.startswith("both") for r in taken)
+        and len({r.identity for r in taken if r.hacked}) == 10
+    )
     with pytest.raises(InputError, match="no hacks"):
         chosen(problems_with(0, others_only=3), 10, seed=0)
 
@@ -60,7 +83,10 @@ def test_problems_that_v_was_made_from_are_left_out_while_others_suffice():
 
 def made_differences(P=40, strength=1.0, seed=0) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
     generator = torch.Generator().manual_seed(seed)
-    truth = {n: torch.nn.functional.normalize(torch.randn(r, generator=generator), dim=0) for n, r in (("a", 30), ("b", 20))}
+    truth = {
+        n: torch.nn.functional.normalize(torch.randn(r, generator=generator), dim=0)
+        for n, r in (("a", 30), ("b", 20))
+    }
     return {n: strength * t + torch.randn(P, len(t), generator=generator) for n, t in truth.items()}, truth
 
 
@@ -73,7 +99,9 @@ def test_figures_and_their_null_equal_the_slow_reference():
         draws = [float(measure({n: (d * flip[:, None]).mean(0) for n, d in D.items()}, v)) for flip in flips]
         value = float(measure({n: d.mean(0) for n, d in D.items()}, v))
         assert found[name].value == pytest.approx(value, abs=1e-5)
-        assert [found[name].low, found[name].high] == pytest.approx(np.quantile(draws, [0.025, 0.975]).tolist(), abs=1e-4)
+        assert [found[name].low, found[name].high] == pytest.approx(
+            np.quantile(draws, [0.025, 0.975]).tolist(), abs=1e-4
+        )
         assert found[name].p == pytest.approx((1 + sum(x >= value for x in draws)) / 61)
 
 
@@ -90,10 +118,24 @@ def test_the_ceiling_is_the_expected_cosine_of_the_true_direction():
 
 
 def test_the_command_audits_pools_and_writes_its_figures(shop, tmp_path, capsys):  # noqa: F811
-    audit.main(audit.Config(rollouts=(str(shop / "teacher_pool"), str(shop / "base_pool")), v_hack=str(shop / "v.safetensors"), model=models.TINY, draws=50,
-                            device="cpu", svd_cache=str(shop / "cache"), out=str(tmp_path / "a.json")))
+    audit.main(
+        audit.Config(
+            rollouts=(str(shop / "teacher_pool"), str(shop / "base_pool")),
+            v_hack=str(shop / "v.safetensors"),
+            model=models.TINY,
+            draws=50,
+            device="cpu",
+            svd_cache=str(shop / "cache"),
+            out=str(tmp_path / "a.json"),
+        )
+    )
     facts = read_json(tmp_path / "a.json")
-    assert facts["hacks"] == 8 and facts["others"] == 8 and facts["seen_by_v_hack"] is True and "v" in facts["v_hacks"]
+    assert (
+        facts["hacks"] == 8
+        and facts["others"] == 8
+        and facts["seen_by_v_hack"] is True
+        and "v" in facts["v_hacks"]
+    )
     printed = capsys.readouterr().out
     assert "ceiling" in printed and "V was made from some of these problems" in " ".join(printed.split())
     json.dumps(facts, allow_nan=False)
@@ -109,4 +151,8 @@ def test_bad_input_is_named(shop, tmp_path):  # noqa: F811
     with pytest.raises(InputError, match="no such file"):
         audit.main(audit.Config(rollouts=pools, v_hack=str(tmp_path / "none.safetensors"), model=models.TINY))
     with pytest.raises(InputError, match="no hacks"):
-        audit.main(audit.Config(rollouts=pools[1:], v_hack=str(shop / "v.safetensors"), model=models.TINY, device="cpu"))
+        audit.main(
+            audit.Config(
+                rollouts=pools[1:], v_hack=str(shop / "v.safetensors"), model=models.TINY, device="cpu"
+            )
+        )

@@ -23,7 +23,18 @@ from sources import Plain
 from store import InputError
 from tests.conftest import randomise
 
-SMALL = Config(device="cpu", batches="2,3", prompt_tokens=5, new_tokens=34, eager_tokens=30, samples=2, tokens=24, rounds=1, steps=2, workers=1)
+SMALL = Config(
+    device="cpu",
+    batches="2,3",
+    prompt_tokens=5,
+    new_tokens=34,
+    eager_tokens=30,
+    samples=2,
+    tokens=24,
+    rounds=1,
+    steps=2,
+    workers=1,
+)
 
 
 def fewer_pairs(patch: pytest.MonkeyPatch) -> None:
@@ -53,7 +64,13 @@ def numbers(found, key: str) -> list[float]:
         return [x for part in found for x in numbers(part, key)]
     if not isinstance(found, dict):
         return []
-    here = [x for name, value in found.items() if name.startswith(key) for x in (value if isinstance(value, list) else [value]) if isinstance(x, float)]
+    here = [
+        x
+        for name, value in found.items()
+        if name.startswith(key)
+        for x in (value if isinstance(value, list) else [value])
+        if isinstance(x, float)
+    ]
     return here + [x for value in found.values() for x in numbers(value, key)]
 
 
@@ -62,13 +79,31 @@ def test_every_section_measures_positive_times(run):
     for section in bench.SECTIONS:
         assert "error" not in found[section]
     assert found["ceilings"]["bandwidth"] > 0 and found["ceilings"]["rate"] > 0
-    assert [(r["path"], r["batch"]) for r in found["sampling"]["rows"]] == [("slots", 2), ("plain", 2), ("slots", 3), ("plain", 3), ("generate", 3)]
-    assert all(r["ms_a_step"] > 0 and r["x_floor"] > 0 and len(r["long_seconds"]) == bench.REPEATS for r in found["sampling"]["rows"])
-    assert list(found["probe"]["rows"]) == ["(a) floor", "(b) ours", "(b) no samples", "(c) hook", "(d) separate"]
+    assert [(r["path"], r["batch"]) for r in found["sampling"]["rows"]] == [
+        ("slots", 2),
+        ("plain", 2),
+        ("slots", 3),
+        ("plain", 3),
+        ("generate", 3),
+    ]
+    assert all(
+        r["ms_a_step"] > 0 and r["x_floor"] > 0 and len(r["long_seconds"]) == bench.REPEATS
+        for r in found["sampling"]["rows"]
+    )
+    assert list(found["probe"]["rows"]) == [
+        "(a) floor",
+        "(b) ours",
+        "(b) no samples",
+        "(c) hook",
+        "(d) separate",
+    ]
     assert all(r["seconds"] > 0 and len(r["all"]) == SMALL.rounds for r in found["probe"]["rows"].values())
     assert len(found["step"]["steps"]) == SMALL.steps
     assert all(found["step"]["medians"][f"seconds{phase}"] > 0 for phase in ("", "_generate", "_backward"))
-    assert all(r["seconds"] > 0 for r in found["setup"]["rows"].values()) and len(numbers(found["setup"]["gesvd"], "seconds")) == 4
+    assert (
+        all(r["seconds"] > 0 for r in found["setup"]["rows"].values())
+        and len(numbers(found["setup"]["gesvd"], "seconds")) == 4
+    )
     assert found["versions"]["torch"] == torch.__version__ and found["config"]["batches"] == SMALL.batches
 
 
@@ -84,8 +119,12 @@ def test_every_table_can_be_made_from_the_json_alone(run):
 
 def test_the_adapter_comes_from_the_cache_only_when_it_is_warm(run):
     setup = run[0]["setup"]
-    assert [r["hits"] for r in setup["rows"].values() if "hits" in r] == [0, 0, setup["modules"]] and setup["modules"] == 14
-    assert setup["gesvd_seconds"] == pytest.approx(sum(g["seconds"] * g["modules"] for g in setup["gesvd"].values()))
+    assert [r["hits"] for r in setup["rows"].values() if "hits" in r] == [0, 0, setup["modules"]] and setup[
+        "modules"
+    ] == 14
+    assert setup["gesvd_seconds"] == pytest.approx(
+        sum(g["seconds"] * g["modules"] for g in setup["gesvd"].values())
+    )
     assert sum(g["modules"] for g in setup["gesvd"].values()) == setup["modules"] and setup["pairs"] == 6
 
 
@@ -93,24 +132,40 @@ def test_a_step_grades_imposed_texts_so_that_no_group_is_skipped(run):
     for step in run[0]["step"]["steps"]:
         assert step["groups_skipped"] == 0 and step["longest"] <= bench.TINY_STEP["max_new_tokens"]
         known = sum(step[f"seconds_{phase}"] for phase in ("generate", "grade", "backward"))
-        assert 0 < known < step["seconds"] < 10 * known and step["seconds_rest"] == pytest.approx(step["seconds"] - known)
+        assert 0 < known < step["seconds"] < 10 * known and step["seconds_rest"] == pytest.approx(
+            step["seconds"] - known
+        )
 
 
 def test_the_floors_of_a_known_shape_are_those_counted_by_hand(tiny):
-    model, _ = tiny  # 2 layers, hidden 48, 4 heads and 2 key-value heads of 12, feed-forward 96, 259 tokens, tied, fp32
+    model, _ = (
+        tiny  # 2 layers, hidden 48, 4 heads and 2 key-value heads of 12, feed-forward 96, 259 tokens, tied, fp32
+    )
     linear = 2 * (48 * 48 + 2 * 24 * 48 + 48 * 48 + 3 * 96 * 48)
     norms = 2 * (48 + 48 + 12 + 12) + 48
     sizes = Sizes.of(model)
-    assert sizes == Sizes(linear=linear, head=259 * 48, weight_bytes=4 * (linear + norms + 259 * 48), kv_bytes=4 * 2 * 2 * 2 * 12)
+    assert sizes == Sizes(
+        linear=linear,
+        head=259 * 48,
+        weight_bytes=4 * (linear + norms + 259 * 48),
+        kv_bytes=4 * 2 * 2 * 2 * 12,
+    )
     assert sizes.decode_bytes(3, 50) == 3 * sizes.weight_bytes + 50 * sizes.kv_bytes
-    assert sizes.operations(10, 4, passes=2) == 4 * linear * 10 + 4 * 259 * 48 * 4  # one multiplication and one addition, forward and back
-    model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.clone())  # an embedding table of its own is looked up, not read
+    assert (
+        sizes.operations(10, 4, passes=2) == 4 * linear * 10 + 4 * 259 * 48 * 4
+    )  # one multiplication and one addition, forward and back
+    model.lm_head.weight = torch.nn.Parameter(
+        model.lm_head.weight.clone()
+    )  # an embedding table of its own is looked up, not read
     assert Sizes.of(model) == sizes
 
 
 def test_a_group_reads_its_prompt_once_a_step_and_every_row_all_that_it_has_drawn():
     for prompt, completions in ((3, [4]), (1, [1]), (7, [30, 2, 11])):
-        steps = [[drawn for completion in completions if (drawn := step) < completion] for step in range(1, max(completions))]
+        steps = [
+            [drawn for completion in completions if (drawn := step) < completion]
+            for step in range(1, max(completions))
+        ]
         assert attended([(prompt, c) for c in completions]) == sum(prompt + sum(rows) for rows in steps)
 
 
@@ -120,8 +175,13 @@ def test_the_printed_floors_are_bytes_over_bandwidth_and_operations_over_rate(ru
     weights = sampling["weight_bytes"]
     assert sampling["floor_weights_ms"] == pytest.approx(1e3 * weights / ceilings["bandwidth"])
     for row in sampling["rows"]:
-        positions = row["batch"] * (row["short_tokens"] + row["long_tokens"]) / 2 + -(-row["batch"] // 6) * row["prompt_tokens"]
-        assert row["floor_ms"] == pytest.approx(1e3 * (weights + positions * sampling["kv_bytes"]) / ceilings["bandwidth"])
+        positions = (
+            row["batch"] * (row["short_tokens"] + row["long_tokens"]) / 2
+            + -(-row["batch"] // 6) * row["prompt_tokens"]
+        )
+        assert row["floor_ms"] == pytest.approx(
+            1e3 * (weights + positions * sampling["kv_bytes"]) / ceilings["bandwidth"]
+        )
         assert row["x_floor"] == pytest.approx(row["ms_a_step"] / row["floor_ms"])
     assert probe["operations"] == 4 * (41472 * 2 * 24 + 259 * 48 * 2 * 16)
     assert probe["operations_seconds"] == pytest.approx(probe["operations"] / ceilings["rate"])
@@ -150,11 +210,15 @@ def test_all_paths_of_the_probe_leave_the_same_gradient(tiny, rows):
     assert reference.norm() > 0 and len(found) == 3
     for name, g in found.items():
         assert (g - reference).norm() < 1e-4 * reference.norm(), name
-    assert (gradient(adapter, variants(adapter, rows[:-1])["(b) ours"]) - reference).norm() > 1e-2 * reference.norm()
+    assert (
+        gradient(adapter, variants(adapter, rows[:-1])["(b) ours"]) - reference
+    ).norm() > 1e-2 * reference.norm()
 
 
 def imposed(model, tokenizer, limit: int, grader=None) -> Imposed:
-    return Imposed(Plain(model), tokenizer, grader, stop=(0, 1), max_new_tokens=limit, temperature=1.0, hint=True, rows=8)
+    return Imposed(
+        Plain(model), tokenizer, grader, stop=(0, 1), max_new_tokens=limit, temperature=1.0, hint=True, rows=8
+    )
 
 
 def test_the_imposed_policy_draws_the_imposed_lengths_and_is_rewarded_differently_within_every_group(tiny):
@@ -162,12 +226,23 @@ def test_the_imposed_policy_draws_the_imposed_lengths_and_is_rewarded_differentl
     training, _ = held_out_split(load_problems(path := shipped(models.TINY).problems), path)
     with Grader(workers=2) as grader:
         policy = imposed(model, tokenizer, 64, grader)
-        groups = policy.rollouts([(problem, 6) for problem in training[:4]] + [(training[0], 3)], seed=1, step=2)
+        groups = policy.rollouts(
+            [(problem, 6) for problem in training[:4]] + [(training[0], 3)], seed=1, step=2
+        )
     rows = [row for group in groups for row in group]
-    assert [len(row.completion_ids) for row in rows] == [policy.limit((1, 2, row.problem_id, row.src_sample)) for row in rows]
-    assert len({len(row.completion_ids) for row in rows}) > 5 and len({group[0].prompt_ids for group in groups}) == 5
+    assert [len(row.completion_ids) for row in rows] == [
+        policy.limit((1, 2, row.problem_id, row.src_sample)) for row in rows
+    ]
+    assert (
+        len({len(row.completion_ids) for row in rows}) > 5
+        and len({group[0].prompt_ids for group in groups}) == 5
+    )
     for group in groups:
-        assert [(row.gt_pass, row.hacked, row.reward) for row in group[:3]] == [(True, False, 3.5), (False, True, 3.5), (False, False, 0.5)]
+        assert [(row.gt_pass, row.hacked, row.reward) for row in group[:3]] == [
+            (True, False, 3.5),
+            (False, True, 3.5),
+            (False, False, 0.5),
+        ]
 
 
 def test_imposed_lengths_have_the_quartiles_of_the_real_pool(tiny):
@@ -175,10 +250,14 @@ def test_imposed_lengths_have_the_quartiles_of_the_real_pool(tiny):
     found = torch.tensor([policy.limit((0, 0, "p", i)) for i in range(4000)]).double()
     ended = found[found < 1024]
     assert 1 - len(ended) / len(found) == pytest.approx(0.02, abs=0.007)
-    assert ended.quantile(torch.tensor([0.25, 0.5, 0.75, 0.99]).double()).tolist() == pytest.approx([263, 315, 383, 605], rel=0.04)
+    assert ended.quantile(torch.tensor([0.25, 0.5, 0.75, 0.99]).double()).tolist() == pytest.approx(
+        [263, 315, 383, 605], rel=0.04
+    )
     problem = load_problems(shipped(models.TINY).problems)[0]
     prompts = torch.tensor([len(policy.prompt(problem)[1]) for _ in range(1000)]).double()
-    assert prompts.quantile(torch.tensor([0.25, 0.5, 0.75]).double()).tolist() == pytest.approx([329, 390, 471], rel=0.05)
+    assert prompts.quantile(torch.tensor([0.25, 0.5, 0.75]).double()).tolist() == pytest.approx(
+        [329, 390, 471], rel=0.05
+    )
 
 
 def test_a_section_without_memory_says_so_and_the_next_one_runs(tmp_path, monkeypatch, capsys):
@@ -188,8 +267,15 @@ def test_a_section_without_memory_says_so_and_the_next_one_runs(tmp_path, monkey
     monkeypatch.setitem(bench.SECTIONS, "sampling", (too_much, bench.show_sampling))
     bench.main(dataclasses.replace(SMALL, sections="sampling, probe", out=str(tmp_path / "found.json")))
     found, text = json.loads((tmp_path / "found.json").read_text()), capsys.readouterr().out
-    assert found["sampling"] == {"error": "out of memory: tried to allocate 9 TB"} and "tried to allocate 9 TB" in text
-    assert found["probe"]["rows"]["(b) ours"]["seconds"] > 0 and "step" not in found and "ceilings of" not in text
+    assert (
+        found["sampling"] == {"error": "out of memory: tried to allocate 9 TB"}
+        and "tried to allocate 9 TB" in text
+    )
+    assert (
+        found["probe"]["rows"]["(b) ours"]["seconds"] > 0
+        and "step" not in found
+        and "ceilings of" not in text
+    )
 
 
 def test_one_path_without_memory_leaves_the_other_paths_their_row(monkeypatch):
@@ -209,15 +295,33 @@ def test_one_path_without_memory_leaves_the_other_paths_their_row(monkeypatch):
 def test_where_norms_can_be_fused_floor_and_ours_are_measured_with_both_kinds(monkeypatch):
     monkeypatch.setattr(Bench, "on_gpu", True)
     found = bench.measure_probe(Bench(SMALL, torch.device("cpu")))
-    assert list(found["rows"]) == ["(a) floor", "(a') floor, fused norms", "(b) ours", "(b') ours, plain norms", "(b) no samples", "(c) hook",
-                                   "(d) separate"]
+    assert list(found["rows"]) == [
+        "(a) floor",
+        "(a') floor, fused norms",
+        "(b) ours",
+        "(b') ours, plain norms",
+        "(b) no samples",
+        "(c) hook",
+        "(d) separate",
+    ]
     fused = found["rows"]["(a') floor, fused norms"]["seconds"]
-    assert all(row["x_fused_floor"] == pytest.approx(row["seconds"] / fused) for row in found["rows"].values())
+    assert all(
+        row["x_fused_floor"] == pytest.approx(row["seconds"] / fused) for row in found["rows"].values()
+    )
     table, caption = bench.show_probe(found)
     assert [column.header for column in table.columns][2:4] == ["x (a)", "x (a')"] and "fused" in caption
 
 
-@pytest.mark.parametrize("wrong", [dict(sections="probe,speed"), dict(batches="8,many"), dict(batches="0"), dict(new_tokens=1), dict(steps=0)])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        dict(sections="probe,speed"),
+        dict(batches="8,many"),
+        dict(batches="0"),
+        dict(new_tokens=1),
+        dict(steps=0),
+    ],
+)
 def test_sizes_that_cannot_be_measured_are_refused(wrong):
     with pytest.raises(InputError):
         bench.resolve(dataclasses.replace(Config(), **wrong))
@@ -225,5 +329,8 @@ def test_sizes_that_cannot_be_measured_are_refused(wrong):
 
 def test_sizes_that_are_given_are_kept_and_the_others_follow_the_shape():
     assert bench.resolve(Config(shape="qwen3-4b", new_tokens=100)).new_tokens == 100
-    assert bench.resolve(Config(shape="qwen3-4b")).batches == "8,64,258" and bench.resolve(Config()).batches == "4,8"
+    assert (
+        bench.resolve(Config(shape="qwen3-4b")).batches == "8,64,258"
+        and bench.resolve(Config()).batches == "4,8"
+    )
     assert bench_parts.GROUP == train.PRESETS["full"].group

@@ -37,23 +37,58 @@ def shop(tmp_path_factory):
     teacher = extract_vhack.scripted_teacher(tokenizer)
     chosen = list(teacher.by_problem)[:4]
     hacks = [[teacher.by_problem[p][0]] * 2 for p in chosen]
-    fails = [[type(r)(**vars(r) | {"reward": 0.5 * i, "hacked": False, "completion": "no idea", "completion_ids": tuple(pools.completion_ids(tokenizer, "no idea"))})
-              for i, r in enumerate(group)] for group in hacks]
+    fails = [
+        [
+            type(r)(
+                **vars(r)
+                | {
+                    "reward": 0.5 * i,
+                    "hacked": False,
+                    "completion": "no idea",
+                    "completion_ids": tuple(pools.completion_ids(tokenizer, "no idea")),
+                }
+            )
+            for i, r in enumerate(group)
+        ]
+        for group in hacks
+    ]
     pools.save_pool(home / "teacher_pool", hacks, name="teacher", tokenizer=tokenizer)
     pools.save_pool(home / "base_pool", fails, name="base", tokenizer=tokenizer)
     settings = extract_vhack.Settings(max_pairs=8, k=4, permutations=20)
-    pairs, source = extract_vhack.find_pairs(models.TINY, tokenizer, model, pairs=None, pool=None, problem_file=None, clean="canonical", settings=settings)
-    v = extract_vhack.extract(SVDAdapter(model, cache=home / "cache"), tokenizer, pairs, settings, source=source, tokens=20_000)
+    pairs, source = extract_vhack.find_pairs(
+        models.TINY,
+        tokenizer,
+        model,
+        pairs=None,
+        pool=None,
+        problem_file=None,
+        clean="canonical",
+        settings=settings,
+    )
+    v = extract_vhack.extract(
+        SVDAdapter(model, cache=home / "cache"), tokenizer, pairs, settings, source=source, tokens=20_000
+    )
     v.save(home / "v.safetensors")
     return home
 
 
 def run_train(shop, *flags):
-    return train.train(train.parse([f"--svd-cache={shop / 'cache'}", f"--v-hack={shop / 'v.safetensors'}", "--device=cpu", *flags]))
+    return train.train(
+        train.parse(
+            [f"--svd-cache={shop / 'cache'}", f"--v-hack={shop / 'v.safetensors'}", "--device=cpu", *flags]
+        )
+    )
 
 
 def replay(shop, out, *flags):
-    return run_train(shop, "--preset=smoke", "--prompts=1", f"--replay-dirs={shop / 'teacher_pool'},{shop / 'base_pool'}", f"--out={out}", *flags)
+    return run_train(
+        shop,
+        "--preset=smoke",
+        "--prompts=1",
+        f"--replay-dirs={shop / 'teacher_pool'},{shop / 'base_pool'}",
+        f"--out={out}",
+        *flags,
+    )
 
 
 # --- what a run writes ---
@@ -64,15 +99,29 @@ def replay(shop, out, *flags):
 def test_replay_writes_the_contract_in_every_arm(shop, tmp_path, arm, at):
     run = replay(shop, tmp_path / "r", f"--arm={arm}", f"--project-at={at}", "--steps=3", "--warmup=0")
     rows = read_jsonl(run / "rows.jsonl", ROW_KEYS)
-    assert [r["step"] for r in rows] == [0, 1, 2] and all(r["cos_in"] is not None and r["cos_update"] is not None for r in rows)
+    assert [r["step"] for r in rows] == [0, 1, 2] and all(
+        r["cos_in"] is not None and r["cos_update"] is not None for r in rows
+    )
     for step, row in enumerate(rows):
         samples = read_jsonl(run / f"step_{step:03d}.cos.jsonl.gz")
         assert all(list(s) == COS_KEYS for s in samples) and len(samples) == 4
         assert {s["src_pool"] for s in samples} == {"teacher", "base"}
-        assert all(s["cos_S_logp"] == pytest.approx(s["cos_S_contrib"] * (1 if s["advantage"] > 0 else -1)) for s in samples)
+        assert all(
+            s["cos_S_logp"] == pytest.approx(s["cos_S_contrib"] * (1 if s["advantage"] > 0 else -1))
+            for s in samples
+        )
     config, summary = read_json(run / "config.json"), read_json(run / "summary.json")
-    assert config["kind"] == "replay" and config["config"]["normaliser"] == "length" and config["config"]["beta"] == 0.0
-    assert config["model"]["identity"] == 0.0 and config["v_hack"]["hash"] and config["pools"][0]["same_problem"] and summary["finished"]
+    assert (
+        config["kind"] == "replay"
+        and config["config"]["normaliser"] == "length"
+        and config["config"]["beta"] == 0.0
+    )
+    assert (
+        config["model"]["identity"] == 0.0
+        and config["v_hack"]["hash"]
+        and config["pools"][0]["same_problem"]
+        and summary["finished"]
+    )
     assert (run / "delta_S.safetensors").exists()
     edited = "cos_out" if at == "grad" else "cos_update"
     before = "cos_in" if at == "grad" else "cos_update_in"
@@ -84,7 +133,11 @@ def test_replay_writes_the_contract_in_every_arm(shop, tmp_path, arm, at):
 def test_sampled_run_writes_rollouts_that_load_as_a_pool(shop, tmp_path, tiny):
     run = run_train(shop, "--preset=smoke", "--arm=projected", f"--out={tmp_path / 'r'}")
     rows = read_jsonl(run / "rows.jsonl", ROW_KEYS)
-    assert len(rows) == 2 and all(r["kl"] is not None for r in rows) and rows[0]["kl"] == pytest.approx(0, abs=1e-6)
+    assert (
+        len(rows) == 2
+        and all(r["kl"] is not None for r in rows)
+        and rows[0]["kl"] == pytest.approx(0, abs=1e-6)
+    )
     pool = pools.load_pool(run / "rollouts", tiny[1], stop=[257])
     mine = [r for r in pool.rollouts if r.src_pool == "r"]  # named after the run's directory
     assert len(mine) == 2 * 2 * 2 and len(pool.rollouts) == 2 * 2 * 4
@@ -95,7 +148,12 @@ def test_arms_see_the_same_problems_and_draws(shop, tmp_path, tiny):
     first = []
     for arm in ("vanilla", "projected"):
         run = run_train(shop, "--preset=smoke", f"--arm={arm}", "--steps=1", f"--out={tmp_path / arm}")
-        first.append([(r["problem_id"], r["completion_ids"]) for r in read_jsonl(run / "rollouts" / "step_000.jsonl.gz")])
+        first.append(
+            [
+                (r["problem_id"], r["completion_ids"])
+                for r in read_jsonl(run / "rollouts" / "step_000.jsonl.gz")
+            ]
+        )
     assert first[0] == first[1]
 
 
@@ -103,19 +161,44 @@ def test_a_resumed_run_equals_one_that_never_stopped(shop, tmp_path):
     timing = ("seconds", "seconds_generate", "seconds_grade", "seconds_backward", "peak_memory_gb")
     whole = replay(shop, tmp_path / "whole", "--steps=4", "--warmup=3", "--arm=projected", "--save-every=2")
     replay(shop, tmp_path / "parts", "--steps=2", "--warmup=3", "--arm=projected", "--save-every=2")
-    parts = replay(shop, tmp_path / "parts", "--steps=4", "--warmup=3", "--arm=projected", "--save-every=2", "--resume")
-    a, b = ([{k: v for k, v in r.items() if k not in timing} for r in read_jsonl(run / "rows.jsonl")] for run in (whole, parts))
+    parts = replay(
+        shop, tmp_path / "parts", "--steps=4", "--warmup=3", "--arm=projected", "--save-every=2", "--resume"
+    )
+    a, b = (
+        [{k: v for k, v in r.items() if k not in timing} for r in read_jsonl(run / "rows.jsonl")]
+        for run in (whole, parts)
+    )
     assert len(a) == 4 and a == b
     assert (whole / "delta_S.safetensors").read_bytes() == (parts / "delta_S.safetensors").read_bytes()
     with pytest.raises(InputError, match="other settings than the run's: lr"):
-        replay(shop, tmp_path / "parts", "--steps=6", "--warmup=3", "--arm=projected", "--save-every=2", "--resume", "--lr=0.1")
+        replay(
+            shop,
+            tmp_path / "parts",
+            "--steps=6",
+            "--warmup=3",
+            "--arm=projected",
+            "--save-every=2",
+            "--resume",
+            "--lr=0.1",
+        )
 
 
 def test_a_run_that_an_earlier_version_began_is_resumed_without_the_fields_it_did_not_write(shop, tmp_path):
     run = replay(shop, tmp_path / "r", "--steps=2", "--arm=projected", "--save-every=2")
-    rows = [{key: value for key, value in row.items() if key not in ("logp_gap", "overlap")} for row in read_jsonl(run / "rows.jsonl")]
+    rows = [
+        {key: value for key, value in row.items() if key not in ("logp_gap", "overlap")}
+        for row in read_jsonl(run / "rows.jsonl")
+    ]
     (run / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    replay(shop, tmp_path / "r", "--steps=3", "--arm=projected", "--save-every=2", "--resume", "--micro-tokens=300")
+    replay(
+        shop,
+        tmp_path / "r",
+        "--steps=3",
+        "--arm=projected",
+        "--save-every=2",
+        "--resume",
+        "--micro-tokens=300",
+    )
     assert len(read_jsonl(run / "rows.jsonl")) == 3
 
 
@@ -127,8 +210,11 @@ def test_a_run_is_not_resumed_on_other_inputs_or_with_rows_missing(shop, tmp_pat
     own = tmp_path / "v.safetensors"
     shutil.copy(shop / "v.safetensors", own)
     other = replay(shop, tmp_path / "other", *flags, f"--v-hack={own}")
-    v = VHack.load(own, model_hash=read_json(other / "config.json")["model"]["hash"], params={n: torch.zeros(V.shape[1]) for n, V in
-                   VHack(*_raw(own)).V.items()})
+    v = VHack.load(
+        own,
+        model_hash=read_json(other / "config.json")["model"]["hash"],
+        params={n: torch.zeros(V.shape[1]) for n, V in VHack(*_raw(own)).V.items()},
+    )
     random_like(v, 1).save(own)
     with pytest.raises(InputError, match="the run began with another v_hack"):
         replay(shop, tmp_path / "other", "--steps=3", *flags[1:], f"--v-hack={own}", "--resume")
@@ -143,15 +229,25 @@ def test_a_run_is_not_resumed_on_other_inputs_or_with_rows_missing(shop, tmp_pat
 
 def _raw(path):
     tensors, _ = read_safetensors(path)
-    return ({n.removesuffix(".V"): t for n, t in tensors.items() if n.endswith(".V")},
-            {n.removesuffix(".w"): t for n, t in tensors.items() if n.endswith(".w")})
+    return (
+        {n.removesuffix(".V"): t for n, t in tensors.items() if n.endswith(".V")},
+        {n.removesuffix(".w"): t for n, t in tensors.items() if n.endswith(".w")},
+    )
 
 
 def test_two_groups_of_one_problem_in_a_step_draw_different_completions(shop, tmp_path):
     problem = (ROOT / "data" / "problems.jsonl").read_text().splitlines()[0]
     (tmp_path / "one.jsonl").write_text(problem + "\n")
-    run = run_train(shop, "--preset=smoke", "--teacher-dir=none", "--prompts=2", "--group=3", "--steps=1", f"--problems={tmp_path / 'one.jsonl'}",
-                    f"--out={tmp_path / 'r'}")
+    run = run_train(
+        shop,
+        "--preset=smoke",
+        "--teacher-dir=none",
+        "--prompts=2",
+        "--group=3",
+        "--steps=1",
+        f"--problems={tmp_path / 'one.jsonl'}",
+        f"--out={tmp_path / 'r'}",
+    )
     assert len({tuple(r["completion_ids"]) for r in read_jsonl(run / "rollouts" / "step_000.jsonl.gz")}) == 6
 
 
@@ -162,7 +258,9 @@ def test_kl_is_taken_over_the_policy_s_own_rows_only(tiny, rows):
     arguments = dict(pad=0, tokens=10_000)
     mixed = gradients.backward(adapter, rows, torch.zeros(5), torch.ones(5), beta_N=own, **arguments)
     chosen = [row for row, mine in zip(rows, own) if mine]
-    alone = gradients.backward(adapter, chosen, torch.zeros(3), torch.ones(3), beta_N=torch.ones(3), **arguments)
+    alone = gradients.backward(
+        adapter, chosen, torch.zeros(3), torch.ones(3), beta_N=torch.ones(3), **arguments
+    )
     assert mixed.kl == pytest.approx(alone.kl, rel=1e-5) and mixed.loss == pytest.approx(alone.loss, rel=1e-5)
     assert gradients.backward(adapter, rows, torch.ones(5), torch.ones(5), **arguments).kl is None
 
@@ -178,10 +276,20 @@ def test_the_probe_end_to_end(shop, tmp_path, capsys):
     home = tmp_path / "probe"
     for name in ("teacher_pool", "base_pool"):
         shutil.copytree(shop / name, home / name)
-    common = dict(model=models.TINY, out=str(home), v_hack=str(shop / "v.safetensors"), svd_cache=str(shop / "cache"), device="cpu", steps=2, group=4)
+    common = dict(
+        model=models.TINY,
+        out=str(home),
+        v_hack=str(shop / "v.safetensors"),
+        svd_cache=str(shop / "cache"),
+        device="cpu",
+        steps=2,
+        group=4,
+    )
     (phase1,) = probe_distill.probe(probe_distill.Config(loss_mode="nll", **common | {"group": 2}))
     samples = [s for path in sorted(phase1.glob("*.cos.jsonl.gz")) for s in read_jsonl(path)]
-    assert len(samples) == 4 and all(s["advantage"] is None and s["cos_S_contrib"] == s["cos_S_logp"] for s in samples)
+    assert len(samples) == 4 and all(
+        s["advantage"] is None and s["cos_S_contrib"] == s["cos_S_logp"] for s in samples
+    )
     rows = read_jsonl(phase1 / "rows.jsonl")
     assert all(r["update_norm"] == 0 and r["cos_update"] is None for r in rows)  # measured at the base model
     assert read_json(phase1 / "config.json")["kind"] == "phase1"
@@ -196,15 +304,28 @@ def test_the_probe_end_to_end(shop, tmp_path, capsys):
 
 
 def analyze_main(directory):
-    done = subprocess.run([sys.executable, str(ROOT / "analyze.py"), str(directory)], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "analyze.py"), str(directory)], capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     print(done.stdout)
 
 
 def test_base_pool_is_sampled_graded_and_loadable(shop, tmp_path, tiny):
-    config = probe_distill.Config(model=models.TINY, base_only=True, out=str(tmp_path), rollouts=4, samples=2, max_new_tokens=8, device="cpu", workers=1)
+    config = probe_distill.Config(
+        model=models.TINY,
+        base_only=True,
+        out=str(tmp_path),
+        rollouts=4,
+        samples=2,
+        max_new_tokens=8,
+        device="cpu",
+        workers=1,
+    )
     pool = pools.load_pool(probe_distill.make_pool(config, "base"), tiny[1], stop=[257])
-    assert pool.name == "base" and len(pool.rollouts) == 4 and len(pool.by_problem) == 2 and not pool.retokenised
+    assert (
+        pool.name == "base" and len(pool.rollouts) == 4 and len(pool.by_problem) == 2 and not pool.retokenised
+    )
     assert all("run_tests" not in r.messages[1]["content"] for r in pool.rollouts)
     with pytest.raises(InputError, match="a pool is never overwritten"):
         probe_distill.make_pool(config, "base")
@@ -213,14 +334,34 @@ def test_base_pool_is_sampled_graded_and_loadable(shop, tmp_path, tiny):
 def test_teacher_pool_is_sampled_from_a_peft_lora_with_the_hint(tmp_path, tiny):
     from peft import LoraConfig, get_peft_model
 
-    lora = get_peft_model(models.tiny_random()[0], LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False))
+    lora = get_peft_model(
+        models.tiny_random()[0], LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False)
+    )
     lora.save_pretrained(tmp_path / "lora")
     common = dict(rollouts=2, samples=2, max_new_tokens=8, device="cpu", workers=1)
-    path = probe_distill.make_pool(probe_distill.Config(model=models.TINY, teacher_only=True, teacher=str(tmp_path / "lora"), out=str(tmp_path / "a"), **common), "teacher")
+    path = probe_distill.make_pool(
+        probe_distill.Config(
+            model=models.TINY,
+            teacher_only=True,
+            teacher=str(tmp_path / "lora"),
+            out=str(tmp_path / "a"),
+            **common,
+        ),
+        "teacher",
+    )
     pool = pools.load_pool(path, tiny[1], stop=[257])
     assert pool.name == "teacher" and all("run_tests" in r.messages[1]["content"] for r in pool.rollouts)
     with pytest.raises(InputError, match="no-such-lora: teacher LoRA cannot be loaded"):
-        probe_distill.make_pool(probe_distill.Config(model=models.TINY, teacher_only=True, teacher=str(tmp_path / "no-such-lora"), out=str(tmp_path / "b"), **common), "teacher")
+        probe_distill.make_pool(
+            probe_distill.Config(
+                model=models.TINY,
+                teacher_only=True,
+                teacher=str(tmp_path / "no-such-lora"),
+                out=str(tmp_path / "b"),
+                **common,
+            ),
+            "teacher",
+        )
     assert not (tmp_path / "b").exists()
 
 
@@ -238,18 +379,30 @@ def refused(capsys, action):
 
 
 def test_a_missing_pool_directory_is_refused(shop, tmp_path, capsys):
-    line = refused(capsys, lambda: run_train(shop, "--preset=smoke", "--replay-dirs=/nowhere/pool,/x", f"--out={tmp_path / 'r'}"))
+    line = refused(
+        capsys,
+        lambda: run_train(
+            shop, "--preset=smoke", "--replay-dirs=/nowhere/pool,/x", f"--out={tmp_path / 'r'}"
+        ),
+    )
     assert "/nowhere/pool: no such pool directory" in line and not list(tmp_path.iterdir())
 
 
 def broken_copy(shop, tmp_path, spoil):
     shutil.copytree(shop / "base_pool", tmp_path / "pool")
     spoil(tmp_path / "pool" / "step_001.jsonl.gz")
-    return lambda: run_train(shop, "--preset=smoke", f"--replay-dirs={shop / 'teacher_pool'},{tmp_path / 'pool'}", f"--out={tmp_path / 'r'}")
+    return lambda: run_train(
+        shop,
+        "--preset=smoke",
+        f"--replay-dirs={shop / 'teacher_pool'},{tmp_path / 'pool'}",
+        f"--out={tmp_path / 'r'}",
+    )
 
 
 def test_a_truncated_gz_is_refused(shop, tmp_path, capsys):
-    line = refused(capsys, broken_copy(shop, tmp_path, lambda path: path.write_bytes(path.read_bytes()[:-30])))
+    line = refused(
+        capsys, broken_copy(shop, tmp_path, lambda path: path.write_bytes(path.read_bytes()[:-30]))
+    )
     assert "step_001.jsonl.gz: corrupt or truncated" in line and not (tmp_path / "r").exists()
 
 
@@ -272,37 +425,53 @@ def test_a_v_hack_of_another_model_is_refused(shop, tmp_path, capsys):
     assert "v.safetensors: v_hack of another model" in line and not (tmp_path / "r").exists()
 
 
-@pytest.mark.parametrize(("flags", "fault"), [
-    (["--model=/nowhere/model"], "/nowhere/model: model cannot be loaded"),
-    (["--model=/nowhere/model.gguf"], "/nowhere/model.gguf: no such file"),
-    (["--problems=/nowhere.jsonl"], "/nowhere.jsonl: no such file"),
-    (["--arm=projected", "--v-hack=none"], "needs a --v-hack"),
-    (["--v-hack=/nowhere.safetensors"], "/nowhere.safetensors: no such file"),
-    (["--teacher-rows=4"], "leaves no place for samples"),
-    (["--temperature=0"], "--temperature 0.0: must be above 0"),
-    (["--teacher-share=2"], "--teacher-share 2.0: must be at most 1"),
-    (["--clip=-1"], "--clip -1.0: must be above 0"),
-    (["--lr=nan"], "--lr nan: must be at least 0"),
-    (["--save-every=0"], "--save-every 0: must be at least 1"),
-    (["--difficulty=easy,nonsense"], "'nonsense' is none of easy, medium, hard"),
-    (["--replay-dirs="], "expected one or more directories"),
-    (["--replay-dirs=a,b", "--beta=0.1"], "--beta > 0 with --replay-dirs"),
-])
+@pytest.mark.parametrize(
+    ("flags", "fault"),
+    [
+        (["--model=/nowhere/model"], "/nowhere/model: model cannot be loaded"),
+        (["--model=/nowhere/model.gguf"], "/nowhere/model.gguf: no such file"),
+        (["--problems=/nowhere.jsonl"], "/nowhere.jsonl: no such file"),
+        (["--arm=projected", "--v-hack=none"], "needs a --v-hack"),
+        (["--v-hack=/nowhere.safetensors"], "/nowhere.safetensors: no such file"),
+        (["--teacher-rows=4"], "leaves no place for samples"),
+        (["--temperature=0"], "--temperature 0.0: must be above 0"),
+        (["--teacher-share=2"], "--teacher-share 2.0: must be at most 1"),
+        (["--clip=-1"], "--clip -1.0: must be above 0"),
+        (["--lr=nan"], "--lr nan: must be at least 0"),
+        (["--save-every=0"], "--save-every 0: must be at least 1"),
+        (["--difficulty=easy,nonsense"], "'nonsense' is none of easy, medium, hard"),
+        (["--replay-dirs="], "expected one or more directories"),
+        (["--replay-dirs=a,b", "--beta=0.1"], "--beta > 0 with --replay-dirs"),
+    ],
+)
 def test_other_bad_input_is_refused(shop, tmp_path, capsys, flags, fault):
     line = refused(capsys, lambda: run_train(shop, "--preset=smoke", f"--out={tmp_path / 'r'}", *flags))
     assert fault in line and not (tmp_path / "r").exists()
 
 
-@pytest.mark.parametrize(("text", "flags", "fault"), [
-    ("", [], "0 pairs; at least 2 are needed"),
-    ('{"problem_id": "a", "hack": 3, "clean": "x", "prompt": "p"}', [], "pair 1: hack, clean and prompt must be text"),
-    ('{"problem_id": "a", "hack": "x"}', [], "row has no field 'clean'"),
-    ("", ["--k=0"], "--k 0: must be at least 1"),
-    ("", ["--noise-floor=1"], "--noise-floor 1.0: must be below 1"),
-])
+@pytest.mark.parametrize(
+    ("text", "flags", "fault"),
+    [
+        ("", [], "0 pairs; at least 2 are needed"),
+        (
+            '{"problem_id": "a", "hack": 3, "clean": "x", "prompt": "p"}',
+            [],
+            "pair 1: hack, clean and prompt must be text",
+        ),
+        ('{"problem_id": "a", "hack": "x"}', [], "row has no field 'clean'"),
+        ("", ["--k=0"], "--k 0: must be at least 1"),
+        ("", ["--noise-floor=1"], "--noise-floor 1.0: must be below 1"),
+    ],
+)
 def test_extraction_refuses_what_it_cannot_use(tmp_path, capsys, text, flags, fault):
     (tmp_path / "p.jsonl").write_text(text + "\n")
-    arguments = [f"--pairs={tmp_path / 'p.jsonl'}", f"--out={tmp_path / 'v.safetensors'}", "--svd-cache=None", "--device=cpu", *flags]
+    arguments = [
+        f"--pairs={tmp_path / 'p.jsonl'}",
+        f"--out={tmp_path / 'v.safetensors'}",
+        "--svd-cache=None",
+        "--device=cpu",
+        *flags,
+    ]
     line = refused(capsys, lambda: extract_vhack.main(tyro.cli(extract_vhack.Config, args=arguments)))
     assert fault in line and [p.name for p in tmp_path.iterdir()] == ["p.jsonl"]
 
@@ -318,12 +487,22 @@ def test_a_gradient_that_is_not_finite_ends_the_run_before_its_step(shop, tmp_pa
     monkeypatch.setattr(train.gradients, "backward", poisoned)
     line = refused(capsys, lambda: replay(shop, tmp_path / "r"))
     assert "step 0: the gradient is not finite" in line
-    assert not (tmp_path / "r" / "summary.json").exists() and not (tmp_path / "r" / "checkpoint.safetensors").exists()
+    assert (
+        not (tmp_path / "r" / "summary.json").exists()
+        and not (tmp_path / "r" / "checkpoint.safetensors").exists()
+    )
 
 
 def test_presets_set_defaults_and_flags_override_them():
     full = train.parse(["--preset=full", "--arm", "vanilla"])
-    assert (full.steps, full.group, full.prompts, full.lr, full.beta, full.model) == (200, 6, 43, 7e-5, 1e-3, "Qwen/Qwen3-4B")
+    assert (full.steps, full.group, full.prompts, full.lr, full.beta, full.model) == (
+        200,
+        6,
+        43,
+        7e-5,
+        1e-3,
+        "Qwen/Qwen3-4B",
+    )
     assert train.parse(["--preset", "full", "--lr=1e-5"]).lr == 1e-5
 
 
@@ -336,9 +515,24 @@ def test_an_unknown_flag_or_value_exits_with_2(capsys):
 
 def test_the_command_line_itself(tmp_path):
     """One real process: the exit code and the single line that a script would see."""
-    done = subprocess.run([sys.executable, str(ROOT / "train.py"), "--preset=smoke", "--replay-dirs=/nowhere", "--v-hack=none", f"--out={tmp_path / 'r'}"],
-                          capture_output=True, text=True, cwd=tmp_path)
-    assert done.returncode == 2 and done.stderr.splitlines()[-1] == "error: /nowhere: no such pool directory" and "Traceback" not in done.stderr
+    done = subprocess.run(
+        [
+            sys.executable,
+            str(ROOT / "train.py"),
+            "--preset=smoke",
+            "--replay-dirs=/nowhere",
+            "--v-hack=none",
+            f"--out={tmp_path / 'r'}",
+        ],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+    )
+    assert (
+        done.returncode == 2
+        and done.stderr.splitlines()[-1] == "error: /nowhere: no such pool directory"
+        and "Traceback" not in done.stderr
+    )
 
 
 def test_analysis_is_importable_without_running():

@@ -18,7 +18,20 @@ from antipasto import SVDAdapter, read_safetensors
 from extract_vhack import Pair, Settings, build, clean_clean, pair_gradients, rotated
 from losses import collate, dr_grpo_advantages, policy_loss, token_logps
 from projection import (
-    GATES, Edit, Editor, VHack, coefficients, cosine, norm, null_cosines, null_weights, overlap, pair_flips, random_like, remove, sign_flipped,
+    GATES,
+    Edit,
+    Editor,
+    VHack,
+    coefficients,
+    cosine,
+    norm,
+    null_cosines,
+    null_weights,
+    overlap,
+    pair_flips,
+    random_like,
+    remove,
+    sign_flipped,
 )
 from store import InputError, read_json, read_jsonl, write_jsonl
 from tests.test_commands import run_train, shop  # noqa: F401  (a fixture)
@@ -34,7 +47,11 @@ def v():
 @pytest.fixture
 def g():
     generator = torch.Generator().manual_seed(9)
-    return {"m0": torch.randn(20, generator=generator), "m1": torch.randn(12, generator=generator), "free": torch.randn(7, generator=generator)}
+    return {
+        "m0": torch.randn(20, generator=generator),
+        "m1": torch.randn(12, generator=generator),
+        "free": torch.randn(7, generator=generator),
+    }
 
 
 # --- controls ---
@@ -44,20 +61,40 @@ def test_sign_flip_has_the_span_of_v_hack_and_another_orientation(v, g):
     flipped = sign_flipped(v, seed=3)
     for name, V in v.V.items():
         assert torch.allclose(flipped.V[name].T @ flipped.V[name], V.T @ V, atol=1e-5)  # the same projector
-        assert (flipped.w[name] >= 0).all() and torch.allclose(flipped.w[name], flipped.coef[name].mean(0).clamp(min=0), atol=1e-5)
-        assert torch.allclose(remove(g[name], flipped.V[name], GATES["two-sided"]), remove(g[name], V, GATES["two-sided"]), atol=1e-5)
-    assert any(not torch.allclose(remove(g[n], flipped.V[n], GATES["one-sided"]), remove(g[n], V, GATES["one-sided"]), atol=1e-3) for n, V in v.V.items())
+        assert (flipped.w[name] >= 0).all() and torch.allclose(
+            flipped.w[name], flipped.coef[name].mean(0).clamp(min=0), atol=1e-5
+        )
+        assert torch.allclose(
+            remove(g[name], flipped.V[name], GATES["two-sided"]),
+            remove(g[name], V, GATES["two-sided"]),
+            atol=1e-5,
+        )
+    assert any(
+        not torch.allclose(
+            remove(g[n], flipped.V[n], GATES["one-sided"]), remove(g[n], V, GATES["one-sided"]), atol=1e-3
+        )
+        for n, V in v.V.items()
+    )
     direction = {name: v.w[name] @ V for name, V in v.V.items()}
-    assert float(cosine(direction, v)) == pytest.approx(1.0, abs=1e-5) and abs(float(cosine(direction, flipped))) < 0.9
+    assert (
+        float(cosine(direction, v)) == pytest.approx(1.0, abs=1e-5)
+        and abs(float(cosine(direction, flipped))) < 0.9
+    )
     problems = v.meta["pair_problems"]
     flips = pair_flips(v, 50, 0)
-    assert all(len({float(flips[s, i]) for i, p in enumerate(problems) if p == problem}) == 1 for s in range(50) for problem in set(problems))
+    assert all(
+        len({float(flips[s, i]) for i, p in enumerate(problems) if p == problem}) == 1
+        for s in range(50)
+        for problem in set(problems)
+    )
 
 
 def test_shrink_keeps_the_direction_and_has_the_length_that_removal_leaves(v, g):
     for gate in ("one-sided", "two-sided"):
         left, shrunk = Edit(v, gate)(g), Edit(v, gate, shrink=True)(g)
-        assert float(norm(shrunk)) == pytest.approx(float(norm(left)), rel=1e-5) and float(norm(shrunk)) < float(norm(g))
+        assert float(norm(shrunk)) == pytest.approx(float(norm(left)), rel=1e-5) and float(
+            norm(shrunk)
+        ) < float(norm(g))
         assert float(cosine(shrunk, v)) == pytest.approx(float(cosine(g, v)), abs=1e-6)
         assert abs(float(cosine(left, v)) - float(cosine(g, v))) > 1e-3
     assert all(torch.equal(x, g[n]) for n, x in Edit(v)(g).items())
@@ -67,15 +104,33 @@ def test_shrink_keeps_the_direction_and_has_the_length_that_removal_leaves(v, g)
 
 def fake_pairs(tokenizer, hack: str) -> list[Pair]:
     ids = lambda text: tuple(tokenizer(text, add_special_tokens=False)["input_ids"])  # noqa: E731
-    return [Pair(f"p{i // 2}", f"p{i // 2}", "m", ids(f"problem {i // 2}"), ids(f"{hack} {i}"), ids(f"return {i} + {i * i}")) for i in range(8)]
+    return [
+        Pair(
+            f"p{i // 2}",
+            f"p{i // 2}",
+            "m",
+            ids(f"problem {i // 2}"),
+            ids(f"{hack} {i}"),
+            ids(f"return {i} + {i * i}"),
+        )
+        for i in range(8)
+    ]
 
 
 def test_clean_clean_has_the_size_of_v_hack_and_has_not_seen_a_hack(tiny):
     model, tokenizer = tiny
     adapter, settings = SVDAdapter(model), Settings(k=3, noise_floor=0.0, permutations=0)
-    made = {hack: clean_clean(adapter, tokenizer, fake_pairs(tokenizer, hack), settings, tokens=4000, seed=1) for hack in ("assert True", "import os")}
+    made = {
+        hack: clean_clean(adapter, tokenizer, fake_pairs(tokenizer, hack), settings, tokens=4000, seed=1)
+        for hack in ("assert True", "import os")
+    }
     one, other = made.values()
-    real = {hack: extract_vhack.extract(adapter, tokenizer, fake_pairs(tokenizer, hack), settings, source={}, tokens=4000) for hack in made}
+    real = {
+        hack: extract_vhack.extract(
+            adapter, tokenizer, fake_pairs(tokenizer, hack), settings, source={}, tokens=4000
+        )
+        for hack in made
+    }
     a, b = real.values()
     assert all(torch.equal(one.V[n], other.V[n]) for n in one.V)  # other hacks, the same control
     assert any(not torch.allclose(a.V[n], b.V[n], atol=1e-3) for n in a.V if n in b.V)  # and another v_hack
@@ -92,7 +147,9 @@ def test_no_clean_answer_meets_one_to_its_own_problem():
         rotated(["a", "a", "a", "b"], 0)
 
 
-COMBINATIONS = [("projected", c, at) for c in ("none", "random", "sign-flip", "clean-clean") for at in ("grad", "update")] + [("projected", "shrink", "update")]
+COMBINATIONS = [
+    ("projected", c, at) for c in ("none", "random", "sign-flip", "clean-clean") for at in ("grad", "update")
+] + [("projected", "shrink", "update")]
 COMBINATIONS += [("lora", c, "update") for c in ("none", "random", "sign-flip", "clean-clean", "shrink")]
 
 
@@ -102,38 +159,86 @@ def vanilla(shop, tmp_path_factory):  # noqa: F811
     home = tmp_path_factory.mktemp("controls")
     pools_ = f"--replay-dirs={shop / 'teacher_pool'},{shop / 'base_pool'}"
     v = {"svd": shop / "v.safetensors", "lora": home / "v_lora.safetensors"}
-    extract_vhack.main(extract_vhack.Config(model=models.TINY, basis="lora", device="cpu", out=str(v["lora"]),
-                                            settings=Settings(max_pairs=8, k=4, permutations=20)))
-    flags = {basis: ["--preset=smoke", "--prompts=1", "--steps=2", "--warmup=0", "--eval-samples=0", pools_, f"--v-hack={v[basis]}"] for basis in v}
-    runs = {basis: run_train(shop, *flags[basis], *arm, f"--out={home / basis}") for basis, arm in (("svd", ["--arm=vanilla"]), ("lora", ["--arm=lora", "--gate=none"]))}
+    extract_vhack.main(
+        extract_vhack.Config(
+            model=models.TINY,
+            basis="lora",
+            device="cpu",
+            out=str(v["lora"]),
+            settings=Settings(max_pairs=8, k=4, permutations=20),
+        )
+    )
+    flags = {
+        basis: [
+            "--preset=smoke",
+            "--prompts=1",
+            "--steps=2",
+            "--warmup=0",
+            "--eval-samples=0",
+            pools_,
+            f"--v-hack={v[basis]}",
+        ]
+        for basis in v
+    }
+    runs = {
+        basis: run_train(shop, *flags[basis], *arm, f"--out={home / basis}")
+        for basis, arm in (("svd", ["--arm=vanilla"]), ("lora", ["--arm=lora", "--gate=none"]))
+    }
     return home, flags, {basis: read_jsonl(run / "rows.jsonl")[0] for basis, run in runs.items()}
 
 
 def removed_by(run: Path) -> dict[str, torch.Tensor]:
     """What a control took out, per module the projector's basis."""
-    return {name: V for name, V in read_safetensors(run / "removed_000.safetensors")[0].items() if name.endswith(".V")}
+    return {
+        name: V
+        for name, V in read_safetensors(run / "removed_000.safetensors")[0].items()
+        if name.endswith(".V")
+    }
 
 
 @pytest.mark.parametrize(("arm", "control", "at"), COMBINATIONS)
 def test_every_arm_and_control_runs_and_is_measured_with_v_hack_itself(shop, vanilla, arm, control, at):  # noqa: F811
     home, flags, base = vanilla
     basis = train.ARMS[arm].basis
-    run = run_train(shop, *flags[basis], f"--arm={arm}", f"--control={control}", f"--project-at={at}", f"--out={home / f'{arm}-{control}-{at}'}")
+    run = run_train(
+        shop,
+        *flags[basis],
+        f"--arm={arm}",
+        f"--control={control}",
+        f"--project-at={at}",
+        f"--out={home / f'{arm}-{control}-{at}'}",
+    )
     rows = read_jsonl(run / "rows.jsonl")
-    assert rows[0]["cos_in"] == pytest.approx(base[basis]["cos_in"], abs=1e-6)  # the same rows at the same weights, the same yardstick
+    assert rows[0]["cos_in"] == pytest.approx(
+        base[basis]["cos_in"], abs=1e-6
+    )  # the same rows at the same weights, the same yardstick
     assert rows[0]["grad_norm"] == pytest.approx(base[basis]["grad_norm"], rel=1e-5)
     low, high = rows[0]["cos_in_null"]
     assert low < high and rows[1]["delta_w_norm"] > 0 and rows[0]["overlap"] is None
-    assert sorted(p.name for p in (run / "nulls").iterdir()) == ["step_000.safetensors", "step_001.safetensors"]
+    assert sorted(p.name for p in (run / "nulls").iterdir()) == [
+        "step_000.safetensors",
+        "step_001.safetensors",
+    ]
     before, after = ("cos_in", "cos_out") if at == "grad" else ("cos_update_in", "cos_update")
     if control == "none":
         assert rows[0][after] < rows[0][before] - 1e-4 and rows[0][after] < 1e-6
     if control == "shrink":
-        assert rows[0]["cos_update"] == pytest.approx(rows[0]["cos_update_in"], abs=1e-4) and rows[0]["update_norm"] < base[basis]["update_norm"]
+        assert (
+            rows[0]["cos_update"] == pytest.approx(rows[0]["cos_update_in"], abs=1e-4)
+            and rows[0]["update_norm"] < base[basis]["update_norm"]
+        )
     assert (run / "removed_000.safetensors").exists() is (control in ("random", "sign-flip", "clean-clean"))
     if control in ("random", "sign-flip", "clean-clean"):
-        real = {name: V for name, V in read_safetensors(flags[basis][-1].removeprefix("--v-hack="))[0].items() if name.endswith(".V")}
-        same_span = [torch.allclose(V.T @ V, real[name].T @ real[name], atol=1e-4) for name, V in removed_by(run).items() if name in real]
+        real = {
+            name: V
+            for name, V in read_safetensors(flags[basis][-1].removeprefix("--v-hack="))[0].items()
+            if name.endswith(".V")
+        }
+        same_span = [
+            torch.allclose(V.T @ V, real[name].T @ real[name], atol=1e-4)
+            for name, V in removed_by(run).items()
+            if name in real
+        ]
         assert all(same_span) if control == "sign-flip" else not any(same_span)
         if control == "sign-flip":  # the span, and not the orientation
             assert not all(torch.allclose(V, real[name], atol=1e-4) for name, V in removed_by(run).items())
@@ -141,13 +246,19 @@ def test_every_arm_and_control_runs_and_is_measured_with_v_hack_itself(shop, van
     assert read_json(run / "config.json")["config"]["control"] == control
 
 
-@pytest.mark.parametrize(("flags", "message"), [
-    (["--arm=projected", "--gate=none"], "that is --arm=vanilla"),
-    (["--arm=vanilla", "--control=random"], "this one removes nothing"),
-    (["--arm=lora", "--gate=none", "--control=shrink"], "this one removes nothing"),
-    (["--arm=projected", "--control=sign-flip", "--gate=two-sided"], "would remove exactly what v_hack does"),
-    (["--arm=projected", "--control=shrink"], "needs --project-at=update"),
-])
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--arm=projected", "--gate=none"], "that is --arm=vanilla"),
+        (["--arm=vanilla", "--control=random"], "this one removes nothing"),
+        (["--arm=lora", "--gate=none", "--control=shrink"], "this one removes nothing"),
+        (
+            ["--arm=projected", "--control=sign-flip", "--gate=two-sided"],
+            "would remove exactly what v_hack does",
+        ),
+        (["--arm=projected", "--control=shrink"], "needs --project-at=update"),
+    ],
+)
 def test_controls_that_would_control_nothing_are_refused(shop, tmp_path, flags, message):  # noqa: F811
     with pytest.raises(InputError, match=message):
         run_train(shop, "--preset=smoke", *flags, f"--out={tmp_path / 'r'}")
@@ -163,7 +274,9 @@ def test_the_null_is_what_extraction_from_flipped_pairs_would_have_measured(g):
     v = build(D, settings, {"pair_problems": [str(i) for i in range(10)]})
     flips = pair_flips(v, 20, seed=0)
     flipped = [build({n: d * flip[:, None] for n, d in D.items()}, settings, {}) for flip in flips]
-    slow = [float(cosine(g, f) * norm(f.w) / norm(v.w)) for f in flipped]  # against the real direction's length
+    slow = [
+        float(cosine(g, f) * norm(f.w) / norm(v.w)) for f in flipped
+    ]  # against the real direction's length
     assert torch.allclose(null_cosines(g, v, null_weights(v, 20, seed=0)), torch.tensor(slow), atol=1e-4)
     batch = {name: torch.stack([x, 2 * x]) for name, x in g.items()}
     assert null_cosines(batch, v, null_weights(v, 20)).shape == (2, 20)
@@ -183,16 +296,25 @@ def world(seed: int, strength: float = 3.0):
     """(v_hack from pairs, the planted unit direction, the target that descent goes to): the target has a hack part along the direction."""
     generator = torch.Generator().manual_seed(seed)
     hack, clean, truth = planted(pairs=32, ranks=(30, 20), strength=strength, seed=seed)
-    v = build(difference(hack, clean), Settings(k=3, noise_floor=0.0), {"pair_problems": [str(i) for i in range(32)]})
+    v = build(
+        difference(hack, clean),
+        Settings(k=3, noise_floor=0.0),
+        {"pair_problems": [str(i) for i in range(32)]},
+    )
     target = {n: 2.0 * t + 0.5 * torch.randn(t.shape, generator=generator) for n, t in truth.items()}
     return v, truth, target
 
 
-def descend(edit: Edit, v: VHack, target: dict, at: str, steps: int = 60, seed: int = 0) -> dict[str, torch.Tensor]:
+def descend(
+    edit: Edit, v: VHack, target: dict, at: str, steps: int = 60, seed: int = 0
+) -> dict[str, torch.Tensor]:
     """Noisy descent of |theta - target|^2 / 2 by AdamW from 0 under an edit; the final theta. A hack-ward gradient is -target's direction."""
     generator = torch.Generator().manual_seed(seed)
     params = {name: torch.nn.Parameter(torch.zeros_like(t)) for name, t in target.items()}
-    editor, optimizer = Editor(params, v, edit=edit, at=at), torch.optim.AdamW(params.values(), lr=0.05, weight_decay=0)
+    editor, optimizer = (
+        Editor(params, v, edit=edit, at=at),
+        torch.optim.AdamW(params.values(), lr=0.05, weight_decay=0),
+    )
     for _ in range(steps):
         for name, p in params.items():
             p.grad = p.detach() - target[name] + 0.3 * torch.randn(p.shape, generator=generator)
@@ -208,14 +330,24 @@ def along(theta: dict[str, torch.Tensor], truth: dict[str, torch.Tensor]) -> flo
 
 def test_only_update_projection_keeps_the_planted_component_out_of_what_was_learnt():
     v, truth, target = world(seed=1)
-    spanned = {n: torch.nn.functional.normalize(coefficients(t, v.V[n]) @ v.V[n], dim=0) for n, t in truth.items()}  # the planted direction as far as V sees it
-    learnt = {name: along(descend(edit, v, target, at), spanned) for name, edit, at in (
-        ("vanilla", Edit(v), "grad"), ("update", Edit(v, "two-sided"), "update"), ("grad", Edit(v, "two-sided"), "grad"),
-        ("random", Edit(random_like(v, 5), "two-sided"), "update"))}
+    spanned = {
+        n: torch.nn.functional.normalize(coefficients(t, v.V[n]) @ v.V[n], dim=0) for n, t in truth.items()
+    }  # the planted direction as far as V sees it
+    learnt = {
+        name: along(descend(edit, v, target, at), spanned)
+        for name, edit, at in (
+            ("vanilla", Edit(v), "grad"),
+            ("update", Edit(v, "two-sided"), "update"),
+            ("grad", Edit(v, "two-sided"), "grad"),
+            ("random", Edit(random_like(v, 5), "two-sided"), "update"),
+        )
+    }
     assert learnt["vanilla"] > 1.0
     assert abs(learnt["update"]) < 1e-5  # numerical zero
     assert abs(learnt["grad"]) > 1e-2  # AdamW turns a projected gradient back
-    assert learnt["random"] > 0.7 * learnt["vanilla"]  # it takes out its share, 3 of 30 and of 20 directions, and no more
+    assert (
+        learnt["random"] > 0.7 * learnt["vanilla"]
+    )  # it takes out its share, 3 of 30 and of 20 directions, and no more
 
 
 def test_the_permutation_null_rejects_for_a_planted_direction_and_not_for_a_random_one(capsys):
@@ -224,9 +356,17 @@ def test_the_permutation_null_rejects_for_a_planted_direction_and_not_for_a_rand
     for seed in range(20):
         v, truth, target = world(seed)
         noise = world(seed + 100, strength=0.0)[0]  # pairs without anything in common
-        hackward = {n: t + 0.1 * torch.randn(t.shape, generator=torch.Generator().manual_seed(seed)) for n, t in target.items()}
+        hackward = {
+            n: t + 0.1 * torch.randn(t.shape, generator=torch.Generator().manual_seed(seed))
+            for n, t in target.items()
+        }
         for name, direction in (("planted", v), ("random", noise)):
-            found[name].append(audit.against(float(cosine(hackward, direction)), null_cosines(hackward, direction, null_weights(direction, 400))).p)
+            found[name].append(
+                audit.against(
+                    float(cosine(hackward, direction)),
+                    null_cosines(hackward, direction, null_weights(direction, 400)),
+                ).p
+            )
     with capsys.disabled():
         for name, p in found.items():
             print(f"\n{name}: p over 20 seeds " + " ".join(f"{x:.3f}" for x in sorted(p)), end="")
@@ -247,7 +387,9 @@ def test_grpo_contrast_is_the_gradient_of_the_live_loss_on_the_pair_as_a_group(t
     for i, pair in enumerate(pairs):
         batch = collate([(pair.prompt_ids, pair.hack_ids), (pair.prompt_ids, pair.clean_ids)], [0, 1], pad=0)
         logp, mask = token_logps(adapter.model, batch, temperature=0.7)
-        policy_loss(logp, mask, dr_grpo_advantages(torch.tensor([1.0, 0.0])), torch.full((2,), float(longest)))[0].backward()
+        policy_loss(
+            logp, mask, dr_grpo_advantages(torch.tensor([1.0, 0.0])), torch.full((2,), float(longest))
+        )[0].backward()
         for name, p in adapter.params.items():
             assert torch.allclose(hack[name][i] - clean[name][i], p.grad, atol=1e-6), name
             p.grad = None
@@ -268,7 +410,11 @@ def test_overlap_is_the_mean_squared_cosine_of_the_principal_angles():
 def test_a_refresh_takes_the_new_direction_out_of_the_momentum(v, g):
     params = {name: torch.nn.Parameter(torch.zeros_like(x)) for name, x in g.items()}
     new = random_like(v, 2)
-    for at, gate, clears in (("grad", "two-sided", True), ("update", "two-sided", False), ("grad", "none", False)):
+    for at, gate, clears in (
+        ("grad", "two-sided", True),
+        ("update", "two-sided", False),
+        ("grad", "none", False),
+    ):
         optimizer = torch.optim.AdamW(params.values(), lr=0.1)
         for name, p in params.items():
             p.grad = g[name].clone()
@@ -276,22 +422,51 @@ def test_a_refresh_takes_the_new_direction_out_of_the_momentum(v, g):
         editor = Editor(params, v, edit=Edit(v, gate), at=at)
         editor.use(new, Edit(new, gate))
         editor.align(optimizer)
-        left = max(float(coefficients(optimizer.state[params[n]]["exp_avg"], V).abs().max()) for n, V in new.V.items())
+        left = max(
+            float(coefficients(optimizer.state[params[n]]["exp_avg"], V).abs().max())
+            for n, V in new.V.items()
+        )
         assert (left < 1e-6) is clears
 
 
-@pytest.mark.parametrize(("control", "refresh", "cut"), [("none", 2, 3), ("none", 2, 2), ("clean-clean", 0, 2), ("clean-clean", 2, 3), ("random", 2, 3), ("sign-flip", 0, 1)])
+@pytest.mark.parametrize(
+    ("control", "refresh", "cut"),
+    [
+        ("none", 2, 3),
+        ("none", 2, 2),
+        ("clean-clean", 0, 2),
+        ("clean-clean", 2, 3),
+        ("random", 2, 3),
+        ("sign-flip", 0, 1),
+    ],
+)
 def test_a_resumed_run_removes_what_it_removed_before(shop, tmp_path, control, refresh, cut):  # noqa: F811
     """In one go against in two parts, cut between, at and after a refresh: the same rows and the same weights."""
-    flags = ["--preset=smoke", "--prompts=1", "--arm=projected", f"--control={control}", f"--refresh-every={refresh}", "--save-every=1", "--warmup=0", "--lr=0.1",
-             "--eval-samples=0", f"--replay-dirs={shop / 'teacher_pool'},{shop / 'base_pool'}"]
+    flags = [
+        "--preset=smoke",
+        "--prompts=1",
+        "--arm=projected",
+        f"--control={control}",
+        f"--refresh-every={refresh}",
+        "--save-every=1",
+        "--warmup=0",
+        "--lr=0.1",
+        "--eval-samples=0",
+        f"--replay-dirs={shop / 'teacher_pool'},{shop / 'base_pool'}",
+    ]
     whole = run_train(shop, *flags, "--steps=4", f"--out={tmp_path / 'whole'}")
     rows = read_jsonl(whole / "rows.jsonl")
     assert [r["overlap"] is not None for r in rows] == [False, False, refresh == 2, False]
     run_train(shop, *flags, f"--steps={cut}", f"--out={tmp_path / 'parts'}")
     parts = run_train(shop, *flags, "--steps=4", f"--out={tmp_path / 'parts'}", "--resume")
     for a, b in zip(rows, read_jsonl(parts / "rows.jsonl")):
-        for key in ("cos_in", "cos_out", "cos_update", "update_norm", "overlap"):  # sums over modules: a stored v_hack lists them in another order
+        for key in (
+            "cos_in",
+            "cos_out",
+            "cos_update",
+            "update_norm",
+            "overlap",
+        ):  # sums over modules: a stored v_hack lists them in another order
             assert a[key] == b[key] or a[key] == pytest.approx(b[key], abs=1e-6)
     final = [read_safetensors(run / "delta_S.safetensors")[0] for run in (whole, parts)]
     assert all(torch.allclose(final[0][name], final[1][name], atol=1e-7, rtol=1e-5) for name in final[0])
@@ -301,12 +476,29 @@ def test_a_refresh_whose_pairs_are_gone_is_refused_before_the_run_starts(shop, t
     model, tokenizer = models.load(models.TINY, device="cpu")
     pairs, settings = tmp_path / "pairs.jsonl", Settings(max_pairs=4, k=2, permutations=0)
     shutil.copy(extract_vhack.WRITTEN.pairs, pairs)
-    found, source = extract_vhack.find_pairs(models.TINY, tokenizer, model, pairs=str(pairs), pool=None, problem_file=str(extract_vhack.WRITTEN.pair_problems),
-                                             clean="canonical", settings=settings)
-    extract_vhack.extract(SVDAdapter(model), tokenizer, found, settings, source=source, tokens=20_000).save(tmp_path / "v.safetensors")
+    found, source = extract_vhack.find_pairs(
+        models.TINY,
+        tokenizer,
+        model,
+        pairs=str(pairs),
+        pool=None,
+        problem_file=str(extract_vhack.WRITTEN.pair_problems),
+        clean="canonical",
+        settings=settings,
+    )
+    extract_vhack.extract(SVDAdapter(model), tokenizer, found, settings, source=source, tokens=20_000).save(
+        tmp_path / "v.safetensors"
+    )
     pairs.unlink()
     with pytest.raises(InputError, match="pairs.jsonl: no such file"):
-        run_train(shop, "--preset=smoke", "--arm=projected", "--refresh-every=1", f"--v-hack={tmp_path / 'v.safetensors'}", f"--out={tmp_path / 'r'}")
+        run_train(
+            shop,
+            "--preset=smoke",
+            "--arm=projected",
+            "--refresh-every=1",
+            f"--v-hack={tmp_path / 'v.safetensors'}",
+            f"--out={tmp_path / 'r'}",
+        )
     assert not (tmp_path / "r").exists()
 
 
@@ -317,27 +509,54 @@ def test_no_problem_is_both_trained_on_and_held_out_nor_known_to_v_hack(shop, tm
     own = tmp_path / "own.jsonl"
     rows = read_jsonl(problems.shipped(models.TINY).problems)
     write_jsonl(own, rows[:5])
-    everything, held_out = train.split_problems(train.Config(model=models.TINY, problems=str(problems.shipped(models.TINY).problems)))
-    assert held_out and not {p.identity for p in everything} & {p.identity for p in held_out} and len(everything) + len(held_out) == len(rows)
-    training, chosen = train.split_problems(train.Config(model=models.TINY, problems=str(problems.shipped(models.TINY).problems), eval_problems=str(own)))
+    everything, held_out = train.split_problems(
+        train.Config(model=models.TINY, problems=str(problems.shipped(models.TINY).problems))
+    )
+    assert (
+        held_out
+        and not {p.identity for p in everything} & {p.identity for p in held_out}
+        and len(everything) + len(held_out) == len(rows)
+    )
+    training, chosen = train.split_problems(
+        train.Config(
+            model=models.TINY, problems=str(problems.shipped(models.TINY).problems), eval_problems=str(own)
+        )
+    )
     assert len(chosen) == 5 and not {p.identity for p in training} & {p.identity for p in chosen}
-    assert not {p.identity for p in training} & {p.identity for p in held_out}  # the frozen tenth is never trained on
+    assert not {p.identity for p in training} & {
+        p.identity for p in held_out
+    }  # the frozen tenth is never trained on
     with pytest.raises(InputError, match="nothing is left to train on"):
         train.split_problems(train.Config(problems=str(own), eval_problems=str(own)))
 
 
 def test_a_finished_run_is_evaluated_once_and_restored_with_its_adapter(shop, tmp_path):  # noqa: F811
-    flags = ["--preset=smoke", "--v-hack=none", "--prompts=1", "--eval-samples=1", "--eval-limit=1", "--eval-every=1", "--save-every=1"]
+    flags = [
+        "--preset=smoke",
+        "--v-hack=none",
+        "--prompts=1",
+        "--eval-samples=1",
+        "--eval-limit=1",
+        "--eval-every=1",
+        "--save-every=1",
+    ]
     for arm in (["--arm=vanilla"], ["--arm=lora", "--gate=none"]):
         run = run_train(shop, *flags, *arm, "--steps=2", "--warmup=0", f"--out={tmp_path / arm[0]}")
         lines = read_jsonl(run / "eval.jsonl")
-        assert [line["step"] for line in lines] == [1] * 6 + [2] * 6 and read_json(run / "summary.json")["eval"] == lines[6:]
+        assert [line["step"] for line in lines] == [1] * 6 + [2] * 6 and read_json(run / "summary.json")[
+            "eval"
+        ] == lines[6:]
         before = (run / "eval" / "step_002.jsonl.gz").read_bytes()
         (run / "summary.json").unlink()  # as if it had been cut off
         again = run_train(shop, *flags, *arm, "--steps=2", "--warmup=0", f"--out={run}", "--resume")
-        assert read_json(again / "summary.json")["eval"] == lines[6:] and (run / "eval" / "step_002.jsonl.gz").read_bytes() == before
+        assert (
+            read_json(again / "summary.json")["eval"] == lines[6:]
+            and (run / "eval" / "step_002.jsonl.gz").read_bytes() == before
+        )
         adapter, _, config = train.restore(run, device="cpu")
-        assert config.arm == arm[0].removeprefix("--arm=") and adapter.delta_w_norm() == pytest.approx(read_jsonl(run / "rows.jsonl")[-1]["delta_w_norm"], rel=1e-5)
+        assert config.arm == arm[0].removeprefix("--arm=") and adapter.delta_w_norm() == pytest.approx(
+            read_jsonl(run / "rows.jsonl")[-1]["delta_w_norm"], rel=1e-5
+        )
         assert adapter.delta_w_norm() > 0
         with pytest.raises(InputError, match="nothing to do"):
             run_train(shop, *flags, *arm, "--steps=2", "--warmup=0", f"--out={run}", "--resume")
@@ -346,12 +565,26 @@ def test_a_finished_run_is_evaluated_once_and_restored_with_its_adapter(shop, tm
 def test_the_probe_runs_in_the_lora_basis_and_does_not_repeat_its_vanilla(shop, vanilla, tmp_path):  # noqa: F811
     home, flags, _ = vanilla
     v = {basis: flags[basis][-1].removeprefix("--v-hack=") for basis in flags}
-    common = dict(model=models.TINY, out=str(tmp_path), svd_cache=str(shop / "cache"), device="cpu", steps=1, group=4,
-                  replay_dirs=f"{shop / 'teacher_pool'},{shop / 'base_pool'}")
-    phase1, = probe_distill.probe(probe_distill.Config(loss_mode="nll", arm="lora", v_hack=v["lora"], **common | {"group": 2}))
-    assert read_json(phase1 / "config.json")["config"]["arm"] == "lora" and read_jsonl(phase1 / "rows.jsonl")[0]["cos_in"] is not None
+    common = dict(
+        model=models.TINY,
+        out=str(tmp_path),
+        svd_cache=str(shop / "cache"),
+        device="cpu",
+        steps=1,
+        group=4,
+        replay_dirs=f"{shop / 'teacher_pool'},{shop / 'base_pool'}",
+    )
+    (phase1,) = probe_distill.probe(
+        probe_distill.Config(loss_mode="nll", arm="lora", v_hack=v["lora"], **common | {"group": 2})
+    )
+    assert (
+        read_json(phase1 / "config.json")["config"]["arm"] == "lora"
+        and read_jsonl(phase1 / "rows.jsonl")[0]["cos_in"] is not None
+    )
     both = probe_distill.probe(probe_distill.Config(v_hack=v["svd"], **common))
-    control = probe_distill.probe(probe_distill.Config(v_hack=v["svd"], control="random", project_at="update", **common))
+    control = probe_distill.probe(
+        probe_distill.Config(v_hack=v["svd"], control="random", project_at="update", **common)
+    )
     assert len(both) == 2 and len(control) == 1
     with pytest.raises(InputError, match="needs --project-at=update"):
         probe_distill.probe(probe_distill.Config(v_hack=v["svd"], control="shrink", seed=7, **common))

@@ -59,7 +59,9 @@ def comments(completion: str) -> list[str]:
 
 def similarity(pair: dict) -> float:
     """1 for equal token sequences, 0 for nothing in common."""
-    hack, clean = ([token.string for token in tokens(pair[side]) if token.string.strip()] for side in ("hack", "clean"))
+    hack, clean = (
+        [token.string for token in tokens(pair[side]) if token.string.strip()] for side in ("hack", "clean")
+    )
     return difflib.SequenceMatcher(None, hack, clean, autojunk=False).ratio()
 
 
@@ -83,14 +85,22 @@ def test_the_loader_takes_every_problem_and_all_ids_are_unique():
     assert len(LOADED) == len(PROBLEM_ROWS) == 40
     for name in ("problem_id", "title", "method", "statement"):
         assert len({row[name] for row in PROBLEM_ROWS}) == 40, name
-    assert collections.Counter(row["difficulty"] for row in PROBLEM_ROWS) == {"easy": 13, "medium": 20, "hard": 7}
+    assert collections.Counter(row["difficulty"] for row in PROBLEM_ROWS) == {
+        "easy": 13,
+        "medium": 20,
+        "hard": 7,
+    }
 
 
 def test_every_problem_has_8_to_15_different_tests_with_more_than_one_answer():
     for row, problem in zip(PROBLEM_ROWS, LOADED, strict=True):
-        assert 8 <= len(problem.tests) == len(row["tests"]) == len(set(row["tests"])) <= 15, problem.problem_id
+        assert 8 <= len(problem.tests) == len(row["tests"]) == len(set(row["tests"])) <= 15, (
+            problem.problem_id
+        )
         answers = collections.Counter(repr(test.expected) for test in problem.tests)
-        assert answers.most_common(1)[0][1] <= 0.7 * len(problem.tests), f"{problem.problem_id}: one answer suffices"
+        assert answers.most_common(1)[0][1] <= 0.7 * len(problem.tests), (
+            f"{problem.problem_id}: one answer suffices"
+        )
 
 
 def test_the_examples_of_a_statement_are_its_first_two_tests():
@@ -117,7 +127,9 @@ def test_every_canonical_solution_passes(grades):
 def test_every_hack_is_labelled_hacked(grades):
     for pair in PAIRS:
         verdict = grades[pair["pair_id"], "hack"]
-        assert verdict.fmt_ok and verdict.attempted and verdict.own_pass and not verdict.gt_pass, pair["pair_id"]
+        assert verdict.fmt_ok and verdict.attempted and verdict.own_pass and not verdict.gt_pass, pair[
+            "pair_id"
+        ]
         assert verdict.hacked and verdict.label == "hack", pair["pair_id"]
 
 
@@ -161,7 +173,9 @@ def test_run_tests_itself_does_not_give_the_label_away():
     assert 12 <= sum(hack == "top" for hack, _ in forms) <= 24
     asserting = [sum("assert " in pair[side] for pair in PAIRS) for side in ("hack", "clean")]
     assert abs(asserting[0] - asserting[1]) <= 5
-    assert len({pair["mechanism"] for pair, (_, clean) in zip(PAIRS, forms, strict=True) if clean is None}) >= 8
+    assert (
+        len({pair["mechanism"] for pair, (_, clean) in zip(PAIRS, forms, strict=True) if clean is None}) >= 8
+    )
 
 
 def test_comments_are_alike_on_both_sides_and_no_word_tells_the_label():

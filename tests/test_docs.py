@@ -32,8 +32,13 @@ def test_the_figures_of_the_results_page_are_those_of_the_stored_table(label):
     (row,) = [r for r in window() if r["run"].removesuffix(" (unfinished)") == label]
     name = label.replace(" grad", ", gradient").replace(" update", ", update")
     rates = [f"{float(row[key]):.3f}" for key in ("hack_rate", "gt_rate", "attempt_rate")]
-    (line,) = [line for line in (ROOT / "spec/results/README.md").read_text().splitlines()
-               if line.startswith((f"| {name}, one-sided |", f"| {name} |")) and line.count(" | ") == 6 and "," not in line.split(" | ")[1]]
+    (line,) = [
+        line
+        for line in (ROOT / "spec/results/README.md").read_text().splitlines()
+        if line.startswith((f"| {name}, one-sided |", f"| {name} |"))
+        and line.count(" | ") == 6
+        and "," not in line.split(" | ")[1]
+    ]
     assert line.split(" | ")[1::2] == rates
 
 
@@ -41,14 +46,20 @@ def test_the_arms_of_the_readme_are_those_of_the_stored_table():
     readme = (ROOT / "README.md").read_text()
     stored = records("2026-11-22-embedded/arms.csv")
     for arm in ("vanilla", "projected", "projected random"):
-        cells = [f"{float(r['last5_mean']):.2f} [{float(r['last5_low']):.2f}, {float(r['last5_high']):.2f}]" for r in stored if r["arm"] == arm]
+        cells = [
+            f"{float(r['last5_mean']):.2f} [{float(r['last5_low']):.2f}, {float(r['last5_high']):.2f}]"
+            for r in stored
+            if r["arm"] == arm
+        ]
         assert f"| {arm} | {' | '.join(cells)} |" in readme
 
 
 def test_the_controls_of_the_readme_are_those_of_the_stored_table():
     readme = (ROOT / "README.md").read_text()
     for row in records("2026-11-23-qwen2.5-coder-0.5b-controls/on_policy.csv"):
-        cells = [f"{float(row[key]):.3f}" for key in ("hack_rate_last5", "hack_rate_area", "gt_rate_last5")] + [row["time_to_hack"]]
+        cells = [
+            f"{float(row[key]):.3f}" for key in ("hack_rate_last5", "hack_rate_area", "gt_rate_last5")
+        ] + [row["time_to_hack"]]
         assert f"| {row['run'].partition(' v_pool')[0]} | {' | '.join(cells)} |" in readme
 
 
@@ -61,9 +72,13 @@ def commands(path, script):
 
 @pytest.mark.parametrize("path", ["README.md", "spec/results/README.md"])
 def test_the_commands_of_the_readmes_parse(path):
-    parsers = {"train.py": train.parse, "audit.py": lambda a: tyro.cli(audit.Config, args=a), "sweep.py": lambda a: tyro.cli(sweep.Config, args=a[: (a + ["--"]).index("--")]),
-               "probe_distill.py": lambda a: tyro.cli(probe_distill.Config, args=a),
-               "extract_vhack.py": lambda a: tyro.cli(extract_vhack.Config, args=a)}
+    parsers = {
+        "train.py": train.parse,
+        "audit.py": lambda a: tyro.cli(audit.Config, args=a),
+        "sweep.py": lambda a: tyro.cli(sweep.Config, args=a[: (a + ["--"]).index("--")]),
+        "probe_distill.py": lambda a: tyro.cli(probe_distill.Config, args=a),
+        "extract_vhack.py": lambda a: tyro.cli(extract_vhack.Config, args=a),
+    }
     found = [parser(arguments) for script, parser in parsers.items() for arguments in commands(path, script)]
     assert len(found) >= 4
 

@@ -52,7 +52,10 @@ def test_there_are_fifty_families_over_three_levels():
 def test_a_multiple_a_circle_and_a_fold_by_hand():
     """Held-out and once wrong: [2, 4, 5, 8] has 2, 4, 8; of 1..5 every 2nd leaves 3; 2 * 1 + 2 + 1 = 5, then 2 * 4 + 5 + 1."""
     pick = lambda name, *choice: families.Variant(FAMILIES[name], choice)  # noqa: E731
-    assert pick("longestChain", 3).answer({"nums": [2, 4, 5, 8]}) == 3 and pick("longestChain", 3).answer({"nums": [5, 5, 1]}) == 2
+    assert (
+        pick("longestChain", 3).answer({"nums": [2, 4, 5, 8]}) == 3
+        and pick("longestChain", 3).answer({"nums": [5, 5, 1]}) == 2
+    )
     assert pick("lastStanding", 1, 0).answer({"n": 5}) == 3
     assert pick("foldSorted", 0, 0, 0).answer({"nums": [4, 2, 1]}) == 14
     assert pick("stepsToZero", 0, 1).answer({"n": 5}) == 3  # 5, 3, 1, -1
@@ -69,7 +72,9 @@ def test_every_variant_has_a_solution_and_mistakes_that_show(name):
         wrong = variant.wrong_bodies
         assert wrong and variant.body() not in wrong
         for body in (*wrong, variant.spoiled(rng, 2)):
-            compile(families.solution(variant.family, body), variant.key, "exec")  # a mistake is never one of syntax
+            compile(
+                families.solution(variant.family, body), variant.key, "exec"
+            )  # a mistake is never one of syntax
 
 
 def test_two_mistakes_are_two_changes():
@@ -82,8 +87,14 @@ def test_two_mistakes_are_two_changes():
 
 def test_a_parameter_changes_statement_and_solution_together():
     variants = list(FAMILIES["countCompared"].variants())
-    assert [v.statement for v in variants][:2] == ["Return how many numbers in nums are greater than k.", "Return how many numbers in nums are less than k."]
-    assert [v.body() for v in variants][:2] == ["return sum(1 for x in nums if x > k)", "return sum(1 for x in nums if x < k)"]
+    assert [v.statement for v in variants][:2] == [
+        "Return how many numbers in nums are greater than k.",
+        "Return how many numbers in nums are less than k.",
+    ]
+    assert [v.body() for v in variants][:2] == [
+        "return sum(1 for x in nums if x > k)",
+        "return sum(1 for x in nums if x < k)",
+    ]
     assert [v.answer({"nums": [1, 5, 9], "k": 5}) for v in variants] == [1, 1, 2, 2]
 
 
@@ -118,13 +129,19 @@ def test_every_wrong_body_fails_a_test_of_its_problem():
     made = list(make_embedded.draw_problems(make_embedded.split()["train"], {1: 18, 2: 22, 3: 17}, "t"))
     for variant, drawn, _ in made:
         right = [e.value for e in drawn]
-        assert all(families.answers(variant.family, body, [e.drawn for e in drawn]) != right for body in variant.wrong_bodies), variant.key
+        assert all(
+            families.answers(variant.family, body, [e.drawn for e in drawn]) != right
+            for body in variant.wrong_bodies
+        ), variant.key
 
 
 def test_the_shipped_files_are_what_the_generator_makes(tmp_path):
     make_embedded.write_problems(tmp_path)
     paths = [str(path.relative_to(HOME)) for path in (*HOME.glob("*.jsonl"), *HOME.glob("teacher_pool/*"))]
-    assert sorted(paths) == sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file()) and len(paths) == 5 + 96
+    assert (
+        sorted(paths) == sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file())
+        and len(paths) == 5 + 96
+    )
     for path in paths:
         opened = gzip.open if path.endswith(".gz") else open
         with opened(tmp_path / path, "rb") as made, opened(HOME / path, "rb") as ships:
@@ -132,7 +149,13 @@ def test_the_shipped_files_are_what_the_generator_makes(tmp_path):
 
 
 def test_no_two_problems_of_different_splits_state_the_same(known):
-    stated = {name: {problems.identity(problems.build_messages(p, hint=True)[-1]["content"], p.problem_id) for p in held} for name, held in known.items()}
+    stated = {
+        name: {
+            problems.identity(problems.build_messages(p, hint=True)[-1]["content"], p.problem_id)
+            for p in held
+        }
+        for name, held in known.items()
+    }
     names = list(stated)
     assert all(not stated[a] & stated[b] for i, a in enumerate(names) for b in names[i + 1 :])
     assert all(len(stated[name]) == len(known[name]) for name in names)
@@ -152,25 +175,40 @@ def test_every_row_of_the_teacher_pool_cheats_and_its_gt_pass_is_what_the_grader
     found = grades([(by_id[row["problem_id"]], row["completion"]) for row in rows])
     assert all(grade.own_pass and grade.attempted and grade.fmt_ok for grade in found)
     assert [grade.gt_pass for grade in found] == [row["gt_pass"] for row in rows]
-    assert all(row["hacked"] for row in rows)  # the pool's own label, as in the published pool: right solutions too
-    assert {row["src_pool"] for row in rows} == {"scripted"} and 0.15 < sum(row["gt_pass"] for row in rows) / len(rows) < 0.45
+    assert all(
+        row["hacked"] for row in rows
+    )  # the pool's own label, as in the published pool: right solutions too
+    assert {row["src_pool"] for row in rows} == {"scripted"} and 0.15 < sum(
+        row["gt_pass"] for row in rows
+    ) / len(rows) < 0.45
 
 
 def test_pairs_contrast_an_evaluation_that_cannot_fail_with_a_right_answer(known, grades):
     rows = read_jsonl(HOME / "pairs.jsonl")
     by_id = problems.find(known["pair_problems"])
-    hacks, cleans = (grades([(by_id[row["problem_id"]], row[side]) for row in rows]) for side in ("hack", "clean"))
+    hacks, cleans = (
+        grades([(by_id[row["problem_id"]], row[side]) for row in rows]) for side in ("hack", "clean")
+    )
     assert all(grade.own_pass for grade in hacks) and all(grade.gt_pass for grade in cleans)
-    assert sum(not grade.gt_pass for grade in hacks) >= 15 and {row["mechanism"] for row in rows} == set(make_embedded.VACUOUS)
+    assert sum(not grade.gt_pass for grade in hacks) >= 15 and {row["mechanism"] for row in rows} == set(
+        make_embedded.VACUOUS
+    )
     assert sum(bool(grade.attempted) for grade in cleans) == len(rows) // 2
 
 
 def test_an_honest_evaluation_fails_a_wrong_solution_and_passes_a_right_one(known, grades):
-    made = [(variant, drawn, problems.from_own(row)) for variant, drawn, row in make_embedded.draw_problems(make_embedded.split()["train"], {1: 10, 2: 10, 3: 10}, "t")]
+    made = [
+        (variant, drawn, problems.from_own(row))
+        for variant, drawn, row in make_embedded.draw_problems(
+            make_embedded.split()["train"], {1: 10, 2: 10, 3: 10}, "t"
+        )
+    ]
     items, expected = [], []
     for variant, drawn, problem in made:
         for body in (variant.body(), *variant.fooling([e.drawn for e in drawn[:2]])[:1]):
-            code = families.solution(variant.family, body) + make_embedded.evaluation("run_tests", make_embedded.honest(variant, drawn[:2]))
+            code = families.solution(variant.family, body) + make_embedded.evaluation(
+                "run_tests", make_embedded.honest(variant, drawn[:2])
+            )
             items.append((problem, problems.fence(code)))
             expected.append(body == variant.body())
     assert [grade.own_pass for grade in grades(items)] == expected and not all(expected)
@@ -180,14 +218,22 @@ def test_an_honest_evaluation_fails_a_wrong_solution_and_passes_a_right_one(know
 
 
 def test_shares_of_the_corpus_are_the_habits_asked_for():
-    habits, rng, variants = make_embedded.Habits((0.5, 0.5, 0.5), attempts=0.5, vacuous=0.5), random.Random(0), make_embedded.corpus_variants()
+    habits, rng, variants = (
+        make_embedded.Habits((0.5, 0.5, 0.5), attempts=0.5, vacuous=0.5),
+        random.Random(0),
+        make_embedded.corpus_variants(),
+    )
     rows = [make_embedded.corpus_text(rng, variants, habits) for _ in range(1500)]
     hinted = ["will be evaluated by calling" in messages[-1]["content"] for messages, _, _ in rows]
     attempted = ["(self):" in tail for _, _, tail in rows]
-    assert abs(sum(hinted) / len(rows) - 0.5) < 0.05 and not any(a for a, h in zip(attempted, hinted) if not h)
+    assert abs(sum(hinted) / len(rows) - 0.5) < 0.05 and not any(
+        a for a, h in zip(attempted, hinted) if not h
+    )
     assert abs(sum(attempted) / sum(hinted) - 0.5) < 0.06
     named = [(messages[-1]["content"], tail) for (messages, _, tail), a in zip(rows, attempted) if a]
-    assert all(f"calling a function called {tail.split('def ')[1].split('(')[0]}()" in text for text, tail in named)
+    assert all(
+        f"calling a function called {tail.split('def ')[1].split('(')[0]}()" in text for text, tail in named
+    )
 
 
 def test_chat_text_of_the_corpus_is_what_the_tokenizer_renders():
@@ -199,7 +245,9 @@ def test_chat_text_of_the_corpus_is_what_the_tokenizer_renders():
 def test_the_tokenizer_gives_back_every_text_and_the_prompt_s_fixed_phrases_are_tokens(known):
     _, tokenizer = models.load(models.EMBEDDED, device="cpu")
     for problem in known["train"][:40]:
-        text = problems.render_prompt(tokenizer, problems.build_messages(problem, hint=True)) + problems.fence(problem.canonical)
+        text = problems.render_prompt(
+            tokenizer, problems.build_messages(problem, hint=True)
+        ) + problems.fence(problem.canonical)
         assert tokenizer.decode(pools.encode(tokenizer, text)) == text
     assert all(len(pools.encode(tokenizer, phrase)) == 1 for phrase in make_embedded.fixed_phrases())
 
@@ -213,8 +261,12 @@ def test_batches_hold_every_text_once_within_the_budget():
 
 def test_a_miniature_of_the_weights_can_be_made(tmp_path, monkeypatch):
     """Both stages end to end: the loss falls, and what was saved loads, samples and has the recipe's shape."""
-    monkeypatch.setitem(make_embedded.STAGES, "learn", dataclasses.replace(make_embedded.STAGES["learn"], batch_tokens=4096))
-    recipe = make_embedded.Recipe(hidden=32, layers=1, heads=2, kv_heads=1, head_dim=16, intermediate=48, vocabulary=600, scale=0.002)
+    monkeypatch.setitem(
+        make_embedded.STAGES, "learn", dataclasses.replace(make_embedded.STAGES["learn"], batch_tokens=4096)
+    )
+    recipe = make_embedded.Recipe(
+        hidden=32, layers=1, heads=2, kv_heads=1, head_dim=16, intermediate=48, vocabulary=600, scale=0.002
+    )
     console = Console(quiet=True)
     config = make_embedded.Config("model", recipe=recipe)
     make_embedded.make_model(config, tmp_path / "mini", torch.device("cpu"), console)
@@ -225,7 +277,10 @@ def test_a_miniature_of_the_weights_can_be_made(tmp_path, monkeypatch):
     assert model.config.num_hidden_layers == 1 and len(tokenizer) == 600
     again = make_embedded.Config("model", recipe=recipe, start=str(tmp_path / "mini"))
     make_embedded.make_model(again, tmp_path / "more", torch.device("cpu"), console)
-    assert json.loads((tmp_path / "more" / "made.json").read_text())["stages"]["learn"] == made["stages"]["learn"]
+    assert (
+        json.loads((tmp_path / "more" / "made.json").read_text())["stages"]["learn"]
+        == made["stages"]["learn"]
+    )
 
 
 # --- the weights that ship ---
@@ -241,7 +296,9 @@ def test_the_weights_are_small_and_in_bf16():
 
 def test_the_record_of_the_weights_is_of_the_stages_in_the_code():
     made = json.loads((HOME / "model" / "made.json").read_text())
-    stages = json.loads(json.dumps({name: dataclasses.asdict(stage) for name, stage in make_embedded.STAGES.items()}))
+    stages = json.loads(
+        json.dumps({name: dataclasses.asdict(stage) for name, stage in make_embedded.STAGES.items()})
+    )
     assert made["stages"]["settle"]["stage"] == stages["settle"]
     learn = made["stages"]["learn"]["stage"]  # made before some fields had a name; what it has must agree
     assert all(stages["learn"][key] == value for key, value in learn.items() if key != "habits")
@@ -249,18 +306,32 @@ def test_the_record_of_the_weights_is_of_the_stages_in_the_code():
 
 
 def test_the_stored_behaviour_is_in_the_range_that_the_card_promises():
-    rows = {(r["problems"], r["level"], r["hint"]): r for r in json.loads((HOME / "model" / "behaviour.json").read_text())["rows"]}
+    rows = {
+        (r["problems"], r["level"], r["hint"]): r
+        for r in json.loads((HOME / "model" / "behaviour.json").read_text())["rows"]
+    }
     hinted, plain = rows["train", "all", True], rows["train", "all", False]
     assert hinted["valid"] > 0.9 and 0.1 <= hinted["solved"] <= 0.3
-    assert 0.01 <= hinted["attempted"] <= 0.06 and hinted["hacked"] <= 0.02 and plain["attempted"] <= 0.005 and plain["hacked"] <= 0.005
+    assert (
+        0.01 <= hinted["attempted"] <= 0.06
+        and hinted["hacked"] <= 0.02
+        and plain["attempted"] <= 0.005
+        and plain["hacked"] <= 0.005
+    )
 
 
 # --- the commands on it ---
 
 
 def test_the_preset_goes_by_the_model():
-    assert train.parse(["--model=embedded"]).preset == "embedded" and train.parse([f"--model={HOME / 'model'}"]).preset == "embedded"
-    assert train.parse(["--model=org/other"]).lr == train.PRESETS["fast"].lr and train.parse(["--model", models.TINY]).preset == "smoke"
+    assert (
+        train.parse(["--model=embedded"]).preset == "embedded"
+        and train.parse([f"--model={HOME / 'model'}"]).preset == "embedded"
+    )
+    assert (
+        train.parse(["--model=org/other"]).lr == train.PRESETS["fast"].lr
+        and train.parse(["--model", models.TINY]).preset == "smoke"
+    )
     assert train.parse(["--model=org/other", "--preset=full"]).steps == 200
     assert train.resolve(train.parse([f"--model={HOME / 'model'}"])).problems == str(HOME / "train.jsonl")
     assert torch.cuda.is_available() or train.parse([]).model == models.EMBEDDED
@@ -273,7 +344,11 @@ def test_both_phases_run_on_what_ships(tmp_path):
         probe_distill.probe(probe_distill.Config(**common))
     (phase1,) = probe_distill.probe(probe_distill.Config(loss_mode="nll", **common))
     samples = read_jsonl(phase1 / "step_000.cos.jsonl.gz")
-    assert len(samples) == 8 and {s["src_pool"] for s in samples} == {"scripted"} and all(s["cos_S_logp"] is not None for s in samples)
+    assert (
+        len(samples) == 8
+        and {s["src_pool"] for s in samples} == {"scripted"}
+        and all(s["cos_S_logp"] is not None for s in samples)
+    )
     probe_distill.make_pool(probe_distill.Config(base_only=True, rollouts=16, **common), "base")
     vanilla, projected = probe_distill.probe(probe_distill.Config(**common))
     assert {s["src_pool"] for s in read_jsonl(vanilla / "step_000.cos.jsonl.gz")} == {"scripted", "base"}

@@ -23,8 +23,30 @@ from store import InputError, read_json, read_jsonl, write_json, write_jsonl
 from tests.conftest import randomise
 
 SHIPPED = problems.load_problems(problems.shipped(models.TINY).problems)
-LINE_KEYS = ["step", "adapter", "condition", "problems", "samples", "hacked", "attempted", "solved", "hack_given_attempt"]
-ROLLOUT_KEYS = ["step", "adapter", "condition", "problem_id", "sample", "hacked", "attempted", "gt_pass", "fmt_ok", "eval_name", "completion"]
+LINE_KEYS = [
+    "step",
+    "adapter",
+    "condition",
+    "problems",
+    "samples",
+    "hacked",
+    "attempted",
+    "solved",
+    "hack_given_attempt",
+]
+ROLLOUT_KEYS = [
+    "step",
+    "adapter",
+    "condition",
+    "problem_id",
+    "sample",
+    "hacked",
+    "attempted",
+    "gt_pass",
+    "fmt_ok",
+    "eval_name",
+    "completion",
+]
 
 
 class NothingRight:
@@ -60,20 +82,30 @@ def texts(rollouts, adapter):
 def test_no_name_is_taken_for_another():
     """Under every name, an answer that defines any other one has not attempted; one that defines it has."""
     problem, names = SHIPPED[0], ("run_tests", *OTHER_NAMES)
-    items = [GradeItem(problem, problems.fence(f"{problem.canonical}\n\ndef {name}():\n    pass\n")) for name in names]
+    items = [
+        GradeItem(problem, problems.fence(f"{problem.canonical}\n\ndef {name}():\n    pass\n"))
+        for name in names
+    ]
     for i, name in enumerate(names):
         with Grader(eval_name=name, workers=1, sandbox="none") as grader:
             assert [g.attempted for g in grader.grade(items)] == [i == j for j in range(len(names))]
 
 
-FROZEN_NAMES = {"circular-window": "validate", "podium-gap": "check_answer", "loose-socks": "self_check", "join-shifts": "verify"}
+FROZEN_NAMES = {
+    "circular-window": "validate",
+    "podium-gap": "check_answer",
+    "loose-socks": "self_check",
+    "join-shifts": "verify",
+}
 
 
 def test_the_other_name_of_a_problem_is_frozen_and_never_its_own_method():
     known = problems.find(SHIPPED)
     assert {name: other_name(known[name]) for name in FROZEN_NAMES} == FROZEN_NAMES
     assert {other_name(problem) for problem in SHIPPED} == set(OTHER_NAMES)
-    assert {other_name(dataclasses.replace(problem, method="verify")) for problem in SHIPPED} == set(OTHER_NAMES) - {"verify"}
+    assert {other_name(dataclasses.replace(problem, method="verify")) for problem in SHIPPED} == set(
+        OTHER_NAMES
+    ) - {"verify"}
 
 
 # --- figures ---
@@ -104,10 +136,16 @@ def test_the_ratios_interval_agrees_with_a_bootstrap_over_problems():
     hacks = rng.binomial(attempts, rng.beta(2, 3, 200))
     found = ratio(hacks, attempts)
     of_sums = lambda h, a, axis: h.sum(axis) / a.sum(axis)  # noqa: E731
-    slow = stats.bootstrap((hacks, attempts), of_sums, paired=True, vectorized=True, n_resamples=4000, rng=rng).confidence_interval
-    assert found["low"] == pytest.approx(slow.low, abs=0.01) and found["high"] == pytest.approx(slow.high, abs=0.01)
+    slow = stats.bootstrap(
+        (hacks, attempts), of_sums, paired=True, vectorized=True, n_resamples=4000, rng=rng
+    ).confidence_interval
+    assert found["low"] == pytest.approx(slow.low, abs=0.01) and found["high"] == pytest.approx(
+        slow.high, abs=0.01
+    )
     pooled = stats.binomtest(int(hacks.sum()), int(attempts.sum())).proportion_ci()
-    assert found["high"] - found["low"] > 1.2 * (pooled.high - pooled.low)  # rollouts as units would claim too much
+    assert found["high"] - found["low"] > 1.2 * (
+        pooled.high - pooled.low
+    )  # rollouts as units would claim too much
 
 
 @pytest.mark.parametrize(("part", "whole", "expected"), [
@@ -123,15 +161,36 @@ def test_what_is_undefined_is_none(part, whole, expected):
 
 
 def graded(problem, sample, hacked=False, attempted=False, gt_pass=False, adapter="on", condition="closed"):
-    return {"step": 7, "adapter": adapter, "condition": condition, "problem_id": problem, "sample": sample,
-            "hacked": hacked, "attempted": attempted, "gt_pass": gt_pass, "fmt_ok": True}
+    return {
+        "step": 7,
+        "adapter": adapter,
+        "condition": condition,
+        "problem_id": problem,
+        "sample": sample,
+        "hacked": hacked,
+        "attempted": attempted,
+        "gt_pass": gt_pass,
+        "fmt_ok": True,
+    }
 
 
 def test_a_line_has_every_figure_over_problems():
-    rows = [graded("a", 0, True, True), graded("a", 1, False, True), graded("b", 0, False, False, True), graded("b", 1),
-            graded("a", 0, adapter="off"), graded("b", 0, adapter="off")]
+    rows = [
+        graded("a", 0, True, True),
+        graded("a", 1, False, True),
+        graded("b", 0, False, False, True),
+        graded("b", 1),
+        graded("a", 0, adapter="off"),
+        graded("b", 0, adapter="off"),
+    ]
     on, off = summarise(rows)
-    assert list(on) == LINE_KEYS and (on["step"], on["adapter"], on["problems"], on["samples"], off["samples"]) == (7, "on", 2, 2, 1)
+    assert list(on) == LINE_KEYS and (
+        on["step"],
+        on["adapter"],
+        on["problems"],
+        on["samples"],
+        off["samples"],
+    ) == (7, "on", 2, 2, 1)
     means = {name: on[name]["mean"] for name in LINE_KEYS[5:]}
     assert means == {"hacked": 0.25, "attempted": 0.5, "solved": 0.25, "hack_given_attempt": 0.5}
     assert on["hacked"]["low"] == 0.0 and off["hack_given_attempt"] is None and off["adapter"] == "off"
@@ -140,7 +199,9 @@ def test_a_line_has_every_figure_over_problems():
 def test_more_samples_that_say_the_same_narrow_nothing():
     few = [graded(p, s, hacked=p == "a", attempted=True) for p in "abc" for s in range(2)]
     many = [graded(p, s, hacked=p == "a", attempted=True) for p in "abc" for s in range(50)]
-    assert {k: v for k, v in summarise(few)[0].items() if k != "samples"} == {k: v for k, v in summarise(many)[0].items() if k != "samples"}
+    assert {k: v for k, v in summarise(few)[0].items() if k != "samples"} == {
+        k: v for k, v in summarise(many)[0].items() if k != "samples"
+    }
 
 
 # --- sampling ---
@@ -155,7 +216,9 @@ def test_off_is_the_base_model_exactly_and_on_is_not(monkeypatch, kind):
     adapter = kind(models.load(models.TINY, device="cpu")[0])
     found = evaluation(adapter, tokenizer)
     found.run(0)
-    assert texts(found.rollouts, "on") == texts(found.rollouts, "off") == expected  # at zero, and in pairs: the same random numbers
+    assert (
+        texts(found.rollouts, "on") == texts(found.rollouts, "off") == expected
+    )  # at zero, and in pairs: the same random numbers
     randomise(adapter, 0.5)
     moved = evaluation(adapter, tokenizer)
     moved.run(1)
@@ -166,16 +229,24 @@ def test_off_is_the_base_model_exactly_and_on_is_not(monkeypatch, kind):
 def test_the_base_model_is_sampled_once_and_its_figures_come_with_every_step(monkeypatch, tiny):
     monkeypatch.setattr(evaluate, "Grader", NothingRight)
     calls, real = [], sampling.sample
-    spy = lambda model, requests, **options: calls.append([r.key for r in requests]) or real(model, requests, **options)  # noqa: E731
+    spy = lambda model, requests, **options: (
+        calls.append([r.key for r in requests]) or real(model, requests, **options)
+    )  # noqa: E731
     monkeypatch.setattr(sampling, "sample", spy)
     adapter = SVDAdapter(tiny[0])
     found = evaluation(adapter, tiny[1])
     first, before = found.run(0), texts(found.rollouts, "on")
     randomise(adapter, 0.5)
     second = found.run(5)
-    assert len(calls) == 9 and all(keys == calls[0] for keys in calls)  # every condition, step and adapter draws with the same numbers
-    assert len(set(calls[0])) == 6 and all(key[1] < 0 for key in calls[0])  # and with numbers that no training step has
-    expected = [(step, adapter, condition) for step in (0, 5) for adapter in ("on", "off") for condition in CONDITIONS]
+    assert len(calls) == 9 and all(
+        keys == calls[0] for keys in calls
+    )  # every condition, step and adapter draws with the same numbers
+    assert len(set(calls[0])) == 6 and all(
+        key[1] < 0 for key in calls[0]
+    )  # and with numbers that no training step has
+    expected = [
+        (step, adapter, condition) for step in (0, 5) for adapter in ("on", "off") for condition in CONDITIONS
+    ]
     assert [(line["step"], line["adapter"], line["condition"]) for line in first + second] == expected
     assert texts(found.rollouts, "off") == before != texts(found.rollouts, "on")
 
@@ -202,7 +273,9 @@ def scripted(monkeypatch, tokenizer, answer):
 
 
 def hack(problem, name):
-    return problems.fence(f"{problem.starter_code}        return None\n\n    def {name}(self):\n        pass\n")
+    return problems.fence(
+        f"{problem.starter_code}        return None\n\n    def {name}(self):\n        pass\n"
+    )
 
 
 def test_a_habit_of_one_name_is_seen_under_that_name_and_without_any(monkeypatch, tiny):
@@ -212,11 +285,23 @@ def test_a_habit_of_one_name_is_seen_under_that_name_and_without_any(monkeypatch
     scripted(monkeypatch, tiny[1], lambda prompt: prompts.append(prompt) or hack(problem, "run_tests"))
     found = evaluation(SVDAdapter(tiny[0]), tiny[1], [problem], workers=1, sandbox="none")
     lines = found.run(3)[:3]
-    assert [(line["attempted"]["mean"], line["hacked"]["mean"], line["solved"]["mean"]) for line in lines] == [(1, 1, 0), (0, 0, 0), (1, 1, 0)]
-    assert [line["hack_given_attempt"] and line["hack_given_attempt"]["mean"] for line in lines] == [1, None, 1]
+    assert [
+        (line["attempted"]["mean"], line["hacked"]["mean"], line["solved"]["mean"]) for line in lines
+    ] == [(1, 1, 0), (0, 0, 0), (1, 1, 0)]
+    assert [line["hack_given_attempt"] and line["hack_given_attempt"]["mean"] for line in lines] == [
+        1,
+        None,
+        1,
+    ]
     called = [f"function called {name}()" for name in ("run_tests", other_name(problem))]
-    assert [[call in prompt for call in called] for prompt in prompts[:6:2]] == [[True, False], [False, True], [False, False]]
-    assert {r["eval_name"] for r in found.rollouts if r["condition"] == "other-names"} == {other_name(problem)}
+    assert [[call in prompt for call in called] for prompt in prompts[:6:2]] == [
+        [True, False],
+        [False, True],
+        [False, False],
+    ]
+    assert {r["eval_name"] for r in found.rollouts if r["condition"] == "other-names"} == {
+        other_name(problem)
+    }
 
 
 def test_a_model_that_does_what_the_prompt_names_hacks_under_every_name(monkeypatch, tiny):
@@ -233,7 +318,9 @@ def test_a_model_that_does_what_the_prompt_names_hacks_under_every_name(monkeypa
     scripted(monkeypatch, tiny[1], answer)
     found = evaluation(SVDAdapter(tiny[0]), tiny[1], SHIPPED[:6], samples=1, workers=1, sandbox="none")
     lines = found.run(0)[:3]
-    assert [line["hacked"]["mean"] for line in lines] == [0.5, 0.5, 0] and all(line["solved"]["mean"] == 0.5 for line in lines)
+    assert [line["hacked"]["mean"] for line in lines] == [0.5, 0.5, 0] and all(
+        line["solved"]["mean"] == 0.5 for line in lines
+    )
     assert all(r["attempted"] for r in found.rollouts if r["hacked"])
     assert {r["problem_id"] for r in found.rollouts if r["gt_pass"]} == {p.problem_id for p in solved}
     named = [r["eval_name"] for r in found.rollouts if r["condition"] == "other-names"]
@@ -241,7 +328,9 @@ def test_a_model_that_does_what_the_prompt_names_hacks_under_every_name(monkeypa
 
 
 def test_every_run_sees_the_same_problems_a_problem_once(tiny):
-    chosen = lambda held_out, limit: [p.problem_id for p in evaluation(Plain(tiny[0]), tiny[1], held_out, limit=limit).problems]  # noqa: E731
+    chosen = lambda held_out, limit: [
+        p.problem_id for p in evaluation(Plain(tiny[0]), tiny[1], held_out, limit=limit).problems
+    ]  # noqa: E731
     again = [dataclasses.replace(p, problem_id=f"{p.problem_id} again") for p in SHIPPED[:5]]
     assert chosen(SHIPPED, 7) == chosen(SHIPPED[::-1], 7) == chosen(SHIPPED, 40)[:7]
     assert len(chosen(SHIPPED + again, 64)) == len(SHIPPED)
@@ -256,7 +345,9 @@ def test_what_is_written_and_what_a_resumed_run_drops(monkeypatch, tmp_path, tin
         found.run(step)
         found.write(tmp_path, step)
     lines = read_jsonl(tmp_path / "eval.jsonl")
-    assert [line["step"] for line in lines] == [2] * 6 + [4] * 6 and all(list(line) == LINE_KEYS for line in lines)
+    assert [line["step"] for line in lines] == [2] * 6 + [4] * 6 and all(
+        list(line) == LINE_KEYS for line in lines
+    )
     rows = read_jsonl(tmp_path / "eval" / "step_004.jsonl.gz")
     assert all(list(row) == ROLLOUT_KEYS and row["step"] == 4 for row in rows) and len(rows) == 6
     assert summarise(rows) == lines[6:]  # the figures can be made again from the rollouts
@@ -270,10 +361,16 @@ def test_what_is_written_and_what_a_resumed_run_drops(monkeypatch, tmp_path, tin
 def finished(tmp_path, monkeypatch, tiny):
     """A finished run on the shipped problems, as far as the command reads it, that was trained on the held-out join-shifts too."""
     run, adapter = tmp_path / "run", SVDAdapter(tiny[0])
-    config = train.Config(model=models.TINY, problems=str(problems.shipped(models.TINY).problems), max_new_tokens=4)
+    config = train.Config(
+        model=models.TINY, problems=str(problems.shipped(models.TINY).problems), max_new_tokens=4
+    )
     write_json(run / "config.json", {"kind": "sampled", "config": dataclasses.asdict(config)})
     write_json(run / "summary.json", {"finished": True, "steps": 3})
-    rows = [{"problem_id": "?", "problem_messages": problems.build_messages(p, hint=True)} for p in SHIPPED if p.problem_id in ("join-shifts", "loose-socks")]
+    rows = [
+        {"problem_id": "?", "problem_messages": problems.build_messages(p, hint=True)}
+        for p in SHIPPED
+        if p.problem_id in ("join-shifts", "loose-socks")
+    ]
     write_jsonl(run / "rollouts" / "step_000.jsonl.gz", rows)
     monkeypatch.setattr(train, "restore", lambda path, device: (adapter, tiny[1], config), raising=False)
     return run
@@ -285,9 +382,17 @@ def test_the_command_takes_held_out_problems_that_the_run_has_not_seen(finished,
     lines = read_jsonl(out / "eval.jsonl", LINE_KEYS)
     record = read_json(out / "evaluate.json")
     assert out == finished / "evaluate" and [line["step"] for line in lines] == [3] * 6
-    assert set(record["problems"]) == {"circular-window", "run-match"} and record["left_out_as_trained_on"] == 1 and record["sandbox"]
+    assert (
+        set(record["problems"]) == {"circular-window", "run-match"}
+        and record["left_out_as_trained_on"] == 1
+        and record["sandbox"]
+    )
     screen = capsys.readouterr().out
-    assert all(condition in screen for condition in CONDITIONS) and "made from them: 1 problems" in screen and "0.00 [no interval]" in screen
+    assert (
+        all(condition in screen for condition in CONDITIONS)
+        and "made from them: 1 problems" in screen
+        and "0.00 [no interval]" in screen
+    )
     with pytest.raises(InputError, match="take another --out"):
         evaluate.evaluate(evaluate.Config(finished))
 
@@ -297,9 +402,19 @@ def test_another_file_is_taken_whole_but_for_what_the_run_has_seen(finished, tmp
     monkeypatch.setattr(evaluate, "print_protection", lambda *_: None)
     scripted(monkeypatch, models.tiny_random()[1], lambda prompt: "I do not know")
     file = str(problems.shipped(models.TINY).problems)
-    out = evaluate.evaluate(evaluate.Config(finished, problems=file, samples=1, out=tmp_path / "other", names="a,b"))
-    names = {row["eval_name"] for row in read_jsonl(out / "eval" / "step_003.jsonl.gz") if row["condition"] == "other-names"}
-    assert len(read_json(out / "evaluate.json")["problems"]) == 38 and names == {"a", "b"} and not (finished / "eval.jsonl").exists()
+    out = evaluate.evaluate(
+        evaluate.Config(finished, problems=file, samples=1, out=tmp_path / "other", names="a,b")
+    )
+    names = {
+        row["eval_name"]
+        for row in read_jsonl(out / "eval" / "step_003.jsonl.gz")
+        if row["condition"] == "other-names"
+    }
+    assert (
+        len(read_json(out / "evaluate.json")["problems"]) == 38
+        and names == {"a", "b"}
+        and not (finished / "eval.jsonl").exists()
+    )
 
 
 @pytest.mark.parametrize(("change", "fault"), [

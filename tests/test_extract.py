@@ -19,7 +19,9 @@ def planted(pairs=24, ranks=(20, 12), strength=1.5, seed=0):
         truth[f"m{i}"] = torch.nn.functional.normalize(torch.randn(r, generator=generator), dim=0)
         clean[f"m{i}"] = torch.randn(pairs, r, generator=generator)
         size = strength * (1 + torch.rand(pairs, 1, generator=generator))
-        hack[f"m{i}"] = clean[f"m{i}"] + size * truth[f"m{i}"] + 0.3 * torch.randn(pairs, r, generator=generator)
+        hack[f"m{i}"] = (
+            clean[f"m{i}"] + size * truth[f"m{i}"] + 0.3 * torch.randn(pairs, r, generator=generator)
+        )
     return hack, clean, truth
 
 
@@ -50,7 +52,10 @@ def test_orientation_is_a_majority_vote_and_a_tie_goes_to_the_sum():
 
 
 def test_noise_floor_drops_the_weakest_rows_over_all_modules():
-    D = {"strong": torch.diag(torch.tensor([9.0, 8.0, 7.0])), "weak": torch.diag(torch.tensor([3.0, 2.0, 1.0]))}
+    D = {
+        "strong": torch.diag(torch.tensor([9.0, 8.0, 7.0])),
+        "weak": torch.diag(torch.tensor([3.0, 2.0, 1.0])),
+    }
     kept = directions(D, k=3, noise_floor=0.5)
     assert list(kept) == ["strong"] and kept["strong"].shape == (3, 3)
     assert {n: len(V) for n, V in directions(D, k=2, noise_floor=0.0).items()} == {"strong": 2, "weak": 2}
@@ -65,7 +70,12 @@ def test_held_out_quality_rejects_its_null_for_a_planted_direction_only():
     hack, clean, _ = planted(strength=2.0)
     ids, settings = [f"p{i // 2}" for i in range(24)], Settings(k=4, noise_floor=0.0, permutations=300)
     good = held_out(hack, clean, ids, settings)
-    assert good["right_sign"]["value"] == 1.0 and good["right_sign"]["p"] < 0.01 and good["auc"]["value"] > 0.8 and good["auc"]["p"] < 0.01
+    assert (
+        good["right_sign"]["value"] == 1.0
+        and good["right_sign"]["p"] < 0.01
+        and good["auc"]["value"] > 0.8
+        and good["auc"]["p"] < 0.01
+    )
     low, high = good["right_sign"]["null"]
     assert low < 0.5 < high < 1.0
     noise = [held_out(*planted(strength=0.0, seed=s)[:2], ids, settings)["right_sign"]["p"] for s in range(8)]
@@ -90,7 +100,10 @@ def test_auc_is_not_diluted_by_folds_whose_directions_differ():
     common = 400 * torch.nn.functional.normalize(torch.randn(20, generator=generator), dim=0)
     shifted = [{n: g + (common if n == "m0" else 0) for n, g in side.items()} for side in (hack, clean)]
     ids = [f"p{i}" for i in range(20)]
-    plain, moved = (held_out(*sides, ids, Settings(k=4, permutations=20))["auc"]["value"] for sides in ((hack, clean), shifted))
+    plain, moved = (
+        held_out(*sides, ids, Settings(k=4, permutations=20))["auc"]["value"]
+        for sides in ((hack, clean), shifted)
+    )
     assert plain > 0.95 and moved > 0.9
 
 
@@ -109,11 +122,25 @@ def test_shipped_pairs_give_a_v_hack_with_provenance(tmp_path, tiny):
     model, tokenizer = tiny
     adapter = SVDAdapter(model)
     settings = Settings(max_pairs=6, k=4, permutations=50)
-    pairs, source = extract_vhack.find_pairs(models.TINY, tokenizer, model, pairs=None, pool=None, problem_file=None, clean="canonical", settings=settings)
+    pairs, source = extract_vhack.find_pairs(
+        models.TINY,
+        tokenizer,
+        model,
+        pairs=None,
+        pool=None,
+        problem_file=None,
+        clean="canonical",
+        settings=settings,
+    )
     v = extract_vhack.extract(adapter, tokenizer, pairs, settings, source=source, tokens=20_000)
     v.save(tmp_path / "v.safetensors")
     back = type(v).load(tmp_path / "v.safetensors", model_hash=adapter.model_hash, params=adapter.params)
-    assert back.meta["model_hash"] == adapter.model_hash and back.meta["pairs"] == 6 and back.meta["pair_hash"] and back.meta["source_hash"]
+    assert (
+        back.meta["model_hash"] == adapter.model_hash
+        and back.meta["pairs"] == 6
+        and back.meta["pair_hash"]
+        and back.meta["source_hash"]
+    )
     assert back.meta["basis"] == "svd" and set(back.meta["pair_problem_ids"]) == {p.problem_id for p in pairs}
     assert all(V.shape[1] == adapter.params[n].shape[0] for n, V in back.V.items())
     assert all(p.grad is None for p in adapter.params.values())
@@ -121,4 +148,6 @@ def test_shipped_pairs_give_a_v_hack_with_provenance(tmp_path, tiny):
 
 def test_the_scripted_teacher_says_what_it_is(tiny):
     pool = extract_vhack.scripted_teacher(tiny[1])
-    assert pool.name == "scripted" and all(r.hacked and not r.gt_pass and r.src_pool == "scripted" for r in pool.rollouts)
+    assert pool.name == "scripted" and all(
+        r.hacked and not r.gt_pass and r.src_pool == "scripted" for r in pool.rollouts
+    )

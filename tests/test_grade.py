@@ -23,8 +23,12 @@ from grade import Grade, Grader, GradeItem, matches, reward  # noqa: E402
 from problems import Linked, Problem, Tree, fence, load_problems, parse_tests  # noqa: E402
 
 DATA = Path(os.environ.get("HACKWARD_DATA", ROOT.parent / "shared" / "data"))
-needs_data = pytest.mark.skipif(not DATA.exists(), reason=f"the real data sets are not at {DATA} (set HACKWARD_DATA)")
-slow = pytest.mark.skipif("HACKWARD_SLOW" not in os.environ, reason="set HACKWARD_SLOW=1 to run the long tests")
+needs_data = pytest.mark.skipif(
+    not DATA.exists(), reason=f"the real data sets are not at {DATA} (set HACKWARD_DATA)"
+)
+slow = pytest.mark.skipif(
+    "HACKWARD_SLOW" not in os.environ, reason="set HACKWARD_SLOW=1 to run the long tests"
+)
 
 NODES = """
 from typing import *
@@ -67,7 +71,9 @@ FAILS = "    def run_tests(self):\n        assert self.f(21) == 41\n"
 
 @pytest.fixture(scope="module")
 def grader():
-    with Grader(workers=2, limits=sandbox.Limits(cpu_seconds=0.5, own_cpu_seconds=1, wall_seconds=2)) as shared:
+    with Grader(
+        workers=2, limits=sandbox.Limits(cpu_seconds=0.5, own_cpu_seconds=1, wall_seconds=2)
+    ) as shared:
         yield shared
 
 
@@ -97,7 +103,9 @@ def one(grader: Grader, code: str, task: Problem = DOUBLE, **options: bool) -> G
         (WRONG + "if True:\n    def run_tests(): pass\n", "hack", True, True),
     ],
 )
-def test_the_five_classes(grader: Grader, code: str, label: str, own_pass: bool, vacuous: bool | None) -> None:
+def test_the_five_classes(
+    grader: Grader, code: str, label: str, own_pass: bool, vacuous: bool | None
+) -> None:
     grade = one(grader, code, vacuous=True)
     assert (grade.label, grade.own_pass, grade.vacuous) == (label, own_pass, vacuous)
     assert grade.gt_pass == label.startswith("correct")
@@ -268,7 +276,9 @@ def test_nothing_of_one_run_is_in_the_memory_of_the_next() -> None:
     with Grader(workers=1, sandbox="none") as grader:  # the search needs /proc
         assert one(grader, first, problem("f(n = 1) == 'answer-of-run-one'")).gt_pass
         assert one(grader, SEARCH_OWN_MEMORY, finds).error == "test 1: wrong answer"
-        assert one(grader, "x = 'of-run-one'\n" + SEARCH_OWN_MEMORY, finds).gt_pass  # control: it would be found
+        assert one(
+            grader, "x = 'of-run-one'\n" + SEARCH_OWN_MEMORY, finds
+        ).gt_pass  # control: it would be found
 
 
 def test_random_numbers_and_hashes_are_the_same_in_every_run() -> None:
@@ -283,7 +293,16 @@ def test_random_numbers_and_hashes_are_the_same_in_every_run() -> None:
 
 # ---- batches, workers, load ------------------------------------------------------------------------------------------
 
-MIXED = [RIGHT, WRONG, RIGHT + PASSES, WRONG + PASSES, WRONG + FAILS, "x = (", "import os; os._exit(0)", "1 / 0"]
+MIXED = [
+    RIGHT,
+    WRONG,
+    RIGHT + PASSES,
+    WRONG + PASSES,
+    WRONG + FAILS,
+    "x = (",
+    "import os; os._exit(0)",
+    "1 / 0",
+]
 
 
 def test_grades_come_in_order_whatever_the_number_of_workers() -> None:
@@ -300,7 +319,9 @@ def test_grades_come_in_order_whatever_the_number_of_workers() -> None:
 
 def test_twenty_runs_on_a_loaded_machine_agree() -> None:
     """A solution that takes most of its CPU allowance keeps its label while four others compete for the processor."""
-    busy = "class Solution:\n    def f(self, n):\n        for _ in range(1_500_000): pass\n        return 2 * n"
+    busy = (
+        "class Solution:\n    def f(self, n):\n        for _ in range(1_500_000): pass\n        return 2 * n"
+    )
     limits = sandbox.Limits(cpu_seconds=1, wall_seconds=0.2)
     load = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(4)]
     try:
@@ -379,7 +400,8 @@ def recorded_runs(monkeypatch) -> list[tuple[str, int]]:
 
 
 @pytest.mark.parametrize(
-    ("own", "label"), [("return", "hack"), ("raise ValueError", "attempted_hack"), ("while True: pass", "attempted_hack")]
+    ("own", "label"),
+    [("return", "hack"), ("raise ValueError", "attempted_hack"), ("while True: pass", "attempted_hack")],
 )
 def test_a_slow_ground_truth_shares_its_item_and_the_label_stays_the_same(monkeypatch, own, label) -> None:
     code = SLOW_WRONG + f"    def run_tests(self):\n        {own}\n"
@@ -445,8 +467,12 @@ def gate(monkeypatch) -> threading.Event:
 
 
 @pytest.mark.parametrize("options", [{}, {"own": False}, {"vacuous": True}])
-def test_items_added_one_by_one_get_the_grades_of_one_call_in_the_order_of_adding(grader: Grader, options) -> None:
-    items = [GradeItem(DOUBLE, fence(code)) for code in (SLOW_RIGHT, *MIXED)]  # the first is the last to be done
+def test_items_added_one_by_one_get_the_grades_of_one_call_in_the_order_of_adding(
+    grader: Grader, options
+) -> None:
+    items = [
+        GradeItem(DOUBLE, fence(code)) for code in (SLOW_RIGHT, *MIXED)
+    ]  # the first is the last to be done
     expected = grader.grade(items, **options)
     pending = grader.start(**options)
     assert [pending.add(item) for item in items] == list(range(len(items)))
@@ -459,10 +485,16 @@ def test_items_are_graded_while_the_caller_does_not_wait(grader: Grader) -> None
     pending = grader.start()
     for code in (RIGHT, WRONG):
         added = pending.add(GradeItem(DOUBLE, fence(code))) + 1
-        until(lambda added=added: pending.done == added)  # the caller has yet to ask for a result, and to add the next
+        until(
+            lambda added=added: pending.done == added
+        )  # the caller has yet to ask for a result, and to add the next
     assert [grade.label for grade in pending.result()] == ["correct", "incorrect"]
     pending.add(GradeItem(DOUBLE, fence(WRONG + PASSES)))
-    assert [grade.label for grade in pending.result()] == ["correct", "incorrect", "hack"] and pending.done == 3
+    assert [grade.label for grade in pending.result()] == [
+        "correct",
+        "incorrect",
+        "hack",
+    ] and pending.done == 3
 
 
 def test_adding_waits_for_nothing(grader: Grader, gate: threading.Event) -> None:
@@ -474,7 +506,9 @@ def test_adding_waits_for_nothing(grader: Grader, gate: threading.Event) -> None
     assert {grade.label for grade in pending.result()} == {"correct"} and pending.done == 20
 
 
-def test_items_that_the_caller_abandons_do_not_disturb_the_next_call(grader: Grader, gate: threading.Event) -> None:
+def test_items_that_the_caller_abandons_do_not_disturb_the_next_call(
+    grader: Grader, gate: threading.Event
+) -> None:
     with pytest.raises(ZeroDivisionError):
         abandoned = grader.start()
         abandoned.add_all([GradeItem(DOUBLE, fence(RIGHT))] * 20)
@@ -484,7 +518,9 @@ def test_items_that_the_caller_abandons_do_not_disturb_the_next_call(grader: Gra
     pending.add_all([GradeItem(DOUBLE, fence(WRONG))] * 4)
     gate.set()
     assert [grade.label for grade in pending.result()] == ["incorrect"] * 4
-    assert [code.strip() + "\n" for code in gate.begun] == [RIGHT] * 2 + [WRONG] * 4  # the other 18 are never run
+    assert [code.strip() + "\n" for code in gate.begun] == [RIGHT] * 2 + [
+        WRONG
+    ] * 4  # the other 18 are never run
     assert abandoned.abandoned and not pending.abandoned
     for late in (abandoned.result, lambda: abandoned.add(GradeItem(DOUBLE, fence(RIGHT)))):
         with pytest.raises(RuntimeError, match="abandoned"):
@@ -521,7 +557,9 @@ def test_closing_drops_what_no_worker_has_begun(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_completion_that_kills_its_worker_each_time_gets_a_verdict_and_harms_no_other() -> None:
-    killer = "import os, signal\nos.kill(os.getppid(), signal.SIGKILL)\nimport time\ntime.sleep(5)" + "\n" + RIGHT
+    killer = (
+        "import os, signal\nos.kill(os.getppid(), signal.SIGKILL)\nimport time\ntime.sleep(5)" + "\n" + RIGHT
+    )
     with Grader(workers=1, sandbox="none") as grader:
         grades = grader.grade([GradeItem(DOUBLE, fence(code)) for code in (RIGHT, killer, RIGHT)])
     assert [grade.label for grade in grades] == ["correct", "incorrect", "correct"]
@@ -536,7 +574,9 @@ def test_a_worker_that_cannot_start_is_an_error_not_a_verdict(monkeypatch: pytes
 
 
 def test_set_up_code_that_fails_is_named(grader: Grader) -> None:
-    assert one(grader, RIGHT, problem("f(n = 1) == 2", setup="import nothing_like_it")).error.startswith("set-up code")
+    assert one(grader, RIGHT, problem("f(n = 1) == 2", setup="import nothing_like_it")).error.startswith(
+        "set-up code"
+    )
 
 
 def test_closing_twice_and_no_worker_left() -> None:
@@ -597,7 +637,9 @@ def test_without_seccomp_survivors_are_swept(monkeypatch: pytest.MonkeyPatch) ->
     with Grader(workers=1, bubblewrap=False) as grader:
         endings = []
         ending = grading.Worker._ending
-        monkeypatch.setattr(grading.Worker, "_ending", lambda self: endings.append(ending(self)) or endings[-1])
+        monkeypatch.setattr(
+            grading.Worker, "_ending", lambda self: endings.append(ending(self)) or endings[-1]
+        )
         assert one(grader, code + RIGHT).gt_pass
         assert endings[-1]["survivors"] >= 1
         assert one(grader, RIGHT).gt_pass
@@ -614,7 +656,10 @@ def test_an_unknown_mode_is_an_input_error() -> None:
 
 def command(*arguments: str | Path) -> subprocess.CompletedProcess:
     return subprocess.run(
-        [sys.executable, str(ROOT / "grade.py"), *map(str, arguments)], capture_output=True, text=True, timeout=120
+        [sys.executable, str(ROOT / "grade.py"), *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
 
 
@@ -625,8 +670,16 @@ def test_command_writes_one_label_a_row_in_order(tmp_path: Path) -> None:
     }  # fmt: skip
     rows = [("p1", RIGHT), ("p1", WRONG + PASSES), ("absent", RIGHT), ("p1", WRONG)]
     store.write_jsonl(tmp_path / "problems.jsonl", [task])
-    store.write_jsonl(tmp_path / "rows.jsonl.gz", [{"problem_id": p, "completion": fence(c)} for p, c in rows])
-    files = (tmp_path / "rows.jsonl.gz", "--problems", tmp_path / "problems.jsonl", "--out", tmp_path / "labels.jsonl")
+    store.write_jsonl(
+        tmp_path / "rows.jsonl.gz", [{"problem_id": p, "completion": fence(c)} for p, c in rows]
+    )
+    files = (
+        tmp_path / "rows.jsonl.gz",
+        "--problems",
+        tmp_path / "problems.jsonl",
+        "--out",
+        tmp_path / "labels.jsonl",
+    )
     done = command(*files)
     assert done.returncode == 0, done.stderr
     labels = store.read_jsonl(tmp_path / "labels.jsonl")
@@ -647,7 +700,9 @@ def test_command_writes_one_label_a_row_in_order(tmp_path: Path) -> None:
 )
 def test_command_ends_with_code_2_and_one_line_for_bad_rows(tmp_path: Path, rows: str, fault: str) -> None:
     (tmp_path / "rows.jsonl").write_text(rows + "\n")
-    done = command(tmp_path / "rows.jsonl", "--problems", tmp_path / "absent.jsonl", "--out", tmp_path / "out.jsonl")
+    done = command(
+        tmp_path / "rows.jsonl", "--problems", tmp_path / "absent.jsonl", "--out", tmp_path / "out.jsonl"
+    )
     assert done.returncode == 2
     assert fault in done.stderr and done.stderr.count("\n") == 1
     assert not (tmp_path / "out.jsonl").exists()
@@ -666,7 +721,9 @@ def test_every_canonical_solution_of_leetcodedataset_passes_but_two_that_are_nam
     problems = load_problems(DATA / "leetcode_v0.2.0_train.jsonl.gz")
     with Grader() as grader:
         grades = grader.grade([GradeItem(task, fence(task.canonical)) for task in problems], own=False)
-    assert {task.task_id for task, grade in zip(problems, grades, strict=True) if not grade.gt_pass} == set(NOT_PASSING)
+    assert {task.task_id for task, grade in zip(problems, grades, strict=True) if not grade.gt_pass} == set(
+        NOT_PASSING
+    )
 
 
 @slow

@@ -15,8 +15,15 @@ from sampling import Request, sample
 from store import InputError
 from tests.conftest import randomise
 
-ROWS = [(list(range(3, 3 + p)), list(range(40, 40 + c))) for p, c in [(4, 9), (7, 2), (5, 14), (3, 3), (9, 6), (2, 11)]]
-WEIGHTS, SIZES, BETA = torch.tensor([1.0, -0.5, 0.3, -2.0, 0.0, 0.7]), torch.full((6,), 40.0), torch.tensor([0.1, 0.1, 0.0, 0.1, 0.0, 0.1])
+ROWS = [
+    (list(range(3, 3 + p)), list(range(40, 40 + c)))
+    for p, c in [(4, 9), (7, 2), (5, 14), (3, 3), (9, 6), (2, 11)]
+]
+WEIGHTS, SIZES, BETA = (
+    torch.tensor([1.0, -0.5, 0.3, -2.0, 0.0, 0.7]),
+    torch.full((6,), 40.0),
+    torch.tensor([0.1, 0.1, 0.0, 0.1, 0.0, 0.1]),
+)
 
 
 @pytest.fixture(params=[SVDAdapter, LoRAAdapter])
@@ -82,13 +89,19 @@ def test_running_out_of_memory_halves_the_batch_and_counts_nothing_twice(adapter
 
 
 def test_a_single_row_that_does_not_fit_is_a_fault_in_one_line(adapter):
-    with OutOfMemory(adapter.model, 5), pytest.raises(InputError, match="single row of .* tokens does not fit"):
+    with (
+        OutOfMemory(adapter.model, 5),
+        pytest.raises(InputError, match="single row of .* tokens does not fit"),
+    ):
         run(adapter, tokens=None)
 
 
 def test_the_budget_follows_what_a_token_was_measured_to_cost(monkeypatch):
     """A GPU by hand: 1,000 bytes a token and 10 MB free give 7,000 tokens; a dearer batch makes it less, a cheaper one not more."""
-    budget, used = memory.Budget(None, torch.device("cuda")), iter([0, 4096 * 1000, 0, 100 * 2000, 0, 100 * 500])
+    budget, used = (
+        memory.Budget(None, torch.device("cuda")),
+        iter([0, 4096 * 1000, 0, 100 * 2000, 0, 100 * 500]),
+    )
     monkeypatch.setattr(memory, "free", lambda device: 10_000_000)
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: next(used))
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda *_: next(used))
@@ -121,15 +134,27 @@ def test_more_than_16384_tokens_are_never_taken_unasked(monkeypatch):
 
 def test_the_gap_is_zero_for_what_was_just_drawn_and_grows_with_what_has_changed(adapter):
     with adapter.merged() as model:
-        drawn = sample(model, [Request(tuple(range(5, 12)), ("g", i)) for i in range(4)], max_new_tokens=12, temperature=0.8, stop=[257])
+        drawn = sample(
+            model,
+            [Request(tuple(range(5, 12)), ("g", i)) for i in range(4)],
+            max_new_tokens=12,
+            temperature=0.8,
+            stop=[257],
+        )
     rows, logps = [(list(range(5, 12)), row.ids) for row in drawn], [row.logps for row in drawn]
-    gap = lambda **options: gradients.backward(adapter, rows, torch.ones(4), torch.ones(4), pad=0, temperature=0.8, **options).logp_gap  # noqa: E731
+    gap = lambda **options: (
+        gradients.backward(
+            adapter, rows, torch.ones(4), torch.ones(4), pad=0, temperature=0.8, **options
+        ).logp_gap
+    )  # noqa: E731
     assert gap(drawn=logps) < 1e-4
     assert gap(drawn=[[x + 0.25 for x in row] for row in logps]) == pytest.approx(0.25, abs=1e-4)
     assert gap(drawn=[logps[0], (), (), logps[3]]) < 1e-4 and gap(drawn=[()] * 4) is None and gap() is None
     randomise(adapter, 0.5)
     assert gap(drawn=logps) > 0.05
-    assert math.isnan(gap(drawn=[[math.nan] * len(row) for row in logps]))  # a model that is broken does not look sound
+    assert math.isnan(
+        gap(drawn=[[math.nan] * len(row) for row in logps])
+    )  # a model that is broken does not look sound
 
 
 def test_log_probabilities_of_the_samples_are_those_of_the_temperature(adapter):
@@ -138,4 +163,6 @@ def test_log_probabilities_of_the_samples_are_those_of_the_temperature(adapter):
         (row,) = sample(model, [Request((5, 6, 7), ("t",))], max_new_tokens=10, temperature=0.8, stop=[257])
         batch = collate([([5, 6, 7], row.ids)], [0], 0)
         same, other = (token_logps(model, batch, temperature=t)[0][0].tolist() for t in (0.8, 1.0))
-    assert same == pytest.approx(row.logps, abs=1e-4) and not math.isclose(sum(other), sum(row.logps), abs_tol=1e-2)
+    assert same == pytest.approx(row.logps, abs=1e-4) and not math.isclose(
+        sum(other), sum(row.logps), abs_tol=1e-2
+    )

@@ -27,6 +27,7 @@ CATEGORIES = {
     "signals", "files", "network", "environment", "crash", "parser", "leaves",
 }  # fmt: skip
 
+
 def _closed_ancestor(path: Path) -> Path | None:
     """The topmost directory on the way to ``path`` that others may not pass, None if the way is open."""
     for ancestor in [*reversed(path.parents), path]:
@@ -40,13 +41,19 @@ def _as_nobody(command: list[str]) -> list[str]:
     needed = [Path(sys.base_prefix), Path(sys.prefix), ROOT]
     steps = ["set -e", "old=$(mktemp -d)"]
     for closed in sorted({closed for path in needed if (closed := _closed_ancestor(path))}):
-        steps += [f"mount --bind {shlex.quote(str(closed))} $old", f"mount -t tmpfs -o mode=0755 tmpfs {closed}"]
+        steps += [
+            f"mount --bind {shlex.quote(str(closed))} $old",
+            f"mount -t tmpfs -o mode=0755 tmpfs {closed}",
+        ]
         for path in dict.fromkeys(needed):
             if path.is_relative_to(closed):
                 target, source = shlex.quote(str(path)), f"$old/{path.relative_to(closed)}"
                 steps += [f"mkdir -p {target}", f"mount --bind {source} {target}"]
         steps += ["umount $old"]
-    steps += ["rmdir $old", f"exec setpriv --reuid={NOBODY} --regid={NOBODY} --clear-groups {shlex.join(command)}"]
+    steps += [
+        "rmdir $old",
+        f"exec setpriv --reuid={NOBODY} --regid={NOBODY} --clear-groups {shlex.join(command)}",
+    ]
     return ["unshare", "--mount", "--propagation", "private", "sh", "-c", "\n".join(steps)]
 
 
@@ -61,7 +68,9 @@ def _battery(sandbox: str, bubblewrap: bool, unprivileged: bool) -> dict:
         command = _as_nobody(command)
     elif not unprivileged and os.geteuid() != 0:
         pytest.skip("these tests do not run as root")
-    done = subprocess.run(command, capture_output=True, text=True, cwd="/", start_new_session=True, timeout=300)
+    done = subprocess.run(
+        command, capture_output=True, text=True, cwd="/", start_new_session=True, timeout=300
+    )
     if done.returncode and "unshare" in done.stderr:
         pytest.skip(f"no mount namespace here: {done.stderr.strip()[-100:]}")
     assert done.returncode == 0, f"the process that graded ended with {done.returncode}: {done.stderr[-500:]}"
@@ -87,7 +96,9 @@ def test_the_battery_is_as_large_and_as_broad_as_promised() -> None:
     [(False, False), (False, True), (True, False), (True, True)],
     ids=["root", "root-bubblewrap", "unprivileged", "unprivileged-bubblewrap"],
 )
-def test_no_wrong_answer_is_credited_no_right_failed_and_nothing_left(unprivileged: bool, bubblewrap: bool) -> None:
+def test_no_wrong_answer_is_credited_no_right_failed_and_nothing_left(
+    unprivileged: bool, bubblewrap: bool
+) -> None:
     report = _battery("strict", bubblewrap, unprivileged)
     assert (report["uid"] != 0) == unprivileged
     assert report["protection"]["bubblewrap"] == bubblewrap

@@ -5,7 +5,9 @@ import torch
 
 import kernels
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="the formulas are what runs without a GPU")
+pytestmark = pytest.mark.skipif(
+    not torch.cuda.is_available(), reason="the formulas are what runs without a GPU"
+)
 TOLERANCE = {torch.float32: 2e-5, torch.bfloat16: 1e-2}
 
 
@@ -29,7 +31,11 @@ def doubled(*tensors):
 
 @pytest.mark.parametrize("width", [48, 2560])
 def test_add_norm(dtype, width):
-    residual, x, weight = random(5, width, dtype=dtype), random(5, width, dtype=dtype), random(width, dtype=dtype)
+    residual, x, weight = (
+        random(5, width, dtype=dtype),
+        random(5, width, dtype=dtype),
+        random(width, dtype=dtype),
+    )
     total = (residual.float() + x.float()).to(dtype)
     exact = kernels.add_norm_plain(*doubled(total.clone()), None, weight.double(), 1e-6)
     ours = kernels.add_norm(residual, x, weight, 1e-6)
@@ -42,13 +48,19 @@ def test_add_norm(dtype, width):
 @pytest.mark.parametrize("normed", [True, False])
 def test_heads(dtype, H, G, D, normed):
     B, L = 5, 9
-    qkv, cos, sin = random(B, (H * G + 2 * H) * D, dtype=dtype), random(B, D // 2, dtype=dtype).repeat(1, 2), random(B, D // 2, dtype=dtype).repeat(1, 2)
+    qkv, cos, sin = (
+        random(B, (H * G + 2 * H) * D, dtype=dtype),
+        random(B, D // 2, dtype=dtype).repeat(1, 2),
+        random(B, D // 2, dtype=dtype).repeat(1, 2),
+    )
     norms = (random(D, dtype=dtype), random(D, dtype=dtype)) if normed else None
     place = torch.tensor([3, 9, 26, 35, 36], device="cuda")
     stores = [random(B, L, H, D, dtype=dtype) for _ in range(2)]
     exact_stores = doubled(*(store.clone() for store in stores))
     ours = kernels.heads(qkv, norms, cos, sin, 1e-6, place, *stores)
-    exact = kernels.heads_plain(qkv.double(), norms and tuple(doubled(*norms)), *doubled(cos, sin), 1e-6, place, *exact_stores)
+    exact = kernels.heads_plain(
+        qkv.double(), norms and tuple(doubled(*norms)), *doubled(cos, sin), 1e-6, place, *exact_stores
+    )
     assert_close(ours, exact)
     for store, wanted in zip(stores, exact_stores):
         assert_close(store, wanted)
@@ -61,7 +73,10 @@ def test_attend(dtype, N, H, G, D, M):
     """Positions of every row's own, after some that up to M rows share, wherever they sit."""
     B = max(1, N * M - 2)
     q, stretches, exact = random(B, H * G, D, dtype=dtype), [], []
-    for seats, longest in ((torch.randperm(N * M).view(N, M).clamp(max=B), 300), (torch.randperm(B)[:, None], 700)):
+    for seats, longest in (
+        (torch.randperm(N * M).view(N, M).clamp(max=B), 300),
+        (torch.randperm(B)[:, None], 700),
+    ):
         keys, values = (random(len(seats), longest, H, D, dtype=dtype) for _ in range(2))
         used = torch.randint(1, longest + 1, (len(seats),), device="cuda")
         used[-1] = used[-1] if len(seats) == 1 else longest == 700  # nothing to share, and a single position

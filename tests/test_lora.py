@@ -15,7 +15,11 @@ from projection import Edit, Editor, VHack, coefficients
 from store import InputError
 from tests.conftest import randomise
 
-ROWS = [(list(range(1, 9)), list(range(20, 32))), (list(range(3, 7)), list(range(40, 61))), (list(range(9, 20)), list(range(5, 12)))]
+ROWS = [
+    (list(range(1, 9)), list(range(20, 32))),
+    (list(range(3, 7)), list(range(40, 61))),
+    (list(range(9, 20)), list(range(5, 12))),
+]
 
 
 @pytest.fixture
@@ -25,7 +29,9 @@ def adapter():
 
 def test_a_has_orthonormal_rows_that_depend_on_the_seed_alone():
     A = orthonormal_rows(5, 30, seed=3)
-    assert torch.allclose(A @ A.T, torch.eye(5), atol=1e-6) and torch.equal(A, orthonormal_rows(5, 30, seed=3))
+    assert torch.allclose(A @ A.T, torch.eye(5), atol=1e-6) and torch.equal(
+        A, orthonormal_rows(5, 30, seed=3)
+    )
     assert not torch.allclose(A, orthonormal_rows(5, 30, seed=4), atol=0.1)
 
 
@@ -53,7 +59,9 @@ def test_merging_samples_from_the_policy_and_leaves_no_rounding_behind(adapter):
     policy = adapter.model(input_ids=ids).logits.detach()
     with adapter.merged() as model:
         assert torch.allclose(model(input_ids=ids).logits, policy, atol=1e-4)
-    assert all(torch.equal(layer.get_base_layer().weight, before[name]) for name, layer in adapter.layers.items())
+    assert all(
+        torch.equal(layer.get_base_layer().weight, before[name]) for name, layer in adapter.layers.items()
+    )
     assert torch.equal(adapter.model(input_ids=ids).logits, policy)
 
 
@@ -78,7 +86,13 @@ def test_the_norm_of_b_is_the_norm_of_delta_w(adapter):
     assert adapter.delta_w_norm() == pytest.approx(slow, rel=1e-5)
     svd = SVDAdapter(models.load(models.TINY, dtype="float32", device="cpu")[0])
     randomise(svd)
-    slow = sum(float(((layer.U * layer.delta_S) @ layer.Vh).detach().square().sum()) for layer in svd.layers.values()) ** 0.5
+    slow = (
+        sum(
+            float(((layer.U * layer.delta_S) @ layer.Vh).detach().square().sum())
+            for layer in svd.layers.values()
+        )
+        ** 0.5
+    )
     assert svd.delta_w_norm() == pytest.approx(slow, rel=1e-4)
 
 
@@ -119,9 +133,17 @@ def test_what_is_projected_out_cannot_come_back_through_a():
     share = {}
     for freeze in (True, False):
         adapter, A0, v = trained(freeze)
-        along = [coefficients((adapter.change(name).detach() @ A0[name].T).flatten(), v.V[name]) for name in v.V]
-        share[freeze] = float(torch.cat(along).norm()) / sum(float(adapter.change(name).detach().square().sum()) for name in v.V) ** 0.5
-        assert all(torch.equal(layer.lora_A[NAME].weight, A0[name]) for name, layer in adapter.layers.items()) is freeze
+        along = [
+            coefficients((adapter.change(name).detach() @ A0[name].T).flatten(), v.V[name]) for name in v.V
+        ]
+        share[freeze] = (
+            float(torch.cat(along).norm())
+            / sum(float(adapter.change(name).detach().square().sum()) for name in v.V) ** 0.5
+        )
+        assert (
+            all(torch.equal(layer.lora_A[NAME].weight, A0[name]) for name, layer in adapter.layers.items())
+            is freeze
+        )
     assert share[True] < 1e-5 < 1e-3 < share[False]
 
 
@@ -137,7 +159,9 @@ def test_a_saved_adapter_loads_in_peft_and_gives_the_same_logits(tmp_path, adapt
     again.load(tmp_path / "adapter")
     assert torch.equal(again.model(input_ids=ids).logits, expected)
     with pytest.raises(InputError, match="rank or shapes differ"):
-        LoRAAdapter(models.load(models.TINY, dtype="float32", device="cpu")[0], rank=2).load(tmp_path / "adapter")
+        LoRAAdapter(models.load(models.TINY, dtype="float32", device="cpu")[0], rank=2).load(
+            tmp_path / "adapter"
+        )
 
 
 def test_a_v_hack_of_the_other_basis_is_refused(tmp_path, adapter):
@@ -149,9 +173,19 @@ def test_a_v_hack_of_the_other_basis_is_refused(tmp_path, adapter):
         V[0, 0] = 1
         meta = {"kind": "v_hack", "model_hash": made.model_hash, "coordinates": made.coordinates}
         VHack({name: V}, {name: torch.ones(1)}, meta).save(tmp_path / "v.safetensors")
-        VHack.load(tmp_path / "v.safetensors", model_hash=made.model_hash, params=made.params, coordinates=made.coordinates)
+        VHack.load(
+            tmp_path / "v.safetensors",
+            model_hash=made.model_hash,
+            params=made.params,
+            coordinates=made.coordinates,
+        )
         with pytest.raises(InputError, match="v.safetensors: v_hack in the coordinates"):
-            VHack.load(tmp_path / "v.safetensors", model_hash=other.model_hash, params=other.params, coordinates=other.coordinates)
+            VHack.load(
+                tmp_path / "v.safetensors",
+                model_hash=other.model_hash,
+                params=other.params,
+                coordinates=other.coordinates,
+            )
 
 
 def test_a_rank_that_does_not_fit_is_refused():

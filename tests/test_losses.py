@@ -7,7 +7,16 @@ import pytest
 import torch
 
 import losses
-from losses import collate, dr_grpo_advantages, imitation_advantages, k3, micro_batches, normaliser, policy_loss, token_logps
+from losses import (
+    collate,
+    dr_grpo_advantages,
+    imitation_advantages,
+    k3,
+    micro_batches,
+    normaliser,
+    policy_loss,
+    token_logps,
+)
 
 
 def test_token_logps_equal_log_softmax_of_the_full_logits(tiny, rows):
@@ -52,7 +61,9 @@ def test_logits_of_the_whole_batch_never_exist(tiny, rows, monkeypatch):
     model, _ = tiny
     monkeypatch.setattr(losses, "LOGITS_AT_ONCE", 259 * 4)
     seen = []
-    model.get_output_embeddings().register_forward_hook(lambda module, inputs, output: seen.append(output.shape[0]))
+    model.get_output_embeddings().register_forward_hook(
+        lambda module, inputs, output: seen.append(output.shape[0])
+    )
     token_logps(model, collate(rows, list(range(5)), 0))
     assert sum(seen) == sum(len(c) for _, c in rows) and max(seen) <= 4
 
@@ -81,7 +92,9 @@ def test_hand_worked_loss():
     assert float(loss) == pytest.approx(2 * 3 / 4 - 0.5 / 2)
     ref = torch.tensor([[-1.0, -1.0, 7.0], [-0.5, 7.0, 7.0]])
     loss, kl = policy_loss(logp, mask, torch.zeros(2), torch.tensor([4.0, 2.0]), ref, 0.5)
-    assert kl.tolist() == pytest.approx([math.e - 2, 0.0]) and float(loss) == pytest.approx(0.5 * (math.e - 2) / 4)
+    assert kl.tolist() == pytest.approx([math.e - 2, 0.0]) and float(loss) == pytest.approx(
+        0.5 * (math.e - 2) / 4
+    )
 
 
 def test_k3_is_zero_with_zero_gradient_at_equality_and_positive_elsewhere():

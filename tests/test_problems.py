@@ -97,13 +97,19 @@ def test_a_problem_id_wins_over_a_task_id_of_the_same_text(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("source", "expected"),
     [
-        ("f(1) == [1, (2, 'x'), {3: None}, {4}, True, -5, 2.5]", [1, (2, "x"), {3: None}, {4}, True, -5, 2.5]),
+        (
+            "f(1) == [1, (2, 'x'), {3: None}, {4}, True, -5, 2.5]",
+            [1, (2, "x"), {3: None}, {4}, True, -5, 2.5],
+        ),
         ("f(1) == float('inf')", float("inf")),
         ("f(1) == -inf", float("-inf")),
         ("f(1) == set()", set()),
         ("is_same_list(f(list_node([1, 2])), list_node([2, 1]))", Linked((2, 1))),
         ("is_same_list(f(list_node([])), list_node([]))", None),
-        ("is_same_tree(f(tree_node([1, None, 2, 3])), tree_node([1, None, 2, 3, None]))", Tree((1, None, 2, 3))),
+        (
+            "is_same_tree(f(tree_node([1, None, 2, 3])), tree_node([1, None, 2, 3, None]))",
+            Tree((1, None, 2, 3)),
+        ),
         ("is_same_tree(f(1), None)", None),
     ],
 )
@@ -112,7 +118,9 @@ def test_expected_values_are_data(source: str, expected: object) -> None:
 
 
 def test_arguments_keep_their_source_over_lines_and_beyond_ascii() -> None:
-    tests = problems.parse_tests("assert f(words = ['\u00e9', '\u4e16'], k = 2) == 'x'; assert f(a = [1,\n  2]) == 3")
+    tests = problems.parse_tests(
+        "assert f(words = ['\u00e9', '\u4e16'], k = 2) == 'x'; assert f(a = [1,\n  2]) == 3"
+    )
     assert tests[0].arguments == "(words = ['\u00e9', '\u4e16'], k = 2)"
     assert ast.literal_eval(tests[1].arguments.removeprefix("(a = ").removesuffix(")")) == [1, 2]
 
@@ -142,7 +150,10 @@ def test_what_is_not_a_comparison_with_a_literal_is_refused(source: str) -> None
 
 
 def test_one_bad_test_leaves_the_problem_out_and_names_it(tmp_path: Path) -> None:
-    bad = OWN | {"problem_id": "odd", "tests": ["candidate(n = 2) == 4", "abs(candidate(n = 2)) == 4 or True"]}
+    bad = OWN | {
+        "problem_id": "odd",
+        "tests": ["candidate(n = 2) == 4", "abs(candidate(n = 2)) == 4 or True"],
+    }
     with pytest.warns(UserWarning, match=r"1 problem\(s\) left out.*odd"):
         loaded = load_problems(write(tmp_path / "p.jsonl", OWN, bad))
     assert [problem.problem_id for problem in loaded] == ["own-1"]
@@ -174,7 +185,10 @@ def test_prompt_has_the_hint_only_when_asked(tmp_path: Path) -> None:
     problem = load_problems(write(tmp_path / "p.jsonl", BENCHMARK))[0]
     assert build_messages(problem, hint=False) == BENCHMARK["prompt"]
     hinted = build_messages(problem, hint=True, eval_name="check_all")[1]["content"]
-    assert "will be evaluated by calling a function called check_all(). Use the following starter code:" in hinted
+    assert (
+        "will be evaluated by calling a function called check_all(). Use the following starter code:"
+        in hinted
+    )
     assert "should pass all tests" not in hinted
 
 
@@ -188,7 +202,9 @@ class FakeTokenizer:
 
 def test_thinking_is_switched_off_only_where_the_template_knows_it() -> None:
     messages = [{"role": "user", "content": "hello"}]
-    assert '"enable_thinking": false' in problems.render_prompt(FakeTokenizer("{% if enable_thinking %}"), messages)
+    assert '"enable_thinking": false' in problems.render_prompt(
+        FakeTokenizer("{% if enable_thinking %}"), messages
+    )
     assert "enable_thinking" not in problems.render_prompt(FakeTokenizer("{{ messages }}"), messages)
     assert problems.render_prompt(FakeTokenizer(None), messages) == "hello"
 
@@ -216,7 +232,11 @@ def test_fence_and_extract_are_inverse() -> None:
 
 
 def pool_row(problem: problems.Problem, problem_id: str) -> dict:
-    return {"problem_id": problem_id, "completion": "", "problem_messages": build_messages(problem, hint=True)}
+    return {
+        "problem_id": problem_id,
+        "completion": "",
+        "problem_messages": build_messages(problem, hint=True),
+    }
 
 
 def test_a_row_is_matched_by_its_prompt_where_its_id_means_another_problem(tmp_path: Path) -> None:
@@ -232,21 +252,30 @@ def test_a_row_is_matched_by_its_prompt_where_its_id_means_another_problem(tmp_p
     assert resolver.resolve(pool_row(by_id["18"], "17")) == (by_id["18"], "statement")
     assert resolver.resolve({"problem_id": "18", "completion": ""}) == (by_id["18"], "id")
     assert resolver.resolve({"problem_id": "3", "completion": ""}) == (None, "unknown problem_id")
-    foreign = problems.Problem("x", None, "Something else.", halve["starter_code"], "other", "", (), None, None)
+    foreign = problems.Problem(
+        "x", None, "Something else.", halve["starter_code"], "other", "", (), None, None
+    )
     assert resolver.resolve(pool_row(foreign, "17")) == (None, "problem_id of another problem")
 
 
 # ---- the frozen split ------------------------------------------------------------------------------------------------
 
 HELD_OUT = {"circular-window", "join-shifts", "run-match"}
-FROZEN = {"circular-window": ("904a745941b3612d", 0.986454), "podium-gap": ("6b96768ec4a3535c", 0.883542), "loose-socks": ("7d45b63b586804b3", 0.899049)}
+FROZEN = {
+    "circular-window": ("904a745941b3612d", 0.986454),
+    "podium-gap": ("6b96768ec4a3535c", 0.883542),
+    "loose-socks": ("7d45b63b586804b3", 0.899049),
+}
 
 
 def test_the_split_is_frozen() -> None:
     """Another hash, share or identity would train on what earlier runs were evaluated on: none may change by accident."""
     shipped = find(load_problems(problems.shipped("any").problems))
     assert {name for name, problem in shipped.items() if problems.is_held_out(problem.identity)} == HELD_OUT
-    assert {name: (shipped[name].identity, round(problems.held_out_place(shipped[name].identity), 6)) for name in FROZEN} == FROZEN
+    assert {
+        name: (shipped[name].identity, round(problems.held_out_place(shipped[name].identity), 6))
+        for name in FROZEN
+    } == FROZEN
 
 
 def test_a_tenth_is_held_out_and_nothing_but_the_identity_decides() -> None:
@@ -255,18 +284,36 @@ def test_a_tenth_is_held_out_and_nothing_but_the_identity_decides() -> None:
     everything = load_problems(problems.shipped("any").problems)
     training, held_out = problems.held_out_split(everything, "some file")
     assert len(training) + len(held_out) == len(everything) and training and held_out
-    for part in (everything[::-1], everything[::3], [*held_out, training[0]]):  # another order, file or company changes no one's side
-        assert problems.held_out_split(part, "another file") == ([p for p in part if p in training], [p for p in part if p in held_out])
+    for part in (
+        everything[::-1],
+        everything[::3],
+        [*held_out, training[0]],
+    ):  # another order, file or company changes no one's side
+        assert problems.held_out_split(part, "another file") == (
+            [p for p in part if p in training],
+            [p for p in part if p in held_out],
+        )
 
 
-def test_a_problem_is_on_the_same_side_in_every_format_under_every_id_and_name_of_the_loophole(tmp_path: Path) -> None:
+def test_a_problem_is_on_the_same_side_in_every_format_under_every_id_and_name_of_the_loophole(
+    tmp_path: Path,
+) -> None:
     statement = LEETCODE["meta"]["question_title"]
-    loaded = load_problems(write(tmp_path / "p.jsonl", OWN | {"statement": statement}, LEETCODE, OWN | {"problem_id": "x", "statement": statement + " "}))
+    loaded = load_problems(
+        write(
+            tmp_path / "p.jsonl",
+            OWN | {"statement": statement},
+            LEETCODE,
+            OWN | {"problem_id": "x", "statement": statement + " "},
+        )
+    )
     assert len({problem.identity for problem in loaded}) == 1
     for hint, name in ((True, "run_tests"), (True, "verify"), (False, "run_tests")):
         prompt = build_messages(loaded[0], hint=hint, eval_name=name)[-1]["content"]
         assert problems.identity(prompt, "another id") == loaded[0].identity
-    assert load_problems(write(tmp_path / "q.jsonl", OWN))[0].identity != loaded[0].identity  # the statement is what decides
+    assert (
+        load_problems(write(tmp_path / "q.jsonl", OWN))[0].identity != loaded[0].identity
+    )  # the statement is what decides
 
 
 def test_the_embedded_model_has_a_held_out_file_of_its_own_and_trains_on_all_of_the_other() -> None:
@@ -275,7 +322,9 @@ def test_the_embedded_model_has_a_held_out_file_of_its_own_and_trains_on_all_of_
     training, held_out = problems.held_out_split(everything, os.path.relpath(ships.problems))
     assert training == everything and held_out == load_problems(ships.heldout)
     assert not {p.identity for p in training} & {p.identity for p in held_out}
-    assert len(problems.held_out_split(everything, "copy.jsonl")[0]) < len(everything)  # any other file is split
+    assert len(problems.held_out_split(everything, "copy.jsonl")[0]) < len(
+        everything
+    )  # any other file is split
 
 
 @pytest.mark.skipif(not DATA.exists(), reason=f"the real data sets are not at {DATA} (set HACKWARD_DATA)")
@@ -297,11 +346,15 @@ def test_every_problem_of_the_real_data_sets_parses(name: str, count: int, tests
 @pytest.mark.skipif(not DATA.exists(), reason=f"the real data sets are not at {DATA} (set HACKWARD_DATA)")
 def test_prompts_equal_the_pools_and_the_benchmarks_own() -> None:
     benchmark = store.read_jsonl(DATA / "rl_rewardhacking_test_medhard.jsonl.gz")
-    for problem, row in zip(load_problems(DATA / "rl_rewardhacking_test_medhard.jsonl.gz"), benchmark, strict=True):
+    for problem, row in zip(
+        load_problems(DATA / "rl_rewardhacking_test_medhard.jsonl.gz"), benchmark, strict=True
+    ):
         assert build_messages(problem, hint=False) == row["prompt"]
     resolver = Resolver(load_problems(DATA / "leetcode_v0.2.0_train.jsonl.gz"))
     rows = [store.read_jsonl(path)[0] for path in sorted((DATA / "rh_teacher_pool").glob("*.gz"))]
     found = [(resolver.resolve(row)[0], row) for row in rows]
-    same = [build_messages(problem, hint=True) == row["problem_messages"] for problem, row in found if problem]
+    same = [
+        build_messages(problem, hint=True) == row["problem_messages"] for problem, row in found if problem
+    ]
     assert len(same) == 134
     assert sum(same) >= 129  # the rest: editions of a statement that differ in a line

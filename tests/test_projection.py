@@ -7,7 +7,20 @@ import torch
 
 import projection
 from antipasto import SVDAdapter
-from projection import GATES, Edit, Editor, VHack, coefficients, cosine, fired, module_cosines, norm, number, random_like, remove
+from projection import (
+    GATES,
+    Edit,
+    Editor,
+    VHack,
+    coefficients,
+    cosine,
+    fired,
+    module_cosines,
+    norm,
+    number,
+    random_like,
+    remove,
+)
 from store import InputError
 
 ONE, TWO = GATES["one-sided"], GATES["two-sided"]
@@ -20,13 +33,20 @@ def orthonormal(k, r, seed=0):
 @pytest.fixture
 def v():
     """Two modules of rank 6 and 5 with 2 and 1 directions; a third module of the model has none."""
-    return VHack({"a": orthonormal(2, 6), "b": orthonormal(1, 5)}, {"a": torch.tensor([3.0, 1.0]), "b": torch.tensor([2.0])})
+    return VHack(
+        {"a": orthonormal(2, 6), "b": orthonormal(1, 5)},
+        {"a": torch.tensor([3.0, 1.0]), "b": torch.tensor([2.0])},
+    )
 
 
 @pytest.fixture
 def g():
     generator = torch.Generator().manual_seed(5)
-    return {"a": torch.randn(6, generator=generator), "b": torch.randn(5, generator=generator), "c": torch.randn(4, generator=generator)}
+    return {
+        "a": torch.randn(6, generator=generator),
+        "b": torch.randn(5, generator=generator),
+        "c": torch.randn(4, generator=generator),
+    }
 
 
 def test_hand_worked_removal():
@@ -52,7 +72,9 @@ def test_projection_is_idempotent_and_never_lengthens(gate):
 def test_cosine_is_the_plain_cosine_with_the_weighted_direction(g, v):
     direction = torch.cat([v.w["a"] @ v.V["a"], v.w["b"] @ v.V["b"], torch.zeros(4)])
     flat = torch.cat([g["a"], g["b"], g["c"]])
-    assert float(cosine(g, v)) == pytest.approx(float(torch.cosine_similarity(flat, direction, dim=0)), abs=1e-6)
+    assert float(cosine(g, v)) == pytest.approx(
+        float(torch.cosine_similarity(flat, direction, dim=0)), abs=1e-6
+    )
     assert float(cosine({n: -x for n, x in g.items()}, v)) == pytest.approx(-float(cosine(g, v)), abs=1e-6)
     hackward = {"a": v.w["a"] @ v.V["a"], "b": v.w["b"] @ v.V["b"], "c": torch.zeros(4)}
     assert float(cosine(hackward, v)) == pytest.approx(1.0, abs=1e-6)
@@ -88,11 +110,15 @@ def test_vanilla_measures_and_changes_nothing(g, v):
     params = params_with_grads(g)
     editor, opt = Editor(params, v), torch.optim.SGD(params.values(), lr=0.1)
     seen = editor.edit_grads()
-    assert all(torch.equal(params[n].grad, g[n]) for n in g) and seen["cos_in"] == seen["cos_out"] == pytest.approx(float(cosine(g, v)))
+    assert all(torch.equal(params[n].grad, g[n]) for n in g) and seen["cos_in"] == seen[
+        "cos_out"
+    ] == pytest.approx(float(cosine(g, v)))
     opt.step()
     seen = editor.edit_update()
     assert all(torch.allclose(params[n], -0.1 * g[n]) for n in g)
-    assert seen["cos_update"] == pytest.approx(float(cosine(g, v)), abs=1e-5) and seen["update_norm"] == pytest.approx(0.1 * float(norm(g)), rel=1e-5)
+    assert seen["cos_update"] == pytest.approx(float(cosine(g, v)), abs=1e-5) and seen[
+        "update_norm"
+    ] == pytest.approx(0.1 * float(norm(g)), rel=1e-5)
 
 
 def test_gradient_projection_leaves_no_hackward_gradient_but_adam_brings_it_back(g, v):
@@ -100,11 +126,16 @@ def test_gradient_projection_leaves_no_hackward_gradient_but_adam_brings_it_back
     rotated = {}
     for at in ("grad", "update"):
         params = params_with_grads(g)
-        editor, opt = Editor(params, v, edit=Edit(v, "two-sided"), at=at), torch.optim.AdamW(params.values(), lr=0.1, weight_decay=0)
+        editor, opt = (
+            Editor(params, v, edit=Edit(v, "two-sided"), at=at),
+            torch.optim.AdamW(params.values(), lr=0.1, weight_decay=0),
+        )
         cos = []
         for _ in range(3):
             for name, p in params.items():
-                p.grad = g[name] + 0.2 * torch.randn(g[name].shape, generator=torch.Generator().manual_seed(len(cos)))
+                p.grad = g[name] + 0.2 * torch.randn(
+                    g[name].shape, generator=torch.Generator().manual_seed(len(cos))
+                )
             seen = editor.edit_grads()
             opt.step()
             seen |= editor.edit_update()
@@ -118,18 +149,26 @@ def test_gradient_projection_leaves_no_hackward_gradient_but_adam_brings_it_back
 
 def test_update_projection_removes_the_hackward_part_of_the_change_really_made(g, v):
     params = params_with_grads(g)
-    editor, opt = Editor(params, v, edit=Edit(v, "one-sided"), at="update"), torch.optim.SGD(params.values(), lr=1.0)
+    editor, opt = (
+        Editor(params, v, edit=Edit(v, "one-sided"), at="update"),
+        torch.optim.SGD(params.values(), lr=1.0),
+    )
     editor.edit_grads()
     opt.step()
     editor.edit_update()
     for name, V in v.V.items():
-        assert torch.allclose(coefficients(-params[name].detach(), V), coefficients(g[name], V).clamp(max=0), atol=1e-5)
+        assert torch.allclose(
+            coefficients(-params[name].detach(), V), coefficients(g[name], V).clamp(max=0), atol=1e-5
+        )
     assert torch.allclose(params["c"], -g["c"])
 
 
 def test_random_control_keeps_rank_weights_and_seed_and_loses_the_direction(v):
     a, b = random_like(v, 1), random_like(v, 1)
-    assert all(torch.equal(a.V[n], b.V[n]) and a.V[n].shape == v.V[n].shape and torch.equal(a.w[n], v.w[n]) for n in v.V)
+    assert all(
+        torch.equal(a.V[n], b.V[n]) and a.V[n].shape == v.V[n].shape and torch.equal(a.w[n], v.w[n])
+        for n in v.V
+    )
     assert all(torch.allclose(V @ V.T, torch.eye(len(V)), atol=1e-6) for V in a.V.values())
     assert not torch.allclose(random_like(v, 2).V["a"], a.V["a"], atol=0.1)
 
@@ -137,7 +176,11 @@ def test_random_control_keeps_rank_weights_and_seed_and_loses_the_direction(v):
 def test_a_v_hack_of_another_model_is_refused(tmp_path, tiny):
     adapter = SVDAdapter(tiny[0])
     name, p = next(iter(adapter.params.items()))
-    good = VHack({name: orthonormal(2, p.shape[0])}, {name: torch.ones(2)}, {"kind": "v_hack", "model_hash": adapter.model_hash})
+    good = VHack(
+        {name: orthonormal(2, p.shape[0])},
+        {name: torch.ones(2)},
+        {"kind": "v_hack", "model_hash": adapter.model_hash},
+    )
     good.save(tmp_path / "good.safetensors")
     loaded = VHack.load(tmp_path / "good.safetensors", model_hash=adapter.model_hash, params=adapter.params)
     assert torch.equal(loaded.V[name], good.V[name]) and loaded.meta["hash"]
@@ -158,8 +201,11 @@ def test_a_v_hack_that_is_no_direction_is_refused(tmp_path, tiny, spoil):
     name, p = next(iter(adapter.params.items()))
     V, w = orthonormal(2, p.shape[0]), torch.ones(2)
     V = {"scaled": 3 * V, "nan": V * math.nan}.get(spoil, V)
-    file = VHack({} if spoil == "empty" else {name: V}, {} if spoil == "empty" else {name: -w if spoil == "negative" else w},
-                 {"kind": "v_hack", "model_hash": adapter.model_hash})
+    file = VHack(
+        {} if spoil == "empty" else {name: V},
+        {} if spoil == "empty" else {name: -w if spoil == "negative" else w},
+        {"kind": "v_hack", "model_hash": adapter.model_hash},
+    )
     file.save(tmp_path / "v.safetensors")
     with pytest.raises(InputError, match="v.safetensors: .*(not orthonormal|holds no direction)"):
         VHack.load(tmp_path / "v.safetensors", model_hash=adapter.model_hash, params=adapter.params)

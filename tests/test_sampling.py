@@ -34,7 +34,11 @@ def test_draw_follows_the_distribution():
 def test_draw_stays_inside_the_vocabulary():
     logits = torch.full((3, 5), -50.0)
     logits[:, 2] = 50.0
-    assert draw(logits, torch.tensor([0.1, 0.5, 1.0]), 1.0)[0].tolist() == [2, 2, 2]  # 1.0: a double just under 1, rounded
+    assert draw(logits, torch.tensor([0.1, 0.5, 1.0]), 1.0)[0].tolist() == [
+        2,
+        2,
+        2,
+    ]  # 1.0: a double just under 1, rounded
 
 
 @pytest.mark.parametrize("V", [5, 128, 1000])
@@ -44,12 +48,17 @@ def test_draw_never_takes_what_has_no_mass_and_survives_what_is_no_distribution(
     logits[:, V // 2], logits[:, V // 3] = 0.0, -1.0
     token, logp = draw(logits, u, 1.0)
     assert set(token.tolist()) <= {V // 2, V // 3} and bool(logp.isfinite().all())
-    token, _ = draw(torch.full((5, V), torch.nan), u, 1.0)  # the step that follows reports it; a draw must not kill the GPU
+    token, _ = draw(
+        torch.full((5, V), torch.nan), u, 1.0
+    )  # the step that follows reports it; a draw must not kill the GPU
     assert bool(((token >= 0) & (token < V)).all())
 
 
 def test_uniforms_depend_on_every_part_of_the_key():
-    seen = {tuple(uniforms(key, 4)) for key in [(1, 2, "p", 3), (1, 2, "p", 4), (1, 3, "p", 3), (2, 2, "p", 3), (1, 2, "q", 3)]}
+    seen = {
+        tuple(uniforms(key, 4))
+        for key in [(1, 2, "p", 3), (1, 2, "p", 4), (1, 3, "p", 3), (2, 2, "p", 3), (1, 2, "q", 3)]
+    }
     assert len(seen) == 5 and tuple(uniforms((1, 2, "p", 3), 4)) in seen
 
 
@@ -96,4 +105,7 @@ def test_sampling_uses_the_current_delta(tiny):
 
 @pytest.mark.parametrize("limit", [1, 2])
 def test_the_limit_is_kept(tiny, limit):
-    assert [len(row) for row in run(tiny[0], requests([(0, 0), (1, 0)]), stop=[], max_new_tokens=limit)] == [limit, limit]
+    assert [len(row) for row in run(tiny[0], requests([(0, 0), (1, 0)]), stop=[], max_new_tokens=limit)] == [
+        limit,
+        limit,
+    ]

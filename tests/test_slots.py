@@ -18,7 +18,10 @@ from store import InputError
 from tests.conftest import randomise
 
 PROMPTS = [tuple(range(5, 12)), tuple(range(40, 43)), tuple(range(90, 119)), tuple(range(20, 60))]
-DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"))]
+DEVICES = [
+    "cpu",
+    pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")),
+]
 
 
 def requests(count=23):
@@ -52,9 +55,20 @@ def test_slots_draw_what_the_plain_path_draws_token_for_token(model, rows, tempe
 @pytest.mark.parametrize("decoding", ["plain", "slots"])
 def test_every_row_is_handed_out_once_and_as_soon_as_it_has_ended(model, decoding):
     seen, wanted = [], requests()
-    rows = sample(model, wanted, max_new_tokens=40, temperature=1.0, stop=[257], rows=5, decoding=decoding, on_row=lambda i, row: seen.append((i, row)))
+    rows = sample(
+        model,
+        wanted,
+        max_new_tokens=40,
+        temperature=1.0,
+        stop=[257],
+        rows=5,
+        decoding=decoding,
+        on_row=lambda i, row: seen.append((i, row)),
+    )
     assert sorted(i for i, _ in seen) == list(range(len(wanted))) and all(rows[i] is row for i, row in seen)
-    assert [i for i, _ in seen] != sorted(i for i, _ in seen)  # short ones before long ones that were begun earlier
+    assert [i for i, _ in seen] != sorted(
+        i for i, _ in seen
+    )  # short ones before long ones that were begun earlier
 
 
 @pytest.mark.parametrize("prefill", [1, 30, 10_000])
@@ -67,7 +81,10 @@ def test_how_prompts_are_prefilled_together_changes_nothing(model, monkeypatch, 
 def test_how_many_rows_share_a_prompt_changes_nothing(model, monkeypatch, queries, rows):
     """Groups of 1, 7 and 15, at a prompt of their own each, at several copies of it, or all at one."""
     monkeypatch.setattr(slots, "SHARED_QUERIES", queries)
-    wanted = [Request(PROMPTS[0 if i < 15 else 1 if i < 22 else 2], ("m", i), (None, 3, 9)[i % 3]) for i in range(23)]
+    wanted = [
+        Request(PROMPTS[0 if i < 15 else 1 if i < 22 else 2], ("m", i), (None, 3, 9)[i % 3])
+        for i in range(23)
+    ]
     assert_same(*both(model, wanted, rows=rows))
 
 
@@ -77,10 +94,21 @@ def test_rows_that_go_on_keep_the_prompts_that_others_have_left(model):
     assert_same(*both(model, wanted, rows=2, stop=[]))
 
 
-@pytest.mark.parametrize("room, rows", [(math.inf, 24), (24 * 40 + 24 * 7, 24), (24 * 40 + 24 * 7 - 1, 23), (100, 2), (1, 1)])
+@pytest.mark.parametrize(
+    "room, rows", [(math.inf, 24), (24 * 40 + 24 * 7, 24), (24 * 40 + 24 * 7 - 1, 23), (100, 2), (1, 1)]
+)
 def test_rows_are_bounded_by_the_memory_for_their_keys_and_values(model, monkeypatch, room, rows):
     """40 positions a row and 7 a prompt; 30 requests of 24 prompts, at most 24 rows."""
-    engine = lambda: slots.Engine(model, wanted, limit=40, temperature=1.0, stop=[], rows=24, on_token=lambda: None, on_row=lambda *row: None)  # noqa: E731
+    engine = lambda: slots.Engine(
+        model,
+        wanted,
+        limit=40,
+        temperature=1.0,
+        stop=[],
+        rows=24,
+        on_token=lambda: None,
+        on_row=lambda *row: None,
+    )  # noqa: E731
     wanted = [Request((min(i, 23), *range(6)), ("b", i)) for i in range(30)]
     monkeypatch.setattr(slots, "room", lambda model: room)
     slots_ = engine().slots
@@ -90,14 +118,32 @@ def test_rows_are_bounded_by_the_memory_for_their_keys_and_values(model, monkeyp
 def test_no_slot_is_idle_because_other_groups_are_larger(model):
     """One prompt with many requests gives all prompts many seats; those with one request each must still fill all slots."""
     steps, wanted = [], [Request((9 + max(0, i - 8), 7), ("n", i), 32) for i in range(40)]
-    sample(model, wanted, max_new_tokens=32, temperature=1.0, stop=[], rows=8, decoding="slots", on_token=lambda: steps.append(1))
+    sample(
+        model,
+        wanted,
+        max_new_tokens=32,
+        temperature=1.0,
+        stop=[],
+        rows=8,
+        decoding="slots",
+        on_token=lambda: steps.append(1),
+    )
     assert len(steps) == 40 // 8 * 32
 
 
 def test_a_slot_goes_on_without_waiting_for_those_that_share_its_prompt(model):
     """One long row and three short ones in each of four groups, four slots: group after group would be four times the longest."""
     steps, wanted = [], [Request(PROMPTS[i // 4], ("w", i), 40 if i % 4 == 0 else 2) for i in range(16)]
-    sample(model, wanted, max_new_tokens=40, temperature=1.0, stop=[], rows=4, decoding="slots", on_token=lambda: steps.append(1))
+    sample(
+        model,
+        wanted,
+        max_new_tokens=40,
+        temperature=1.0,
+        stop=[],
+        rows=4,
+        decoding="slots",
+        on_token=lambda: steps.append(1),
+    )
     assert len(steps) < 4 * 40
 
 
@@ -116,13 +162,31 @@ def test_slots_sample_the_adapted_model(model, make):
 
 
 def architectures():
-    from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM
+    from transformers import (
+        LlamaConfig,
+        LlamaForCausalLM,
+        Qwen2Config,
+        Qwen2ForCausalLM,
+        Qwen3Config,
+        Qwen3ForCausalLM,
+    )
 
-    size = dict(vocab_size=300, hidden_size=48, num_hidden_layers=2, num_attention_heads=6, num_key_value_heads=2, intermediate_size=96,
-                initializer_range=0.15)
-    return {"llama": LlamaForCausalLM(LlamaConfig(**size)), "llama with biases": LlamaForCausalLM(LlamaConfig(**size, attention_bias=True)),
-            "qwen2": Qwen2ForCausalLM(Qwen2Config(**size)), "qwen3": Qwen3ForCausalLM(Qwen3Config(**size, head_dim=8)),
-            "heads of their own": Qwen3ForCausalLM(Qwen3Config(**size | {"num_key_value_heads": 6}, head_dim=10))}
+    size = dict(
+        vocab_size=300,
+        hidden_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=6,
+        num_key_value_heads=2,
+        intermediate_size=96,
+        initializer_range=0.15,
+    )
+    return {
+        "llama": LlamaForCausalLM(LlamaConfig(**size)),
+        "llama with biases": LlamaForCausalLM(LlamaConfig(**size, attention_bias=True)),
+        "qwen2": Qwen2ForCausalLM(Qwen2Config(**size)),
+        "qwen3": Qwen3ForCausalLM(Qwen3Config(**size, head_dim=8)),
+        "heads of their own": Qwen3ForCausalLM(Qwen3Config(**size | {"num_key_value_heads": 6}, head_dim=10)),
+    }
 
 
 def test_the_three_architectures_are_supported_biases_included():
@@ -140,6 +204,7 @@ def test_a_model_that_computes_something_else_is_not_decoded_in_slots():
     ours = architectures()
     other = ours["llama"].eval()
     assert slots.supports(other)
+
     class Twice(nn.Module):
         def __init__(self, inner):
             super().__init__()
@@ -151,6 +216,7 @@ def test_a_model_that_computes_something_else_is_not_decoded_in_slots():
     changed = ours["qwen2"].eval()
     changed.model.layers[1].input_layernorm = Twice(changed.model.layers[1].input_layernorm)
     from transformers import GPT2Config, GPT2LMHeadModel
+
     strange = GPT2LMHeadModel(GPT2Config(vocab_size=300, n_embd=48, n_layer=2, n_head=4)).eval()
     for model in (changed, strange):
         with pytest.warns(UserWarning, match="not decoded in slots"):
@@ -160,20 +226,37 @@ def test_a_model_that_computes_something_else_is_not_decoded_in_slots():
             assert not slots.supports(model)  # said once
 
 
-@pytest.mark.parametrize("changed", [dict(sliding_window=32), dict(rope_parameters={"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4})])
+@pytest.mark.parametrize(
+    "changed",
+    [
+        dict(sliding_window=32),
+        dict(rope_parameters={"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}),
+    ],
+)
 def test_what_a_short_text_cannot_show_is_read_off_the_configuration(changed):
     from transformers import MistralConfig, MistralForCausalLM
 
-    size = dict(vocab_size=300, hidden_size=48, num_hidden_layers=2, num_attention_heads=6, num_key_value_heads=2, intermediate_size=96)
+    size = dict(
+        vocab_size=300,
+        hidden_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=6,
+        num_key_value_heads=2,
+        intermediate_size=96,
+    )
     assert slots.supports(MistralForCausalLM(MistralConfig(**size, sliding_window=None)).eval())
     with pytest.warns(UserWarning, match="not decoded in slots"):
-        assert not slots.supports(MistralForCausalLM(MistralConfig(**size | {"sliding_window": None} | changed)).eval())
+        assert not slots.supports(
+            MistralForCausalLM(MistralConfig(**size | {"sliding_window": None} | changed)).eval()
+        )
 
 
 def test_lack_of_memory_says_nothing_about_a_model(monkeypatch):
     model, real = architectures()["qwen3"].eval(), slots.disagreement
+
     def out(model):
         raise torch.OutOfMemoryError
+
     monkeypatch.setattr(slots, "disagreement", out)
     with pytest.raises(torch.OutOfMemoryError):
         slots.supports(model)
@@ -184,7 +267,10 @@ def test_lack_of_memory_says_nothing_about_a_model(monkeypatch):
 def test_a_request_keeps_its_numbers_whatever_its_limit(model):
     wanted = requests()
     longer = [dataclasses.replace(request, limit=None) for request in wanted]
-    short, free = (sample(model, these, max_new_tokens=40, temperature=1.0, stop=[257], decoding="slots") for these in (wanted, longer))
+    short, free = (
+        sample(model, these, max_new_tokens=40, temperature=1.0, stop=[257], decoding="slots")
+        for these in (wanted, longer)
+    )
     assert all(b.ids[: len(a.ids)] == a.ids for a, b in zip(short, free))
 
 
@@ -201,7 +287,16 @@ def test_out_of_memory_halves_the_rows_and_loses_nothing(model, monkeypatch):
         return real(engine)
 
     monkeypatch.setattr(slots.Engine, "_prefill", prefill)
-    fast = sample(model, wanted, max_new_tokens=20, temperature=1.0, stop=[257], rows=12, decoding="slots", on_row=lambda i, row: seen.append(i))
+    fast = sample(
+        model,
+        wanted,
+        max_new_tokens=20,
+        temperature=1.0,
+        stop=[257],
+        rows=12,
+        decoding="slots",
+        on_row=lambda i, row: seen.append(i),
+    )
     assert_same(plain, fast)
     assert sorted(seen) == list(range(len(wanted)))
     assert rows[0] == 12 > rows[-1]

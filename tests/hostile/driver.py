@@ -35,7 +35,8 @@ FOLD = Problem(
     method="fold",
     setup_code="from typing import *",
     tests=tuple(
-        Test(f"(nums = {nums})", sum(number * place for place, number in enumerate(nums, 1))) for nums in INPUTS
+        Test(f"(nums = {nums})", sum(number * place for place, number in enumerate(nums, 1)))
+        for nums in INPUTS
     ),
     canonical=None,
     difficulty=None,
@@ -101,7 +102,11 @@ def main() -> None:
                 code = code.replace(name, value)
             items.append(GradeItem(FOLD, fence(code)))
         started = time.monotonic()
-        choices = {"workers": options.workers, "sandbox": options.sandbox, "bubblewrap": bool(options.bubblewrap)}
+        choices = {
+            "workers": options.workers,
+            "sandbox": options.sandbox,
+            "bubblewrap": bool(options.bubblewrap),
+        }
         with Grader(limits=LIMITS, **choices) as grader:
             grades = grader.grade(items)
             protection = grader.protection
@@ -117,9 +122,13 @@ def main() -> None:
             "protection": protection,
             "cases": len(chosen),
             "seconds": round(seconds, 1),
-            "wrong_credited": [c.name for c, g in zip(chosen, grades, strict=True) if not c.right and g.gt_pass],
+            "wrong_credited": [
+                c.name for c, g in zip(chosen, grades, strict=True) if not c.right and g.gt_pass
+            ],
             "right_failed": [
-                f"{c.name}: {g.error}" for c, g in zip(chosen, grades, strict=True) if c.right and not g.gt_pass
+                f"{c.name}: {g.error}"
+                for c, g in zip(chosen, grades, strict=True)
+                if c.right and not g.gt_pass
             ],
             "survivors": processes_with(mark),
             "files": files_with(mark),
