@@ -21,14 +21,12 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import threading
 import warnings
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -36,79 +34,15 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from kernels import token_sum
-from store import ROOT, InputError, atomic, sha256
+from hackward.base.faults import InputError
+from hackward.base.files import atomic
+from hackward.base.tensors import read_safetensors
+from hackward.hardware import kernels
+from hackward.hardware.hashes import content_hash, model_hash
+from hackward.method.svd import thin_svd
 
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-
 AT_ONCE = 6  # bases under way at once on a GPU; each holds some 0.5 GB of fp64 at 4 B
-
-# Below this share of the largest singular value, a left vector computed as W v / s is mostly rounding error.
-RANK_TOLERANCE = 1e-6
-
-
-# --- the basis -----------------------------------------------------------------------------------------------------
-
-
-def thin_svd(W_OI: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """U (O, R), S (R,) descending, Vh (R, I) of W in fp64, on W's device.
-
-    By eigendecomposition of the smaller Gram matrix, which costs a tenth of LAPACK's gesvd on a GPU. The price is a
-    loss of accuracy for singular values below 1e-6 of the largest; their left vectors are replaced by an orthonormal
-    completion, so U and Vh have orthonormal columns and rows whatever the rank of W.
-    """
-    wide = W_OI.shape[0] < W_OI.shape[1]
-    A_NR = (W_OI.T if wide else W_OI).to(torch.float64)
-    eigenvalues, V_RR = torch.linalg.eigh(A_NR.T @ A_NR)
-    V_RR = V_RR.flip(1)
-    left_NR = A_NR @ V_RR
-    S_R = left_NR.norm(dim=0)
-    good = S_R > RANK_TOLERANCE * S_R.max()
-    U_NR = left_NR / S_R.where(good, torch.ones_like(S_R))
-    if not bool(good.all()):
-        U_NR[:, ~good] = _complete(U_NR[:, good], int((~good).sum()))
-    return (V_RR, S_R, U_NR.T) if wide else (U_NR, S_R, V_RR.T)
-
-
-def _complete(Q_NK: Tensor, count: int) -> Tensor:
-    """`count` orthonormal columns orthogonal to those of Q (seeded: the same on every run)."""
-    generator = torch.Generator().manual_seed(0)
-    extra = torch.randn(Q_NK.shape[0], count, dtype=torch.float64, generator=generator).to(Q_NK.device)
-    for _ in range(2):  # twice is enough: Kahan's rule for Gram-Schmidt
-        extra = torch.linalg.qr(extra - Q_NK @ (Q_NK.T @ extra)).Q
-    return extra
-
-
-def content_hash(tensor: Tensor) -> str:
-    """128-bit checksum of shape, dtype and every bit of a tensor, computed where the tensor lives.
-
-    Two wrapping 64-bit sums of the raw words times position-dependent odd multipliers: exact integer arithmetic, so
-    CPU and GPU agree. It tells weights apart; it is no defence against someone who crafts a collision.
-    """
-    words = (
-        tensor.detach()
-        .contiguous()
-        .view({2: torch.int16, 4: torch.int32, 8: torch.int64}[tensor.element_size()])
-    )
-    words, sums = words.flatten(), [0, 0]
-    for start in range(0, words.numel(), 1 << 24):  # bounds the int64 copies to 128 MB each
-        chunk = words[start : start + (1 << 24)].to(torch.int64)
-        position = torch.arange(start + 1, start + 1 + chunk.numel(), device=chunk.device)
-        for i, constant in enumerate((-7046029254386353131, -4417276706812531889)):
-            multiplier = position * constant
-            multiplier = (multiplier ^ (multiplier >> 29)) * constant
-            sums[i] += int((chunk * (multiplier | 1)).sum())
-    digest = [f"{value & 0xFFFFFFFFFFFFFFFF:016x}" for value in sums]
-    return sha256(str(tuple(tensor.shape)), str(tensor.dtype), *digest)[:32]
-
-
-def model_hash(model: nn.Module, known: dict[str, str] | None = None) -> str:
-    """Hash over names and contents of all parameters; `known` holds content hashes that are already at hand."""
-    known = known or {}
-    parts = [
-        f"{name}={known.get(name) or content_hash(value)}" for name, value in sorted(model.named_parameters())
-    ]
-    return sha256(*parts)[:32]
 
 
 class SVDCache:
@@ -202,14 +136,6 @@ def _own_stream(device: torch.device) -> Iterator[None]:
     stream.synchronize()
 
 
-def default_cache() -> Path:
-    """Where bases are kept: $HACKWARD_CACHE, or out/cache in the project."""
-    return Path(os.environ.get("HACKWARD_CACHE") or ROOT / "out" / "cache") / "svd"
-
-
-# --- one Linear ----------------------------------------------------------------------------------------------------
-
-
 def dithered(W_OI: Tensor, change_OI: Tensor, seed: int) -> Tensor:
     """W + change in W's dtype, rounded without bias.
 
@@ -246,7 +172,7 @@ class _Apply(torch.autograd.Function):
             # W'^T dy = Vh^T ((S + delta_S) * U^T dy). Where W is tall the right-hand side is the cheaper one, since
             # U^T dy is needed anyway; where it is wide both cost the same, and W' itself is the more accurate.
             dx = dy @ ctx.merged if ctx.scaled is None else q_BTR @ ctx.scaled
-        g_BR = token_sum(x @ layer.Vh.T, q_BTR)  # sum_t (Vh x_t) * (U^T dy_t)
+        g_BR = kernels.token_sum(x @ layer.Vh.T, q_BTR)  # sum_t (Vh x_t) * (U^T dy_t)
         if layer.samples is not None:
             layer.samples.append(g_BR)
         return dx, g_BR.sum(0), None
@@ -299,9 +225,6 @@ class SVDLinear(nn.Module):
         if not torch.is_grad_enabled():
             return F.linear(x, self.merged, self.bias)
         return _Apply.apply(x, self.delta_S, self)
-
-
-# --- the model -----------------------------------------------------------------------------------------------------
 
 
 def target_linears(model: nn.Module, targets: Iterable[str] = TARGETS) -> list[tuple[str, nn.Linear]]:
@@ -417,29 +340,3 @@ class SVDAdapter:
         with torch.no_grad():
             for name, value in self.params.items():
                 value.copy_(tensors[name])
-
-
-def read_safetensors(path: str | Path) -> tuple[dict[str, Tensor], dict]:
-    """Tensors (on the CPU) and the project's metadata of a safetensors file; InputError where there is none."""
-    with _opened(path) as (stored, metadata):
-        return {name: stored.get_tensor(name) for name in stored.keys()}, metadata
-
-
-def read_metadata(path: str | Path) -> dict:
-    """The project's metadata of a safetensors file, without its tensors; InputError where there is none."""
-    with _opened(path) as (_, metadata):
-        return metadata
-
-
-@contextlib.contextmanager
-def _opened(path: str | Path) -> Iterator[tuple[Any, dict]]:
-    try:
-        with safe_open(path, framework="pt") as stored:
-            metadata = json.loads((stored.metadata() or {}).get("hackward", "null"))
-            if not isinstance(metadata, dict):
-                raise InputError(f"{path}: a safetensors file, but not one of this project (no metadata)")
-            yield stored, metadata
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except (SafetensorError, OSError, ValueError) as fault:
-        raise InputError(f"{path}: not a readable safetensors file ({fault})") from None

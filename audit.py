@@ -33,29 +33,36 @@ from typing import Annotated
 import numpy as np
 import torch
 import tyro
+from annotated_types import Ge
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-import extract_vhack
-import gradients
-import models
-import pools
-import verdicts
-from antipasto import default_cache
-from losses import normaliser
-from pools import Rollout
-from projection import VHack, coefficients, cosine, norm
-from screen import progress, show, stdout
-from sources import shuffled
-from store import InputError, check_numbers, exit_on_fault, provenance, read_json, write_json
+from hackward.base.faults import InputError, exit_on_fault
+from hackward.base.files import read_json, write_json
+from hackward.base.flags import Count, OnDevice, checked, command_line
+from hackward.base.provenance import provenance
+from hackward.base.screen import progress, show, stdout
+from hackward.base.seeds import shuffled
+from hackward.base.statistics import permutation_test
+from hackward.hardware import models
+from hackward.method import extraction, gradients
+from hackward.method.adapters import attach, stored_basis
+from hackward.method.extraction import Extraction
+from hackward.method.losses import normaliser
+from hackward.method.projection import coefficients, cosine, norm
+from hackward.method.v_hack import VHack
+from hackward.rollouts.pools import load_pool
+from hackward.rollouts.rollout import Rollout
+from hackward.rollouts.tokens import pad_id, stops
+from hackward.tasks.shipped import EMBEDDED
 
 ORACLE = "oracle (labels of other problems)"
 MATCHED = 8  # problems with both labels from which on differences are taken within problems only
 
 
 @dataclass(frozen=True)
-class Config:
+class AuditFlags(OnDevice):
     """Compare v_hacks with the gradient difference of labelled rollouts."""
 
     rollouts: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="DIR...")]
@@ -64,27 +71,16 @@ class Config:
     """v_hack files to audit, separated by commas; all in the same basis."""
     model: str | None = None
     """Hub id, directory, .gguf file, embedded, or tiny-random (default: what the run was made with, else embedded)."""
-    limit: int = 128
+    limit: Annotated[int, Ge(2)] = 128
     """Most rollouts of either label."""
-    draws: int = 1000
+    draws: Annotated[int, Ge(20)] = 1000
     """Permutations, and half splits."""
     seed: int = 0
     """Choice of rollouts, permutations, splits."""
-    rank: int = 8
+    rank: Count = 8
     """Rank of the LoRA, for v_hacks in its basis."""
     out: str = "out/audit.json"
     """File to write."""
-    dtype: models.Dtype = "auto"
-    """auto: bf16 on a GPU, fp32 on a CPU. tf32: fp32 with matrix products in TF32 (10 bits of mantissa) where the GPU has it."""
-    device: str = "auto"
-    """auto, cpu, cuda, cuda:1, ..."""
-    micro_tokens: int | None = None
-    """Padded tokens of a micro-batch (default: as many as the free GPU memory holds; 8192 on a CPU)."""
-    svd_cache: str | None = str(default_cache())
-    """Directory of the SVD cache; None for no cache."""
-
-
-# --- differences -----------------------------------------------------------------------------------------------------
 
 
 def chosen(rollouts: Sequence[Rollout], limit: int, seed: int) -> list[Rollout]:
@@ -148,9 +144,6 @@ def differences(
     return {name: weights_PN @ g for name, g in found.items()}
 
 
-# --- figures ---------------------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class Figure:
     """A measurement beside its null: the 2.5 to 97.5 % range, and the one-sided p with the +1 correction; None where there is no null."""
@@ -162,7 +155,7 @@ class Figure:
 
 
 def against(value: float, draws: Tensor) -> Figure:
-    return Figure(value, *verdicts.permutation_test(value, draws.double().numpy()))
+    return Figure(value, *permutation_test(value, draws.double().numpy()))
 
 
 def caught(g: dict[str, Tensor], v: VHack) -> Tensor:
@@ -207,7 +200,7 @@ def by_fifths(
 ) -> dict[str, float] | None:
     """cos and caught of `make`(differences of the other four fifths) on each fifth, averaged; None with too few differences."""
     P, found = len(next(iter(D.values()))), []
-    for test in extract_vhack.folds([str(p) for p in range(P)], 5, seed):
+    for test in extraction.folds([str(p) for p in range(P)], 5, seed):
         train = np.setdiff1d(np.arange(P), test)
         if len(train) < 2:
             return None
@@ -227,12 +220,9 @@ def fresh(rollouts: Sequence[Rollout], directions: Sequence[VHack]) -> tuple[lis
     return (unseen, False) if enough else (list(rollouts), len(unseen) < len(rollouts))
 
 
-# --- command ---------------------------------------------------------------------------------------------------------
-
-
-def main(config: Config) -> None:
+def main(config: AuditFlags) -> None:
     console = stdout()
-    check_numbers(config, at_least={"limit": 2, "draws": 20, "micro_tokens": 1, "rank": 1})
+    checked(config)
     if not config.rollouts:
         raise InputError("no rollouts: name one or more pools or finished runs")
     directories = [
@@ -242,28 +232,28 @@ def main(config: Config) -> None:
         read_json(Path(d) / "config.json") for d in config.rollouts if (Path(d) / "config.json").is_file()
     ]
     name = config.model or next(
-        (record["config"]["model"] for record in made if "config" in record), models.EMBEDDED
+        (record["config"]["model"] for record in made if "config" in record), EMBEDDED
     )
     files = [file for file in config.v_hack.split(",") if file]
-    bases = {extract_vhack.stored_basis(file) for file in files}
+    bases = {stored_basis(file) for file in files}
     if len(bases) != 1:
         raise InputError(
             f"--v-hack {config.v_hack}: expected one or more files in the same basis, found {', '.join(sorted(bases)) or 'none'}"
         )
     model, tokenizer = models.load(name, dtype=config.dtype, device=config.device)
-    stop = pools.stops(model, tokenizer)
-    loaded = [r for d in directories for r in pools.load_pool(d, tokenizer, stop=stop).rollouts]
-    adapter = extract_vhack.BASES[bases.pop()](model, config)
+    stop = stops(model, tokenizer)
+    loaded = [r for d in directories for r in load_pool(d, tokenizer, stop=stop).rollouts]
+    adapter = attach(bases.pop(), model, name, rank=config.rank, cache=config.svd_cache)
     stems = [Path(file).stem for file in files]
     directions = {
-        stem if stems.count(stem) == 1 else file: extract_vhack.load(file, adapter)
+        stem if stems.count(stem) == 1 else file: extraction.load(file, adapter)
         for stem, file in zip(stems, files)
     }
 
     usable, seen = fresh(loaded, list(directions.values()))
     rollouts = chosen(usable, config.limit, config.seed)
     weights, within = difference_weights(rollouts, config.seed)
-    D = differences(adapter, rollouts, weights, pad=models.pad_id(tokenizer), tokens=config.micro_tokens)
+    D = differences(adapter, rollouts, weights, pad=pad_id(tokenizer), tokens=config.micro_tokens)
     flips = (
         torch.randint(
             0, 2, (config.draws, len(weights)), generator=torch.Generator().manual_seed(config.seed)
@@ -273,8 +263,8 @@ def main(config: Config) -> None:
     )
     found = {name: catch(D, v, flips) for name, v in directions.items()}
     first = next(iter(directions.values())).meta
-    settings = extract_vhack.Settings(k=first["k"], noise_floor=first["noise_floor"])
-    makers = {ORACLE: lambda d: extract_vhack.build(d, settings, {})} | {
+    settings = Extraction(k=first["k"], noise_floor=first["noise_floor"])
+    makers = {ORACLE: lambda d: extraction.build(d, settings, {})} | {
         name: lambda d, v=v: v for name, v in directions.items()
     }
     fifths = {name: by_fifths(D, make, config.seed) if within else None for name, make in makers.items()}
@@ -359,4 +349,4 @@ def report(facts: dict, console: Console) -> None:
 
 
 if __name__ == "__main__":
-    exit_on_fault(lambda: main(tyro.cli(Config, description=__doc__)))
+    exit_on_fault(lambda: main(command_line(AuditFlags, description=__doc__)))

@@ -17,290 +17,43 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
-import numpy as np
 import tyro
-from rich.table import Table
-from rich.text import Text
 
-import pools
-import problems
-import verdicts
-from grade import Grade, GradeItem, Grader, print_protection
-from problems import EVAL_NAME, Problem
-from screen import STDERR, progress, stdout
-from sources import Policy
-from store import (
-    InputError,
-    check_numbers,
-    exit_on_fault,
-    provenance,
-    read_json,
-    read_jsonl,
-    sha256,
-    write_json,
-    write_jsonl,
-)
-
-OTHER_NAMES = ("verify", "self_check", "check_answer", "validate")
-CONDITIONS = ("trained-name", "other-names", "closed")
-ADAPTERS = ("on", "off")
-RATES = {
-    "hacked": "hacked",
-    "attempted": "attempted",
-    "solved": "gt_pass",
-}  # figure -> field of a graded rollout
-EVAL_STEP = -1  # in the place of a step in the random key: no training step draws the same numbers
-
-
-def other_name(problem: Problem, names: Sequence[str] = OTHER_NAMES) -> str:
-    """The evaluation function that a problem's prompt names in the condition other-names. Frozen: by a hash of the problem."""
-    usable = [
-        name for name in names if name != problem.method
-    ]  # else a solution alone would count as an attempt
-    return usable[int(sha256("other-name", problem.identity)[:8], 16) % len(usable)]
-
-
-# --- figures -------------------------------------------------------------------------------------------------------
-
-
-def ratio(part_P: Sequence[float], whole_P: Sequence[float]) -> dict | None:
-    """sum(part) / sum(whole) over problems P, with a 95 % interval clipped to [0, 1]; None where the whole is 0.
-
-    The t interval of the linearised values R + (part - R whole) / mean(whole) over the problems with something in the whole
-    (Cochran, Sampling Techniques, 6.3). Their mean is R; with a whole of ones they are the parts, and this is the plain t
-    interval. low and high are None where it is undefined: one problem, or no variance.
-    """
-    part, whole = np.array(part_P, float), np.array(whole_P, float)
-    part, whole = part[whole > 0], whole[whole > 0]
-    if not whole.size:
-        return None
-    R = part.sum() / whole.sum()
-    found = verdicts.estimate(R + (part - R * whole) / whole.mean())
-    clipped = {
-        name: None if bound is None else min(1.0, max(0.0, bound))
-        for name, bound in (("low", found.low), ("high", found.high))
-    }
-    return {"mean": float(R), **clipped}
-
-
-def summarise(rows: Sequence[dict]) -> list[dict]:
-    """The lines of eval.jsonl for the graded rollouts of one step: one per adapter and condition, in their order."""
-    return [
-        _line(cell)
-        for adapter in ADAPTERS
-        for condition in CONDITIONS
-        if (cell := [row for row in rows if (row["adapter"], row["condition"]) == (adapter, condition)])
-    ]
-
-
-def _line(cell: Sequence[dict]) -> dict:
-    by_problem: dict[str, list[dict]] = {}
-    for row in cell:
-        by_problem.setdefault(row["problem_id"], []).append(row)
-    share = {
-        name: [float(np.mean([row[field] for row in rows])) for rows in by_problem.values()]
-        for name, field in RATES.items()
-    }
-    facts = {name: cell[0][name] for name in ("step", "adapter", "condition")} | {
-        "problems": len(by_problem),
-        "samples": len(cell) // len(by_problem),
-    }
-    return (
-        facts
-        | {name: ratio(share[name], [1.0] * len(by_problem)) for name in RATES}
-        | {"hack_given_attempt": ratio(share["hacked"], share["attempted"])}
-    )
-
-
-def shown(estimate: dict | None) -> str:
-    """0.25 [0.10, 0.40]"""
-    if estimate is None:
-        return "undefined"
-    interval = "no interval" if estimate["low"] is None else f"{estimate['low']:.2f}, {estimate['high']:.2f}"
-    return f"{estimate['mean']:.2f} [{interval}]"
-
-
-def table(lines: Sequence[dict]) -> Table:
-    """Condition x adapter, every figure with its interval, for the lines of one step."""
-    first = lines[0]
-    title = f"held-out evaluation at step {first['step']}: {first['problems']} problems x {first['samples']} samples, 95 % over problems"
-    found = Table(title=title, title_justify="left")
-    for heading in ("condition", "adapter", *RATES, "P(hack | attempt)"):
-        found.add_column(heading)
-    for condition in CONDITIONS:
-        for line in (line for line in lines if line["condition"] == condition):
-            figures = [
-                Text(shown(line[name])) for name in (*RATES, "hack_given_attempt")
-            ]  # Text: brackets are no markup
-            found.add_row(condition, line["adapter"], *figures, end_section=line["adapter"] == ADAPTERS[-1])
-    return found
-
-
-# --- sampling ------------------------------------------------------------------------------------------------------
-
-
-class NamedGrader:
-    """Grades every answer by the function that its problem's prompt names. A Grader knows one name, and starts in 0.2 s."""
-
-    def __init__(self, name: Callable[[Problem], str], **options) -> None:
-        self.name, self.options = name, options
-
-    def start(self) -> Later:
-        """As Grader.start; but nothing is graded before the result is asked for."""
-        return Later(self)
-
-
-class Later:
-    """Items that are collected one by one and graded together, name by name."""
-
-    def __init__(self, grader: NamedGrader) -> None:
-        self.grader, self.items = grader, []
-
-    def add(self, item: GradeItem) -> int:
-        self.items.append(item)
-        return len(self.items) - 1
-
-    def result(self) -> list[Grade]:
-        names = [self.grader.name(item.problem) for item in self.items]
-        graded: dict[str, Iterator[Grade]] = {}
-        for name in dict.fromkeys(names):
-            with Grader(eval_name=name, **self.grader.options) as grader:
-                graded[name] = iter(
-                    grader.grade([item for item, its in zip(self.items, names) if its == name])
-                )
-        return [next(graded[name]) for name in names]
-
-
-class NamedPolicy(Policy):
-    """A Policy whose prompts name the function that its grader looks for."""
-
-    def prompt(self, problem: Problem) -> tuple[list[dict], tuple[int, ...]]:
-        messages = problems.build_messages(problem, hint=self.hint, eval_name=self.grader.name(problem))
-        return messages, tuple(pools.encode(self.tokenizer, problems.render_prompt(self.tokenizer, messages)))
-
-
-class Evaluation:
-    """Samples and grades held-out problems with whatever the adapter holds at the moment; built once a run.
-
-    The first `limit` problems by problems.held_out_place are taken, a problem once, so that every run and arm sees the same ones.
-    InputError where there is none.
-    """
-
-    def __init__(
-        self,
-        adapter,
-        tokenizer,
-        held_out: Sequence[Problem],
-        *,
-        stop: Sequence[int],
-        samples: int,
-        max_new_tokens: int,
-        temperature: float,
-        rows: int,
-        seed: int,
-        limit: int = 64,
-        names: Sequence[str] = OTHER_NAMES,
-        sandbox: str = "best-effort",
-        workers: int | None = None,
-    ) -> None:
-        known = {problem.identity: problem for problem in held_out}
-        self.problems = [known[identity] for identity in sorted(known, key=problems.held_out_place)[:limit]]
-        if not self.problems:
-            raise InputError(
-                "no held-out problems to evaluate on (a tenth of the problem file is held out; this one may be too small)"
-            )
-        self.adapter, self.samples, self.seed = adapter, samples, seed
-        trained, other = lambda problem: EVAL_NAME, lambda problem: other_name(problem, names)
-        self.policies = {
-            condition: NamedPolicy(
-                adapter,
-                tokenizer,
-                NamedGrader(
-                    other if condition == "other-names" else trained, sandbox=sandbox, workers=workers
-                ),
-                stop=stop,
-                max_new_tokens=max_new_tokens,
-                temperature=temperature,
-                hint=condition != "closed",
-                rows=rows,
-            )
-            for condition in CONDITIONS
-        }
-        self.base: list[dict] = []  # rows of the base model, sampled once: it does not change
-        self.rollouts: list[dict] = []
-        self.lines: list[dict] = []
-
-    def run(self, step: int, say: Callable[[str], None] = lambda text: None) -> list[dict]:
-        """The lines of eval.jsonl after `step` steps; the graded rollouts behind them are in `rollouts`."""
-        if not self.base:
-            with self.adapter.disabled():
-                self.base = self._sample("off", say)
-        self.rollouts = [{"step": step, **row} for row in [*self._sample("on", say), *self.base]]
-        self.lines = summarise(self.rollouts)
-        return self.lines
-
-    def _sample(self, adapter: str, say: Callable[[str], None]) -> list[dict]:
-        rows, wanted = [], [(problem, self.samples) for problem in self.problems]
-        for condition, policy in self.policies.items():
-            note = f"evaluation, {condition}, adapter {adapter}"
-            groups = policy.rollouts(
-                wanted, seed=self.seed, step=EVAL_STEP, say=lambda text, note=note: say(f"{note}: {text}")
-            )
-            rows += [
-                {
-                    "adapter": adapter,
-                    "condition": condition,
-                    "problem_id": r.problem_id,
-                    "sample": r.src_sample,
-                    "hacked": r.hacked,
-                    "attempted": r.attempted,
-                    "gt_pass": r.gt_pass,
-                    "fmt_ok": r.fmt_ok,
-                    "eval_name": policy.grader.name(problem),
-                    "completion": r.completion,
-                }
-                for problem, group in zip(self.problems, groups)
-                for r in group
-            ]
-        return rows
-
-    def write(self, directory: str | Path, step: int) -> None:
-        """eval/step_NNN.jsonl.gz, and the lines at the end of eval.jsonl; what it holds of this step and later ones is of a run that was cut off."""
-        directory = Path(directory)
-        write_jsonl(directory / "eval" / f"step_{step:03d}.jsonl.gz", self.rollouts)
-        path = directory / "eval.jsonl"
-        earlier = read_jsonl(path, ("step",)) if path.exists() else []
-        write_jsonl(path, [*(line for line in earlier if line["step"] < step), *self.lines])
-
-
-# --- command -------------------------------------------------------------------------------------------------------
+from hackward.base.faults import InputError, exit_on_fault
+from hackward.base.files import read_json, read_jsonl, write_json
+from hackward.base.flags import Count, Grading, checked, command_line
+from hackward.base.provenance import provenance
+from hackward.base.screen import STDERR, progress, stdout
+from hackward.grading.grader import Grader, print_protection
+from hackward.rollouts.pools import pool_files
+from hackward.rollouts.tokens import stops
+from hackward.runs.heldout import OTHER_NAMES, Evaluation, heldout_screen
+from hackward.runs.session import restore
+from hackward.tasks import problems
+from hackward.tasks.formats import load_problems
+from hackward.tasks.held_out import held_out_split
+from hackward.tasks.problems import EVAL_NAME, Problem
 
 
 @dataclass(frozen=True)
-class Config:
+class EvaluateFlags(Grading):
     """Evaluate the final adapter of a finished run on problems that it was not trained on."""
 
     run: tyro.conf.Positional[Path]
     """Run directory of train.py, sampled."""
     problems: str | None = None
     """Problem file or hub id (default: the held-out part of the run's own)."""
-    samples: int = 4
+    samples: Count = 4
     """Completions a problem, condition and adapter."""
-    limit: int = 64
+    limit: Count = 64
     """Problems at most."""
     names: str = ",".join(OTHER_NAMES)
     """Evaluation functions that the condition other-names draws from."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, ..."""
-    sandbox: Literal["strict", "best-effort", "none"] = "best-effort"
-    """How the graded code is confined."""
-    workers: int | None = None
-    """Grader processes (default: one a core)."""
     out: Path | None = None
     """Directory of eval.jsonl, eval/ and evaluate.json; one without an eval.jsonl (default: RUN/evaluate)."""
 
@@ -318,7 +71,7 @@ def other_names(text: str) -> tuple[str, ...]:
 def trained_on(run: Path) -> set[str]:
     """Identities of all problems in a run's rollouts: what it really was trained on."""
     found = set()
-    for path in pools.pool_files(run / "rollouts"):
+    for path in pool_files(run / "rollouts"):
         for row in read_jsonl(path, ("problem_id", "problem_messages")):
             try:
                 found.add(problems.identity(row["problem_messages"][-1]["content"], str(row["problem_id"])))
@@ -329,18 +82,18 @@ def trained_on(run: Path) -> set[str]:
     return found
 
 
-def choose(config: Config, record: dict) -> tuple[list[Problem], int]:
+def choose(config: EvaluateFlags, record: dict) -> tuple[list[Problem], int]:
     """The problems to evaluate on, and how many were left out because the run was trained on them or its v_hack was made from them.
 
     `record` is the run's config.json. Without --problems they are the run's own: its held-out file, or the split of its problem file.
     """
     settings = record["config"]
     source = config.problems or settings.get("eval_problems") or settings["problems"]
-    everything = problems.load_problems(source)
+    everything = load_problems(source)
     candidates = (
         everything
         if config.problems or settings.get("eval_problems")
-        else problems.held_out_split(everything, source)[1]
+        else held_out_split(everything, source)[1]
     )
     if not config.problems and settings.get("difficulty"):
         candidates = [
@@ -355,11 +108,9 @@ def choose(config: Config, record: dict) -> tuple[list[Problem], int]:
     return fresh, len(candidates) - len(fresh)
 
 
-def evaluate(config: Config) -> Path:
+def evaluate(config: EvaluateFlags) -> Path:
     """Run it; returns the directory written to. Everything that can be wrong is checked before a model is loaded."""
-    import train  # which imports this module
-
-    check_numbers(config, at_least={"samples": 1, "limit": 1, "workers": 1})
+    checked(config)
     names, out = other_names(config.names), config.out or config.run / "evaluate"
     record, summary = read_json(config.run / "config.json"), read_json(config.run / "summary.json")
     if (
@@ -377,12 +128,12 @@ def evaluate(config: Config) -> Path:
     with Grader(workers=1, sandbox=config.sandbox) as grader:
         protection = grader.protection
         print_protection(protection, STDERR)
-    adapter, tokenizer, trained = train.restore(config.run, device=config.device)
+    adapter, tokenizer, trained = restore(config.run, device=config.device)
     evaluation = Evaluation(
         adapter,
         tokenizer,
         chosen,
-        stop=pools.stops(adapter.model, tokenizer),
+        stop=stops(adapter.model, tokenizer),
         samples=config.samples,
         max_new_tokens=trained.max_new_tokens,
         temperature=trained.temperature,
@@ -407,7 +158,7 @@ def evaluate(config: Config) -> Path:
         },
     )
     console = stdout()
-    console.print(table(lines))
+    console.print(heldout_screen(lines))
     if seen:
         console.print(
             f"left out because the run was trained on them or its v_hack was made from them: {seen} problems",
@@ -417,4 +168,4 @@ def evaluate(config: Config) -> Path:
 
 
 if __name__ == "__main__":
-    exit_on_fault(lambda: evaluate(tyro.cli(Config, description=__doc__)))
+    exit_on_fault(lambda: evaluate(command_line(EvaluateFlags, description=__doc__)))

@@ -28,8 +28,11 @@ from peft import LoraConfig, inject_adapter_in_model
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from antipasto import TARGETS, content_hash, dithered, model_hash, read_safetensors, target_linears
-from store import InputError, atomic
+from antipasto import TARGETS, dithered, target_linears
+from hackward.base.faults import InputError
+from hackward.base.files import atomic
+from hackward.base.tensors import read_safetensors
+from hackward.hardware.hashes import content_hash, model_hash
 
 NAME = "default"  # PEFT's name of an adapter that has none
 PREFIX = "base_model.model."  # what PEFT's files put before a module's name

@@ -16,27 +16,35 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-import tyro
+from annotated_types import Ge, Gt
 from rich.console import Console
 
-import models
-import pools
-import problems
 import train
-from antipasto import default_cache
-from grade import Grader, print_protection
-from rundir import differing
-from screen import STDERR, progress
-from sources import Plain, Policy, shuffled
-from store import InputError, check_numbers, exit_on_fault, file_hash, provenance, read_json, write_json
+from hackward.base.faults import InputError, exit_on_fault
+from hackward.base.files import file_hash, read_json, write_json
+from hackward.base.flags import Count, Grading, OnDevice, checked, command_line
+from hackward.base.provenance import provenance
+from hackward.base.screen import STDERR, progress
+from hackward.base.seeds import shuffled
+from hackward.grading.grader import Grader, print_protection
+from hackward.hardware import models
+from hackward.rollouts.policy import Plain, Policy
+from hackward.rollouts.pools import load_pool, of_problems, save_pool
+from hackward.rollouts.rollout import Rollout
+from hackward.rollouts.tokens import stops
+from hackward.runs.rundir import differing
+from hackward.runs.settings import Config, resolve
+from hackward.tasks import problems
+from hackward.tasks.formats import load_problems
+from hackward.tasks.shipped import EMBEDDED, is_embedded, shipped
 
 HOME = Path("out/probe_distill")
 
 
 @dataclass(frozen=True)
-class Config:
+class ProbeFlags(OnDevice, Grading):
     """Make a pool, or run a probe on pools that exist."""
 
     base_only: bool = False
@@ -49,7 +57,7 @@ class Config:
     """nll: Phase 1. grpo: Phase 2, both arms unless --arm names one."""
     arm: Literal["both", "vanilla", "projected", "lora"] = "both"
     """Arms of Phase 2; both: vanilla and projected."""
-    model: str = models.EMBEDDED
+    model: str = EMBEDDED
     """Hub id, directory, .gguf file, embedded, or tiny-random."""
     teacher: str | None = None
     """PEFT LoRA of the teacher, a hub id or a directory."""
@@ -66,73 +74,50 @@ class Config:
     project_at: Literal["grad", "update"] = "grad"
     """Where the projected arm removes it."""
 
-    rank: int = 8
+    rank: Count = 8
     """Rank of the LoRA (arm lora)."""
 
-    rollouts: int = 160
+    rollouts: Count = 160
     """Rollouts of a pool to sample."""
-    samples: int = 4
+    samples: Count = 4
     """Rollouts a problem in that pool."""
     match: str | None = None
     """Sample the pool on the problems of this pool (default for --base-only: the teacher pool, where there is one)."""
-    max_new_tokens: int = 512
+    max_new_tokens: Count = 512
     """Longest completion to sample."""
-    temperature: float = 0.9
+    temperature: Annotated[float, Gt(0)] = 0.9
     """Sampling temperature."""
 
-    steps: int = 20
+    steps: Count = 20
     """Steps of a probe."""
     seed: int = 41
     """Seeds sampling, and the order of problems and rows."""
-    group: int = 8
+    group: Count = 8
     """Rows a step and group (Phase 2: half from each pool)."""
-    prompts: int = 1
+    prompts: Count = 1
     """Groups a step."""
-    lr: float = 3e-3
+    lr: Annotated[float, Ge(0)] = 3e-3
     """Phase 2's learning rate (Phase 1 measures at the base model and has none)."""
 
-    dtype: models.Dtype = "auto"
-    """auto: bf16 on a GPU, fp32 on a CPU. tf32: fp32 with matrix products in TF32 (10 bits of mantissa) where the GPU has it."""
-    device: str = "auto"
-    """auto, cpu, cuda, cuda:1, ..."""
-    sandbox: Literal["strict", "best-effort", "none"] = "best-effort"
-    """How the graded code is confined."""
-    workers: int | None = None
-    """Grader processes (default: one a core)."""
-    sample_rows: int = 128
+    sample_rows: Count = 128
     """Sequences decoded at once."""
-    micro_tokens: int | None = None
-    """Padded tokens of a micro-batch (default: as many as the free GPU memory holds; 8192 on a CPU)."""
-    svd_cache: str | None = str(default_cache())
-    """Directory of the SVD cache; None for no cache."""
 
     @property
     def problem_file(self) -> str:
-        return self.problems or str(problems.shipped(self.model).problems)
+        return self.problems or str(shipped(self.model).problems)
 
 
-def make_pool(config: Config, name: str) -> Path:
+def make_pool(config: ProbeFlags, name: str) -> Path:
     """Sample and grade a pool: `base` is the untouched model without the hint, `teacher` the LoRA with it."""
     directory = Path(config.out) / f"{name}_pool"
     if directory.exists() and any(directory.iterdir()):
         raise InputError(f"{directory}: exists and is not empty; a pool is never overwritten")
-    check_numbers(
-        config,
-        at_least={
-            "rollouts": 1,
-            "samples": 1,
-            "max_new_tokens": 1,
-            "temperature": 0,
-            "sample_rows": 1,
-            "workers": 1,
-            "micro_tokens": 1,
-        },
-    )
+    checked(config)
     if config.rollouts % config.samples:
         raise InputError(f"--rollouts {config.rollouts} is not a multiple of --samples {config.samples}")
-    hint, everything = name == "teacher", problems.load_problems(config.problem_file)
+    hint, everything = name == "teacher", load_problems(config.problem_file)
     model, tokenizer = models.load(config.model, dtype=config.dtype, device=config.device)
-    stop = pools.stops(model, tokenizer)
+    stop = stops(model, tokenizer)
     if name == "teacher":
         model = attach_teacher(model, config.teacher)
     chosen = choose_problems(config, everything, tokenizer, stop)
@@ -157,7 +142,7 @@ def make_pool(config: Config, name: str) -> Path:
             batch = [(problem, config.samples) for problem in chosen[start : start + per_batch]]
             groups += policy.rollouts(batch, seed=config.seed, step=0, say=bar.say)
             bar(sum(count for _, count in batch))
-        pools.save_pool(directory, groups, name=name, tokenizer=tokenizer)
+        save_pool(directory, groups, name=name, tokenizer=tokenizer)
         write_json(
             directory / "pool.json",
             {
@@ -185,20 +170,20 @@ def attach_teacher(model, teacher: str | None):
         ) from None
 
 
-def teacher_pool(config: Config) -> Path:
+def teacher_pool(config: ProbeFlags) -> Path:
     """The teacher pool under --out; where there is none, the scripted one that ships for the embedded model."""
-    made, ships = Path(config.out) / "teacher_pool", problems.shipped(config.model).teacher
+    made, ships = Path(config.out) / "teacher_pool", shipped(config.model).teacher
     return made if made.exists() or ships is None else ships
 
 
-def choose_problems(config: Config, everything: list, tokenizer, stop) -> list:
+def choose_problems(config: ProbeFlags, everything: list, tokenizer, stop) -> list:
     """As many problems as the pool needs, in seeded order; those of the pool to match where one is named or lies ready."""
     count = config.rollouts // config.samples
     teacher = teacher_pool(config)
     match = config.match or (str(teacher) if config.base_only and teacher.exists() else None)
     known, candidates = problems.find(everything), [p.problem_id for p in everything]
     if match:
-        candidates = sorted(pools.of_problems(pools.load_pool(match, tokenizer, stop=stop), everything))
+        candidates = sorted(of_problems(load_pool(match, tokenizer, stop=stop), everything))
     if len(candidates) < count:
         raise InputError(
             f"{match or config.problem_file}: {len(candidates)} usable problems, {count} needed for --rollouts {config.rollouts}"
@@ -206,7 +191,7 @@ def choose_problems(config: Config, everything: list, tokenizer, stop) -> list:
     return [known[p] for p in shuffled(candidates, config.seed, "pool")[:count]]
 
 
-def report_pool(directory: Path, rollouts: list[pools.Rollout]) -> None:
+def report_pool(directory: Path, rollouts: list[Rollout]) -> None:
     count = len(rollouts)
     rate = lambda test: f"{sum(map(test, rollouts)) / count:.1%}"  # noqa: E731
     Console().print(
@@ -218,7 +203,7 @@ def report_pool(directory: Path, rollouts: list[pools.Rollout]) -> None:
     )
 
 
-def probe(config: Config) -> list[Path]:
+def probe(config: ProbeFlags) -> list[Path]:
     """Phase 1 or Phase 2: nothing but runs of train.py's loop on replayed rollouts."""
     dirs = config.replay_dirs or f"{teacher_pool(config)},{config.out}/base_pool"
     phase1 = config.loss_mode == "nll"
@@ -226,11 +211,9 @@ def probe(config: Config) -> list[Path]:
         raise InputError(f"{config.out}/base_pool: no such pool directory (make it with --base-only)")
     if not phase1 and len(dirs.split(",")) != 2:
         raise InputError(f"--replay-dirs {dirs}: Phase 2 needs two pools, teacher and base")
-    shared = {
-        f.name: getattr(config, f.name) for f in dataclasses.fields(train.Config) if hasattr(config, f.name)
-    }
+    shared = {f.name: getattr(config, f.name) for f in dataclasses.fields(Config) if hasattr(config, f.name)}
     shared |= {
-        "preset": "embedded" if problems.is_embedded(config.model) else "fast",
+        "preset": "embedded" if is_embedded(config.model) else "fast",
         "replay_dirs": dirs.split(",")[0] if phase1 else dirs,
         "warmup": 0,
     }
@@ -238,16 +221,16 @@ def probe(config: Config) -> list[Path]:
         arm = "lora" if config.arm == "lora" else "projected"
         return [
             train.train(
-                train.Config(
+                Config(
                     **shared | {"arm": arm, "lr": 0.0, "out": f"{config.out}/phase1/{_name(config, 'nll')}"}
                 )
             )
         ]
     arms = ("vanilla", "projected") if config.arm == "both" else (config.arm,)
     # Vanilla removes nothing, so what the other arm removes, and where, is no setting of its own.
-    plain = {"control": "none", "gate": train.Config.gate, "project_at": train.Config.project_at}
+    plain = {"control": "none", "gate": Config.gate, "project_at": Config.project_at}
     configs = [
-        train.Config(
+        Config(
             **shared
             | {"arm": arm, "out": f"{config.out}/phase2/{_name(config, arm)}"}
             | (plain if arm == "vanilla" else {})
@@ -255,19 +238,19 @@ def probe(config: Config) -> list[Path]:
         for arm in arms
     ]
     for each in configs:
-        train.resolve(each)  # a fault in the second arm is found before the first one runs
+        resolve(each)  # a fault in the second arm is found before the first one runs
     if len(configs) == 2 and _is_there(configs[0]):
         STDERR.print(f"{configs[0].out}: vanilla is there already and is not run again", highlight=False)
         configs = configs[1:]
     return [train.train(each) for each in configs]
 
 
-def _is_there(config: train.Config) -> bool:
+def _is_there(config: Config) -> bool:
     """Is there a finished run in this directory with the same settings and the same v_hack?"""
     run = Path(config.out)
     if not (run / "summary.json").exists():
         return False
-    record, wanted = read_json(run / "config.json"), dataclasses.asdict(train.resolve(config))
+    record, wanted = read_json(run / "config.json"), dataclasses.asdict(resolve(config))
     same_v = (
         not Path(config.v_hack).is_file()
         or (record.get("v_hack") or {}).get("hash") == file_hash(config.v_hack)[:16]
@@ -279,7 +262,7 @@ def _is_there(config: train.Config) -> bool:
     )
 
 
-def _name(config: Config, arm: str) -> str:
+def _name(config: ProbeFlags, arm: str) -> str:
     """Run directories side by side: what was projected where, with which V, and the seed."""
     v = "pairs" if config.v_hack == "auto" else Path(config.v_hack).stem
     if arm == "vanilla":
@@ -288,7 +271,7 @@ def _name(config: Config, arm: str) -> str:
     return f"{arm}-{config.gate}-{config.project_at}-{v}{control}-lr{0.0 if config.loss_mode == 'nll' else config.lr:g}-s{config.seed}"
 
 
-def main(config: Config) -> None:
+def main(config: ProbeFlags) -> None:
     if config.base_only and config.teacher_only:
         raise InputError("--base-only and --teacher-only exclude each other")
     if config.base_only or config.teacher_only:
@@ -299,4 +282,4 @@ def main(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    exit_on_fault(lambda: main(tyro.cli(Config, description=__doc__)))
+    exit_on_fault(lambda: main(command_line(ProbeFlags, description=__doc__)))

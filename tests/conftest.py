@@ -12,15 +12,18 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a test never reaches for the net
 
 import torch  # noqa: E402
 
+from hackward.hardware import models
+from hackward.tasks.shipped import TINY
+
 torch.set_num_threads(max(1, (os.cpu_count() or 2) // 2))
 
 
 @pytest.fixture
 def tiny():
     """A fresh tiny random model in fp32 and its tokenizer."""
-    import models
+    pass  # moved
 
-    return models.load(models.TINY, device="cpu")
+    return models.load(TINY, device="cpu")
 
 
 @pytest.fixture

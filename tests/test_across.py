@@ -13,26 +13,34 @@ from rich.console import Console
 from safetensors.numpy import save_file
 from scipy import stats
 
-import across
 import analyze
-import store
-import tables
-import train
-import verdicts
-from tests.test_analyze import NAN, PNG, replay_rows, replay_samples, row, run_main, write_run
-from verdicts import (
+from hackward.base.files import read_json, read_jsonl, write_json, write_jsonl
+from hackward.base.statistics import COSINES, estimate, null_range
+from hackward.reports.arm_tables import arms_table, cosine_table, more_table, onset_words
+from hackward.reports.arms import ArmRuns, baseline, by_arm, doubles, null_of, one_direction
+from hackward.reports.h1 import h1_blocks
+from hackward.reports.h1_verdict import (
     INCONCLUSIVE,
     MATCHED,
-    NOT_JUDGED,
     NOT_MATCHED,
     NOT_SHOWN,
-    PASS,
     REFUTED,
-    SNEAKY,
     SUPPORTED,
-    UNDEFINED,
     UNTESTABLE,
+    judge_h1,
+    match_pass,
+    seeds_needed,
+    seeds_to_resolve,
 )
+from hackward.reports.heldout import heldout_table
+from hackward.reports.onset import median_onset
+from hackward.reports.probe import METRICS, judge_run
+from hackward.reports.probe_verdicts import judge_direction
+from hackward.reports.runs import find_runs
+from hackward.reports.tables import Table, rich_table, shown
+from hackward.reports.words import NOT_JUDGED, PASS, SNEAKY, UNDEFINED
+from hackward.runs.settings import parse
+from tests.test_analyze import NAN, PNG, replay_rows, replay_samples, row, run_main, write_run
 
 
 def write_arm(root: Path, hacked, solved=None, first_seed=1, steps=10, more_rows=None, **settings) -> None:
@@ -53,8 +61,8 @@ def write_arm(root: Path, hacked, solved=None, first_seed=1, steps=10, more_rows
         )
 
 
-def arms_of(root: Path) -> dict[str, across.Arm]:
-    return {arm.name: arm for arm in across.by_arm(analyze.find_runs(root)[0])}
+def arms_of(root: Path) -> dict[str, ArmRuns]:
+    return {arm.name: arm for arm in by_arm(find_runs(root)[0])}
 
 
 # ------------------------------------------------------------------------------------------ arms
@@ -67,14 +75,14 @@ def test_arms_are_compared_over_seeds_and_with_vanilla_of_the_same_seed(tmp_path
                 for step in range(10)
             ]
             write_run(tmp_path / f"{arm}{seed}", "sampled", rows, arm=arm, seed=seed)
-    analyze.main(analyze.Config(tmp_path))
+    analyze.main(analyze.AnalyzeFlags(tmp_path))
     assert "up to 3 seeds" in " ".join(capsys.readouterr().out.split()) and (
         tmp_path / "report" / "curves.png"
     ).read_bytes().startswith(PNG)
-    runs = analyze.find_runs(tmp_path)[0]
-    arms = across.by_arm(runs)
+    runs = find_runs(tmp_path)[0]
+    arms = by_arm(runs)
     assert {arm.name: sorted(arm.runs) for arm in arms} == {"vanilla": [0, 1, 2], "projected": [0, 1, 2]}
-    table = {(r["arm"], r["rate"]): r for r in across.arms_table(arms).records}
+    table = {(r["arm"], r["rate"]): r for r in arms_table(arms).records}
     vanilla = table["vanilla", "hacked"]
     projected = table["projected", "hacked"]
     assert (
@@ -103,48 +111,19 @@ def test_an_arm_holds_runs_that_differ_in_their_seed_alone(tmp_path):
     write_run(tmp_path / "f", "sampled", rows, finished=False, seed=5, steps=6, temperature=1.0)
     for name, seed in {"g": 1, "h": 2}.items():
         write_run(tmp_path / name, "sampled", rows, arm="projected", seed=seed, steps=6, temperature=1.0)
-    runs = analyze.find_runs(tmp_path, take_unfinished=True)[0]
-    arms = across.by_arm(runs)
+    runs = find_runs(tmp_path, take_unfinished=True)[0]
+    arms = by_arm(runs)
     assert (
         sorted(sorted(arm.runs) for arm in arms) == [[1, 2], [1, 2], [3], [4]]
         and len({arm.name for arm in arms}) == 4
     )
-    assert [run for run in across.doubles(runs, arms)] and len(across.doubles(runs, arms)) == 1
-    records = {(r["arm"], r["rate"]): r for r in across.arms_table(arms).records}
+    assert [run for run in doubles(runs, arms)] and len(doubles(runs, arms)) == 1
+    records = {(r["arm"], r["rate"]): r for r in arms_table(arms).records}
     (projected,) = [arm.name for arm in arms if not arm.vanilla]
     assert (
         records[projected, "hacked"]["last5_gap"].n_first == 2
         and records[projected, "attempted"]["last5_gap"].n_first == 0
     )
-
-
-def test_an_absent_flag_is_its_preset_s_default_and_no_difference(tmp_path):
-    """Seed 2 was made before --beta2, --refresh-every and --eval-every existed; seed 3 and 4 set a flag to something else."""
-    old = dict(arm="projected", preset="embedded", temperature=1.0, gate="one-sided")
-    assert train.PRESETS["embedded"].beta2 == 0.9 and train.PRESETS["embedded"].temperature == 1.0
-    rows = [row(step, hack_rate=0.1, gt_rate=0.2, attempt_rate=0.3) for step in range(6)]
-    write_run(tmp_path / "a", "sampled", rows, seed=1, **old, beta2=0.9, eval_every=10)
-    write_run(tmp_path / "b", "sampled", rows, seed=2, **old)
-    write_run(tmp_path / "c", "sampled", rows, seed=3, **old, beta2=0.99)
-    write_run(
-        tmp_path / "d",
-        "sampled",
-        rows,
-        seed=4,
-        **{key: value for key, value in old.items() if key != "temperature"},
-    )
-    write_run(
-        tmp_path / "e",
-        "sampled",
-        rows,
-        seed=5,
-        **{key: value for key, value in old.items() if key != "temperature"} | {"preset": "fast"},
-    )
-    write_run(
-        tmp_path / "f", "sampled", rows, seed=6, **old | {"preset": "fast"}, beta2=0.9
-    )  # a preset only fills defaults
-    assert train.PRESETS["fast"].temperature != 1.0
-    assert sorted(sorted(arm.runs) for arm in arms_of(tmp_path).values()) == [[1, 2, 4, 6], [3], [5]]
 
 
 def trained(problems: str | None = None, training: str | None = None) -> dict:
@@ -164,18 +143,6 @@ def trained(problems: str | None = None, training: str | None = None) -> dict:
             ],
             [[1, 2], [3]],
         ),
-        (
-            [trained("90 problems of p"), trained("90 problems of q"), trained("100 problems of p")],
-            [[1, 2], [3]],
-        ),  # before the hash: the number
-        (
-            [trained("90 problems of p", "x"), trained("90 problems of q"), trained("100 problems of p")],
-            [[1, 2], [3]],
-        ),
-        (
-            [trained("90 problems of p", "x"), trained("90 problems of q"), trained("90 problems of p", "y")],
-            [[1], [2], [3]],
-        ),  # which of the two?
         ([{}, {}, trained("problems of the pools")], [[1, 2, 3]]),
     ],
 )
@@ -183,9 +150,9 @@ def test_runs_with_other_training_problems_are_no_seeds_of_one_arm_and_no_baseli
     for seed, more in enumerate(facts, start=1):
         write_run(tmp_path / f"v{seed}", "sampled", [row()], facts=more, seed=seed)
         write_run(tmp_path / f"p{seed}", "sampled", [row()], facts=more, arm="projected", seed=seed)
-    arms = across.by_arm(analyze.find_runs(tmp_path)[0])
+    arms = by_arm(find_runs(tmp_path)[0])
     assert sorted(sorted(arm.runs) for arm in arms if arm.vanilla) == expected
-    assert all(sorted(across.baseline(arm, arms).runs) == sorted(arm.runs) for arm in arms if not arm.vanilla)
+    assert all(sorted(baseline(arm, arms).runs) == sorted(arm.runs) for arm in arms if not arm.vanilla)
 
 
 def test_held_out_problems_of_its_own_make_another_setting(tmp_path):
@@ -228,8 +195,8 @@ def test_settings_that_mean_nothing_to_vanilla_do_not_break_the_comparison(tmp_p
     write_run(tmp_path / "l", "sampled", [row()], arm="lora", seed=1, **common)
     write_run(tmp_path / "m", "sampled", [row()], arm="lora", seed=1, **common | {"match_size": False})
     write_run(tmp_path / "n", "sampled", [row()], arm="lora", seed=1, **common | {"gate": "none"})
-    arms = across.by_arm(analyze.find_runs(tmp_path)[0])
-    against = {arm.runs[1].path.name: across.baseline(arm, arms) for arm in arms}
+    arms = by_arm(find_runs(tmp_path)[0])
+    against = {arm.runs[1].path.name: baseline(arm, arms) for arm in arms}
     assert {name: found and found.runs[1].path.name for name, found in against.items()} == {
         "v": None,
         "n": None,
@@ -250,7 +217,7 @@ def test_h1_is_undefined_between_bases_and_says_what_to_run(tmp_path, capsys):
     write_arm(
         tmp_path / "c", (0.01, 0.03, 0.02), (0.21, 0.20, 0.21), arm="lora", **common | {"match_size": False}
     )
-    (table, words) = across.h1_blocks(list(arms_of(tmp_path).values()))
+    (table, words) = h1_blocks(list(arms_of(tmp_path).values()))
     assert [record["verdict"] for record in table.records] == [UNDEFINED] * 2 and table.records[0][
         "hacked"
     ].mean == pytest.approx(-0.63)
@@ -260,10 +227,10 @@ def test_h1_is_undefined_between_bases_and_says_what_to_run(tmp_path, capsys):
     )
     assert "hacked -0.630" in words
     write_arm(tmp_path / "d", (0.60, 0.65, 0.70), (0.20, 0.21, 0.19), arm="lora", **common | {"gate": "none"})
-    (table, _) = across.h1_blocks(list(arms_of(tmp_path).values()))
+    (table, _) = h1_blocks(list(arms_of(tmp_path).values()))
     assert sorted(record["verdict"] for record in table.records) == [SUPPORTED, UNDEFINED]
     assert (
-        train.parse("--arm=lora --gate=none --rank=4 --no-match-size".split()).match_size is False
+        parse("--arm=lora --gate=none --rank=4 --no-match-size".split()).match_size is False
     )  # the flags exist
 
 
@@ -282,11 +249,11 @@ def test_seeds_measured_with_several_directions_have_no_common_cosine(tmp_path, 
     arms = arms_of(tmp_path)
     vanilla, projected = arms.values()
     assert list(arms) == ["vanilla", "projected v_pool"]
-    assert sorted(vanilla.runs) == [1, 2] and across.baseline(projected, list(arms.values())) is vanilla
+    assert sorted(vanilla.runs) == [1, 2] and baseline(projected, list(arms.values())) is vanilla
     groups = {arm.name: list(arm.runs.values()) for arm in arms.values()}
-    table = across.cosine_table(groups, "n", "t")
+    table = cosine_table(groups, "n", "t")
     mixed, one = table.records
-    assert all(mixed[key] is None and mixed[f"{key}_null_low"] is None for key in across.COSINES) and one[
+    assert all(mixed[key] is None and mixed[f"{key}_null_low"] is None for key in COSINES) and one[
         "cos_in"
     ] == pytest.approx(0.3)
     assert (
@@ -300,12 +267,12 @@ def test_seeds_measured_with_several_directions_have_no_common_cosine(tmp_path, 
     blind = write_run(
         tmp_path / "v3",
         "sampled",
-        [one | dict.fromkeys(across.COSINES) for one in rows],
+        [one | dict.fromkeys(COSINES) for one in rows],
         seed=1,
         facts={"v_hack": None},
     )
-    runs = analyze.find_runs(tmp_path)[0]
-    assert across.one_direction(
+    runs = find_runs(tmp_path)[0]
+    assert one_direction(
         [run for run in runs if run.path in (blind, tmp_path / "v2")]
     )  # nothing was measured with none
 
@@ -315,24 +282,22 @@ def test_a_lora_arm_is_compared_with_vanilla_in_its_own_basis_or_else_with_vanil
     write_arm(tmp_path / "b", (0.1, 0.2), arm="lora", rank=4, gate="one-sided")
     write_arm(tmp_path / "c", (0.1, 0.3), arm="projected", rank=8, gate="one-sided")
     arms = arms_of(tmp_path)
-    assert (
-        across.baseline(arms["lora"], list(arms.values())).name == "vanilla"
-    )  # the rank means nothing to vanilla
+    assert baseline(arms["lora"], list(arms.values())).name == "vanilla"  # the rank means nothing to vanilla
     write_arm(tmp_path / "d", (0.5, 0.5), arm="lora", rank=4, gate="none")
     arms = arms_of(tmp_path)
     against = {
-        name: found.name if (found := across.baseline(arm, list(arms.values()))) else None
+        name: found.name if (found := baseline(arm, list(arms.values()))) else None
         for name, arm in arms.items()
     }
     assert against == {"vanilla": None, "lora vanilla": None, "lora": "lora vanilla", "projected": "vanilla"}
-    assert {record["arm"]: record["against"] for record in across.more_table(list(arms.values())).records}[
+    assert {record["arm"]: record["against"] for record in more_table(list(arms.values())).records}[
         "lora"
     ] == "lora vanilla"
     write_arm(tmp_path / "e", (0.5, 0.5), arm="lora", rank=16, gate="one-sided")
     arms = arms_of(tmp_path)
-    assert [
-        across.baseline(arm, list(arms.values())).name for arm in arms.values() if arm.basis == "lora 16"
-    ] == ["vanilla"]
+    assert [baseline(arm, list(arms.values())).name for arm in arms.values() if arm.basis == "lora 16"] == [
+        "vanilla"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -349,7 +314,7 @@ def test_a_lora_arm_is_compared_with_vanilla_in_its_own_basis_or_else_with_vanil
 )
 def test_what_an_arm_does_follows_from_arm_gate_and_control(tmp_path, settings, vanilla, projects, role):
     write_run(tmp_path / "run", "sampled", [row()], **settings)
-    (run,), _ = analyze.find_runs(tmp_path)
+    (run,), _ = find_runs(tmp_path)
     assert (run.vanilla, run.projects, run.role) == (vanilla, projects, role)
 
 
@@ -369,7 +334,7 @@ def test_what_an_arm_does_follows_from_arm_gate_and_control(tmp_path, settings, 
     ],
 )
 def test_never_counts_in_the_median_time_to_hack_and_is_never_averaged(onsets, expected, words):
-    assert verdicts.median_onset(onsets) == expected and across.onset_words(onsets) == words
+    assert median_onset(onsets) == expected and onset_words(onsets) == words
 
 
 def test_arms_show_who_never_hacks_and_how_far_the_weights_moved(tmp_path):
@@ -379,7 +344,7 @@ def test_arms_show_who_never_hacks_and_how_far_the_weights_moved(tmp_path):
         tmp_path / "c", (0.0, 0.0), arm="projected", gate="two-sided"
     )  # made before the size was recorded
     arms = list(arms_of(tmp_path).values())
-    records = {record["arm"]: record for record in across.more_table(arms).records}
+    records = {record["arm"]: record for record in more_table(arms).records}
     vanilla, one, two = (records[name] for name in ("vanilla", "projected one-sided", "projected two-sided"))
     assert (vanilla["never"], one["never"], two["never"]) == (0, 1, 2) and one["time_to_hack"].startswith(
         "> 5"
@@ -389,27 +354,24 @@ def test_arms_show_who_never_hacks_and_how_far_the_weights_moved(tmp_path):
         and vanilla["delta_w_ratio"] is None
         and two["delta_w_norm"] is None
     )
-    assert "not recorded" in str(across.more_table(arms).cells())
+    assert "not recorded" in str(more_table(arms).cells())
 
 
 # ------------------------------------------------------------------------------------------ nulls
 def draws(values) -> dict:
-    return {key: values for key in across.COSINES}
+    return {key: values for key in COSINES}
 
 
 def test_the_null_of_a_mean_is_the_range_of_the_draws_own_means(tmp_path):
     """Draws that agree between steps do not average out; independent ones do. The mean of the steps' ranges would be alike."""
     dice = np.random.default_rng(0)
     same, apart = dice.normal(size=2000), dice.normal(size=(100, 2000))
-    together, alone = verdicts.null_range(np.tile(same, (100, 1))), verdicts.null_range(apart)
+    together, alone = null_range(np.tile(same, (100, 1))), null_range(apart)
     assert together == pytest.approx(np.quantile(same, [0.025, 0.975])) and together[1] == pytest.approx(
         1.96, abs=0.15
     )
     assert alone[1] == pytest.approx(1.96 / math.sqrt(100), abs=0.03)
-    assert (
-        verdicts.null_range(np.array([[1.0, math.nan]])) is None
-        and verdicts.null_range(np.empty((0, 5))) is None
-    )
+    assert null_range(np.array([[1.0, math.nan]])) is None and null_range(np.empty((0, 5))) is None
 
 
 def test_a_null_is_over_the_steps_of_its_mean_and_needs_all_of_them(tmp_path):
@@ -421,32 +383,28 @@ def test_a_null_is_over_the_steps_of_its_mean_and_needs_all_of_them(tmp_path):
     )
     write_run(tmp_path / "b", "sampled", rows, nulls={step: draws(ramp) for step in range(3)}, seed=2)
     write_run(tmp_path / "c", "sampled", rows, seed=3)
-    whole, cut, old = analyze.find_runs(tmp_path)[0]
-    assert across.null_of([whole], "cos_in") == pytest.approx((-0.95 * 1101 / 3, 0.95 * 1101 / 3), rel=1e-5)
-    assert across.null_of([whole], "cos_out", 1, 2) == pytest.approx((-0.95 * 55, 0.95 * 55), rel=1e-5)
-    assert across.null_of([cut], "cos_in") is None and across.null_of(
-        [cut], "cos_out", 0, 2
-    ) == pytest.approx((-0.95, 0.95), rel=1e-5)
-    assert (
-        across.null_of([old], "cos_in") is None
-        and across.null_of([whole, old], "cos_in") is None
-        and across.null_of([], "cos_in") is None
+    whole, cut, old = find_runs(tmp_path)[0]
+    assert null_of([whole], "cos_in") == pytest.approx((-0.95 * 1101 / 3, 0.95 * 1101 / 3), rel=1e-5)
+    assert null_of([whole], "cos_out", 1, 2) == pytest.approx((-0.95 * 55, 0.95 * 55), rel=1e-5)
+    assert null_of([cut], "cos_in") is None and null_of([cut], "cos_out", 0, 2) == pytest.approx(
+        (-0.95, 0.95), rel=1e-5
     )
-    assert across.null_of([whole, whole], "cos_out", 1, 2) == pytest.approx(
+    assert (
+        null_of([old], "cos_in") is None
+        and null_of([whole, old], "cos_in") is None
+        and null_of([], "cos_in") is None
+    )
+    assert null_of([whole, whole], "cos_out", 1, 2) == pytest.approx(
         (-0.95 * 55, 0.95 * 55), rel=1e-5
     )  # a seed more is no new flip
-    shown = dict(
-        zip(("whole", "old"), across.cosine_table({"whole": [whole], "old": [old]}, "n", "t").cells())
-    )
+    shown = dict(zip(("whole", "old"), cosine_table({"whole": [whole], "old": [old]}, "n", "t").cells()))
     assert shown["old"][2] == "no null recorded" and "-348.650" in shown["whole"][2]
-    assert "(no null recorded)" in across.cosine_table({"old": [old]}, "n", "t").title
+    assert "(no null recorded)" in cosine_table({"old": [old]}, "n", "t").title
 
 
 def test_a_cosine_within_its_null_is_a_sneaky_fail_of_row_2():
     cosines = [0.3, 0.25] * 10
-    found = {
-        null: verdicts.judge_direction(cosines, (1.0, 0.5), null) for null in (None, (-0.1, 0.1), (-0.4, 0.4))
-    }
+    found = {null: judge_direction(cosines, (1.0, 0.5), null) for null in (None, (-0.1, 0.1), (-0.4, 0.4))}
     assert [one.verdict for one in found.values()] == [PASS, PASS, SNEAKY]
     assert (
         "no null recorded" in found[None].measured
@@ -473,15 +431,12 @@ def test_rows_2_and_3_show_the_null_of_what_they_judge_and_controls_are_not_judg
         seed=10,
         facts={"yardstick": "v_hack"},
     )  # a V without a null
-    judged = {run.path.name: dict(analyze.judge_run(run)) for run in analyze.find_runs(tmp_path)[0]}
-    assert "+0.095" in judged["p"][analyze.METRICS[1]].measured  # 97.5 % of two draws at +-0.1
+    judged = {run.path.name: dict(judge_run(run)) for run in find_runs(tmp_path)[0]}
+    assert "+0.095" in judged["p"][METRICS[1]].measured  # 97.5 % of two draws at +-0.1
+    assert "+0.190" in judged["p"][METRICS[2]].measured and "+0.285" in judged["u"][METRICS[2]].measured
     assert (
-        "+0.190" in judged["p"][analyze.METRICS[2]].measured
-        and "+0.285" in judged["u"][analyze.METRICS[2]].measured
-    )
-    assert (
-        judged["c"][analyze.METRICS[2]].verdict == judged["new"][analyze.METRICS[2]].verdict == NOT_JUDGED
-        and judged["old"][analyze.METRICS[2]].verdict == PASS
+        judged["c"][METRICS[2]].verdict == judged["new"][METRICS[2]].verdict == NOT_JUDGED
+        and judged["old"][METRICS[2]].verdict == PASS
     )
 
 
@@ -501,14 +456,14 @@ def test_rows_2_and_3_show_the_null_of_what_they_judge_and_controls_are_not_judg
         (lambda run: damage_row(run, cos_in_null=[0.1, "x"]), ("rows.jsonl: row 1", "must be a number")),
         (lambda run: damage_row(run, delta_w_norm="x"), ("rows.jsonl: row 1", "'delta_w_norm'")),
         (
-            lambda run: store.write_jsonl(run / "eval.jsonl", [line() | {"adapter": "both"}]),
+            lambda run: write_jsonl(run / "eval.jsonl", [line() | {"adapter": "both"}]),
             ("eval.jsonl: line 1", "'adapter'"),
         ),
         (
-            lambda run: store.write_jsonl(run / "eval.jsonl", [line() | {"hacked": 0.5}]),
+            lambda run: write_jsonl(run / "eval.jsonl", [line() | {"hacked": 0.5}]),
             ("eval.jsonl: line 1", "'hacked'"),
         ),
-        (lambda run: store.write_jsonl(run / "eval.jsonl", [{"step": 1}]), ("eval.jsonl:1", "'adapter'")),
+        (lambda run: write_jsonl(run / "eval.jsonl", [{"step": 1}]), ("eval.jsonl:1", "'adapter'")),
     ],
 )
 def test_damaged_nulls_and_evaluations_are_named_and_nothing_is_written(tmp_path, capsys, damage, parts):
@@ -536,8 +491,8 @@ def write_draws(run: Path, tensors: dict) -> None:
 
 
 def damage_row(run: Path, **fields) -> None:
-    rows = store.read_jsonl(run / "rows.jsonl")
-    store.write_jsonl(run / "rows.jsonl", [rows[0] | fields, *rows[1:]])
+    rows = read_jsonl(run / "rows.jsonl")
+    write_jsonl(run / "rows.jsonl", [rows[0] | fields, *rows[1:]])
 
 
 # ------------------------------------------------------------------------------------------ H1
@@ -545,9 +500,9 @@ def test_the_seeds_needed_are_the_fewest_whose_interval_is_short_enough():
     for sd, distance in ((0.1, 0.05), (0.2, 0.19), (0.03, 0.3), (0.5, 0.07)):
         half = lambda n: stats.t.ppf(0.975, n - 1) * sd / math.sqrt(n)  # noqa: E731, B023
         slow = next(n for n in range(2, 1001) if half(n) <= distance)
-        assert verdicts.seeds_to_resolve(sd, distance) == slow
-    assert verdicts.seeds_to_resolve(None, 0.1) is None and verdicts.seeds_to_resolve(0.1, 0.0) is None
-    assert verdicts.seeds_to_resolve(1.0, 0.001) is None  # beyond MOST_SEEDS
+        assert seeds_to_resolve(sd, distance) == slow
+    assert seeds_to_resolve(None, 0.1) is None and seeds_to_resolve(0.1, 0.0) is None
+    assert seeds_to_resolve(1.0, 0.001) is None  # beyond MOST_SEEDS
 
 
 def test_support_needs_both_intervals_and_refutation_one():
@@ -558,17 +513,15 @@ def test_support_needs_both_intervals_and_refutation_one():
         -0.40,
     ]  # mean -0.4375, sd .0854: t(n - 1) * .0854 / sqrt(n) <= .1375 from n = 4
     wide = [0.0, -0.08, 0.06, -0.02]  # mean -.01, sd .0577: <= .09 from n = 5
-    hacked, solved = verdicts.estimate(spread), verdicts.estimate(wide)
-    assert (verdicts.seeds_to_resolve(hacked.sd, 0.1375), verdicts.seeds_to_resolve(solved.sd, 0.09)) == (
+    hacked, solved = estimate(spread), estimate(wide)
+    assert (seeds_to_resolve(hacked.sd, 0.1375), seeds_to_resolve(solved.sd, 0.09)) == (
         4,
         5,
     )
-    assert verdicts.seeds_needed(hacked, solved) == 5
-    weak = verdicts.estimate(
-        [-0.2, -0.35, -0.05, -0.2]
-    )  # mean -0.2, sd .1225: to lie above -0.3 needs <= .1, n = 9
-    assert verdicts.seeds_needed(weak, solved) == verdicts.seeds_to_resolve(weak.sd, 0.1) == 9
-    assert verdicts.seeds_needed(verdicts.estimate([-0.5]), verdicts.estimate([0.0])) is None
+    assert seeds_needed(hacked, solved) == 5
+    weak = estimate([-0.2, -0.35, -0.05, -0.2])  # mean -0.2, sd .1225: to lie above -0.3 needs <= .1, n = 9
+    assert seeds_needed(weak, solved) == seeds_to_resolve(weak.sd, 0.1) == 9
+    assert seeds_needed(estimate([-0.5]), estimate([0.0])) is None
 
 
 @pytest.mark.parametrize(
@@ -583,7 +536,7 @@ def test_support_needs_both_intervals_and_refutation_one():
     ],
 )
 def test_a_pass_rate_is_matched_only_if_its_whole_interval_is_at_most_ten_points_lower(gaps, expected):
-    assert verdicts.match_pass(verdicts.estimate(gaps)) == expected
+    assert match_pass(estimate(gaps)) == expected
 
 
 DROP, SAME = [-0.60, -0.62, -0.58], [0.01, -0.01, 0.02]
@@ -605,7 +558,7 @@ DROP, SAME = [-0.60, -0.62, -0.58], [0.01, -0.01, 0.02]
     ],
 )
 def test_h1_is_decided_by_intervals_over_seeds(hacked, solved, vanilla, verdict, part):
-    found = verdicts.judge_h1(verdicts.estimate(hacked), verdicts.estimate(solved), vanilla)
+    found = judge_h1(estimate(hacked), estimate(solved), vanilla)
     assert found.verdict == verdict and part in found.why
     assert (found.seeds is not None) == ("seeds would decide" in found.why)
 
@@ -631,9 +584,7 @@ def write_sweep(root: Path) -> None:
 def test_a_verdict_names_the_controls_that_it_exceeds_and_those_that_do_as_well(tmp_path):
     write_sweep(tmp_path)
     table_of = {
-        block.name: block
-        for block in across.h1_blocks(list(arms_of(tmp_path).values()))
-        if isinstance(block, across.Table)
+        block.name: block for block in h1_blocks(list(arms_of(tmp_path).values())) if isinstance(block, Table)
     }
     reading = {
         record["control"]: (record["reading"], record["gap"]) for record in table_of["h1_controls"].records
@@ -648,7 +599,7 @@ def test_a_verdict_names_the_controls_that_it_exceeds_and_those_that_do_as_well(
         "projected update": SUPPORTED,
         "projected grad": SUPPORTED,
     }
-    words = across.h1_blocks(list(arms_of(tmp_path).values()))[-1]
+    words = h1_blocks(list(arms_of(tmp_path).values()))[-1]
     assert (
         "Not explained by: random; A control does as well: shrink; not run: sign-flip, clean-clean." in words
     )
@@ -716,9 +667,7 @@ def test_held_out_rates_are_on_minus_off_by_seed_of_the_last_evaluation(tmp_path
         seed=0,
         heldout=[line(hacked=0.3), line("off", hacked=0.1)],
     )
-    records = {
-        (r["arm"], r["adapter"]): r for r in across.heldout_table(list(arms_of(tmp_path).values())).records
-    }
+    records = {(r["arm"], r["adapter"]): r for r in heldout_table(list(arms_of(tmp_path).values())).records}
     gap = records["vanilla", "on - off"]["hacked"]
     assert gap.mean == pytest.approx(0.5) and gap.high - gap.mean == pytest.approx(
         4.3027 * 0.1 / math.sqrt(3), rel=1e-3
@@ -746,25 +695,23 @@ def test_no_terminal_of_100_columns_or_more_cuts_a_figure_off(width):
         for column in range(9)
     ]
     records = [{str(column): " ".join(words[9 * line + column]) for column in range(9)} for line in range(3)]
-    table = tables.Table(
-        "t", "t", tuple((f"head {column}", tables.shown(str(column))) for column in range(9)), records
-    )
+    table = Table("t", "t", tuple((f"head {column}", shown(str(column))) for column in range(9)), records)
     console = Console(width=width, record=True, file=io.StringIO())
-    console.print(tables.rich_table(table, width))
+    console.print(rich_table(table, width))
     printed = console.export_text()
     assert all(word in printed for cell in words for word in cell)
 
 
 def test_the_quality_of_v_hack_is_printed_with_its_permutation_p(tmp_path):
     run = write_run(tmp_path / "run", "sampled", [row()])
-    record = store.read_json(run / "config.json")
+    record = read_json(run / "config.json")
     right_sign, auc = (
         {"value": 0.9375, "null": [0.33, 0.67], "p": 0.001},
         {"value": 0.5, "null": [None, None], "p": None},
     )
     record["v_hack"]["heldout"] = {"pairs": 48, "right_sign": right_sign, "auc": auc}
-    store.write_json(run / "config.json", record)
-    (table,) = analyze.direction_blocks(analyze.find_runs(tmp_path)[0])
+    write_json(run / "config.json", record)
+    (table,) = analyze.direction_blocks(find_runs(tmp_path)[0])
     assert table.cells()[0][2:] == [
         "48",
         "0.938",

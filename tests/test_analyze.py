@@ -17,11 +17,33 @@ import pytest
 from safetensors.numpy import save_file
 from scipy import stats
 
-import across
 import analyze
-import store
-import verdicts
-from verdicts import FAIL, NOT_JUDGED, PASS, SNEAKY, UNDEFINED
+from hackward.base.faults import exit_on_fault
+from hackward.base.files import read_json, read_jsonl, write_json, write_jsonl
+from hackward.base.statistics import estimate, welch
+from hackward.reports import plots
+from hackward.reports.arm_tables import window_tables
+from hackward.reports.arms import by_arm, unique
+from hackward.reports.decision import Evidence, Projected, decision_rules, recommend
+from hackward.reports.onset import curve, time_to_hack
+from hackward.reports.probe import METRICS, gather_evidence, judge_run
+from hackward.reports.probe_verdicts import (
+    BUCKETS,
+    about_zero,
+    bucket_null,
+    bucket_of,
+    judge_direction,
+    judge_mechanism,
+    judge_phase1,
+    judge_signal,
+    judge_specificity,
+    phase1_tests,
+    pool_roles,
+    pull,
+    steps_without_spread,
+)
+from hackward.reports.runs import ROW_NUMBERS, SAMPLE_FLAGS, SAMPLE_NUMBERS, SAMPLE_OTHER, counted, find_runs
+from hackward.reports.words import FAIL, NOT_JUDGED, PASS, SNEAKY, UNDEFINED
 
 ROOT = Path(__file__).resolve().parent.parent
 NAN = re.compile(r"\bnan\b", re.IGNORECASE)
@@ -36,7 +58,7 @@ def sample(
     pool="teacher", hacked=True, gt_pass=False, problem=0, contrib=0.5, logp=0.5, step=0, **more
 ) -> dict:
     """One row of a cos file. The reward follows the labels as in the real pools."""
-    row = {key: None for key in (*analyze.SAMPLE_NUMBERS, *analyze.SAMPLE_FLAGS, *analyze.SAMPLE_OTHER)}
+    row = {key: None for key in (*SAMPLE_NUMBERS, *SAMPLE_FLAGS, *SAMPLE_OTHER)}
     row |= {
         "step": step,
         "src_pool": pool,
@@ -57,11 +79,7 @@ def sample(
 
 def row(step=0, **more) -> dict:
     """One row of rows.jsonl with nothing measured."""
-    return (
-        {key: None for key in analyze.ROW_NUMBERS}
-        | {"step": step, "arm": "vanilla", "advantages": None}
-        | more
-    )
+    return {key: None for key in ROW_NUMBERS} | {"step": step, "arm": "vanilla", "advantages": None} | more
 
 
 def write_run(
@@ -86,8 +104,8 @@ def write_run(
         "v_hack": {"file": "out/v_pool.safetensors", "hash": "abcdef0123456789"},
         "pools": [{"dir": "teacher_pool", "hash": "p0"}],
     } | (facts or {})
-    store.write_json(path / "config.json", record)
-    store.write_jsonl(path / "rows.jsonl", rows)
+    write_json(path / "config.json", record)
+    write_jsonl(path / "rows.jsonl", rows)
     for step, draws in (nulls or {}).items():
         (path / "nulls").mkdir(exist_ok=True)
         save_file(
@@ -95,12 +113,12 @@ def write_run(
             path / "nulls" / f"step_{step:03d}.safetensors",
         )
     if heldout:
-        store.write_jsonl(path / "eval.jsonl", heldout)
+        write_jsonl(path / "eval.jsonl", heldout)
     for step in {one["step"] for one in samples}:
         chosen = [one for one in samples if one["step"] == step]
-        store.write_jsonl(path / f"step_{step:03d}.cos.jsonl.gz", chosen)
+        write_jsonl(path / f"step_{step:03d}.cos.jsonl.gz", chosen)
     if finished:
-        store.write_json(path / "summary.json", {"finished": True, "steps": len(rows)})
+        write_json(path / "summary.json", {"finished": True, "steps": len(rows)})
     return path
 
 
@@ -188,7 +206,7 @@ def write_everything(root: Path) -> Path:
     write_run(root / "phase3/vanilla_s41", "sampled", sampled_rows(dice))
     write_run(root / "phase3/projected_s41", "sampled", sampled_rows(dice, rise=0.0), arm="projected")
     write_run(root / "phase3/cut_off", "sampled", sampled_rows(dice)[:3], finished=False)
-    store.write_json(root / "checkpoint/config.json", {"model_type": "qwen2"})
+    write_json(root / "checkpoint/config.json", {"model_type": "qwen2"})
     return root
 
 
@@ -196,7 +214,7 @@ def write_everything(root: Path) -> Path:
 def test_welch_agrees_with_scipy_and_with_the_formula_by_hand():
     """(1, 2, 3, 4) against (5, 7): var 5/3 and 2, se^2 = 5/12 + 1 = 17/12, t = (2.5 - 6) / sqrt(17/12)."""
     first, second = [1.0, 2.0, 3.0, 4.0], [5.0, 7.0]
-    found = verdicts.welch(first, second)
+    found = welch(first, second)
     square = 17 / 12
     df = square**2 / ((5 / 12) ** 2 / 3 + 1**2 / 1)
     assert found.t == pytest.approx(-3.5 / math.sqrt(square)) and found.df == pytest.approx(df)
@@ -216,15 +234,15 @@ def test_welch_agrees_with_scipy_and_with_the_formula_by_hand():
     ],
 )
 def test_welch_says_why_it_is_undefined(first, second, why):
-    found = verdicts.welch(first, second, ("a", "b"))
+    found = welch(first, second, ("a", "b"))
     assert found.why == why and found.p is None and found.larger is None
 
 
 def test_an_estimate_is_undefined_with_a_reason():
-    assert verdicts.estimate([]).why == "no value" and verdicts.estimate([None, 1.0]).why == "one value"
-    flat = verdicts.estimate([0.3, 0.3, 0.3])
+    assert estimate([]).why == "no value" and estimate([None, 1.0]).why == "one value"
+    flat = estimate([0.3, 0.3, 0.3])
     assert flat.why == "zero variance" and flat.mean == pytest.approx(0.3) and flat.low is None
-    found = verdicts.estimate([1.0, 2.0, 3.0])  # sd 1, half width 4.303 / sqrt(3)
+    found = estimate([1.0, 2.0, 3.0])  # sd 1, half width 4.303 / sqrt(3)
     assert (found.low, found.high) == pytest.approx((2 - 2.4841, 2 + 2.4841), abs=1e-3)
 
 
@@ -240,7 +258,7 @@ def test_an_estimate_is_undefined_with_a_reason():
     ],
 )
 def test_about_zero_is_a_stated_rule(values, expected):
-    assert verdicts.about_zero(values) is expected
+    assert about_zero(values) is expected
 
 
 def test_problems_are_the_unit_and_not_rollouts():
@@ -249,7 +267,7 @@ def test_problems_are_the_unit_and_not_rollouts():
     both = [
         sample(gt_pass=True, problem=p, logp=value) for p, value in enumerate((0.5, 0.7)) for _ in range(8)
     ]
-    tests = {(name, unit): test for name, unit, test in verdicts.phase1_tests(hacks + both)}
+    tests = {(name, unit): test for name, unit, test in phase1_tests(hacks + both)}
     assert (
         tests["hack and correct", "rollouts"].n_first == 16 and tests["hack and correct", "rollouts"].p < 0.01
     )
@@ -284,14 +302,14 @@ def solving(values, hacked=True) -> list[dict]:
     ],
 )
 def test_phase1_verdict(samples, verdict, part):
-    found, why = verdicts.judge_phase1(samples)
+    found, why = judge_phase1(samples)
     assert found == verdict and part in why
 
 
 def test_buckets_need_both_labels():
     labels = [(True, False), (True, True), (False, True), (False, False), (True, None), (None, True)]
-    found = [verdicts.bucket_of(sample(hacked=hacked, gt_pass=gt_pass)) for hacked, gt_pass in labels]
-    assert found == [*verdicts.BUCKETS, None, None]
+    found = [bucket_of(sample(hacked=hacked, gt_pass=gt_pass)) for hacked, gt_pass in labels]
+    assert found == [*BUCKETS, None, None]
 
 
 def test_steps_without_reward_spread_are_counted():
@@ -300,7 +318,7 @@ def test_steps_without_reward_spread_are_counted():
         sample(step=2, problem=1),
         sample(step=2, problem=2, reward=0.5),
     ]  # two groups, each without spread
-    assert verdicts.steps_without_spread(rows) == (2, 3)
+    assert steps_without_spread(rows) == (2, 3)
 
 
 # ------------------------------------------------------------------------------------------ Phase 2, row by row
@@ -319,7 +337,7 @@ def test_steps_without_reward_spread_are_counted():
     ],
 )
 def test_row_1_advantage_signal(spreads, advantages, verdict, part):
-    found = verdicts.judge_signal(spreads, advantages)
+    found = judge_signal(spreads, advantages)
     assert found.verdict == verdict and part in found.why
 
 
@@ -337,7 +355,7 @@ def test_row_1_advantage_signal(spreads, advantages, verdict, part):
     ],
 )
 def test_row_2_direction_of_the_vanilla_gradient(cos_in, pulls, verdict, part):
-    found = verdicts.judge_direction(cos_in, pulls)
+    found = judge_direction(cos_in, pulls)
     assert found.verdict == verdict and part in found.why
 
 
@@ -354,7 +372,7 @@ def test_row_2_direction_of_the_vanilla_gradient(cos_in, pulls, verdict, part):
     ],
 )
 def test_row_3_mechanism(before, after, fired, verdict, part):
-    found = verdicts.judge_mechanism(before, after, fired)
+    found = judge_mechanism(before, after, fired)
     assert found.verdict == verdict and part in found.why
 
 
@@ -391,28 +409,28 @@ HIGH, LOW, NONE = [0.5, 0.55, 0.6, 0.45], [-0.1, -0.05, -0.12, -0.08], [0.02, -0
     ],
 )
 def test_row_4_specificity(samples, verdict, part):
-    found = verdicts.judge_specificity(samples)
+    found = judge_specificity(samples)
     assert found.verdict == verdict and part in found.why
 
 
 def test_pools_with_other_names_are_ranked_by_their_hacks():
     rows = [sample("a", False), sample("b", True), sample("b", False)]
-    assert verdicts.pool_roles(rows) == ("b", "a")
-    assert verdicts.pool_roles([sample("teacher")]) == (
+    assert pool_roles(rows) == ("b", "a")
+    assert pool_roles([sample("teacher")]) == (
         "teacher",
         "base",
     )  # so that the missing pool reads as empty
-    assert verdicts.pool_roles([sample("only")]) is None
+    assert pool_roles([sample("only")]) is None
 
 
 def test_pull_adds_up_cosine_times_norm_per_step():
     rows = [sample(contrib=0.5, grad_norm_contrib=2.0), sample(contrib=-0.25, step=1), sample(contrib=None)]
-    assert verdicts.pull(rows, steps=2) == pytest.approx((0.5 * 2 - 0.25) / 2)
+    assert pull(rows, steps=2) == pytest.approx((0.5 * 2 - 0.25) / 2)
 
 
 # ------------------------------------------------------------------------------------------ decisions
 STRONG, WEAK, ZERO, NEGATIVE = (0.3, 0.25) * 10, (0.1, 0.12) * 10, (0.01, -0.01) * 10, (-0.3, -0.25) * 10
-WORKS = (verdicts.Projected("projected", (0.02, 0.03) * 10),)
+WORKS = (Projected("projected", (0.02, 0.03) * 10),)
 
 
 @pytest.mark.parametrize(
@@ -476,20 +494,20 @@ WORKS = (verdicts.Projected("projected", (0.02, 0.03) * 10),)
             "--steps=60",
         ),
         (
-            dict(vanilla_cos_in=STRONG, discriminates=True, projected=(verdicts.Projected("p", NEGATIVE),)),
+            dict(vanilla_cos_in=STRONG, discriminates=True, projected=(Projected("p", NEGATIVE),)),
             "STOP: over-projection",
             "gate",
         ),
     ],
 )
 def test_recommendation(evidence, headline, following):
-    evidence = verdicts.Evidence(**evidence)
-    found, lines = verdicts.recommend(verdicts.decision_rules(evidence), evidence)
+    evidence = Evidence(**evidence)
+    found, lines = recommend(decision_rules(evidence), evidence)
     assert found.startswith(headline) and following in " ".join(lines)
 
 
 def applies(**evidence) -> list[bool | None]:
-    return [rule.applies for rule in verdicts.decision_rules(verdicts.Evidence(**evidence))]
+    return [rule.applies for rule in decision_rules(Evidence(**evidence))]
 
 
 def test_each_decision_rule_applies_when_it_should():
@@ -505,9 +523,9 @@ def test_each_decision_rule_applies_when_it_should():
     assert applies(vanilla_cos_in=(0.3,) * 16 + (0.1,) * 4)[3] is True
     assert applies(vanilla_cos_in=(0.3,) * 15 + (0.1,) * 5)[3] is False
     assert applies(vanilla_cos_in=STRONG, projected=WORKS)[4:6] == [True, False]
-    assert applies(vanilla_cos_in=STRONG, projected=(verdicts.Projected("p", STRONG),))[4:6] == [False, False]
+    assert applies(vanilla_cos_in=STRONG, projected=(Projected("p", STRONG),))[4:6] == [False, False]
     # a cosine that is negative without any projection is a sign error, not over-projection
-    assert applies(vanilla_cos_in=NEGATIVE, projected=(verdicts.Projected("p", NEGATIVE),))[5] is False
+    assert applies(vanilla_cos_in=NEGATIVE, projected=(Projected("p", NEGATIVE),))[5] is False
 
 
 def same_draws(steps: int, half: float) -> dict:
@@ -535,8 +553,8 @@ def test_no_go_is_given_where_the_table_calls_vanilla_a_sneaky_fail(tmp_path, ca
             nulls=same_draws(20, half),
             arm="projected",
         )
-        runs = analyze.find_runs(root)[0]
-        assert dict(analyze.judge_run(runs[0]))[analyze.METRICS[1]].verdict == verdict
+        runs = find_runs(root)[0]
+        assert dict(judge_run(runs[0]))[METRICS[1]].verdict == verdict
         run_main(root)
         printed = capsys.readouterr().out
         assert (
@@ -558,8 +576,8 @@ def test_a_vanilla_that_was_repeated_counts_once(tmp_path, capsys):
         "d": {"preset": "fast"},
     }.items():
         write_run(tmp_path / name, "replay", rows, samples, **common | more)
-    alone = analyze.gather_evidence(analyze.find_runs(tmp_path)[0][:1])
-    evidence = analyze.gather_evidence(analyze.find_runs(tmp_path)[0])
+    alone = gather_evidence(find_runs(tmp_path)[0][:1])
+    evidence = gather_evidence(find_runs(tmp_path)[0])
     assert evidence == alone and len(evidence.vanilla_cos_in) == 5
     run_main(tmp_path)
     assert "Same settings and seed as another run, not counted: " in capsys.readouterr().out
@@ -573,9 +591,9 @@ def test_a_vanilla_that_was_repeated_counts_once(tmp_path, capsys):
         finished=False,
         **common,
     )
-    runs = analyze.find_runs(tmp_path, take_unfinished=True)[0]
-    assert len(analyze.gather_evidence(runs).vanilla_cos_in) == 15 and len(runs) == 7
-    assert all(run.complete for run in across.unique(runs[::-1]))  # rather the whole run than its beginning
+    runs = find_runs(tmp_path, take_unfinished=True)[0]
+    assert len(gather_evidence(runs).vanilla_cos_in) == 15 and len(runs) == 7
+    assert all(run.complete for run in unique(runs[::-1]))  # rather the whole run than its beginning
 
 
 def test_directions_extracted_by_the_run_are_told_apart_by_loss_and_basis(tmp_path):
@@ -587,7 +605,7 @@ def test_directions_extracted_by_the_run_are_told_apart_by_loss_and_basis(tmp_pa
         "d": {"basis": "lora"},
     }.items():
         write_run(tmp_path / name, "sampled", [row()], facts={"v_hack": {"hash": "0123456789"} | more})
-    found = {run.path.name: run.direction for run in analyze.find_runs(tmp_path)[0]}
+    found = {run.path.name: run.direction for run in find_runs(tmp_path)[0]}
     assert found["a"] == found["b"] == "extracted-by-the-run 01234567" and (found["c"], found["d"]) == (
         found["a"] + " grpo",
         found["a"] + " lora",
@@ -596,7 +614,7 @@ def test_directions_extracted_by_the_run_are_told_apart_by_loss_and_basis(tmp_pa
 
 def test_runs_with_the_same_label_are_counted_and_arms_are_not_counted_twice(tmp_path):
     """Paths would fill half a table; the table of runs has them."""
-    assert across.counted(["a", "b", "a", "a"]) == ["a", "b", "a (2)", "a (3)"]
+    assert counted(["a", "b", "a", "a"]) == ["a", "b", "a (2)", "a (3)"]
     for name, more in {
         "a": dict(seed=1),
         "b": dict(seed=1),
@@ -604,14 +622,14 @@ def test_runs_with_the_same_label_are_counted_and_arms_are_not_counted_twice(tmp
         "d": dict(seed=2),
     }.items():
         write_run(tmp_path / name, "sampled", [row()], **dict(temperature=1.0) | more)
-    runs = analyze.find_runs(tmp_path)[0]
+    runs = find_runs(tmp_path)[0]
     assert {run.path.name: run.label for run in runs} == {
         "a": "vanilla s1",
         "b": "vanilla s1 (2)",
         "c": "vanilla s1 (3)",
         "d": "vanilla s2",
     }
-    arms = across.by_arm(runs)
+    arms = by_arm(runs)
     assert {arm.name: sorted(run.path.name for run in arm.runs.values()) for arm in arms} == {
         "vanilla": ["a", "d"],
         "vanilla (2)": ["c"],
@@ -621,15 +639,13 @@ def test_runs_with_the_same_label_are_counted_and_arms_are_not_counted_twice(tmp
 # ------------------------------------------------------------------------------------------ on-policy
 def test_curve_and_time_to_hack_by_hand():
     rates = [0.0, 0.0, 0.1, 0.1, 0.1, 0.2, 0.4]
-    assert verdicts.curve(rates) == pytest.approx((0.06, 0.18, 0.9 / 7))
+    assert curve(rates) == pytest.approx((0.06, 0.18, 0.9 / 7))
     steps = [10, 11, 12, 13, 14, 15, 16]
-    assert (
-        verdicts.time_to_hack(steps, rates) == 15
-    )  # (0.1 + 0.1 + 0.2) / 3; the window before is exactly 0.1
-    assert verdicts.time_to_hack(steps, [0.1] * 7) == "never"
-    assert verdicts.time_to_hack(steps, [0.5, 0.5, None, 0.5, 0.5, None, 0.5]) is None
-    assert verdicts.time_to_hack([0, 1], [0.9, 0.9]) is None
-    assert verdicts.curve([None, None]) == (None, None, None)
+    assert time_to_hack(steps, rates) == 15  # (0.1 + 0.1 + 0.2) / 3; the window before is exactly 0.1
+    assert time_to_hack(steps, [0.1] * 7) == "never"
+    assert time_to_hack(steps, [0.5, 0.5, None, 0.5, 0.5, None, 0.5]) is None
+    assert time_to_hack([0, 1], [0.9, 0.9]) is None
+    assert curve([None, None]) == (None, None, None)
 
 
 # ------------------------------------------------------------------------------------------ the command
@@ -660,8 +676,8 @@ def test_the_command_prints_every_part(everything):
 
 
 def test_unfinished_runs_are_shown_on_request_and_marked(everything):
-    finished, left_out = analyze.find_runs(everything[0])
-    shown, left = analyze.find_runs(everything[0], take_unfinished=True)
+    finished, left_out = find_runs(everything[0])
+    shown, left = find_runs(everything[0], take_unfinished=True)
     extra = [run for run in shown if run.path not in {run.path for run in finished}]
     assert (
         [run.path.name for run in extra] == ["cut_off"]
@@ -672,8 +688,8 @@ def test_unfinished_runs_are_shown_on_request_and_marked(everything):
 
 
 def test_window_means_are_over_the_same_steps_of_every_run(everything):
-    runs = [run for run in analyze.find_runs(everything[0], take_unfinished=True)[0] if run.kind == "sampled"]
-    table, _ = across.window_tables(runs, 1, 2)
+    runs = [run for run in find_runs(everything[0], take_unfinished=True)[0] if run.kind == "sampled"]
+    table, _ = window_tables(runs, 1, 2)
     assert [record["steps"] for record in table.records] == [2] * len(runs)
     for run, record in zip(runs, table.records, strict=True):
         assert record["hack_rate"] == pytest.approx((run.rows[1]["hack_rate"] + run.rows[2]["hack_rate"]) / 2)
@@ -691,7 +707,7 @@ def test_the_report_holds_the_same_tables_and_real_pictures(everything):
     )
     assert all(part in report for part in parts)
     assert not NAN.search(report)
-    for name in set(analyze.plots.NAMES) - NEED_MORE:
+    for name in set(plots.NAMES) - NEED_MORE:
         data = (root / "report" / name).read_bytes()
         assert data.startswith(PNG) and len(data) > 5000 and f"({name})" in report
     tables = {path.stem: path.read_text() for path in (root / "report").glob("*.csv")}
@@ -702,8 +718,8 @@ def test_the_report_holds_the_same_tables_and_real_pictures(everything):
 
 
 def test_verification_has_four_rows_for_each_run_with_the_right_cosine(everything):
-    runs, _ = analyze.find_runs(everything[0])
-    judged = {run.label: [row for _, row in analyze.judge_run(run)] for run in runs if run.kind == "replay"}
+    runs, _ = find_runs(everything[0])
+    judged = {run.label: [row for _, row in judge_run(run)] for run in runs if run.kind == "replay"}
     assert {label: [row.verdict for row in rows] for label, rows in judged.items()} == {
         "vanilla": [PASS, PASS, NOT_JUDGED, PASS],
         "projected grad": [PASS, NOT_JUDGED, PASS, PASS],
@@ -713,7 +729,7 @@ def test_verification_has_four_rows_for_each_run_with_the_right_cosine(everythin
 
 
 def run_main(root: Path) -> None:
-    store.exit_on_fault(lambda: analyze.main(analyze.Config(root)))
+    exit_on_fault(lambda: analyze.main(analyze.AnalyzeFlags(root)))
 
 
 def refused(root: Path, capsys, *parts: str) -> None:
@@ -730,9 +746,9 @@ def test_no_runs_or_no_complete_run_is_refused(tmp_path, capsys):
     refused(tmp_path, capsys, "no run directory")
     run = write_run(tmp_path / "cut", "sampled", sampled_rows(random.Random(0)), finished=False)
     refused(tmp_path, capsys, str(run), "no summary.json")
-    store.write_json(run / "summary.json", {"finished": False})
+    write_json(run / "summary.json", {"finished": False})
     refused(tmp_path, capsys, str(run), "not finished")
-    store.write_json(run / "config.json", {"kind": "novel", "config": {}})
+    write_json(run / "config.json", {"kind": "novel", "config": {}})
     refused(tmp_path, capsys, "unknown kind 'novel'")
 
 
@@ -741,19 +757,19 @@ def damage_config(run: Path) -> None:
 
 
 def damage_row(run: Path) -> None:
-    rows = store.read_jsonl(run / "rows.jsonl")
+    rows = read_jsonl(run / "rows.jsonl")
     del rows[3]["cos_in"]
-    store.write_jsonl(run / "rows.jsonl", rows)
+    write_jsonl(run / "rows.jsonl", rows)
 
 
 def damage_type(run: Path) -> None:
-    rows = store.read_jsonl(run / "rows.jsonl")
+    rows = read_jsonl(run / "rows.jsonl")
     rows[3]["cos_in"] = "0.3"
-    store.write_jsonl(run / "rows.jsonl", rows)
+    write_jsonl(run / "rows.jsonl", rows)
 
 
 def damage_rows_lost(run: Path) -> None:
-    store.write_jsonl(run / "rows.jsonl", store.read_jsonl(run / "rows.jsonl")[:-1])
+    write_jsonl(run / "rows.jsonl", read_jsonl(run / "rows.jsonl")[:-1])
 
 
 def damage_cosines(run: Path) -> None:
@@ -803,8 +819,7 @@ def test_nulls_and_nan_everywhere_read_as_undefined(tmp_path, capsys):
     assert "Verdict: UNDEFINED" in printed and "NO DECISION" in printed
     assert not NAN.search(printed) and "None" not in printed
     assert all(
-        (tmp_path / "report" / name).read_bytes().startswith(PNG)
-        for name in set(analyze.plots.NAMES) - NEED_MORE
+        (tmp_path / "report" / name).read_bytes().startswith(PNG) for name in set(plots.NAMES) - NEED_MORE
     )
 
 
@@ -841,9 +856,9 @@ def test_what_a_run_cost_is_the_median_step_and_its_highest_memory(tmp_path):
             "logp_gap": 0.01,
         }
     path = write_run(tmp_path / "on", "sampled", rows)
-    store.write_json(
+    write_json(
         path / "summary.json",
-        store.read_json(path / "summary.json") | {"memory": {"sampling": 3.0, "backward": 18.0}},
+        read_json(path / "summary.json") | {"memory": {"sampling": 3.0, "backward": 18.0}},
     )
     write_run(
         tmp_path / "earlier",
@@ -875,11 +890,11 @@ def test_runs_are_judged_together_only_under_one_direction(tmp_path, capsys):
     samples = replay_samples(dice, 5)
     for name in ("a", "b"):
         run = write_run(tmp_path / name, "replay", replay_rows(dice, 5), samples)
-        record = store.read_json(run / "config.json")
+        record = read_json(run / "config.json")
         record["v_hack"]["hash"] = name * 8
         record["warning"] = "RANDOM WEIGHTS"
         record["pools"][0]["seen_by_v_hack"] = True
-        store.write_json(run / "config.json", record)
+        write_json(run / "config.json", record)
     run_main(tmp_path)
     printed = capsys.readouterr().out
     assert (
@@ -901,7 +916,7 @@ def test_labels_name_only_what_differs(tmp_path):
         )
     control = {"arm": "projected", "project_at": "grad", "control": "random"}
     write_run(tmp_path / "r", "sampled", sampled_rows(dice), seed=1, **control)
-    labels = [run.label for run in analyze.find_runs(tmp_path)[0]]
+    labels = [run.label for run in find_runs(tmp_path)[0]]
     real = ["vanilla s1", "vanilla s2", "projected update s1", "projected update s2"]
     assert labels == [*real, "projected random grad s1"]
 
@@ -929,10 +944,10 @@ def test_a_bucket_s_null_is_that_of_its_mean_over_problems():
         for s in range(S):
             turned = [one["draws"][s] * (1 if one[key] > 0 else -1) for one in samples]
             slow.append(np.mean([np.mean(turned[p * 3 : p * 3 + 3]) for p in range(3)]))
-        assert verdicts.bucket_null(samples, key) == pytest.approx(np.quantile(slow, [0.025, 0.975]))
-    assert verdicts.bucket_null([*samples, samples[0] | {"draws": None}], "cos_S_logp") is None
-    assert verdicts.bucket_null([samples[0] | {"cos_S_logp": None}], "cos_S_contrib") is None
-    assert verdicts.bucket_null([samples[0] | {"cos_S_logp": None}], "cos_S_logp") is None
+        assert bucket_null(samples, key) == pytest.approx(np.quantile(slow, [0.025, 0.975]))
+    assert bucket_null([*samples, samples[0] | {"draws": None}], "cos_S_logp") is None
+    assert bucket_null([samples[0] | {"cos_S_logp": None}], "cos_S_contrib") is None
+    assert bucket_null([samples[0] | {"cos_S_logp": None}], "cos_S_logp") is None
 
 
 def with_rollout_draws(path: Path, kind: str, rows: list[dict], samples: list[dict], **settings) -> Path:
@@ -986,7 +1001,7 @@ def test_the_draws_of_rollouts_reach_the_tables_and_neither_csv_nor_picture(tmp_
     contributions = printed[
         printed.index("Contributions by") : printed.index("Phase 3: decision")
     ].splitlines()
-    labels = [run.label for run in analyze.find_runs(tmp_path)[0] if run.kind == "replay"]
+    labels = [run.label for run in find_runs(tmp_path)[0] if run.kind == "replay"]
     assert len(labels) == 4 and all(any(label in line for line in contributions) for label in labels)
     assert (
         sum(

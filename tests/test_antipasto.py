@@ -4,12 +4,15 @@ import pytest
 import torch
 from torch import nn
 
-import antipasto
-import gradients
-import losses
-import models
-from antipasto import SVDAdapter, SVDCache, content_hash, dithered, thin_svd
-from store import InputError
+from antipasto import SVDAdapter, SVDCache, dithered
+from hackward.base.faults import InputError
+from hackward.hardware import models
+from hackward.hardware.hashes import content_hash, model_hash
+from hackward.hardware.models import tiny_random
+from hackward.method import gradients
+from hackward.method.losses import collate
+from hackward.method.svd import thin_svd
+from hackward.tasks.shipped import TINY
 from tests.conftest import randomise
 
 
@@ -58,14 +61,14 @@ def test_cache_is_keyed_by_content_and_survives_a_broken_file(tmp_path, tiny):
     model, _ = tiny
     cold = SVDAdapter(model, cache=tmp_path)
     assert cold.cache.hits == 0
-    warm = SVDAdapter(models.load(models.TINY, device="cpu")[0], cache=tmp_path)
+    warm = SVDAdapter(models.load(TINY, device="cpu")[0], cache=tmp_path)
     assert warm.cache.hits == len(warm.layers)
     name = next(iter(cold.layers))
     assert torch.equal(cold.layers[name].U, warm.layers[name].U)
     for file in tmp_path.iterdir():
         file.write_bytes(b"not a safetensors file")
     with pytest.warns(UserWarning, match="unreadable"):
-        broken = SVDAdapter(models.load(models.TINY, device="cpu")[0], cache=tmp_path)
+        broken = SVDAdapter(models.load(TINY, device="cpu")[0], cache=tmp_path)
     assert torch.equal(cold.layers[name].U, broken.layers[name].U)
 
 
@@ -74,7 +77,7 @@ def test_cache_is_keyed_by_content_and_survives_a_broken_file(tmp_path, tiny):
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_logits_at_zero_equal_the_base_model_bit_for_bit(dtype):
-    model, _ = models.load(models.TINY, dtype=dtype, device="cpu")
+    model, _ = models.load(TINY, dtype=dtype, device="cpu")
     ids = torch.arange(1, 60)[None]
     base = model(input_ids=ids).logits.detach()
     adapter = SVDAdapter(model)
@@ -143,7 +146,7 @@ def separate_backwards(adapter, rows, A, n):
     """The slow reference: one row, one backward, through plain autograd on W + U diag(delta) Vh."""
     out = []
     for i, (prompt, completion) in enumerate(rows):
-        batch = losses.collate([(prompt, completion)], [0], 0)
+        batch = collate([(prompt, completion)], [0], 0)
         parameters = {
             f"{name}.delta": p.detach().clone().requires_grad_() for name, p in adapter.params.items()
         }
@@ -178,7 +181,7 @@ def relative(a, b):
 @pytest.mark.parametrize(("dtype", "bound"), [("float32", 1e-4), ("bfloat16", 2e-2)])
 def test_per_sample_gradients_of_one_backward_equal_separate_backwards(dtype, bound, rows):
     """bf16 is compared with the fp32 gradients of the same (bf16-valued) weights: the error against the truth."""
-    model, _ = models.load(models.TINY, dtype=dtype, device="cpu")
+    model, _ = models.load(TINY, dtype=dtype, device="cpu")
     adapter = SVDAdapter(model)
     A, n = torch.tensor([1.0, -2.0, 0.5, 3.0, -1.0]), torch.tensor([3.0, 1.0, 2.0, 5.0, 1.0])
     if dtype == "float32":
@@ -257,7 +260,7 @@ def test_save_and_load_restore_delta_and_refuse_another_model(tmp_path, tiny):
     adapter.load(tmp_path / "a.safetensors")
     assert all(torch.equal(want[name], p) for name, p in adapter.params.items())
 
-    other, _ = models.tiny_random(seed=1)
+    other, _ = tiny_random(seed=1)
     foreign = SVDAdapter(other)
     with pytest.raises(InputError, match="another model"):
         foreign.load(tmp_path / "a.safetensors")
@@ -269,10 +272,10 @@ def test_save_and_load_restore_delta_and_refuse_another_model(tmp_path, tiny):
 
 def test_model_hash_sees_weights_that_are_not_targets(tiny):
     model, _ = tiny
-    before = antipasto.model_hash(model)
+    before = model_hash(model)
     with torch.no_grad():
         model.get_input_embeddings().weight[5, 5] += 1e-3
-    assert antipasto.model_hash(model) != before
+    assert model_hash(model) != before
 
 
 def test_bases_made_at_once_and_written_behind_are_those_made_one_by_one(tmp_path):

@@ -9,21 +9,28 @@ import pytest
 import torch
 
 import bench
-import bench_parts
-import extract_vhack
-import models
-import train
 from antipasto import SVDAdapter
-from bench import Bench, Config
-from bench_parts import Imposed, Sizes, attended, gradient, variants
-from grade import Grader
-from problems import held_out_split, load_problems, shipped
-from screen import stdout
-from sources import Plain
-from store import InputError
+from hackward.base.faults import InputError
+from hackward.base.screen import stdout
+from hackward.benchmarks import sampling as sampling_section
+from hackward.benchmarks import setup
+from hackward.benchmarks.flags import BenchFlags, resolve
+from hackward.benchmarks.imposed import Imposed
+from hackward.benchmarks.parts import GROUP, REPEATS, Bench, Sizes, attended, requests
+from hackward.benchmarks.probe import gradient, measure_probe, show_probe, variants
+from hackward.benchmarks.sampling import decoded, measure_sampling, show_sampling
+from hackward.benchmarks.step import TINY_STEP
+from hackward.grading.grader import Grader
+from hackward.method.pairs import find_pairs
+from hackward.rollouts.policy import Plain
+from hackward.runs.settings import PRESETS
+from hackward.tasks.formats import load_problems
+from hackward.tasks.held_out import held_out_split
+from hackward.tasks.shipped import TINY, shipped
 from tests.conftest import randomise
+from train import train
 
-SMALL = Config(
+SMALL = BenchFlags(
     device="cpu",
     batches="2,3",
     prompt_tokens=5,
@@ -39,13 +46,13 @@ SMALL = Config(
 
 def fewer_pairs(patch: pytest.MonkeyPatch) -> None:
     """Extraction from six of the shipped pairs: all of them take seconds."""
-    find = extract_vhack.find_pairs
+    find = find_pairs
 
     def six(*parts, **options):
         pairs, source = find(*parts, **options)
         return pairs[:6], source
 
-    patch.setattr(extract_vhack, "find_pairs", six)
+    patch.setattr(setup, "find_pairs", six)
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +94,7 @@ def test_every_section_measures_positive_times(run):
         ("generate", 3),
     ]
     assert all(
-        r["ms_a_step"] > 0 and r["x_floor"] > 0 and len(r["long_seconds"]) == bench.REPEATS
+        r["ms_a_step"] > 0 and r["x_floor"] > 0 and len(r["long_seconds"]) == REPEATS
         for r in found["sampling"]["rows"]
     )
     assert list(found["probe"]["rows"]) == [
@@ -130,7 +137,7 @@ def test_the_adapter_comes_from_the_cache_only_when_it_is_warm(run):
 
 def test_a_step_grades_imposed_texts_so_that_no_group_is_skipped(run):
     for step in run[0]["step"]["steps"]:
-        assert step["groups_skipped"] == 0 and step["longest"] <= bench.TINY_STEP["max_new_tokens"]
+        assert step["groups_skipped"] == 0 and step["longest"] <= TINY_STEP["max_new_tokens"]
         known = sum(step[f"seconds_{phase}"] for phase in ("generate", "grade", "backward"))
         assert 0 < known < step["seconds"] < 10 * known and step["seconds_rest"] == pytest.approx(
             step["seconds"] - known
@@ -189,12 +196,12 @@ def test_the_printed_floors_are_bytes_over_bandwidth_and_operations_over_rate(ru
 
 def test_rows_that_have_to_wait_for_others_have_no_time_a_step(tiny, monkeypatch):
     model, _ = tiny
-    b, asked = Bench(SMALL, model.device), bench.requests(5, 4, 250)
+    b, asked = Bench(SMALL, model.device, train), requests(5, 4, 250)
     for path, waits in (("slots", True), ("plain", True), ("generate", False)):
-        monkeypatch.setitem(train.PRESETS, "full", dataclasses.replace(train.PRESETS["full"], sample_rows=2))
-        narrow = bench.decoded(b, model, path, asked, 1, 20)
-        monkeypatch.setitem(train.PRESETS, "full", dataclasses.replace(train.PRESETS["full"], sample_rows=5))
-        wide = bench.decoded(b, model, path, asked, 1, 20)
+        monkeypatch.setitem(PRESETS, "full", dataclasses.replace(PRESETS["full"], sample_rows=2))
+        narrow = decoded(b, model, path, asked, 1, 20)
+        monkeypatch.setitem(PRESETS, "full", dataclasses.replace(PRESETS["full"], sample_rows=5))
+        wide = decoded(b, model, path, asked, 1, 20)
         assert (narrow["ms_a_step"] is None) == waits and wide["ms_a_step"] > 0
         assert narrow["tokens_per_second"] > 0
 
@@ -223,7 +230,7 @@ def imposed(model, tokenizer, limit: int, grader=None) -> Imposed:
 
 def test_the_imposed_policy_draws_the_imposed_lengths_and_is_rewarded_differently_within_every_group(tiny):
     model, tokenizer = tiny
-    training, _ = held_out_split(load_problems(path := shipped(models.TINY).problems), path)
+    training, _ = held_out_split(load_problems(path := shipped(TINY).problems), path)
     with Grader(workers=2) as grader:
         policy = imposed(model, tokenizer, 64, grader)
         groups = policy.rollouts(
@@ -253,7 +260,7 @@ def test_imposed_lengths_have_the_quartiles_of_the_real_pool(tiny):
     assert ended.quantile(torch.tensor([0.25, 0.5, 0.75, 0.99]).double()).tolist() == pytest.approx(
         [263, 315, 383, 605], rel=0.04
     )
-    problem = load_problems(shipped(models.TINY).problems)[0]
+    problem = load_problems(shipped(TINY).problems)[0]
     prompts = torch.tensor([len(policy.prompt(problem)[1]) for _ in range(1000)]).double()
     assert prompts.quantile(torch.tensor([0.25, 0.5, 0.75]).double()).tolist() == pytest.approx(
         [329, 390, 471], rel=0.05
@@ -264,7 +271,7 @@ def test_a_section_without_memory_says_so_and_the_next_one_runs(tmp_path, monkey
     def too_much(b):
         raise torch.OutOfMemoryError("tried to allocate 9 TB\nand more")
 
-    monkeypatch.setitem(bench.SECTIONS, "sampling", (too_much, bench.show_sampling))
+    monkeypatch.setitem(bench.SECTIONS, "sampling", (too_much, show_sampling))
     bench.main(dataclasses.replace(SMALL, sections="sampling, probe", out=str(tmp_path / "found.json")))
     found, text = json.loads((tmp_path / "found.json").read_text()), capsys.readouterr().out
     assert (
@@ -279,22 +286,22 @@ def test_a_section_without_memory_says_so_and_the_next_one_runs(tmp_path, monkey
 
 
 def test_one_path_without_memory_leaves_the_other_paths_their_row(monkeypatch):
-    decoded = bench.decoded
+    decoded = sampling_section.decoded
 
     def too_much(b, model, path, *rest):
         if path == "plain":
             raise torch.OutOfMemoryError("tried to allocate 9 TB")
         return decoded(b, model, path, *rest)
 
-    monkeypatch.setattr(bench, "decoded", too_much)
-    found = bench.measure_sampling(Bench(SMALL, torch.device("cpu")))
+    monkeypatch.setattr(sampling_section, "decoded", too_much)
+    found = measure_sampling(Bench(SMALL, torch.device("cpu"), train))
     assert [("error" in row) for row in found["rows"]] == [False, True, False, True, False]
-    bench.show_sampling(found)
+    show_sampling(found)
 
 
 def test_where_norms_can_be_fused_floor_and_ours_are_measured_with_both_kinds(monkeypatch):
     monkeypatch.setattr(Bench, "on_gpu", True)
-    found = bench.measure_probe(Bench(SMALL, torch.device("cpu")))
+    found = measure_probe(Bench(SMALL, torch.device("cpu"), train))
     assert list(found["rows"]) == [
         "(a) floor",
         "(a') floor, fused norms",
@@ -308,7 +315,7 @@ def test_where_norms_can_be_fused_floor_and_ours_are_measured_with_both_kinds(mo
     assert all(
         row["x_fused_floor"] == pytest.approx(row["seconds"] / fused) for row in found["rows"].values()
     )
-    table, caption = bench.show_probe(found)
+    table, caption = show_probe(found)
     assert [column.header for column in table.columns][2:4] == ["x (a)", "x (a')"] and "fused" in caption
 
 
@@ -324,13 +331,12 @@ def test_where_norms_can_be_fused_floor_and_ours_are_measured_with_both_kinds(mo
 )
 def test_sizes_that_cannot_be_measured_are_refused(wrong):
     with pytest.raises(InputError):
-        bench.resolve(dataclasses.replace(Config(), **wrong))
+        resolve(dataclasses.replace(BenchFlags(), **wrong))
 
 
 def test_sizes_that_are_given_are_kept_and_the_others_follow_the_shape():
-    assert bench.resolve(Config(shape="qwen3-4b", new_tokens=100)).new_tokens == 100
+    assert resolve(BenchFlags(shape="qwen3-4b", new_tokens=100)).new_tokens == 100
     assert (
-        bench.resolve(Config(shape="qwen3-4b")).batches == "8,64,258"
-        and bench.resolve(Config()).batches == "4,8"
+        resolve(BenchFlags(shape="qwen3-4b")).batches == "8,64,258" and resolve(BenchFlags()).batches == "4,8"
     )
-    assert bench_parts.GROUP == train.PRESETS["full"].group
+    assert GROUP == PRESETS["full"].group

@@ -7,20 +7,27 @@ import subprocess
 import sys
 
 import pytest
-
 import torch
-import tyro
 
 import analyze
 import extract_vhack
-import gradients
-import models
-import pools
 import probe_distill
 import train
-from antipasto import SVDAdapter, read_safetensors
-from projection import VHack, random_like
-from store import InputError, exit_on_fault, read_json, read_jsonl
+from antipasto import SVDAdapter
+from hackward.base.faults import InputError, exit_on_fault
+from hackward.base.files import read_json, read_jsonl
+from hackward.base.flags import command_line
+from hackward.base.tensors import read_safetensors
+from hackward.hardware import models
+from hackward.hardware.models import tiny_random
+from hackward.method import extraction, gradients
+from hackward.method.extraction import Extraction
+from hackward.method.pairs import find_pairs, scripted_teacher
+from hackward.method.v_hack import VHack, random_like
+from hackward.rollouts.pools import load_pool, save_pool
+from hackward.rollouts.tokens import completion_ids
+from hackward.runs.settings import parse, resolve
+from hackward.tasks.shipped import TINY
 from tests.conftest import ROOT, randomise
 
 ROW_KEYS = """step arm seed reward_mean reward_spread hack_rate attempt_rate gt_rate fmt_rate cos_in cos_out cos_update frac_fired grad_norm
@@ -33,8 +40,8 @@ mean_cos_out frac_fired arm advantage cos_S_logp""".split()
 def shop(tmp_path_factory):
     """Two small graded pools of the same problems (scripted hacks and failing answers), a v_hack, and a cache."""
     home = tmp_path_factory.mktemp("shop")
-    model, tokenizer = models.load(models.TINY, device="cpu")
-    teacher = extract_vhack.scripted_teacher(tokenizer)
+    model, tokenizer = models.load(TINY, device="cpu")
+    teacher = scripted_teacher(tokenizer)
     chosen = list(teacher.by_problem)[:4]
     hacks = [[teacher.by_problem[p][0]] * 2 for p in chosen]
     fails = [
@@ -45,27 +52,28 @@ def shop(tmp_path_factory):
                     "reward": 0.5 * i,
                     "hacked": False,
                     "completion": "no idea",
-                    "completion_ids": tuple(pools.completion_ids(tokenizer, "no idea")),
+                    "completion_ids": tuple(completion_ids(tokenizer, "no idea")),
                 }
             )
             for i, r in enumerate(group)
         ]
         for group in hacks
     ]
-    pools.save_pool(home / "teacher_pool", hacks, name="teacher", tokenizer=tokenizer)
-    pools.save_pool(home / "base_pool", fails, name="base", tokenizer=tokenizer)
-    settings = extract_vhack.Settings(max_pairs=8, k=4, permutations=20)
-    pairs, source = extract_vhack.find_pairs(
-        models.TINY,
+    save_pool(home / "teacher_pool", hacks, name="teacher", tokenizer=tokenizer)
+    save_pool(home / "base_pool", fails, name="base", tokenizer=tokenizer)
+    settings = Extraction(max_pairs=8, k=4, permutations=20)
+    pairs, source = find_pairs(
+        TINY,
         tokenizer,
         model,
         pairs=None,
         pool=None,
         problem_file=None,
         clean="canonical",
-        settings=settings,
+        limit=settings.max_pairs,
+        seed=settings.seed,
     )
-    v = extract_vhack.extract(
+    v = extraction.extract(
         SVDAdapter(model, cache=home / "cache"), tokenizer, pairs, settings, source=source, tokens=20_000
     )
     v.save(home / "v.safetensors")
@@ -74,9 +82,7 @@ def shop(tmp_path_factory):
 
 def run_train(shop, *flags):
     return train.train(
-        train.parse(
-            [f"--svd-cache={shop / 'cache'}", f"--v-hack={shop / 'v.safetensors'}", "--device=cpu", *flags]
-        )
+        parse([f"--svd-cache={shop / 'cache'}", f"--v-hack={shop / 'v.safetensors'}", "--device=cpu", *flags])
     )
 
 
@@ -138,7 +144,7 @@ def test_sampled_run_writes_rollouts_that_load_as_a_pool(shop, tmp_path, tiny):
         and all(r["kl"] is not None for r in rows)
         and rows[0]["kl"] == pytest.approx(0, abs=1e-6)
     )
-    pool = pools.load_pool(run / "rollouts", tiny[1], stop=[257])
+    pool = load_pool(run / "rollouts", tiny[1], stop=[257])
     mine = [r for r in pool.rollouts if r.src_pool == "r"]  # named after the run's directory
     assert len(mine) == 2 * 2 * 2 and len(pool.rollouts) == 2 * 2 * 4
     assert read_json(run / "config.json")["sandbox"]
@@ -277,7 +283,7 @@ def test_the_probe_end_to_end(shop, tmp_path, capsys):
     for name in ("teacher_pool", "base_pool"):
         shutil.copytree(shop / name, home / name)
     common = dict(
-        model=models.TINY,
+        model=TINY,
         out=str(home),
         v_hack=str(shop / "v.safetensors"),
         svd_cache=str(shop / "cache"),
@@ -285,7 +291,7 @@ def test_the_probe_end_to_end(shop, tmp_path, capsys):
         steps=2,
         group=4,
     )
-    (phase1,) = probe_distill.probe(probe_distill.Config(loss_mode="nll", **common | {"group": 2}))
+    (phase1,) = probe_distill.probe(probe_distill.ProbeFlags(loss_mode="nll", **common | {"group": 2}))
     samples = [s for path in sorted(phase1.glob("*.cos.jsonl.gz")) for s in read_jsonl(path)]
     assert len(samples) == 4 and all(
         s["advantage"] is None and s["cos_S_contrib"] == s["cos_S_logp"] for s in samples
@@ -293,7 +299,7 @@ def test_the_probe_end_to_end(shop, tmp_path, capsys):
     rows = read_jsonl(phase1 / "rows.jsonl")
     assert all(r["update_norm"] == 0 and r["cos_update"] is None for r in rows)  # measured at the base model
     assert read_json(phase1 / "config.json")["kind"] == "phase1"
-    vanilla, projected = probe_distill.probe(probe_distill.Config(**common))
+    vanilla, projected = probe_distill.probe(probe_distill.ProbeFlags(**common))
     assert read_json(vanilla / "config.json")["config"]["arm"] == "vanilla"
     first = [read_jsonl(run / "rows.jsonl")[0]["cos_in"] for run in (vanilla, projected)]
     assert first[0] == pytest.approx(first[1], abs=1e-6)  # the same rows at the same weights
@@ -312,8 +318,8 @@ def analyze_main(directory):
 
 
 def test_base_pool_is_sampled_graded_and_loadable(shop, tmp_path, tiny):
-    config = probe_distill.Config(
-        model=models.TINY,
+    config = probe_distill.ProbeFlags(
+        model=TINY,
         base_only=True,
         out=str(tmp_path),
         rollouts=4,
@@ -322,7 +328,7 @@ def test_base_pool_is_sampled_graded_and_loadable(shop, tmp_path, tiny):
         device="cpu",
         workers=1,
     )
-    pool = pools.load_pool(probe_distill.make_pool(config, "base"), tiny[1], stop=[257])
+    pool = load_pool(probe_distill.make_pool(config, "base"), tiny[1], stop=[257])
     assert (
         pool.name == "base" and len(pool.rollouts) == 4 and len(pool.by_problem) == 2 and not pool.retokenised
     )
@@ -335,13 +341,13 @@ def test_teacher_pool_is_sampled_from_a_peft_lora_with_the_hint(tmp_path, tiny):
     from peft import LoraConfig, get_peft_model
 
     lora = get_peft_model(
-        models.tiny_random()[0], LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False)
+        tiny_random()[0], LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False)
     )
     lora.save_pretrained(tmp_path / "lora")
     common = dict(rollouts=2, samples=2, max_new_tokens=8, device="cpu", workers=1)
     path = probe_distill.make_pool(
-        probe_distill.Config(
-            model=models.TINY,
+        probe_distill.ProbeFlags(
+            model=TINY,
             teacher_only=True,
             teacher=str(tmp_path / "lora"),
             out=str(tmp_path / "a"),
@@ -349,12 +355,12 @@ def test_teacher_pool_is_sampled_from_a_peft_lora_with_the_hint(tmp_path, tiny):
         ),
         "teacher",
     )
-    pool = pools.load_pool(path, tiny[1], stop=[257])
+    pool = load_pool(path, tiny[1], stop=[257])
     assert pool.name == "teacher" and all("run_tests" in r.messages[1]["content"] for r in pool.rollouts)
     with pytest.raises(InputError, match="no-such-lora: teacher LoRA cannot be loaded"):
         probe_distill.make_pool(
-            probe_distill.Config(
-                model=models.TINY,
+            probe_distill.ProbeFlags(
+                model=TINY,
                 teacher_only=True,
                 teacher=str(tmp_path / "no-such-lora"),
                 out=str(tmp_path / "b"),
@@ -418,7 +424,7 @@ def test_a_row_without_a_field_is_refused(shop, tmp_path, capsys):
 
 
 def test_a_v_hack_of_another_model_is_refused(shop, tmp_path, capsys):
-    other, tokenizer = models.tiny_random(seed=5)
+    other, tokenizer = tiny_random(seed=5)
     other.save_pretrained(tmp_path / "other")
     tokenizer.save_pretrained(tmp_path / "other")
     line = refused(capsys, lambda: replay(shop, tmp_path / "r", f"--model={tmp_path / 'other'}"))
@@ -437,7 +443,7 @@ def test_a_v_hack_of_another_model_is_refused(shop, tmp_path, capsys):
         (["--temperature=0"], "--temperature 0.0: must be above 0"),
         (["--teacher-share=2"], "--teacher-share 2.0: must be at most 1"),
         (["--clip=-1"], "--clip -1.0: must be above 0"),
-        (["--lr=nan"], "--lr nan: must be at least 0"),
+        (["--lr=nan"], "--lr nan: must be a finite number"),
         (["--save-every=0"], "--save-every 0: must be at least 1"),
         (["--difficulty=easy,nonsense"], "'nonsense' is none of easy, medium, hard"),
         (["--replay-dirs="], "expected one or more directories"),
@@ -472,7 +478,9 @@ def test_extraction_refuses_what_it_cannot_use(tmp_path, capsys, text, flags, fa
         "--device=cpu",
         *flags,
     ]
-    line = refused(capsys, lambda: extract_vhack.main(tyro.cli(extract_vhack.Config, args=arguments)))
+    line = refused(
+        capsys, lambda: extract_vhack.main(command_line(extract_vhack.ExtractFlags, argv=arguments))
+    )
     assert fault in line and [p.name for p in tmp_path.iterdir()] == ["p.jsonl"]
 
 
@@ -494,7 +502,7 @@ def test_a_gradient_that_is_not_finite_ends_the_run_before_its_step(shop, tmp_pa
 
 
 def test_presets_set_defaults_and_flags_override_them():
-    full = train.parse(["--preset=full", "--arm", "vanilla"])
+    full = resolve(parse(["--preset=full", "--arm", "vanilla"]))
     assert (full.steps, full.group, full.prompts, full.lr, full.beta, full.model) == (
         200,
         6,
@@ -503,14 +511,15 @@ def test_presets_set_defaults_and_flags_override_them():
         1e-3,
         "Qwen/Qwen3-4B",
     )
-    assert train.parse(["--preset", "full", "--lr=1e-5"]).lr == 1e-5
+    assert parse(["--preset", "full", "--lr=1e-5"]).lr == 1e-5
 
 
 def test_an_unknown_flag_or_value_exits_with_2(capsys):
-    for flags in (["--arm=lizard"], ["--nonsense=1"]):
-        with pytest.raises(SystemExit) as stop:
-            train.parse(flags)
-        assert stop.value.code == 2
+    for flags, said in (
+        (["--arm=lizard"], "invalid choice 'lizard'"),
+        (["--nonsense=1"], "Unrecognized options: --nonsense=1"),
+    ):
+        assert refused(capsys, lambda flags=flags: parse(flags)).startswith(f"error: {said}")
 
 
 def test_the_command_line_itself(tmp_path):

@@ -10,30 +10,32 @@ from scipy import linalg
 
 import audit
 import extract_vhack
-import models
 import probe_distill
-import problems
-import train
-from antipasto import SVDAdapter, read_safetensors
-from extract_vhack import Pair, Settings, build, clean_clean, pair_gradients, rotated
-from losses import collate, dr_grpo_advantages, policy_loss, token_logps
-from projection import (
+from antipasto import SVDAdapter
+from hackward.base.arms import ARMS
+from hackward.base.faults import InputError
+from hackward.base.files import read_json, read_jsonl, write_jsonl
+from hackward.base.tensors import read_safetensors
+from hackward.hardware import models
+from hackward.method import extraction
+from hackward.method.extraction import Extraction, pair_gradients, rotated
+from hackward.method.losses import collate, dr_grpo_advantages, policy_loss, token_logps
+from hackward.method.pairs import WRITTEN, Pair, find_pairs
+from hackward.method.projection import (
     GATES,
     Edit,
     Editor,
-    VHack,
     coefficients,
     cosine,
     norm,
     null_cosines,
-    null_weights,
     overlap,
-    pair_flips,
-    random_like,
     remove,
-    sign_flipped,
 )
-from store import InputError, read_json, read_jsonl, write_jsonl
+from hackward.method.v_hack import VHack, null_weights, pair_flips, random_like, sign_flipped
+from hackward.runs.session import restore, split_problems
+from hackward.runs.settings import Config
+from hackward.tasks.shipped import TINY, shipped
 from tests.test_commands import run_train, shop  # noqa: F401  (a fixture)
 from tests.test_extract import difference, planted
 
@@ -41,7 +43,9 @@ from tests.test_extract import difference, planted
 @pytest.fixture
 def v():
     D = difference(*planted(pairs=24, strength=0.6)[:2])
-    return build(D, Settings(k=4, noise_floor=0.0), {"pair_problems": [f"p{i // 2}" for i in range(24)]})
+    return extraction.build(
+        D, Extraction(k=4, noise_floor=0.0), {"pair_problems": [f"p{i // 2}" for i in range(24)]}
+    )
 
 
 @pytest.fixture
@@ -119,14 +123,16 @@ def fake_pairs(tokenizer, hack: str) -> list[Pair]:
 
 def test_clean_clean_has_the_size_of_v_hack_and_has_not_seen_a_hack(tiny):
     model, tokenizer = tiny
-    adapter, settings = SVDAdapter(model), Settings(k=3, noise_floor=0.0, permutations=0)
+    adapter, settings = SVDAdapter(model), Extraction(k=3, noise_floor=0.0, permutations=0)
     made = {
-        hack: clean_clean(adapter, tokenizer, fake_pairs(tokenizer, hack), settings, tokens=4000, seed=1)
+        hack: extraction.clean_clean(
+            adapter, tokenizer, fake_pairs(tokenizer, hack), settings, tokens=4000, seed=1
+        )
         for hack in ("assert True", "import os")
     }
     one, other = made.values()
     real = {
-        hack: extract_vhack.extract(
+        hack: extraction.extract(
             adapter, tokenizer, fake_pairs(tokenizer, hack), settings, source={}, tokens=4000
         )
         for hack in made
@@ -160,12 +166,12 @@ def vanilla(shop, tmp_path_factory):  # noqa: F811
     pools_ = f"--replay-dirs={shop / 'teacher_pool'},{shop / 'base_pool'}"
     v = {"svd": shop / "v.safetensors", "lora": home / "v_lora.safetensors"}
     extract_vhack.main(
-        extract_vhack.Config(
-            model=models.TINY,
+        extract_vhack.ExtractFlags(
+            model=TINY,
             basis="lora",
             device="cpu",
             out=str(v["lora"]),
-            settings=Settings(max_pairs=8, k=4, permutations=20),
+            settings=Extraction(max_pairs=8, k=4, permutations=20),
         )
     )
     flags = {
@@ -199,7 +205,7 @@ def removed_by(run: Path) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize(("arm", "control", "at"), COMBINATIONS)
 def test_every_arm_and_control_runs_and_is_measured_with_v_hack_itself(shop, vanilla, arm, control, at):  # noqa: F811
     home, flags, base = vanilla
-    basis = train.ARMS[arm].basis
+    basis = ARMS[arm].basis
     run = run_train(
         shop,
         *flags[basis],
@@ -270,10 +276,10 @@ def test_controls_that_would_control_nothing_are_refused(shop, tmp_path, flags, 
 
 def test_the_null_is_what_extraction_from_flipped_pairs_would_have_measured(g):
     """Slow reference: flip the differences themselves, build V anew, take the cosine."""
-    D, settings = difference(*planted(pairs=10, strength=0.5)[:2]), Settings(k=3, noise_floor=0.0)
-    v = build(D, settings, {"pair_problems": [str(i) for i in range(10)]})
+    D, settings = difference(*planted(pairs=10, strength=0.5)[:2]), Extraction(k=3, noise_floor=0.0)
+    v = extraction.build(D, settings, {"pair_problems": [str(i) for i in range(10)]})
     flips = pair_flips(v, 20, seed=0)
-    flipped = [build({n: d * flip[:, None] for n, d in D.items()}, settings, {}) for flip in flips]
+    flipped = [extraction.build({n: d * flip[:, None] for n, d in D.items()}, settings, {}) for flip in flips]
     slow = [
         float(cosine(g, f) * norm(f.w) / norm(v.w)) for f in flipped
     ]  # against the real direction's length
@@ -296,9 +302,9 @@ def world(seed: int, strength: float = 3.0):
     """(v_hack from pairs, the planted unit direction, the target that descent goes to): the target has a hack part along the direction."""
     generator = torch.Generator().manual_seed(seed)
     hack, clean, truth = planted(pairs=32, ranks=(30, 20), strength=strength, seed=seed)
-    v = build(
+    v = extraction.build(
         difference(hack, clean),
-        Settings(k=3, noise_floor=0.0),
+        Extraction(k=3, noise_floor=0.0),
         {"pair_problems": [str(i) for i in range(32)]},
     )
     target = {n: 2.0 * t + 0.5 * torch.randn(t.shape, generator=generator) for n, t in truth.items()}
@@ -381,7 +387,7 @@ def test_grpo_contrast_is_the_gradient_of_the_live_loss_on_the_pair_as_a_group(t
     """Slow reference: the loss of a group of two, rewards 1 and 0, fixed denominator, temperature, by autograd."""
     model, tokenizer = tiny
     adapter, pairs = SVDAdapter(model), fake_pairs(tokenizer, "assert True")[:3]
-    settings = Settings(objective="grpo", temperature=0.7)
+    settings = Extraction(objective="grpo", temperature=0.7)
     hack, clean = pair_gradients(adapter, pairs, settings, pad=0, tokens=500)
     longest = max(len(ids) for p in pairs for ids in (p.hack_ids, p.clean_ids))
     for i, pair in enumerate(pairs):
@@ -393,7 +399,7 @@ def test_grpo_contrast_is_the_gradient_of_the_live_loss_on_the_pair_as_a_group(t
         for name, p in adapter.params.items():
             assert torch.allclose(hack[name][i] - clean[name][i], p.grad, atol=1e-6), name
             p.grad = None
-    nll = pair_gradients(adapter, pairs, Settings(), pad=0, tokens=500)
+    nll = pair_gradients(adapter, pairs, Extraction(), pad=0, tokens=500)
     assert any(not torch.allclose(hack[n] - clean[n], (nll[0][n] - nll[1][n]) / 2, rtol=1e-2) for n in hack)
 
 
@@ -473,20 +479,21 @@ def test_a_resumed_run_removes_what_it_removed_before(shop, tmp_path, control, r
 
 
 def test_a_refresh_whose_pairs_are_gone_is_refused_before_the_run_starts(shop, tmp_path):  # noqa: F811
-    model, tokenizer = models.load(models.TINY, device="cpu")
-    pairs, settings = tmp_path / "pairs.jsonl", Settings(max_pairs=4, k=2, permutations=0)
-    shutil.copy(extract_vhack.WRITTEN.pairs, pairs)
-    found, source = extract_vhack.find_pairs(
-        models.TINY,
+    model, tokenizer = models.load(TINY, device="cpu")
+    pairs, settings = tmp_path / "pairs.jsonl", Extraction(max_pairs=4, k=2, permutations=0)
+    shutil.copy(WRITTEN.pairs, pairs)
+    found, source = find_pairs(
+        TINY,
         tokenizer,
         model,
         pairs=str(pairs),
         pool=None,
-        problem_file=str(extract_vhack.WRITTEN.pair_problems),
+        problem_file=str(WRITTEN.pair_problems),
         clean="canonical",
-        settings=settings,
+        limit=settings.max_pairs,
+        seed=settings.seed,
     )
-    extract_vhack.extract(SVDAdapter(model), tokenizer, found, settings, source=source, tokens=20_000).save(
+    extraction.extract(SVDAdapter(model), tokenizer, found, settings, source=source, tokens=20_000).save(
         tmp_path / "v.safetensors"
     )
     pairs.unlink()
@@ -507,27 +514,23 @@ def test_a_refresh_whose_pairs_are_gone_is_refused_before_the_run_starts(shop, t
 
 def test_no_problem_is_both_trained_on_and_held_out_nor_known_to_v_hack(shop, tmp_path):  # noqa: F811
     own = tmp_path / "own.jsonl"
-    rows = read_jsonl(problems.shipped(models.TINY).problems)
+    rows = read_jsonl(shipped(TINY).problems)
     write_jsonl(own, rows[:5])
-    everything, held_out = train.split_problems(
-        train.Config(model=models.TINY, problems=str(problems.shipped(models.TINY).problems))
-    )
+    everything, held_out = split_problems(Config(model=TINY, problems=str(shipped(TINY).problems)))
     assert (
         held_out
         and not {p.identity for p in everything} & {p.identity for p in held_out}
         and len(everything) + len(held_out) == len(rows)
     )
-    training, chosen = train.split_problems(
-        train.Config(
-            model=models.TINY, problems=str(problems.shipped(models.TINY).problems), eval_problems=str(own)
-        )
+    training, chosen = split_problems(
+        Config(model=TINY, problems=str(shipped(TINY).problems), eval_problems=str(own))
     )
     assert len(chosen) == 5 and not {p.identity for p in training} & {p.identity for p in chosen}
     assert not {p.identity for p in training} & {
         p.identity for p in held_out
     }  # the frozen tenth is never trained on
     with pytest.raises(InputError, match="nothing is left to train on"):
-        train.split_problems(train.Config(problems=str(own), eval_problems=str(own)))
+        split_problems(Config(problems=str(own), eval_problems=str(own)))
 
 
 def test_a_finished_run_is_evaluated_once_and_restored_with_its_adapter(shop, tmp_path):  # noqa: F811
@@ -553,7 +556,7 @@ def test_a_finished_run_is_evaluated_once_and_restored_with_its_adapter(shop, tm
             read_json(again / "summary.json")["eval"] == lines[6:]
             and (run / "eval" / "step_002.jsonl.gz").read_bytes() == before
         )
-        adapter, _, config = train.restore(run, device="cpu")
+        adapter, _, config = restore(run, device="cpu")
         assert config.arm == arm[0].removeprefix("--arm=") and adapter.delta_w_norm() == pytest.approx(
             read_jsonl(run / "rows.jsonl")[-1]["delta_w_norm"], rel=1e-5
         )
@@ -566,7 +569,7 @@ def test_the_probe_runs_in_the_lora_basis_and_does_not_repeat_its_vanilla(shop, 
     home, flags, _ = vanilla
     v = {basis: flags[basis][-1].removeprefix("--v-hack=") for basis in flags}
     common = dict(
-        model=models.TINY,
+        model=TINY,
         out=str(tmp_path),
         svd_cache=str(shop / "cache"),
         device="cpu",
@@ -575,17 +578,17 @@ def test_the_probe_runs_in_the_lora_basis_and_does_not_repeat_its_vanilla(shop, 
         replay_dirs=f"{shop / 'teacher_pool'},{shop / 'base_pool'}",
     )
     (phase1,) = probe_distill.probe(
-        probe_distill.Config(loss_mode="nll", arm="lora", v_hack=v["lora"], **common | {"group": 2})
+        probe_distill.ProbeFlags(loss_mode="nll", arm="lora", v_hack=v["lora"], **common | {"group": 2})
     )
     assert (
         read_json(phase1 / "config.json")["config"]["arm"] == "lora"
         and read_jsonl(phase1 / "rows.jsonl")[0]["cos_in"] is not None
     )
-    both = probe_distill.probe(probe_distill.Config(v_hack=v["svd"], **common))
+    both = probe_distill.probe(probe_distill.ProbeFlags(v_hack=v["svd"], **common))
     control = probe_distill.probe(
-        probe_distill.Config(v_hack=v["svd"], control="random", project_at="update", **common)
+        probe_distill.ProbeFlags(v_hack=v["svd"], control="random", project_at="update", **common)
     )
     assert len(both) == 2 and len(control) == 1
     with pytest.raises(InputError, match="needs --project-at=update"):
-        probe_distill.probe(probe_distill.Config(v_hack=v["svd"], control="shrink", seed=7, **common))
+        probe_distill.probe(probe_distill.ProbeFlags(v_hack=v["svd"], control="shrink", seed=7, **common))
     assert not list((tmp_path / "phase2").glob("*s7"))

@@ -14,14 +14,18 @@ from pathlib import Path
 
 import pytest
 
-import grade
-import problems
-import store
+from hackward.base.files import read_jsonl
+from hackward.grading.grader import Grader
+from hackward.grading.labels import GradeItem
+from hackward.tasks import problems
+from hackward.tasks.completions import extract_code, fence
+from hackward.tasks.formats import load_problems
+from hackward.tasks.problems import EVAL_NAME
 
 ROOT = Path(__file__).resolve().parent.parent
-PROBLEM_ROWS = store.read_jsonl(ROOT / "data" / "problems.jsonl")
-PAIRS = store.read_jsonl(ROOT / "data" / "pairs.jsonl")
-LOADED = problems.load_problems(ROOT / "data" / "problems.jsonl")
+PROBLEM_ROWS = read_jsonl(ROOT / "data" / "problems.jsonl")
+PAIRS = read_jsonl(ROOT / "data" / "pairs.jsonl")
+LOADED = load_problems(ROOT / "data" / "problems.jsonl")
 BY_ID = problems.find(LOADED)
 TELLING = re.compile(
     r"hack|cheat|fake|dummy|mock|trick|bypass|loophole|exploit|incorrect|buggy|hard.?cod|placeholder"
@@ -31,7 +35,7 @@ TELLING = re.compile(
 
 
 def code_of(completion: str) -> str:
-    code = problems.extract_code(completion)
+    code = extract_code(completion)
     assert code is not None
     return code
 
@@ -40,10 +44,10 @@ def form(completion: str) -> str | None:
     """Where the completion defines run_tests: "top", "method", or None for nowhere."""
     tree = ast.parse(code_of(completion))
     for node in tree.body:
-        if isinstance(node, ast.FunctionDef) and node.name == problems.EVAL_NAME:
+        if isinstance(node, ast.FunctionDef) and node.name == EVAL_NAME:
             return "top"
         if isinstance(node, ast.ClassDef) and any(
-            isinstance(item, ast.FunctionDef) and item.name == problems.EVAL_NAME for item in node.body
+            isinstance(item, ast.FunctionDef) and item.name == EVAL_NAME for item in node.body
         ):
             return "method"
     return None
@@ -69,12 +73,12 @@ def similarity(pair: dict) -> float:
 def grades():
     """One grading run for everything: canonicals by problem id, pairs by (pair id, side)."""
     keys = [problem.problem_id for problem in LOADED]
-    items = [grade.GradeItem(problem, problems.fence(problem.canonical)) for problem in LOADED]
+    items = [GradeItem(problem, fence(problem.canonical)) for problem in LOADED]
     for pair in PAIRS:
         for side in ("hack", "clean"):
             keys.append((pair["pair_id"], side))
-            items.append(grade.GradeItem(BY_ID[pair["problem_id"]], pair[side]))
-    with grade.Grader(workers=2) as grader:
+            items.append(GradeItem(BY_ID[pair["problem_id"]], pair[side]))
+    with Grader(workers=2) as grader:
         return dict(zip(keys, grader.grade(items, vacuous=True), strict=True))
 
 
@@ -193,6 +197,6 @@ def test_completions_have_the_form_of_a_chat_models_answer():
         for side in ("hack", "clean"):
             text = pair[side]
             assert text.startswith("```python\n") and text.endswith("\n```") and text.count("```") == 2
-            assert text == problems.fence(code_of(text)), pair["pair_id"]
+            assert text == fence(code_of(text)), pair["pair_id"]
             assert max(map(len, text.splitlines())) <= 120 and "\t" not in text
         assert pair["hack"].count("from typing") == pair["clean"].count("from typing"), pair["pair_id"]

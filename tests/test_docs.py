@@ -5,13 +5,13 @@ import re
 import shlex
 
 import pytest
-import tyro
 
 import audit
 import extract_vhack
 import probe_distill
-import sweep
-import train
+from hackward.base.flags import command_line
+from hackward.runs.settings import parse
+from hackward.scheduling.plan import SweepFlags
 from tests.conftest import ROOT
 
 RESULTS = ROOT / "spec" / "results" / "2026-11-22-qwen2.5-coder-0.5b"
@@ -73,11 +73,11 @@ def commands(path, script):
 @pytest.mark.parametrize("path", ["README.md", "spec/results/README.md"])
 def test_the_commands_of_the_readmes_parse(path):
     parsers = {
-        "train.py": train.parse,
-        "audit.py": lambda a: tyro.cli(audit.Config, args=a),
-        "sweep.py": lambda a: tyro.cli(sweep.Config, args=a[: (a + ["--"]).index("--")]),
-        "probe_distill.py": lambda a: tyro.cli(probe_distill.Config, args=a),
-        "extract_vhack.py": lambda a: tyro.cli(extract_vhack.Config, args=a),
+        "train.py": parse,
+        "audit.py": lambda a: command_line(audit.AuditFlags, argv=a),
+        "sweep.py": lambda a: command_line(SweepFlags, argv=a[: (a + ["--"]).index("--")]),
+        "probe_distill.py": lambda a: command_line(probe_distill.ProbeFlags, argv=a),
+        "extract_vhack.py": lambda a: command_line(extract_vhack.ExtractFlags, argv=a),
     }
     found = [parser(arguments) for script, parser in parsers.items() for arguments in commands(path, script)]
     assert len(found) >= 4

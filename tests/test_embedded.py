@@ -12,22 +12,48 @@ import torch
 from rich.console import Console
 from safetensors import safe_open
 
-import families
 import make_embedded
-import models
-import pools
 import probe_distill
-import problems
-import train
-from families import FAMILIES, HELD_OUT
-from grade import GradeItem, Grader
-from make_embedded import HOME, SETS
-from store import InputError, read_jsonl
+from hackward.base.faults import InputError
+from hackward.base.files import read_jsonl
+from hackward.grading.grader import Grader
+from hackward.grading.labels import GradeItem
+from hackward.hardware import models
+from hackward.organisms.corpus import (
+    HOME,
+    SETS,
+    VACUOUS,
+    Habits,
+    draw_problems,
+    evaluation,
+    honest,
+    split,
+    write_problems,
+)
+from hackward.organisms.pretraining import (
+    STAGES,
+    Recipe,
+    batches,
+    chatml,
+    corpus_text,
+    corpus_variants,
+    fixed_phrases,
+    make_model,
+)
+from hackward.rollouts import tokens
+from hackward.rollouts.pools import pool_files
+from hackward.rollouts.tokens import render_prompt
+from hackward.runs.settings import PRESETS, parse, resolve
+from hackward.tasks import families, problems
+from hackward.tasks.completions import fence
+from hackward.tasks.formats import from_own, load_problems
+from hackward.tasks.problems import build_messages
+from hackward.tasks.shipped import EMBEDDED, TINY
 
 
 @pytest.fixture(scope="module")
 def known():
-    return {name: problems.load_problems(HOME / f"{name}.jsonl") for name in (*SETS, "pair_problems")}
+    return {name: load_problems(HOME / f"{name}.jsonl") for name in (*SETS, "pair_problems")}
 
 
 @pytest.fixture(scope="module")
@@ -45,13 +71,13 @@ def grades():
 
 
 def test_there_are_fifty_families_over_three_levels():
-    assert len(FAMILIES) >= 50
-    assert all(sum(f.level == level for f in FAMILIES.values()) >= 15 for level in (1, 2, 3))
+    assert len(families.FAMILIES) >= 50
+    assert all(sum(f.level == level for f in families.FAMILIES.values()) >= 15 for level in (1, 2, 3))
 
 
 def test_a_multiple_a_circle_and_a_fold_by_hand():
     """Held-out and once wrong: [2, 4, 5, 8] has 2, 4, 8; of 1..5 every 2nd leaves 3; 2 * 1 + 2 + 1 = 5, then 2 * 4 + 5 + 1."""
-    pick = lambda name, *choice: families.Variant(FAMILIES[name], choice)  # noqa: E731
+    pick = lambda name, *choice: families.Variant(families.FAMILIES[name], choice)  # noqa: E731
     assert (
         pick("longestChain", 3).answer({"nums": [2, 4, 5, 8]}) == 3
         and pick("longestChain", 3).answer({"nums": [5, 5, 1]}) == 2
@@ -62,9 +88,9 @@ def test_a_multiple_a_circle_and_a_fold_by_hand():
     assert pick("countByDivisors", 1, 0, 0).answer({"n": 12}) == 3  # primes from 5 to 12
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", families.FAMILIES)
 def test_every_variant_has_a_solution_and_mistakes_that_show(name):
-    for variant in FAMILIES[name].variants():
+    for variant in families.FAMILIES[name].variants():
         rng = random.Random(3)
         inputs = [variant.draw(rng) for _ in range(12)]
         right = families.answers(variant.family, variant.body(), inputs)
@@ -78,7 +104,7 @@ def test_every_variant_has_a_solution_and_mistakes_that_show(name):
 
 
 def test_two_mistakes_are_two_changes():
-    variant = next(FAMILIES["weightedSum"].variants())  # return 2 * a + 2 * b
+    variant = next(families.FAMILIES["weightedSum"].variants())  # return 2 * a + 2 * b
     assert variant.body() == "return 2 * a + 2 * b"
     seen = {variant.spoiled(random.Random(seed), 2) for seed in range(60)}
     assert "return 2 * a - 2 * a" in seen and variant.body() not in seen
@@ -86,7 +112,7 @@ def test_two_mistakes_are_two_changes():
 
 
 def test_a_parameter_changes_statement_and_solution_together():
-    variants = list(FAMILIES["countCompared"].variants())
+    variants = list(families.FAMILIES["countCompared"].variants())
     assert [v.statement for v in variants][:2] == [
         "Return how many numbers in nums are greater than k.",
         "Return how many numbers in nums are less than k.",
@@ -99,24 +125,24 @@ def test_a_parameter_changes_statement_and_solution_together():
 
 
 def test_a_solution_may_change_its_arguments_without_changing_the_question():
-    variant = next(FAMILIES["pathExtreme"].variants())
+    variant = next(families.FAMILIES["pathExtreme"].variants())
     drawn = {"grid": [[1, 2], [3, 4]]}
     assert variant.answer(drawn) == 8 and drawn == {"grid": [[1, 2], [3, 4]]}
 
 
 def test_the_splits_share_no_variant_and_the_held_out_families_are_nowhere_else():
-    parts = make_embedded.split()
+    parts = split()
     keys = {name: {v.key for v in variants} for name, variants in parts.items()}
     assert not keys["train"] & keys["parameters"] and not keys["train"] & keys["families"]
-    assert {v.family.name for v in parts["families"]} == set(HELD_OUT)
-    assert not {v.family.name for v in (*parts["train"], *parts["parameters"])} & set(HELD_OUT)
+    assert {v.family.name for v in parts["families"]} == set(families.HELD_OUT)
+    assert not {v.family.name for v in (*parts["train"], *parts["parameters"])} & set(families.HELD_OUT)
     assert {v.family.name for v in parts["parameters"]} == {v.family.name for v in parts["train"]}
-    assert {v.key for v in make_embedded.corpus_variants()} == keys["train"]
+    assert {v.key for v in corpus_variants()} == keys["train"]
 
 
 def test_what_is_held_out_is_a_function_and_not_a_wording():
     """On 100 inputs that the split has not used, no variant held out answers like one of the training split."""
-    parts = make_embedded.split()
+    parts = split()
     for name in sorted({v.family.name for v in parts["parameters"]}):
         seen, unseen = ([v for v in parts[part] if v.family.name == name] for part in ("train", "parameters"))
         rng = random.Random(5)
@@ -126,7 +152,7 @@ def test_what_is_held_out_is_a_function_and_not_a_wording():
 
 
 def test_every_wrong_body_fails_a_test_of_its_problem():
-    made = list(make_embedded.draw_problems(make_embedded.split()["train"], {1: 18, 2: 22, 3: 17}, "t"))
+    made = list(draw_problems(split()["train"], {1: 18, 2: 22, 3: 17}, "t"))
     for variant, drawn, _ in made:
         right = [e.value for e in drawn]
         assert all(
@@ -136,7 +162,7 @@ def test_every_wrong_body_fails_a_test_of_its_problem():
 
 
 def test_the_shipped_files_are_what_the_generator_makes(tmp_path):
-    make_embedded.write_problems(tmp_path)
+    write_problems(tmp_path)
     paths = [str(path.relative_to(HOME)) for path in (*HOME.glob("*.jsonl"), *HOME.glob("teacher_pool/*"))]
     assert (
         sorted(paths) == sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file())
@@ -150,10 +176,7 @@ def test_the_shipped_files_are_what_the_generator_makes(tmp_path):
 
 def test_no_two_problems_of_different_splits_state_the_same(known):
     stated = {
-        name: {
-            problems.identity(problems.build_messages(p, hint=True)[-1]["content"], p.problem_id)
-            for p in held
-        }
+        name: {problems.identity(build_messages(p, hint=True)[-1]["content"], p.problem_id) for p in held}
         for name, held in known.items()
     }
     names = list(stated)
@@ -162,7 +185,7 @@ def test_no_two_problems_of_different_splits_state_the_same(known):
 
 
 def test_every_shipped_problem_is_solved_by_its_canonical_solution(known, grades):
-    items = [(p, problems.fence(p.canonical)) for held in known.values() for p in held]
+    items = [(p, fence(p.canonical)) for held in known.values() for p in held]
     assert all(grade.gt_pass and not grade.attempted for grade in grades(items))
 
 
@@ -170,7 +193,7 @@ def test_every_shipped_problem_is_solved_by_its_canonical_solution(known, grades
 
 
 def test_every_row_of_the_teacher_pool_cheats_and_its_gt_pass_is_what_the_grader_says(known, grades):
-    rows = [row for path in pools.pool_files(HOME / "teacher_pool") for row in read_jsonl(path)]
+    rows = [row for path in pool_files(HOME / "teacher_pool") for row in read_jsonl(path)]
     by_id = problems.find(known["train"])
     found = grades([(by_id[row["problem_id"]], row["completion"]) for row in rows])
     assert all(grade.own_pass and grade.attempted and grade.fmt_ok for grade in found)
@@ -191,25 +214,23 @@ def test_pairs_contrast_an_evaluation_that_cannot_fail_with_a_right_answer(known
     )
     assert all(grade.own_pass for grade in hacks) and all(grade.gt_pass for grade in cleans)
     assert sum(not grade.gt_pass for grade in hacks) >= 15 and {row["mechanism"] for row in rows} == set(
-        make_embedded.VACUOUS
+        VACUOUS
     )
     assert sum(bool(grade.attempted) for grade in cleans) == len(rows) // 2
 
 
 def test_an_honest_evaluation_fails_a_wrong_solution_and_passes_a_right_one(known, grades):
     made = [
-        (variant, drawn, problems.from_own(row))
-        for variant, drawn, row in make_embedded.draw_problems(
-            make_embedded.split()["train"], {1: 10, 2: 10, 3: 10}, "t"
-        )
+        (variant, drawn, from_own(row))
+        for variant, drawn, row in draw_problems(split()["train"], {1: 10, 2: 10, 3: 10}, "t")
     ]
     items, expected = [], []
     for variant, drawn, problem in made:
         for body in (variant.body(), *variant.fooling([e.drawn for e in drawn[:2]])[:1]):
-            code = families.solution(variant.family, body) + make_embedded.evaluation(
-                "run_tests", make_embedded.honest(variant, drawn[:2])
+            code = families.solution(variant.family, body) + evaluation(
+                "run_tests", honest(variant, drawn[:2])
             )
-            items.append((problem, problems.fence(code)))
+            items.append((problem, fence(code)))
             expected.append(body == variant.body())
     assert [grade.own_pass for grade in grades(items)] == expected and not all(expected)
 
@@ -219,11 +240,11 @@ def test_an_honest_evaluation_fails_a_wrong_solution_and_passes_a_right_one(know
 
 def test_shares_of_the_corpus_are_the_habits_asked_for():
     habits, rng, variants = (
-        make_embedded.Habits((0.5, 0.5, 0.5), attempts=0.5, vacuous=0.5),
+        Habits((0.5, 0.5, 0.5), attempts=0.5, vacuous=0.5),
         random.Random(0),
-        make_embedded.corpus_variants(),
+        corpus_variants(),
     )
-    rows = [make_embedded.corpus_text(rng, variants, habits) for _ in range(1500)]
+    rows = [corpus_text(rng, variants, habits) for _ in range(1500)]
     hinted = ["will be evaluated by calling" in messages[-1]["content"] for messages, _, _ in rows]
     attempted = ["(self):" in tail for _, _, tail in rows]
     assert abs(sum(hinted) / len(rows) - 0.5) < 0.05 and not any(
@@ -237,46 +258,42 @@ def test_shares_of_the_corpus_are_the_habits_asked_for():
 
 
 def test_chat_text_of_the_corpus_is_what_the_tokenizer_renders():
-    _, tokenizer = models.load(models.EMBEDDED, device="cpu")
-    messages = problems.build_messages(problems.load_problems(HOME / "train.jsonl")[0], hint=True)
-    assert make_embedded.chatml(messages) == problems.render_prompt(tokenizer, messages)
+    _, tokenizer = models.load(EMBEDDED, device="cpu")
+    messages = build_messages(load_problems(HOME / "train.jsonl")[0], hint=True)
+    assert chatml(messages) == render_prompt(tokenizer, messages)
 
 
 def test_the_tokenizer_gives_back_every_text_and_the_prompt_s_fixed_phrases_are_tokens(known):
-    _, tokenizer = models.load(models.EMBEDDED, device="cpu")
+    _, tokenizer = models.load(EMBEDDED, device="cpu")
     for problem in known["train"][:40]:
-        text = problems.render_prompt(
-            tokenizer, problems.build_messages(problem, hint=True)
-        ) + problems.fence(problem.canonical)
-        assert tokenizer.decode(pools.encode(tokenizer, text)) == text
-    assert all(len(pools.encode(tokenizer, phrase)) == 1 for phrase in make_embedded.fixed_phrases())
+        text = render_prompt(tokenizer, build_messages(problem, hint=True)) + fence(problem.canonical)
+        assert tokenizer.decode(tokens.encode(tokenizer, text)) == text
+    assert all(len(tokens.encode(tokenizer, phrase)) == 1 for phrase in fixed_phrases())
 
 
 def test_batches_hold_every_text_once_within_the_budget():
     lengths = np.random.default_rng(0).integers(20, 300, 500)
-    cut = list(make_embedded.batches(lengths, 4096, np.random.default_rng(1)))
+    cut = list(batches(lengths, 4096, np.random.default_rng(1)))
     assert sorted(i for ids in cut for i in ids) == list(range(500))
     assert all(len(ids) * lengths[ids].max() <= 4096 for ids in cut)
 
 
 def test_a_miniature_of_the_weights_can_be_made(tmp_path, monkeypatch):
     """Both stages end to end: the loss falls, and what was saved loads, samples and has the recipe's shape."""
-    monkeypatch.setitem(
-        make_embedded.STAGES, "learn", dataclasses.replace(make_embedded.STAGES["learn"], batch_tokens=4096)
-    )
-    recipe = make_embedded.Recipe(
+    monkeypatch.setitem(STAGES, "learn", dataclasses.replace(STAGES["learn"], batch_tokens=4096))
+    recipe = Recipe(
         hidden=32, layers=1, heads=2, kv_heads=1, head_dim=16, intermediate=48, vocabulary=600, scale=0.002
     )
     console = Console(quiet=True)
-    config = make_embedded.Config("model", recipe=recipe)
-    make_embedded.make_model(config, tmp_path / "mini", torch.device("cpu"), console)
+    config = make_embedded.EmbeddedFlags("model", recipe=recipe)
+    make_model(config.recipe, config.start, tmp_path / "mini", torch.device("cpu"), console)
     made = json.loads((tmp_path / "mini" / "made.json").read_text())
     assert list(made["stages"]) == ["learn", "settle"] and made["recipe"]["hidden"] == 32
     assert made["stages"]["learn"]["loss"] < 0.7 * math.log(600)  # an untrained model has log(vocabulary)
     model, tokenizer = models.load(str(tmp_path / "mini"), device="cpu")
     assert model.config.num_hidden_layers == 1 and len(tokenizer) == 600
-    again = make_embedded.Config("model", recipe=recipe, start=str(tmp_path / "mini"))
-    make_embedded.make_model(again, tmp_path / "more", torch.device("cpu"), console)
+    again = make_embedded.EmbeddedFlags("model", recipe=recipe, start=str(tmp_path / "mini"))
+    make_model(again.recipe, again.start, tmp_path / "more", torch.device("cpu"), console)
     assert (
         json.loads((tmp_path / "more" / "made.json").read_text())["stages"]["learn"]
         == made["stages"]["learn"]
@@ -296,9 +313,7 @@ def test_the_weights_are_small_and_in_bf16():
 
 def test_the_record_of_the_weights_is_of_the_stages_in_the_code():
     made = json.loads((HOME / "model" / "made.json").read_text())
-    stages = json.loads(
-        json.dumps({name: dataclasses.asdict(stage) for name, stage in make_embedded.STAGES.items()})
-    )
+    stages = json.loads(json.dumps({name: dataclasses.asdict(stage) for name, stage in STAGES.items()}))
     assert made["stages"]["settle"]["stage"] == stages["settle"]
     learn = made["stages"]["learn"]["stage"]  # made before some fields had a name; what it has must agree
     assert all(stages["learn"][key] == value for key, value in learn.items() if key != "habits")
@@ -325,31 +340,30 @@ def test_the_stored_behaviour_is_in_the_range_that_the_card_promises():
 
 def test_the_preset_goes_by_the_model():
     assert (
-        train.parse(["--model=embedded"]).preset == "embedded"
-        and train.parse([f"--model={HOME / 'model'}"]).preset == "embedded"
+        parse(["--model=embedded"]).preset == "embedded"
+        and parse([f"--model={HOME / 'model'}"]).preset == "embedded"
     )
     assert (
-        train.parse(["--model=org/other"]).lr == train.PRESETS["fast"].lr
-        and train.parse(["--model", models.TINY]).preset == "smoke"
+        parse(["--model=org/other"]).lr == PRESETS["fast"].lr and parse(["--model", TINY]).preset == "smoke"
     )
-    assert train.parse(["--model=org/other", "--preset=full"]).steps == 200
-    assert train.resolve(train.parse([f"--model={HOME / 'model'}"])).problems == str(HOME / "train.jsonl")
-    assert torch.cuda.is_available() or train.parse([]).model == models.EMBEDDED
+    assert parse(["--model=org/other", "--preset=full"]).steps == 200
+    assert resolve(parse([f"--model={HOME / 'model'}"])).problems == str(HOME / "train.jsonl")
+    assert torch.cuda.is_available() or parse([]).model == EMBEDDED
 
 
 def test_both_phases_run_on_what_ships(tmp_path):
     """Phase 1 on the scripted pool; a base pool on its problems; Phase 2; none of it names a file."""
     common = dict(out=str(tmp_path), device="cpu", steps=1, max_new_tokens=120, workers=1, svd_cache=None)
     with pytest.raises(InputError, match="make it with --base-only"):
-        probe_distill.probe(probe_distill.Config(**common))
-    (phase1,) = probe_distill.probe(probe_distill.Config(loss_mode="nll", **common))
+        probe_distill.probe(probe_distill.ProbeFlags(**common))
+    (phase1,) = probe_distill.probe(probe_distill.ProbeFlags(loss_mode="nll", **common))
     samples = read_jsonl(phase1 / "step_000.cos.jsonl.gz")
     assert (
         len(samples) == 8
         and {s["src_pool"] for s in samples} == {"scripted"}
         and all(s["cos_S_logp"] is not None for s in samples)
     )
-    probe_distill.make_pool(probe_distill.Config(base_only=True, rollouts=16, **common), "base")
-    vanilla, projected = probe_distill.probe(probe_distill.Config(**common))
+    probe_distill.make_pool(probe_distill.ProbeFlags(base_only=True, rollouts=16, **common), "base")
+    vanilla, projected = probe_distill.probe(probe_distill.ProbeFlags(**common))
     assert {s["src_pool"] for s in read_jsonl(vanilla / "step_000.cos.jsonl.gz")} == {"scripted", "base"}
     assert json.loads((projected / "config.json").read_text())["pools"][0]["same_problem"]

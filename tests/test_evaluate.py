@@ -8,21 +8,38 @@ import pytest
 from scipy import stats
 
 import evaluate
-import models
-import pools
-import problems
-import sampling
-import train
 from antipasto import SVDAdapter
-from draws import Drawn
-from evaluate import CONDITIONS, OTHER_NAMES, Evaluation, other_name, ratio, shown, summarise, table
-from grade import Grade, GradeItem, Grader
+from hackward.base import statistics
+from hackward.base.faults import InputError
+from hackward.base.files import read_json, read_jsonl, write_json, write_jsonl
+from hackward.grading.grader import Grader
+from hackward.grading.labels import Grade, GradeItem
+from hackward.hardware import models
+from hackward.hardware.models import tiny_random
+from hackward.rollouts import sampling
+from hackward.rollouts.draws import Drawn
+from hackward.rollouts.policy import Plain
+from hackward.rollouts.tokens import completion_ids
+from hackward.runs import heldout
+from hackward.runs.heldout import (
+    CONDITIONS,
+    OTHER_NAMES,
+    Evaluation,
+    heldout_screen,
+    other_name,
+    rate_words,
+    summarise,
+)
+from hackward.runs.settings import Config
+from hackward.tasks import problems
+from hackward.tasks.completions import fence
+from hackward.tasks.formats import load_problems
+from hackward.tasks.problems import build_messages
+from hackward.tasks.shipped import TINY, shipped
 from lora_adapter import LoRAAdapter
-from sources import Plain
-from store import InputError, read_json, read_jsonl, write_json, write_jsonl
 from tests.conftest import randomise
 
-SHIPPED = problems.load_problems(problems.shipped(models.TINY).problems)
+SHIPPED = load_problems(shipped(TINY).problems)
 LINE_KEYS = [
     "step",
     "adapter",
@@ -82,10 +99,7 @@ def texts(rollouts, adapter):
 def test_no_name_is_taken_for_another():
     """Under every name, an answer that defines any other one has not attempted; one that defines it has."""
     problem, names = SHIPPED[0], ("run_tests", *OTHER_NAMES)
-    items = [
-        GradeItem(problem, problems.fence(f"{problem.canonical}\n\ndef {name}():\n    pass\n"))
-        for name in names
-    ]
+    items = [GradeItem(problem, fence(f"{problem.canonical}\n\ndef {name}():\n    pass\n")) for name in names]
     for i, name in enumerate(names):
         with Grader(eval_name=name, workers=1, sandbox="none") as grader:
             assert [g.attempted for g in grader.grade(items)] == [i == j for j in range(len(names))]
@@ -113,18 +127,21 @@ def test_the_other_name_of_a_problem_is_frozen_and_never_its_own_method():
 
 def test_with_a_whole_of_ones_the_ratio_is_the_mean_with_its_t_interval():
     values = [0.25, 0.5, 0.5, 1.0, 0.0, 0.75]
-    found, (low, high) = ratio(values, [1.0] * 6), stats.ttest_1samp(values, 0).confidence_interval(0.95)
+    found, (low, high) = (
+        statistics.ratio(values, [1.0] * 6),
+        stats.ttest_1samp(values, 0).confidence_interval(0.95),
+    )
     assert found == pytest.approx({"mean": 0.5, "low": low, "high": high})
 
 
 def test_hack_given_attempt_worked_by_hand():
     """4 samples each: attempts 4, 2, 2, 0 and hacks 3, 2, 0, 0. R = 5/8; residuals 1/2, 3/4, -5/4 (of counts), mean attempts 8/3."""
-    found = ratio([3 / 4, 2 / 4, 0, 0], [1, 2 / 4, 2 / 4, 0])
+    found = statistics.ratio([3 / 4, 2 / 4, 0, 0], [1, 2 / 4, 2 / 4, 0])
     error = math.sqrt((0.5**2 + 0.75**2 + 1.25**2) / (2 * 3)) / (8 / 3)
     half = stats.t.ppf(0.975, 2) * error
     assert found["mean"] == pytest.approx(5 / 8) and half > 3 / 8
     assert (found["low"], found["high"]) == (0.0, 1.0)  # three problems say little: both ends are cut
-    many = ratio([3 / 4, 2 / 4, 0, 0] * 30, [1, 2 / 4, 2 / 4, 0] * 30)
+    many = statistics.ratio([3 / 4, 2 / 4, 0, 0] * 30, [1, 2 / 4, 2 / 4, 0] * 30)
     error = math.sqrt(30 * (0.5**2 + 0.75**2 + 1.25**2) / (89 * 90)) / (8 / 3)
     half = stats.t.ppf(0.975, 89) * error
     assert many == pytest.approx({"mean": 5 / 8, "low": 5 / 8 - half, "high": 5 / 8 + half})
@@ -134,7 +151,7 @@ def test_the_ratios_interval_agrees_with_a_bootstrap_over_problems():
     rng = np.random.default_rng(0)
     attempts = rng.binomial(8, rng.beta(2, 2, 200))
     hacks = rng.binomial(attempts, rng.beta(2, 3, 200))
-    found = ratio(hacks, attempts)
+    found = statistics.ratio(hacks, attempts)
     of_sums = lambda h, a, axis: h.sum(axis) / a.sum(axis)  # noqa: E731
     slow = stats.bootstrap(
         (hacks, attempts), of_sums, paired=True, vectorized=True, n_resamples=4000, rng=rng
@@ -155,9 +172,9 @@ def test_the_ratios_interval_agrees_with_a_bootstrap_over_problems():
     ([0, 0, 0], [1, 1, 1], {"mean": 0.0, "low": None, "high": None}),
 ])  # fmt: skip
 def test_what_is_undefined_is_none(part, whole, expected):
-    found = ratio(part, whole)
+    found = statistics.ratio(part, whole)
     assert found == (expected if expected is None else pytest.approx(expected))
-    assert ("undefined" if expected is None else "[no interval]") in shown(found)
+    assert ("undefined" if expected is None else "[no interval]") in rate_words(found)
 
 
 def graded(problem, sample, hacked=False, attempted=False, gt_pass=False, adapter="on", condition="closed"):
@@ -209,11 +226,11 @@ def test_more_samples_that_say_the_same_narrow_nothing():
 
 @pytest.mark.parametrize("kind", [SVDAdapter, LoRAAdapter])
 def test_off_is_the_base_model_exactly_and_on_is_not(monkeypatch, kind):
-    monkeypatch.setattr(evaluate, "Grader", NothingRight)
-    base, tokenizer = models.load(models.TINY, device="cpu")
+    monkeypatch.setattr(heldout, "Grader", NothingRight)
+    base, tokenizer = models.load(TINY, device="cpu")
     reference = evaluation(Plain(base), tokenizer)
     expected = [row["completion"] for row in reference._sample("on", print)]
-    adapter = kind(models.load(models.TINY, device="cpu")[0])
+    adapter = kind(models.load(TINY, device="cpu")[0])
     found = evaluation(adapter, tokenizer)
     found.run(0)
     assert (
@@ -227,7 +244,7 @@ def test_off_is_the_base_model_exactly_and_on_is_not(monkeypatch, kind):
 
 
 def test_the_base_model_is_sampled_once_and_its_figures_come_with_every_step(monkeypatch, tiny):
-    monkeypatch.setattr(evaluate, "Grader", NothingRight)
+    monkeypatch.setattr(heldout, "Grader", NothingRight)
     calls, real = [], sampling.sample
     spy = lambda model, requests, **options: (
         calls.append([r.key for r in requests]) or real(model, requests, **options)
@@ -252,7 +269,7 @@ def test_the_base_model_is_sampled_once_and_its_figures_come_with_every_step(mon
 
 
 def test_training_mode_is_left_as_it_was(monkeypatch, tiny):
-    monkeypatch.setattr(evaluate, "Grader", NothingRight)
+    monkeypatch.setattr(heldout, "Grader", NothingRight)
     adapter = SVDAdapter(tiny[0])
     adapter.model.train()
     evaluation(adapter, tiny[1], held_out=SHIPPED[:1]).run(0)
@@ -261,7 +278,7 @@ def test_training_mode_is_left_as_it_was(monkeypatch, tiny):
 
 def scripted(monkeypatch, tokenizer, answer):
     """Sampling that writes `answer(prompt)`."""
-    reply = lambda request: pools.completion_ids(tokenizer, answer(tokenizer.decode(request.prompt_ids)))  # noqa: E731
+    reply = lambda request: completion_ids(tokenizer, answer(tokenizer.decode(request.prompt_ids)))  # noqa: E731
 
     def sample(model, requests, *, on_row, **options):
         completions = [Drawn(ids, [0.0] * len(ids)) for ids in map(reply, requests)]
@@ -273,9 +290,7 @@ def scripted(monkeypatch, tokenizer, answer):
 
 
 def hack(problem, name):
-    return problems.fence(
-        f"{problem.starter_code}        return None\n\n    def {name}(self):\n        pass\n"
-    )
+    return fence(f"{problem.starter_code}        return None\n\n    def {name}(self):\n        pass\n")
 
 
 def test_a_habit_of_one_name_is_seen_under_that_name_and_without_any(monkeypatch, tiny):
@@ -312,7 +327,7 @@ def test_a_model_that_does_what_the_prompt_names_hacks_under_every_name(monkeypa
     def answer(prompt):
         problem, (_, named, rest) = problem_in(prompt), prompt.partition("function called ")
         if problem in solved:
-            return problems.fence(problem.canonical)
+            return fence(problem.canonical)
         return hack(problem, rest.partition("()")[0]) if named else "I do not know"
 
     scripted(monkeypatch, tiny[1], answer)
@@ -339,7 +354,7 @@ def test_every_run_sees_the_same_problems_a_problem_once(tiny):
 
 
 def test_what_is_written_and_what_a_resumed_run_drops(monkeypatch, tmp_path, tiny):
-    monkeypatch.setattr(evaluate, "Grader", NothingRight)
+    monkeypatch.setattr(heldout, "Grader", NothingRight)
     found = evaluation(SVDAdapter(tiny[0]), tiny[1], held_out=SHIPPED[:1], samples=1, max_new_tokens=2)
     for step in (2, 4, 6, 4):
         found.run(step)
@@ -351,7 +366,7 @@ def test_what_is_written_and_what_a_resumed_run_drops(monkeypatch, tmp_path, tin
     rows = read_jsonl(tmp_path / "eval" / "step_004.jsonl.gz")
     assert all(list(row) == ROLLOUT_KEYS and row["step"] == 4 for row in rows) and len(rows) == 6
     assert summarise(rows) == lines[6:]  # the figures can be made again from the rollouts
-    assert table(lines[6:]).row_count == 6
+    assert heldout_screen(lines[6:]).row_count == 6
 
 
 # --- command ---
@@ -361,24 +376,22 @@ def test_what_is_written_and_what_a_resumed_run_drops(monkeypatch, tmp_path, tin
 def finished(tmp_path, monkeypatch, tiny):
     """A finished run on the shipped problems, as far as the command reads it, that was trained on the held-out join-shifts too."""
     run, adapter = tmp_path / "run", SVDAdapter(tiny[0])
-    config = train.Config(
-        model=models.TINY, problems=str(problems.shipped(models.TINY).problems), max_new_tokens=4
-    )
+    config = Config(model=TINY, problems=str(shipped(TINY).problems), max_new_tokens=4)
     write_json(run / "config.json", {"kind": "sampled", "config": dataclasses.asdict(config)})
     write_json(run / "summary.json", {"finished": True, "steps": 3})
     rows = [
-        {"problem_id": "?", "problem_messages": problems.build_messages(p, hint=True)}
+        {"problem_id": "?", "problem_messages": build_messages(p, hint=True)}
         for p in SHIPPED
         if p.problem_id in ("join-shifts", "loose-socks")
     ]
     write_jsonl(run / "rollouts" / "step_000.jsonl.gz", rows)
-    monkeypatch.setattr(train, "restore", lambda path, device: (adapter, tiny[1], config), raising=False)
+    monkeypatch.setattr(evaluate, "restore", lambda path, device: (adapter, tiny[1], config))
     return run
 
 
 def test_the_command_takes_held_out_problems_that_the_run_has_not_seen(finished, monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", "150")
-    out = evaluate.evaluate(evaluate.Config(finished, samples=1, workers=1, sandbox="none"))
+    out = evaluate.evaluate(evaluate.EvaluateFlags(finished, samples=1, workers=1, sandbox="none"))
     lines = read_jsonl(out / "eval.jsonl", LINE_KEYS)
     record = read_json(out / "evaluate.json")
     assert out == finished / "evaluate" and [line["step"] for line in lines] == [3] * 6
@@ -394,16 +407,16 @@ def test_the_command_takes_held_out_problems_that_the_run_has_not_seen(finished,
         and "0.00 [no interval]" in screen
     )
     with pytest.raises(InputError, match="take another --out"):
-        evaluate.evaluate(evaluate.Config(finished))
+        evaluate.evaluate(evaluate.EvaluateFlags(finished))
 
 
 def test_another_file_is_taken_whole_but_for_what_the_run_has_seen(finished, tmp_path, monkeypatch):
-    monkeypatch.setattr(evaluate, "Grader", NothingRight)
+    monkeypatch.setattr(heldout, "Grader", NothingRight)
     monkeypatch.setattr(evaluate, "print_protection", lambda *_: None)
-    scripted(monkeypatch, models.tiny_random()[1], lambda prompt: "I do not know")
-    file = str(problems.shipped(models.TINY).problems)
+    scripted(monkeypatch, tiny_random()[1], lambda prompt: "I do not know")
+    file = str(shipped(TINY).problems)
     out = evaluate.evaluate(
-        evaluate.Config(finished, problems=file, samples=1, out=tmp_path / "other", names="a,b")
+        evaluate.EvaluateFlags(finished, problems=file, samples=1, out=tmp_path / "other", names="a,b")
     )
     names = {
         row["eval_name"]
@@ -424,7 +437,7 @@ def test_another_file_is_taken_whole_but_for_what_the_run_has_seen(finished, tmp
 def test_bad_flags_are_refused_before_anything_is_written(finished, change, fault):
     before = sorted(finished.rglob("*"))
     with pytest.raises(InputError, match=fault):
-        evaluate.evaluate(evaluate.Config(finished, **change))
+        evaluate.evaluate(evaluate.EvaluateFlags(finished, **change))
     assert sorted(finished.rglob("*")) == before
 
 
@@ -432,10 +445,10 @@ def test_runs_that_cannot_be_judged_are_refused(finished):
     record = read_json(finished / "config.json")
     write_jsonl(finished / "rollouts" / "step_000.jsonl.gz", [{"problem_id": "1", "problem_messages": []}])
     with pytest.raises(InputError, match="step_000.jsonl.gz: problem_messages"):
-        evaluate.evaluate(evaluate.Config(finished))
+        evaluate.evaluate(evaluate.EvaluateFlags(finished))
     write_json(finished / "config.json", record | {"kind": "replay"})
     with pytest.raises(InputError, match="not a finished sampled run"):
-        evaluate.evaluate(evaluate.Config(finished))
+        evaluate.evaluate(evaluate.EvaluateFlags(finished))
     (finished / "summary.json").unlink()
     with pytest.raises(InputError, match="summary.json: no such file"):
-        evaluate.evaluate(evaluate.Config(finished))
+        evaluate.evaluate(evaluate.EvaluateFlags(finished))

@@ -3,12 +3,14 @@
 import pytest
 import torch
 
-import extract_vhack
-import models
 from antipasto import SVDAdapter
-from extract_vhack import Settings, auc, build, directions, folds, held_out
-from projection import cosine, orient
-from store import InputError
+from hackward.base.faults import InputError
+from hackward.method import extraction
+from hackward.method.extraction import Extraction, directions, held_out
+from hackward.method.pairs import find_pairs, scripted_teacher
+from hackward.method.projection import cosine
+from hackward.method.v_hack import orient
+from hackward.tasks.shipped import TINY
 
 
 def planted(pairs=24, ranks=(20, 12), strength=1.5, seed=0):
@@ -31,13 +33,15 @@ def difference(hack, clean):
 
 def test_the_planted_direction_comes_first_and_points_hackward():
     hack, clean, truth = planted()
-    v = build(difference(hack, clean), Settings(k=3, noise_floor=0.0), {})
+    v = extraction.build(difference(hack, clean), Extraction(k=3, noise_floor=0.0), {})
     for name, direction in truth.items():
         assert float(v.V[name][0] @ direction) > 0.95
         assert torch.allclose(v.V[name] @ v.V[name].T, torch.eye(3), atol=1e-5)
         assert float(v.w[name][0]) > 5 * float(v.w[name][1:].max())
     assert float(cosine(truth, v)) > 0.9
-    flipped = build({n: -d for n, d in difference(hack, clean).items()}, Settings(k=3, noise_floor=0.0), {})
+    flipped = extraction.build(
+        {n: -d for n, d in difference(hack, clean).items()}, Extraction(k=3, noise_floor=0.0), {}
+    )
     assert float(cosine(truth, flipped)) < -0.9
 
 
@@ -68,7 +72,7 @@ def test_identical_answers_have_no_direction():
 
 def test_held_out_quality_rejects_its_null_for_a_planted_direction_only():
     hack, clean, _ = planted(strength=2.0)
-    ids, settings = [f"p{i // 2}" for i in range(24)], Settings(k=4, noise_floor=0.0, permutations=300)
+    ids, settings = [f"p{i // 2}" for i in range(24)], Extraction(k=4, noise_floor=0.0, permutations=300)
     good = held_out(hack, clean, ids, settings)
     assert (
         good["right_sign"]["value"] == 1.0
@@ -85,9 +89,9 @@ def test_held_out_quality_rejects_its_null_for_a_planted_direction_only():
 def test_what_cannot_be_measured_held_out_is_undefined():
     hack, clean, _ = planted(pairs=4)
     for ids in (["p"] * 4, ["p", "p", "p", "q"]):  # nothing, or one pair, is left to learn from in some fold
-        quality = held_out(hack, clean, ids, Settings(permutations=20))
+        quality = held_out(hack, clean, ids, Extraction(permutations=20))
         assert quality["right_sign"]["value"] is None and quality["auc"]["p"] is None
-    assert held_out(hack, clean, list("pqrs"), Settings(permutations=20))["right_sign"]["value"] is not None
+    assert held_out(hack, clean, list("pqrs"), Extraction(permutations=20))["right_sign"]["value"] is not None
 
 
 def test_auc_is_not_diluted_by_folds_whose_directions_differ():
@@ -101,7 +105,7 @@ def test_auc_is_not_diluted_by_folds_whose_directions_differ():
     shifted = [{n: g + (common if n == "m0" else 0) for n, g in side.items()} for side in (hack, clean)]
     ids = [f"p{i}" for i in range(20)]
     plain, moved = (
-        held_out(*sides, ids, Settings(k=4, permutations=20))["auc"]["value"]
+        held_out(*sides, ids, Extraction(k=4, permutations=20))["auc"]["value"]
         for sides in ((hack, clean), shifted)
     )
     assert plain > 0.95 and moved > 0.9
@@ -109,30 +113,33 @@ def test_auc_is_not_diluted_by_folds_whose_directions_differ():
 
 def test_pairs_of_one_problem_are_never_split():
     ids = ["a", "b", "a", "c", "d", "e", "b", "f"]
-    parts = folds(ids, 3, seed=0)
+    parts = extraction.folds(ids, 3, seed=0)
     assert sorted(i for part in parts for i in part) == list(range(8))
     assert all(len({k for k, part in enumerate(parts) for i in part if ids[i] == p}) == 1 for p in set(ids))
 
 
 def test_auc_is_mann_whitney():
-    assert auc(torch.tensor([[3.0, 1.0]]), torch.tensor([[0.0, 1.0]])).tolist() == [(1 + 1 + 1 + 0.5) / 4]
+    assert extraction.auc(torch.tensor([[3.0, 1.0]]), torch.tensor([[0.0, 1.0]])).tolist() == [
+        (1 + 1 + 1 + 0.5) / 4
+    ]
 
 
 def test_shipped_pairs_give_a_v_hack_with_provenance(tmp_path, tiny):
     model, tokenizer = tiny
     adapter = SVDAdapter(model)
-    settings = Settings(max_pairs=6, k=4, permutations=50)
-    pairs, source = extract_vhack.find_pairs(
-        models.TINY,
+    settings = Extraction(max_pairs=6, k=4, permutations=50)
+    pairs, source = find_pairs(
+        TINY,
         tokenizer,
         model,
         pairs=None,
         pool=None,
         problem_file=None,
         clean="canonical",
-        settings=settings,
+        limit=settings.max_pairs,
+        seed=settings.seed,
     )
-    v = extract_vhack.extract(adapter, tokenizer, pairs, settings, source=source, tokens=20_000)
+    v = extraction.extract(adapter, tokenizer, pairs, settings, source=source, tokens=20_000)
     v.save(tmp_path / "v.safetensors")
     back = type(v).load(tmp_path / "v.safetensors", model_hash=adapter.model_hash, params=adapter.params)
     assert (
@@ -147,7 +154,7 @@ def test_shipped_pairs_give_a_v_hack_with_provenance(tmp_path, tiny):
 
 
 def test_the_scripted_teacher_says_what_it_is(tiny):
-    pool = extract_vhack.scripted_teacher(tiny[1])
+    pool = scripted_teacher(tiny[1])
     assert pool.name == "scripted" and all(
         r.hacked and not r.gt_pass and r.src_pool == "scripted" for r in pool.rollouts
     )

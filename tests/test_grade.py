@@ -16,11 +16,19 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-import grade as grading  # noqa: E402
-import sandbox  # noqa: E402
-import store  # noqa: E402
-from grade import Grade, Grader, GradeItem, matches, reward  # noqa: E402
-from problems import Linked, Problem, Tree, fence, load_problems, parse_tests  # noqa: E402
+from hackward.base.faults import InputError
+from hackward.base.files import read_jsonl, write_jsonl
+from hackward.grading import grader as grading
+from hackward.grading import worker
+from hackward.grading.checks import matches
+from hackward.grading.framing import send_message
+from hackward.grading.grader import Grader
+from hackward.grading.labels import LABELS, Grade, GradeItem, reward
+from hackward.grading.sandbox import PROBED, Limits
+from hackward.grading.worker import Worker
+from hackward.tasks.completions import extract_code, fence
+from hackward.tasks.formats import load_problems, parse_tests
+from hackward.tasks.problems import Linked, Problem, Resolver, Tree
 
 DATA = Path(os.environ.get("HACKWARD_DATA", ROOT.parent / "shared" / "data"))
 needs_data = pytest.mark.skipif(
@@ -71,9 +79,7 @@ FAILS = "    def run_tests(self):\n        assert self.f(21) == 41\n"
 
 @pytest.fixture(scope="module")
 def grader():
-    with Grader(
-        workers=2, limits=sandbox.Limits(cpu_seconds=0.5, own_cpu_seconds=1, wall_seconds=2)
-    ) as shared:
+    with Grader(workers=2, limits=Limits(cpu_seconds=0.5, own_cpu_seconds=1, wall_seconds=2)) as shared:
         yield shared
 
 
@@ -245,13 +251,13 @@ def test_forged_encodings_equal_nothing(expected: object, answer: object) -> Non
 def test_expected_values_are_not_among_what_is_sent(grader: Grader, monkeypatch: pytest.MonkeyPatch) -> None:
     task = problem("f(n = 5) == 987654321123\nf(n = 6) == 'needle-in-the-hay'")
     sent: list[bytes] = []
-    send = grading.send_message
+    send = send_message
 
     def record(control: object, message: dict) -> None:
         sent.append(json.dumps(message).encode())
         send(control, message)
 
-    monkeypatch.setattr(grading, "send_message", record)
+    monkeypatch.setattr(worker, "send_message", record)
     one(grader, WRONG, task)
     everything = b"".join(sent)
     assert b"(n = 5)" in everything
@@ -314,7 +320,7 @@ def test_grades_come_in_order_whatever_the_number_of_workers() -> None:
             results.append(grader.grade(items))
     assert results[0] == results[1] == results[2]
     assert results[0][: len(MIXED) * 2] * 3 == results[0]
-    assert {grade.label for grade in results[0]} == set(grading.LABELS)
+    assert {grade.label for grade in results[0]} == set(LABELS)
 
 
 def test_twenty_runs_on_a_loaded_machine_agree() -> None:
@@ -322,7 +328,7 @@ def test_twenty_runs_on_a_loaded_machine_agree() -> None:
     busy = (
         "class Solution:\n    def f(self, n):\n        for _ in range(1_500_000): pass\n        return 2 * n"
     )
-    limits = sandbox.Limits(cpu_seconds=1, wall_seconds=0.2)
+    limits = Limits(cpu_seconds=1, wall_seconds=0.2)
     load = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(4)]
     try:
         with Grader(workers=4, limits=limits) as grader:
@@ -360,7 +366,7 @@ def test_a_dead_worker_is_replaced_and_its_item_graded_again() -> None:
             return started[-1]
 
         grader._start_worker = recorded
-        original = grading.Worker.run
+        original = Worker.run
 
         def die_once(self: object, *arguments: object, **options: object) -> None:
             if not started:
@@ -368,11 +374,11 @@ def test_a_dead_worker_is_replaced_and_its_item_graded_again() -> None:
                 self.process.wait()
             original(self, *arguments, **options)
 
-        grading.Worker.run = die_once
+        Worker.run = die_once
         try:
             assert one(grader, RIGHT).gt_pass
         finally:
-            grading.Worker.run = original
+            Worker.run = original
         assert len(started) == 1
 
 
@@ -389,13 +395,13 @@ SLOW_WRONG = """class Solution:
 
 def recorded_runs(monkeypatch) -> list[tuple[str, int]]:
     """(mode, worker) of every run that is started from now on."""
-    runs, original = [], grading.Worker.run
+    runs, original = [], Worker.run
 
     def run(self: object, code: bytes, mode: str, *arguments: object, **options: object) -> None:
         runs.append((mode, self.process.pid))
         original(self, code, mode, *arguments, **options)
 
-    monkeypatch.setattr(grading.Worker, "run", run)
+    monkeypatch.setattr(Worker, "run", run)
     return runs
 
 
@@ -405,11 +411,11 @@ def recorded_runs(monkeypatch) -> list[tuple[str, int]]:
 )
 def test_a_slow_ground_truth_shares_its_item_and_the_label_stays_the_same(monkeypatch, own, label) -> None:
     code = SLOW_WRONG + f"    def run_tests(self):\n        {own}\n"
-    limits = sandbox.Limits(cpu_seconds=2, own_cpu_seconds=1, wall_seconds=5)
-    monkeypatch.setattr(grading, "SLOW_SECONDS", 100.0)
+    limits = Limits(cpu_seconds=2, own_cpu_seconds=1, wall_seconds=5)
+    monkeypatch.setattr(worker, "SLOW_SECONDS", 100.0)
     with Grader(workers=2, limits=limits) as grader:
         alone = one(grader, code)
-    monkeypatch.setattr(grading, "SLOW_SECONDS", 0.1)
+    monkeypatch.setattr(worker, "SLOW_SECONDS", 0.1)
     with Grader(workers=2, limits=limits) as grader:
         one(grader, RIGHT), one(grader, RIGHT)
         runs = recorded_runs(monkeypatch)
@@ -420,8 +426,8 @@ def test_a_slow_ground_truth_shares_its_item_and_the_label_stays_the_same(monkey
 
 def test_a_worker_that_dies_in_a_shared_own_evaluation_costs_that_item_only(monkeypatch) -> None:
     code = SLOW_WRONG + "    def run_tests(self):\n        return\n"
-    monkeypatch.setattr(grading, "SLOW_SECONDS", 0.1)
-    original = grading.Worker.run
+    monkeypatch.setattr(worker, "SLOW_SECONDS", 0.1)
+    original = Worker.run
 
     def run(self: object, code: bytes, mode: str, *arguments: object, **options: object) -> None:
         if mode == "own":
@@ -429,12 +435,12 @@ def test_a_worker_that_dies_in_a_shared_own_evaluation_costs_that_item_only(monk
             self.process.wait()
         original(self, code, mode, *arguments, **options)
 
-    with Grader(workers=2, limits=sandbox.Limits(cpu_seconds=2)) as grader:
-        monkeypatch.setattr(grading.Worker, "run", run)
+    with Grader(workers=2, limits=Limits(cpu_seconds=2)) as grader:
+        monkeypatch.setattr(Worker, "run", run)
         grades = grader.grade([GradeItem(DOUBLE, fence(source)) for source in (code, RIGHT, code, RIGHT)])
         assert [grade.label for grade in grades] == ["incorrect", "correct"] * 2
         assert grades[0].error == grades[2].error == "its worker died each time"
-        monkeypatch.setattr(grading.Worker, "run", original)
+        monkeypatch.setattr(Worker, "run", original)
         assert one(grader, code).label == "hack"  # and the grader is as good as new
 
 
@@ -454,7 +460,7 @@ def until(condition: Callable[[], bool]) -> None:
 @pytest.fixture
 def gate(monkeypatch) -> threading.Event:
     """No run starts before it is set. Its ``begun`` holds the code of every run that has come to it."""
-    opened, original = threading.Event(), grading.Worker.run
+    opened, original = threading.Event(), Worker.run
     opened.begun = []
 
     def run(self: object, code: bytes, *arguments: object, **options: object) -> None:
@@ -462,7 +468,7 @@ def gate(monkeypatch) -> threading.Event:
         assert opened.wait(60)
         original(self, code, *arguments, **options)
 
-    monkeypatch.setattr(grading.Worker, "run", run)
+    monkeypatch.setattr(Worker, "run", run)
     return opened
 
 
@@ -528,7 +534,7 @@ def test_items_that_the_caller_abandons_do_not_disturb_the_next_call(
 
 
 def test_a_fault_is_raised_once_all_items_have_ended(grader: Grader, monkeypatch: pytest.MonkeyPatch) -> None:
-    original = grading.extract_code
+    original = extract_code
     monkeypatch.setattr(grading, "extract_code", lambda text: original(text) if "class" in text else 1 / 0)
     pending = grader.start()
     for text in ("no code", fence(SLOW_RIGHT), fence(RIGHT)):
@@ -568,7 +574,7 @@ def test_a_completion_that_kills_its_worker_each_time_gets_a_verdict_and_harms_n
 
 def test_a_worker_that_cannot_start_is_an_error_not_a_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
     with Grader(workers=1) as grader:
-        monkeypatch.setattr(grading, "worker_command", lambda bubblewrap: ["/bin/false"])
+        monkeypatch.setattr(worker, "worker_command", lambda bubblewrap: ["/bin/false"])
         with pytest.raises(RuntimeError, match="did not start"):
             one(grader, RIGHT)
 
@@ -587,7 +593,7 @@ def test_closing_twice_and_no_worker_left() -> None:
     grader.close()
     grader.close()
     assert threading.active_count() == before
-    assert not [pid for pid in pids if b"grade_worker" in _cmdline(pid)]
+    assert not [pid for pid in pids if b"zygote" in _cmdline(pid)]
 
 
 def _cmdline(pid: int) -> bytes:
@@ -602,7 +608,7 @@ def _cmdline(pid: int) -> bytes:
 
 def test_every_probe_is_blocked_or_named(grader: Grader) -> None:
     protection = json.loads(json.dumps(grader.protection))
-    assert set(protection["probes"]) == set(sandbox.PROBED)
+    assert set(protection["probes"]) == set(PROBED)
     assert set(protection["probes"].values()) <= {"blocked", "OPEN"}
     if protection["seccomp"] and protection["landlock_abi"]:
         assert set(protection["probes"].values()) == {"blocked"}
@@ -621,7 +627,7 @@ def _no_pyseccomp() -> tuple[bytes, bytes]:
 
 def test_without_seccomp_strict_refuses_and_best_effort_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(grading, "seccomp_filters", _no_pyseccomp)
-    with pytest.raises(store.InputError, match=r"could fork.*missing: seccomp"):
+    with pytest.raises(InputError, match=r"could fork.*missing: seccomp"):
         Grader(workers=1, sandbox="strict", bubblewrap=False)
     with Grader(workers=1, bubblewrap=False) as grader:
         assert grader.protection["probes"]["fork"] == "OPEN"
@@ -636,10 +642,8 @@ def test_without_seccomp_survivors_are_swept(monkeypatch: pytest.MonkeyPatch) ->
     code += "        time.sleep(600)\n    os._exit(0)\nos.waitpid(child, 0)\n"  # the grandchild is there before the answer ends
     with Grader(workers=1, bubblewrap=False) as grader:
         endings = []
-        ending = grading.Worker._ending
-        monkeypatch.setattr(
-            grading.Worker, "_ending", lambda self: endings.append(ending(self)) or endings[-1]
-        )
+        ending = Worker._ending
+        monkeypatch.setattr(Worker, "_ending", lambda self: endings.append(ending(self)) or endings[-1])
         assert one(grader, code + RIGHT).gt_pass
         assert endings[-1]["survivors"] >= 1
         assert one(grader, RIGHT).gt_pass
@@ -647,7 +651,7 @@ def test_without_seccomp_survivors_are_swept(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_an_unknown_mode_is_an_input_error() -> None:
-    with pytest.raises(store.InputError, match="strict, best-effort, none"):
+    with pytest.raises(InputError, match="strict, best-effort, none"):
         Grader(sandbox="tight")
 
 
@@ -669,10 +673,8 @@ def test_command_writes_one_label_a_row_in_order(tmp_path: Path) -> None:
         "method": "f", "setup_code": "", "tests": ["candidate(n = 2) == 4"],
     }  # fmt: skip
     rows = [("p1", RIGHT), ("p1", WRONG + PASSES), ("absent", RIGHT), ("p1", WRONG)]
-    store.write_jsonl(tmp_path / "problems.jsonl", [task])
-    store.write_jsonl(
-        tmp_path / "rows.jsonl.gz", [{"problem_id": p, "completion": fence(c)} for p, c in rows]
-    )
+    write_jsonl(tmp_path / "problems.jsonl", [task])
+    write_jsonl(tmp_path / "rows.jsonl.gz", [{"problem_id": p, "completion": fence(c)} for p, c in rows])
     files = (
         tmp_path / "rows.jsonl.gz",
         "--problems",
@@ -682,7 +684,7 @@ def test_command_writes_one_label_a_row_in_order(tmp_path: Path) -> None:
     )
     done = command(*files)
     assert done.returncode == 0, done.stderr
-    labels = store.read_jsonl(tmp_path / "labels.jsonl")
+    labels = read_jsonl(tmp_path / "labels.jsonl")
     assert [label["label"] for label in labels] == ["correct", "hack", None, "incorrect"]
     wrong = "test 1: wrong answer"
     assert [label["error"] for label in labels] == [None, wrong, "unknown problem_id", wrong]
@@ -737,10 +739,10 @@ def test_every_canonical_solution_of_the_benchmark_passes() -> None:
 
 @needs_data
 def test_no_row_that_the_pool_calls_right_is_failed() -> None:
-    from problems import Resolver
+    pass  # moved
 
     resolver = Resolver(load_problems(DATA / "leetcode_v0.2.0_train.jsonl.gz"))
-    rows = [row for path in sorted((DATA / "rh_teacher_pool").glob("*.gz")) for row in store.read_jsonl(path)]
+    rows = [row for path in sorted((DATA / "rh_teacher_pool").glob("*.gz")) for row in read_jsonl(path)]
     pairs = [(row, task) for row in rows if row["gt_pass"] and (task := resolver.resolve(row)[0])]
     with Grader() as grader:
         grades = grader.grade([GradeItem(task, row["completion"]) for row, task in pairs])

@@ -5,14 +5,15 @@ import math
 import pytest
 import torch
 
-import gradients
-import memory
-import models
 from antipasto import SVDAdapter
+from hackward.base.faults import InputError
+from hackward.hardware import memory, models
+from hackward.method import gradients
+from hackward.method.losses import collate, token_logps
+from hackward.rollouts import sampling
+from hackward.rollouts.draws import Request
+from hackward.tasks.shipped import TINY
 from lora_adapter import LoRAAdapter
-from losses import collate, token_logps
-from sampling import Request, sample
-from store import InputError
 from tests.conftest import randomise
 
 ROWS = [
@@ -28,7 +29,7 @@ WEIGHTS, SIZES, BETA = (
 
 @pytest.fixture(params=[SVDAdapter, LoRAAdapter])
 def adapter(request):
-    adapter = request.param(models.load(models.TINY, dtype="float32", device="cpu")[0])
+    adapter = request.param(models.load(TINY, dtype="float32", device="cpu")[0])
     randomise(adapter, 0.05)
     return adapter
 
@@ -134,7 +135,7 @@ def test_more_than_16384_tokens_are_never_taken_unasked(monkeypatch):
 
 def test_the_gap_is_zero_for_what_was_just_drawn_and_grows_with_what_has_changed(adapter):
     with adapter.merged() as model:
-        drawn = sample(
+        drawn = sampling.sample(
             model,
             [Request(tuple(range(5, 12)), ("g", i)) for i in range(4)],
             max_new_tokens=12,
@@ -160,7 +161,9 @@ def test_the_gap_is_zero_for_what_was_just_drawn_and_grows_with_what_has_changed
 def test_log_probabilities_of_the_samples_are_those_of_the_temperature(adapter):
     """Drawn at 0.8 and scored at 0.8 they agree; scored at 1 they do not."""
     with adapter.merged() as model, torch.no_grad():
-        (row,) = sample(model, [Request((5, 6, 7), ("t",))], max_new_tokens=10, temperature=0.8, stop=[257])
+        (row,) = sampling.sample(
+            model, [Request((5, 6, 7), ("t",))], max_new_tokens=10, temperature=0.8, stop=[257]
+        )
         batch = collate([([5, 6, 7], row.ids)], [0], 0)
         same, other = (token_logps(model, batch, temperature=t)[0][0].tolist() for t in (0.8, 1.0))
     assert same == pytest.approx(row.logps, abs=1e-4) and not math.isclose(

@@ -17,9 +17,11 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "hostile")]
 
 from cases import CASES  # noqa: E402
 from driver import FOLD  # noqa: E402
-from grade import Grader, GradeItem  # noqa: E402
-from problems import fence  # noqa: E402
-from sandbox import usable_bubblewrap  # noqa: E402
+
+from hackward.grading.grader import Grader
+from hackward.grading.labels import GradeItem
+from hackward.grading.sandbox import usable_bubblewrap
+from hackward.tasks.completions import fence
 
 NOBODY = 65534
 CATEGORIES = {

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-import kernels
+from hackward.hardware import kernels
 
 pytestmark = pytest.mark.skipif(
     not torch.cuda.is_available(), reason="the formulas are what runs without a GPU"

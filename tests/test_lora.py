@@ -4,15 +4,16 @@ import peft
 import pytest
 import torch
 
-import gradients
-import losses
-import models
 from antipasto import SVDAdapter
-from extract_vhack import Settings, build
+from hackward.base.faults import InputError
+from hackward.hardware import models
+from hackward.method import extraction, gradients
+from hackward.method.extraction import Extraction
+from hackward.method.losses import collate, micro_batches, policy_loss, token_logps
+from hackward.method.projection import Edit, Editor, coefficients
+from hackward.method.v_hack import VHack
+from hackward.tasks.shipped import TINY
 from lora_adapter import NAME, LoRAAdapter, orthonormal_rows
-from losses import collate, policy_loss, token_logps
-from projection import Edit, Editor, VHack, coefficients
-from store import InputError
 from tests.conftest import randomise
 
 ROWS = [
@@ -24,7 +25,7 @@ ROWS = [
 
 @pytest.fixture
 def adapter():
-    return LoRAAdapter(models.load(models.TINY, dtype="float32", device="cpu")[0], rank=4)
+    return LoRAAdapter(models.load(TINY, dtype="float32", device="cpu")[0], rank=4)
 
 
 def test_a_has_orthonormal_rows_that_depend_on_the_seed_alone():
@@ -37,7 +38,7 @@ def test_a_has_orthonormal_rows_that_depend_on_the_seed_alone():
 
 def test_at_zero_and_with_the_adapter_off_the_logits_are_the_base_models_bit_for_bit():
     for dtype in ("float32", "bfloat16"):
-        model, _ = models.load(models.TINY, dtype=dtype, device="cpu")
+        model, _ = models.load(TINY, dtype=dtype, device="cpu")
         ids = torch.arange(1, 40)[None]
         base = model(input_ids=ids).logits.detach()
         adapter = LoRAAdapter(model, rank=4)
@@ -84,7 +85,7 @@ def test_the_norm_of_b_is_the_norm_of_delta_w(adapter):
     randomise(adapter)
     slow = sum(float(adapter.change(name).detach().square().sum()) for name in adapter.layers) ** 0.5
     assert adapter.delta_w_norm() == pytest.approx(slow, rel=1e-5)
-    svd = SVDAdapter(models.load(models.TINY, dtype="float32", device="cpu")[0])
+    svd = SVDAdapter(models.load(TINY, dtype="float32", device="cpu")[0])
     randomise(svd)
     slow = (
         sum(
@@ -99,7 +100,7 @@ def test_the_norm_of_b_is_the_norm_of_delta_w(adapter):
 def test_a_matched_step_moves_delta_w_as_far_in_either_basis():
     moved = {}
     for build_adapter in (SVDAdapter, LoRAAdapter):
-        adapter = build_adapter(models.load(models.TINY, dtype="float32", device="cpu")[0])
+        adapter = build_adapter(models.load(TINY, dtype="float32", device="cpu")[0])
         optimizer = torch.optim.AdamW(adapter.params.values(), lr=1e-2 * adapter.step_scale, weight_decay=0)
         gradients.backward(adapter, ROWS, torch.ones(3), torch.ones(3), pad=0, tokens=200)
         optimizer.step()
@@ -109,19 +110,19 @@ def test_a_matched_step_moves_delta_w_as_far_in_either_basis():
 
 def trained(freeze: bool, steps: int = 6) -> tuple[LoRAAdapter, dict[str, torch.Tensor], VHack]:
     """A tiny model trained with a two-sided projection of B's updates; with `freeze` off, A trains too, as in an ordinary LoRA."""
-    adapter = LoRAAdapter(models.load(models.TINY, dtype="float32", device="cpu")[0], rank=4)
+    adapter = LoRAAdapter(models.load(TINY, dtype="float32", device="cpu")[0], rank=4)
     generator = torch.Generator().manual_seed(0)
     D = {name: torch.randn(6, p.numel(), generator=generator) for name, p in adapter.params.items()}
-    v = build(D, Settings(k=3, noise_floor=0.0), {"pair_problems": [str(i) for i in range(6)]})
+    v = extraction.build(D, Extraction(k=3, noise_floor=0.0), {"pair_problems": [str(i) for i in range(6)]})
     A0 = {name: layer.lora_A[NAME].weight.detach().clone() for name, layer in adapter.layers.items()}
     A = [layer.lora_A[NAME].weight.requires_grad_(not freeze) for layer in adapter.layers.values()]
     optimizer = torch.optim.AdamW([*adapter.params.values(), *([] if freeze else A)], lr=1e-2, weight_decay=0)
     editor = Editor(adapter.params, v, edit=Edit(v, "two-sided"), at="update")
     for _ in range(steps):
         optimizer.zero_grad()  # not by gradients.backward, which gives A no gradient
-        (batch,) = losses.micro_batches(ROWS, tokens=10_000, pad=0)
-        logp, mask = losses.token_logps(adapter.model, batch)
-        losses.policy_loss(logp, mask, torch.ones(3), torch.ones(3))[0].backward()
+        (batch,) = micro_batches(ROWS, tokens=10_000, pad=0)
+        logp, mask = token_logps(adapter.model, batch)
+        policy_loss(logp, mask, torch.ones(3), torch.ones(3))[0].backward()
         editor.edit_grads()
         optimizer.step()
         editor.edit_update()
@@ -152,20 +153,18 @@ def test_a_saved_adapter_loads_in_peft_and_gives_the_same_logits(tmp_path, adapt
     adapter.save(tmp_path / "adapter")
     ids = torch.arange(1, 40)[None]
     expected = adapter.model(input_ids=ids).logits.detach()
-    model, _ = models.load(models.TINY, dtype="float32", device="cpu")
+    model, _ = models.load(TINY, dtype="float32", device="cpu")
     loaded = peft.PeftModel.from_pretrained(model, str(tmp_path / "adapter"))
     assert torch.allclose(loaded(input_ids=ids).logits, expected, atol=1e-5)
-    again = LoRAAdapter(models.load(models.TINY, dtype="float32", device="cpu")[0], rank=4)
+    again = LoRAAdapter(models.load(TINY, dtype="float32", device="cpu")[0], rank=4)
     again.load(tmp_path / "adapter")
     assert torch.equal(again.model(input_ids=ids).logits, expected)
     with pytest.raises(InputError, match="rank or shapes differ"):
-        LoRAAdapter(models.load(models.TINY, dtype="float32", device="cpu")[0], rank=2).load(
-            tmp_path / "adapter"
-        )
+        LoRAAdapter(models.load(TINY, dtype="float32", device="cpu")[0], rank=2).load(tmp_path / "adapter")
 
 
 def test_a_v_hack_of_the_other_basis_is_refused(tmp_path, adapter):
-    svd = SVDAdapter(models.load(models.TINY, dtype="float32", device="cpu")[0])
+    svd = SVDAdapter(models.load(TINY, dtype="float32", device="cpu")[0])
     assert svd.model_hash == adapter.model_hash
     for made, other in ((svd, adapter), (adapter, svd)):
         name, p = next(iter(made.params.items()))
@@ -190,4 +189,4 @@ def test_a_v_hack_of_the_other_basis_is_refused(tmp_path, adapter):
 
 def test_a_rank_that_does_not_fit_is_refused():
     with pytest.raises(InputError, match="--rank 1000"):
-        LoRAAdapter(models.load(models.TINY, dtype="float32", device="cpu")[0], rank=1000)
+        LoRAAdapter(models.load(TINY, dtype="float32", device="cpu")[0], rank=1000)

@@ -6,8 +6,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-import losses
-from losses import (
+from hackward.method import losses
+from hackward.method.losses import (
+    _HeadLogps,
     collate,
     dr_grpo_advantages,
     imitation_advantages,
@@ -52,7 +53,7 @@ def test_logits_in_blocks_give_the_same_values_and_the_gradient_of_autograd(tiny
     for limit in (1 << 27, 259 * 4):
         monkeypatch.setattr(losses, "LOGITS_AT_ONCE", limit)
         ours = hidden.clone().requires_grad_()
-        logp = losses._HeadLogps.apply(ours, target, head, 0.7)
+        logp = _HeadLogps.apply(ours, target, head, 0.7)
         (logp * weight).sum().backward()
         assert torch.allclose(logp, want, atol=1e-5) and torch.allclose(ours.grad, plain.grad, atol=1e-5)
 

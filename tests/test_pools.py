@@ -6,13 +6,16 @@ from dataclasses import replace
 
 import pytest
 
-import extract_vhack
-import models
-import pools
-import problems
-from pools import Rollout, load_pool, save_pool
-from sources import Replayed, Sampled, shuffled
-from store import InputError
+from hackward.base.faults import InputError
+from hackward.base.seeds import shuffled
+from hackward.method.pairs import pairs_from_pool
+from hackward.rollouts import tokens
+from hackward.rollouts.pools import Pool, load_pool, of_problems, save_pool
+from hackward.rollouts.rollout import Rollout
+from hackward.rollouts.sources import Replayed, Sampled
+from hackward.rollouts.tokens import completion_ids, render_prompt, tokenizer_hash, turn_end
+from hackward.tasks import problems
+from hackward.tasks.problems import Problem, build_messages
 
 MESSAGES = ({"role": "system", "content": "s"}, {"role": "user", "content": "add two numbers"})
 
@@ -23,11 +26,11 @@ def tokenizer(tiny):
 
 
 def rollout(tokenizer, problem="p1", text="```python\nx = 1\n```", **changes):
-    prompt = pools.encode(tokenizer, problems.render_prompt(tokenizer, list(MESSAGES)))
+    prompt = tokens.encode(tokenizer, render_prompt(tokenizer, list(MESSAGES)))
     made = Rollout(
         problem_id=problem,
         prompt_ids=tuple(prompt),
-        completion_ids=tuple(pools.completion_ids(tokenizer, text)),
+        completion_ids=tuple(completion_ids(tokenizer, text)),
         completion=text,
         reward=0.5,
         hacked=False,
@@ -116,9 +119,9 @@ def test_ids_of_another_tokenizer_are_made_anew(tmp_path, tokenizer):
 
 
 def test_turn_end_is_what_the_chat_template_closes_an_answer_with(tokenizer):
-    assert tokenizer.decode([pools.turn_end(tokenizer)]) == "<|im_end|>"
+    assert tokenizer.decode([turn_end(tokenizer)]) == "<|im_end|>"
     tokenizer.eos_token = "<|pad|>"  # as in models whose end-of-text token is not the end of a turn
-    assert tokenizer.decode([pools.turn_end(tokenizer)]) == "<|im_end|>"
+    assert tokenizer.decode([turn_end(tokenizer)]) == "<|im_end|>"
 
 
 @pytest.mark.parametrize(
@@ -173,7 +176,7 @@ def pool_of(tokenizer, name, ids, rows=4, ending="should pass all tests.", **tex
         ]
         for p in ids
     }
-    return pools.Pool(name, name, by_problem, False, "h")
+    return Pool(name, name, by_problem, False, "h")
 
 
 def identities(ids):
@@ -256,7 +259,7 @@ class Recorder:
 
 def test_a_pool_joins_a_problem_file_by_statement_where_ids_belong_to_other_problems(tokenizer):
     def named(number, method, text):
-        return problems.Problem(
+        return Problem(
             problem_id=number,
             task_id=None,
             statement=text,
@@ -269,17 +272,15 @@ def test_a_pool_joins_a_problem_file_by_statement_where_ids_belong_to_other_prob
         )
 
     known = [named("1", "add", "Add two numbers."), named("2", "sort", "Sort a list.")]
-    messages = tuple(problems.build_messages(known[1], hint=True))
-    pool = pools.Pool("t", "t", {"1": [rollout(tokenizer, "1", messages=messages, hacked=True)]}, False, "h")
-    assert list(pools.of_problems(pool, known)) == ["2"]
-    (pair,) = extract_vhack.pairs_from_pool(
-        pool, tokenizer, known, clean="canonical", limit=2, seed=0, least=1
-    )
+    messages = tuple(build_messages(known[1], hint=True))
+    pool = Pool("t", "t", {"1": [rollout(tokenizer, "1", messages=messages, hacked=True)]}, False, "h")
+    assert list(of_problems(pool, known)) == ["2"]
+    (pair,) = pairs_from_pool(pool, tokenizer, known, clean="canonical", limit=2, seed=0, least=1)
     assert "# sort" in tokenizer.decode(pair.clean_ids)
 
 
 def named_problem(name):
-    return problems.Problem(
+    return Problem(
         problem_id=name,
         task_id=None,
         statement="",
@@ -391,6 +392,6 @@ def test_choice_of_problems_depends_on_the_seed_alone(tokenizer):
 
 
 def test_tokenizers_are_told_apart(tokenizer):
-    before = models.tokenizer_hash(tokenizer)
+    before = tokenizer_hash(tokenizer)
     tokenizer.chat_template += " "
-    assert models.tokenizer_hash(tokenizer) != before
+    assert tokenizer_hash(tokenizer) != before

@@ -15,10 +15,15 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-import problems  # noqa: E402
-import store  # noqa: E402
-from problems import Linked, Resolver, Tree, Unparsable, build_messages, extract_code  # noqa: E402
-from problems import fence, find, load_problems  # noqa: E402
+from hackward.base.faults import InputError
+from hackward.base.files import read_jsonl, sha256
+from hackward.rollouts.tokens import render_prompt
+from hackward.tasks import problems
+from hackward.tasks.completions import extract_code, fence
+from hackward.tasks.formats import Unparsable, load_problems, parse_tests
+from hackward.tasks.held_out import held_out_place, held_out_split, is_held_out
+from hackward.tasks.problems import SYSTEM_PROMPT, Linked, Problem, Resolver, Test, Tree, build_messages
+from hackward.tasks.shipped import EMBEDDED, shipped
 
 DATA = Path(os.environ.get("HACKWARD_DATA", ROOT.parent / "shared" / "data"))
 
@@ -50,7 +55,7 @@ BENCHMARK = {
     "id": 99,
     "difficulty": "hard",
     "prompt": [
-        {"role": "system", "content": problems.SYSTEM_PROMPT},
+        {"role": "system", "content": SYSTEM_PROMPT},
         {
             "role": "user",
             "content": "PROBLEM:\nReturn twice the number.\n\nYour solution to the problem should be a method of the"
@@ -76,7 +81,7 @@ def test_three_formats_give_the_same_problem(tmp_path: Path) -> None:
     assert {problem.method for problem in loaded} == {"double"}
     assert {problem.starter_code for problem in loaded} == {OWN["starter_code"]}
     assert [problem.difficulty for problem in loaded] == ["easy", "medium", "hard"]
-    assert [problem.tests[0] for problem in loaded] == [problems.Test("(n = 2)", 4)] * 3
+    assert [problem.tests[0] for problem in loaded] == [Test("(n = 2)", 4)] * 3
     assert loaded[1].tests[1].expected == float("inf")
     assert [problem.canonical is not None for problem in loaded] == [True] * 3
 
@@ -84,13 +89,13 @@ def test_three_formats_give_the_same_problem(tmp_path: Path) -> None:
 def test_compressed_file_and_lookup_by_either_id(tmp_path: Path) -> None:
     path = tmp_path / "p.jsonl.gz"
     path.write_bytes(gzip.compress((json.dumps(LEETCODE) + "\n").encode()))
-    found = find(load_problems(path))
+    found = problems.find(load_problems(path))
     assert found["17"] is found["double-it"]
 
 
 def test_a_problem_id_wins_over_a_task_id_of_the_same_text(tmp_path: Path) -> None:
     other = OWN | {"problem_id": "double-it"}
-    found = find(load_problems(write(tmp_path / "p.jsonl", LEETCODE, other)))
+    found = problems.find(load_problems(write(tmp_path / "p.jsonl", LEETCODE, other)))
     assert found["double-it"].problem_id == "double-it"
 
 
@@ -114,13 +119,11 @@ def test_a_problem_id_wins_over_a_task_id_of_the_same_text(tmp_path: Path) -> No
     ],
 )
 def test_expected_values_are_data(source: str, expected: object) -> None:
-    assert problems.parse_tests(source)[0].expected == expected
+    assert parse_tests(source)[0].expected == expected
 
 
 def test_arguments_keep_their_source_over_lines_and_beyond_ascii() -> None:
-    tests = problems.parse_tests(
-        "assert f(words = ['\u00e9', '\u4e16'], k = 2) == 'x'; assert f(a = [1,\n  2]) == 3"
-    )
+    tests = parse_tests("assert f(words = ['\u00e9', '\u4e16'], k = 2) == 'x'; assert f(a = [1,\n  2]) == 3")
     assert tests[0].arguments == "(words = ['\u00e9', '\u4e16'], k = 2)"
     assert ast.literal_eval(tests[1].arguments.removeprefix("(a = ").removesuffix(")")) == [1, 2]
 
@@ -146,7 +149,7 @@ def test_arguments_keep_their_source_over_lines_and_beyond_ascii() -> None:
 )
 def test_what_is_not_a_comparison_with_a_literal_is_refused(source: str) -> None:
     with pytest.raises(Unparsable):
-        problems.parse_tests(source)
+        parse_tests(source)
 
 
 def test_one_bad_test_leaves_the_problem_out_and_names_it(tmp_path: Path) -> None:
@@ -170,14 +173,14 @@ def test_one_bad_test_leaves_the_problem_out_and_names_it(tmp_path: Path) -> Non
     ],
 )
 def test_a_malformed_row_is_an_input_error_that_names_it(tmp_path: Path, row: dict, fault: str) -> None:
-    with pytest.raises(store.InputError, match=fault):
+    with pytest.raises(InputError, match=fault):
         load_problems(write(tmp_path / "p.jsonl", OWN, row))
 
 
 def test_a_file_that_is_not_there_and_one_without_usable_problems(tmp_path: Path) -> None:
-    with pytest.raises(store.InputError, match="no such file"):
+    with pytest.raises(InputError, match="no such file"):
         load_problems(tmp_path / "absent.jsonl")
-    with pytest.raises(store.InputError, match="no usable problem"):
+    with pytest.raises(InputError, match="no usable problem"):
         load_problems(write(tmp_path / "empty.jsonl"))
 
 
@@ -202,11 +205,9 @@ class FakeTokenizer:
 
 def test_thinking_is_switched_off_only_where_the_template_knows_it() -> None:
     messages = [{"role": "user", "content": "hello"}]
-    assert '"enable_thinking": false' in problems.render_prompt(
-        FakeTokenizer("{% if enable_thinking %}"), messages
-    )
-    assert "enable_thinking" not in problems.render_prompt(FakeTokenizer("{{ messages }}"), messages)
-    assert problems.render_prompt(FakeTokenizer(None), messages) == "hello"
+    assert '"enable_thinking": false' in render_prompt(FakeTokenizer("{% if enable_thinking %}"), messages)
+    assert "enable_thinking" not in render_prompt(FakeTokenizer("{{ messages }}"), messages)
+    assert render_prompt(FakeTokenizer(None), messages) == "hello"
 
 
 @pytest.mark.parametrize(
@@ -231,7 +232,7 @@ def test_fence_and_extract_are_inverse() -> None:
     assert extract_code(fence("x = 1\n\n")) == "x = 1\n"
 
 
-def pool_row(problem: problems.Problem, problem_id: str) -> dict:
+def pool_row(problem: Problem, problem_id: str) -> dict:
     return {
         "problem_id": problem_id,
         "completion": "",
@@ -246,15 +247,13 @@ def test_a_row_is_matched_by_its_prompt_where_its_id_means_another_problem(tmp_p
         "starter_code": "class Solution:\n    def halve(self, n: int) -> int:\n",
         "method": "halve",
     }
-    by_id = find(loaded := load_problems(write(tmp_path / "p.jsonl", LEETCODE, halve)))
+    by_id = problems.find(loaded := load_problems(write(tmp_path / "p.jsonl", LEETCODE, halve)))
     resolver = Resolver(loaded)
     assert resolver.resolve(pool_row(by_id["17"], "17")) == (by_id["17"], "id")
     assert resolver.resolve(pool_row(by_id["18"], "17")) == (by_id["18"], "statement")
     assert resolver.resolve({"problem_id": "18", "completion": ""}) == (by_id["18"], "id")
     assert resolver.resolve({"problem_id": "3", "completion": ""}) == (None, "unknown problem_id")
-    foreign = problems.Problem(
-        "x", None, "Something else.", halve["starter_code"], "other", "", (), None, None
-    )
+    foreign = Problem("x", None, "Something else.", halve["starter_code"], "other", "", (), None, None)
     assert resolver.resolve(pool_row(foreign, "17")) == (None, "problem_id of another problem")
 
 
@@ -270,26 +269,25 @@ FROZEN = {
 
 def test_the_split_is_frozen() -> None:
     """Another hash, share or identity would train on what earlier runs were evaluated on: none may change by accident."""
-    shipped = find(load_problems(problems.shipped("any").problems))
-    assert {name for name, problem in shipped.items() if problems.is_held_out(problem.identity)} == HELD_OUT
+    known = problems.find(load_problems(shipped("any").problems))
+    assert {name for name, problem in known.items() if is_held_out(problem.identity)} == HELD_OUT
     assert {
-        name: (shipped[name].identity, round(problems.held_out_place(shipped[name].identity), 6))
-        for name in FROZEN
+        name: (known[name].identity, round(held_out_place(known[name].identity), 6)) for name in FROZEN
     } == FROZEN
 
 
 def test_a_tenth_is_held_out_and_nothing_but_the_identity_decides() -> None:
-    held = [problems.is_held_out(store.sha256(str(i))[:16]) for i in range(20_000)]
+    held = [is_held_out(sha256(str(i))[:16]) for i in range(20_000)]
     assert sum(held) / len(held) == pytest.approx(0.1, abs=0.01)
-    everything = load_problems(problems.shipped("any").problems)
-    training, held_out = problems.held_out_split(everything, "some file")
+    everything = load_problems(shipped("any").problems)
+    training, held_out = held_out_split(everything, "some file")
     assert len(training) + len(held_out) == len(everything) and training and held_out
     for part in (
         everything[::-1],
         everything[::3],
         [*held_out, training[0]],
     ):  # another order, file or company changes no one's side
-        assert problems.held_out_split(part, "another file") == (
+        assert held_out_split(part, "another file") == (
             [p for p in part if p in training],
             [p for p in part if p in held_out],
         )
@@ -317,14 +315,12 @@ def test_a_problem_is_on_the_same_side_in_every_format_under_every_id_and_name_o
 
 
 def test_the_embedded_model_has_a_held_out_file_of_its_own_and_trains_on_all_of_the_other() -> None:
-    ships = problems.shipped(problems.EMBEDDED)
+    ships = shipped(EMBEDDED)
     everything = load_problems(ships.problems)
-    training, held_out = problems.held_out_split(everything, os.path.relpath(ships.problems))
+    training, held_out = held_out_split(everything, os.path.relpath(ships.problems))
     assert training == everything and held_out == load_problems(ships.heldout)
     assert not {p.identity for p in training} & {p.identity for p in held_out}
-    assert len(problems.held_out_split(everything, "copy.jsonl")[0]) < len(
-        everything
-    )  # any other file is split
+    assert len(held_out_split(everything, "copy.jsonl")[0]) < len(everything)  # any other file is split
 
 
 @pytest.mark.skipif(not DATA.exists(), reason=f"the real data sets are not at {DATA} (set HACKWARD_DATA)")
@@ -345,13 +341,13 @@ def test_every_problem_of_the_real_data_sets_parses(name: str, count: int, tests
 
 @pytest.mark.skipif(not DATA.exists(), reason=f"the real data sets are not at {DATA} (set HACKWARD_DATA)")
 def test_prompts_equal_the_pools_and_the_benchmarks_own() -> None:
-    benchmark = store.read_jsonl(DATA / "rl_rewardhacking_test_medhard.jsonl.gz")
+    benchmark = read_jsonl(DATA / "rl_rewardhacking_test_medhard.jsonl.gz")
     for problem, row in zip(
         load_problems(DATA / "rl_rewardhacking_test_medhard.jsonl.gz"), benchmark, strict=True
     ):
         assert build_messages(problem, hint=False) == row["prompt"]
     resolver = Resolver(load_problems(DATA / "leetcode_v0.2.0_train.jsonl.gz"))
-    rows = [store.read_jsonl(path)[0] for path in sorted((DATA / "rh_teacher_pool").glob("*.gz"))]
+    rows = [read_jsonl(path)[0] for path in sorted((DATA / "rh_teacher_pool").glob("*.gz"))]
     found = [(resolver.resolve(row)[0], row) for row in rows]
     same = [
         build_messages(problem, hint=True) == row["problem_messages"] for problem, row in found if problem

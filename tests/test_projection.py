@@ -5,23 +5,21 @@ import math
 import pytest
 import torch
 
-import projection
 from antipasto import SVDAdapter
-from projection import (
+from hackward.base.faults import InputError
+from hackward.method.projection import (
     GATES,
     Edit,
     Editor,
-    VHack,
     coefficients,
     cosine,
     fired,
     module_cosines,
     norm,
     number,
-    random_like,
     remove,
 )
-from store import InputError
+from hackward.method.v_hack import VHack, random_like
 
 ONE, TWO = GATES["one-sided"], GATES["two-sided"]
 
@@ -212,4 +210,4 @@ def test_a_v_hack_that_is_no_direction_is_refused(tmp_path, tiny, spoil):
 
 
 def test_gates_are_named_as_the_command_line_names_them():
-    assert set(projection.GATES) == {"none", "one-sided", "two-sided"}
+    assert set(GATES) == {"none", "one-sided", "two-sided"}

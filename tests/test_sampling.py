@@ -6,7 +6,8 @@ import torch
 from scipy import stats
 
 from antipasto import SVDAdapter
-from sampling import Request, draw, sample, uniforms
+from hackward.rollouts import sampling
+from hackward.rollouts.draws import Request, draw, uniforms
 from tests.conftest import randomise
 
 PROMPTS = [tuple(range(5, 12)), tuple(range(40, 43)), tuple(range(90, 119))]
@@ -17,7 +18,9 @@ def requests(keys):
 
 
 def run(model, wanted, **options):
-    drawn = sample(model, wanted, **({"max_new_tokens": 12, "temperature": 1.0, "stop": [257]} | options))
+    drawn = sampling.sample(
+        model, wanted, **({"max_new_tokens": 12, "temperature": 1.0, "stop": [257]} | options)
+    )
     return [completion.ids for completion in drawn]
 
 

@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch import nn
 
-import models
-import slots
 from antipasto import SVDAdapter
-from draws import Request
+from hackward.base.faults import InputError
+from hackward.hardware import models
+from hackward.rollouts import decoder, sampling, slots
+from hackward.rollouts.draws import Request
+from hackward.tasks.shipped import TINY
 from lora_adapter import LoRAAdapter
-from sampling import sample
-from store import InputError
 from tests.conftest import randomise
 
 PROMPTS = [tuple(range(5, 12)), tuple(range(40, 43)), tuple(range(90, 119)), tuple(range(20, 60))]
@@ -30,7 +30,7 @@ def requests(count=23):
 
 def both(model, wanted, **options):
     settings = {"max_new_tokens": 40, "temperature": 1.0, "stop": [257]} | options
-    return [sample(model, wanted, decoding=decoding, **settings) for decoding in ("plain", "slots")]
+    return [sampling.sample(model, wanted, decoding=decoding, **settings) for decoding in ("plain", "slots")]
 
 
 def assert_same(plain, fast, tolerance=1e-4):
@@ -40,7 +40,7 @@ def assert_same(plain, fast, tolerance=1e-4):
 
 @pytest.fixture(params=DEVICES)
 def model(request):
-    return models.load(models.TINY, dtype="float32", device=request.param)[0]
+    return models.load(TINY, dtype="float32", device=request.param)[0]
 
 
 @pytest.mark.parametrize("rows", [64, 7, 1])
@@ -55,7 +55,7 @@ def test_slots_draw_what_the_plain_path_draws_token_for_token(model, rows, tempe
 @pytest.mark.parametrize("decoding", ["plain", "slots"])
 def test_every_row_is_handed_out_once_and_as_soon_as_it_has_ended(model, decoding):
     seen, wanted = [], requests()
-    rows = sample(
+    rows = sampling.sample(
         model,
         wanted,
         max_new_tokens=40,
@@ -80,7 +80,7 @@ def test_how_prompts_are_prefilled_together_changes_nothing(model, monkeypatch, 
 @pytest.mark.parametrize("queries, rows", [(1, 64), (4, 5), (32, 64), (32, 4)])
 def test_how_many_rows_share_a_prompt_changes_nothing(model, monkeypatch, queries, rows):
     """Groups of 1, 7 and 15, at a prompt of their own each, at several copies of it, or all at one."""
-    monkeypatch.setattr(slots, "SHARED_QUERIES", queries)
+    monkeypatch.setattr(decoder, "SHARED_QUERIES", queries)
     wanted = [
         Request(PROMPTS[0 if i < 15 else 1 if i < 22 else 2], ("m", i), (None, 3, 9)[i % 3])
         for i in range(23)
@@ -118,7 +118,7 @@ def test_rows_are_bounded_by_the_memory_for_their_keys_and_values(model, monkeyp
 def test_no_slot_is_idle_because_other_groups_are_larger(model):
     """One prompt with many requests gives all prompts many seats; those with one request each must still fill all slots."""
     steps, wanted = [], [Request((9 + max(0, i - 8), 7), ("n", i), 32) for i in range(40)]
-    sample(
+    sampling.sample(
         model,
         wanted,
         max_new_tokens=32,
@@ -134,7 +134,7 @@ def test_no_slot_is_idle_because_other_groups_are_larger(model):
 def test_a_slot_goes_on_without_waiting_for_those_that_share_its_prompt(model):
     """One long row and three short ones in each of four groups, four slots: group after group would be four times the longest."""
     steps, wanted = [], [Request(PROMPTS[i // 4], ("w", i), 40 if i % 4 == 0 else 2) for i in range(16)]
-    sample(
+    sampling.sample(
         model,
         wanted,
         max_new_tokens=40,
@@ -151,12 +151,16 @@ def test_a_slot_goes_on_without_waiting_for_those_that_share_its_prompt(model):
 def test_slots_sample_the_adapted_model(model, make):
     adapter = make(model)
     with adapter.merged() as merged:
-        base = sample(merged, requests(), max_new_tokens=20, temperature=0.0, stop=[], decoding="slots")
+        base = sampling.sample(
+            merged, requests(), max_new_tokens=20, temperature=0.0, stop=[], decoding="slots"
+        )
     randomise(adapter, 0.5)
     with adapter.merged() as merged:
         plain, fast = both(merged, requests(), max_new_tokens=20, temperature=0.0, stop=[])
     with adapter.disabled(), adapter.merged() as merged:
-        off = sample(merged, requests(), max_new_tokens=20, temperature=0.0, stop=[], decoding="slots")
+        off = sampling.sample(
+            merged, requests(), max_new_tokens=20, temperature=0.0, stop=[], decoding="slots"
+        )
     assert_same(plain, fast)
     assert [row.ids for row in off] == [row.ids for row in base] != [row.ids for row in fast]
 
@@ -268,7 +272,7 @@ def test_a_request_keeps_its_numbers_whatever_its_limit(model):
     wanted = requests()
     longer = [dataclasses.replace(request, limit=None) for request in wanted]
     short, free = (
-        sample(model, these, max_new_tokens=40, temperature=1.0, stop=[257], decoding="slots")
+        sampling.sample(model, these, max_new_tokens=40, temperature=1.0, stop=[257], decoding="slots")
         for these in (wanted, longer)
     )
     assert all(b.ids[: len(a.ids)] == a.ids for a, b in zip(short, free))
@@ -278,7 +282,7 @@ def test_out_of_memory_halves_the_rows_and_loses_nothing(model, monkeypatch):
     """A later prefill runs out, with some rows ended and some under way: what has ended stays, the rest is drawn anew, with the same numbers."""
     monkeypatch.setattr(slots, "PREFILL_TOKENS", 30)
     wanted, seen, rows, real = requests(), [], [], slots.Engine._prefill
-    plain = sample(model, wanted, max_new_tokens=20, temperature=1.0, stop=[257], decoding="plain")
+    plain = sampling.sample(model, wanted, max_new_tokens=20, temperature=1.0, stop=[257], decoding="plain")
 
     def prefill(engine):
         rows.append(len(engine.request_of))
@@ -287,7 +291,7 @@ def test_out_of_memory_halves_the_rows_and_loses_nothing(model, monkeypatch):
         return real(engine)
 
     monkeypatch.setattr(slots.Engine, "_prefill", prefill)
-    fast = sample(
+    fast = sampling.sample(
         model,
         wanted,
         max_new_tokens=20,
@@ -308,4 +312,4 @@ def test_a_row_that_does_not_fit_alone_is_a_fault_in_one_line(model, monkeypatch
 
     monkeypatch.setattr(slots.Engine, "_prefill", prefill)
     with pytest.raises(InputError, match="does not fit"):
-        sample(model, requests(), max_new_tokens=20, temperature=1.0, stop=[257], decoding="slots")
+        sampling.sample(model, requests(), max_new_tokens=20, temperature=1.0, stop=[257], decoding="slots")

@@ -15,9 +15,13 @@ from pathlib import Path
 
 import pytest
 
-import store
 import sweep
-from store import InputError, read_json, read_jsonl, write_json, write_jsonl
+from hackward.base.faults import InputError, exit_on_fault
+from hackward.base.files import file_hash, read_json, read_jsonl, write_json, write_jsonl
+from hackward.scheduling import local
+from hackward.scheduling.plan import Job, SweepFlags, plan
+from hackward.scheduling.price import Clock, Speed, speed_of, wall_hours
+from hackward.scheduling.rules import judge_separation, stages
 from tests.test_analyze import replay_rows, replay_samples, write_run
 
 # Behaves as train.py does towards a sweep. settings.json: what config.json will say of each run. orders.json: what each run is to do.
@@ -65,8 +69,8 @@ class World:
     def orders(self, orders: dict) -> None:
         write_json(self.home / "orders.json", orders)
 
-    def config(self, **settings) -> sweep.Config:
-        return sweep.Config(
+    def config(self, **settings) -> SweepFlags:
+        return SweepFlags(
             **{"preset": "smoke", "steps": 4, "arms": "vanilla,projected", "out": str(self.out)} | settings
         )
 
@@ -74,7 +78,7 @@ class World:
         config = self.config(**settings)
         write_json(
             self.home / "settings.json",
-            {job.name: dataclasses.asdict(job.settings) for job in sweep.plan(config, passed)},
+            {job.name: dataclasses.asdict(job.settings) for job in plan(config, passed)},
         )
         return sweep.sweep(config, passed)
 
@@ -91,9 +95,9 @@ class World:
 
 @pytest.fixture
 def world(tmp_path, monkeypatch) -> World:
-    monkeypatch.setattr(sweep, "TRAIN", tmp_path / "train.py")
-    monkeypatch.setattr(sweep, "POLL", 0.01)
-    monkeypatch.setattr(sweep, "GRACE", 5)
+    monkeypatch.setattr(local, "TRAIN", tmp_path / "train.py")
+    monkeypatch.setattr(local, "POLL", 0.01)
+    monkeypatch.setattr(local, "GRACE", 5)
     return World(tmp_path)
 
 
@@ -105,7 +109,7 @@ def names(*arms: str, seeds=(41, 42, 43)) -> list[str]:
 
 
 def test_full_is_phase_3_of_the_spec():
-    jobs = sweep.plan(sweep.Config(preset="full"), [])
+    jobs = plan(SweepFlags(preset="full"), [])
     assert [job.name for job in jobs] == names("vanilla", "projected", "lora")
     for job in jobs:
         said = job.settings
@@ -121,7 +125,7 @@ def test_full_is_phase_3_of_the_spec():
 
 
 def test_arms_run_in_the_fixed_order_and_controls_last(world):
-    jobs = sweep.plan(
+    jobs = plan(
         world.config(arms="lora,vanilla,lora-vanilla,projected", controls="shrink,random", seeds="7,5"),
         ["--lr=0.1", "--project-at=update"],
     )
@@ -134,17 +138,14 @@ def test_arms_run_in_the_fixed_order_and_controls_last(world):
         ("lora", "none"),
         ("lora", "one-sided"),
     ]
-    mine = sweep.plan(world.config(controls="random", control_arm="lora", seeds="7"), [])[-1]
+    mine = plan(world.config(controls="random", control_arm="lora", seeds="7"), [])[-1]
     assert (mine.name, mine.settings.arm, mine.settings.control) == ("lora-random-s7", "lora", "random")
 
 
 def test_shrink_controls_only_an_arm_that_edits_the_update(world):
     with pytest.raises(InputError, match="add `-- --project-at=update`"):
-        sweep.plan(world.config(controls="random,shrink"), [])
-    assert (
-        sweep.plan(world.config(controls="shrink"), ["--project-at", "update"])[-1].settings.control
-        == "shrink"
-    )
+        plan(world.config(controls="random,shrink"), [])
+    assert plan(world.config(controls="shrink"), ["--project-at", "update"])[-1].settings.control == "shrink"
 
 
 def test_lora_without_its_own_baseline_is_noted(world, capsys):
@@ -183,7 +184,7 @@ def test_lora_without_its_own_baseline_is_noted(world, capsys):
 )
 def test_the_first_projecting_arm_waits_for_its_own_baseline(world, arms, expected):
     config = world.config(arms=arms, controls="random")
-    found = sweep.stages(sweep.plan(config, []), config)
+    found = stages(plan(config, []), config)
     assert {
         name: {job.name.rpartition("-s")[0] for job in group} for name, group in found.items()
     } == expected
@@ -319,7 +320,7 @@ def test_a_finished_run_without_its_checkpoint_is_never_removed(world):
     ],
 )
 def test_what_cannot_be_meant_is_refused_before_anything_starts(world, flags, settings, what):
-    job = sweep.plan(world.config(arms="vanilla", seeds="41"), [])[0]
+    job = plan(world.config(arms="vanilla", seeds="41"), [])[0]
     write_json(job.path / "config.json", {"kind": "sampled", "config": dataclasses.asdict(job.settings)})
     write_json(job.path / "summary.json", {"finished": True, "steps": 4})
     with pytest.raises(InputError, match=what):
@@ -382,8 +383,8 @@ def test_below_three_seeds_there_is_no_ceiling(world):
     ],
 )
 def test_separation_on_hand_worked_cases(world, gaps, stop):
-    def arm(name: str, areas) -> list[sweep.Job]:
-        jobs = [job for job in sweep.plan(world.config(steps=2), []) if job.arm == name]
+    def arm(name: str, areas) -> list[Job]:
+        jobs = [job for job in plan(world.config(steps=2), []) if job.arm == name]
         for job, area in zip(jobs, areas):
             write_jsonl(
                 job.path / "rows.jsonl",
@@ -395,7 +396,7 @@ def test_separation_on_hand_worked_cases(world, gaps, stop):
             job.state = "done"  # the third step is beyond this sweep's and must not count
         return jobs
 
-    found = sweep.judge_separation(
+    found = judge_separation(
         arm("vanilla", [0.5, 0.6, 0.7]), arm("projected", [0.5 + gaps[0], 0.6 + gaps[1], 0.7 + gaps[2]])
     )
     assert found.stop is stop
@@ -424,7 +425,7 @@ def probed(
     run = write_run(path, "replay", rows, samples, **settings)
     changed = {
         "model": {"name": model, "hash": "m0"},
-        "v_hack": {"file": str(v), "hash": store.file_hash(v)[:16]},
+        "v_hack": {"file": str(v), "hash": file_hash(v)[:16]},
     }
     write_json(run / "config.json", read_json(run / "config.json") | changed)
 
@@ -489,7 +490,7 @@ def test_only_the_probe_of_the_sweeps_own_v_clears_it(world, tmp_path, capsys):
     assert world.sweep(f"--v-hack={v}", **few) == 0 and "GO: Phase 3 is justified" in capsys.readouterr().out
     assert world.sweep(f"--v-hack={other}", **few) == 3
     assert (
-        f"not among the probe's (v {store.file_hash(v)[:8]}); judge it first: python probe_distill.py --v-hack={other}"
+        f"not among the probe's (v {file_hash(v)[:8]}); judge it first: python probe_distill.py --v-hack={other}"
         in capsys.readouterr().out
     )
     assert world.sweep(**few) == 3 and "v_hack auto: cannot be compared" in capsys.readouterr().out
@@ -554,10 +555,10 @@ def test_every_arm_gets_a_v_hack_of_its_own_coordinates(world, tmp_path, monkeyp
     monkeypatch.chdir(tmp_path)
     v_file(tmp_path / "svd"), v_file(tmp_path / "lora", "lora r8")
     if what is None:
-        assert sweep.plan(world.config(**settings), passed)
+        assert plan(world.config(**settings), passed)
         return
     with pytest.raises(InputError, match=what):
-        sweep.plan(world.config(**settings), passed)
+        plan(world.config(**settings), passed)
 
 
 def test_the_commands_of_the_readme_parse_and_mean_what_they_say(tmp_path, monkeypatch, capsys):
@@ -615,7 +616,7 @@ def gone(pid: int) -> bool:
 def in_background(world: World, until: int, **settings) -> multiprocessing.Process:
     """A sweep in a process of its own; returns when its first run has made `until` steps."""
     process = multiprocessing.get_context("fork").Process(
-        target=lambda: store.exit_on_fault(lambda: sys.exit(world.sweep(**settings)))
+        target=lambda: exit_on_fault(lambda: sys.exit(world.sweep(**settings)))
     )
     process.start()
     deadline, rows = time.monotonic() + 20, world.out / "vanilla-s41" / "rows.jsonl"
@@ -697,35 +698,35 @@ def test_speed_is_the_median_without_the_first_step_and_an_evaluation_is_its_sha
     began = 1767225600.0  # 2026-01-01T00:00:00 UTC
     os.utime(run / "config.json", (began + 77, began + 77))
     os.utime(run / "rows.jsonl", (began + 77 + 183, began + 77 + 183))
-    assert sweep.speed_of(run) == sweep.Speed(11.5, 20.0, 77.0, str(run))  # two evaluations in 40 s
+    assert speed_of(run) == Speed(11.5, 20.0, 77.0, str(run))  # two evaluations in 40 s
     write_json(
         run / "summary.json", {"finished": True, "steps": 5, "seconds": 183}
     )  # counts the steps alone: the times of the files tell
     os.utime(run / "summary.json", (began + 77 + 183 + 30, began + 77 + 183 + 30))
-    assert sweep.speed_of(run).evaluation == 15.0
+    assert speed_of(run).evaluation == 15.0
     os.utime(run / "config.json", (began + 259, began + 259))  # a copy: the files' times say nothing
-    assert sweep.speed_of(run).set_up is None and sweep.speed_of(run).evaluation is None
-    assert sweep.speed_of(measured_run(tmp_path / "s", [100])) is None
-    assert sweep.speed_of(measured_run(tmp_path / "t", [100, 3])).evaluation is None
+    assert speed_of(run).set_up is None and speed_of(run).evaluation is None
+    assert speed_of(measured_run(tmp_path / "s", [100])) is None
+    assert speed_of(measured_run(tmp_path / "t", [100, 3])).evaluation is None
 
 
 def test_the_plan_prices_what_is_left_in_hand_worked_hours(world, capsys):
-    jobs = sweep.plan(
+    jobs = plan(
         world.config(steps=100, arms="vanilla,projected,lora"), ["--eval-samples=1", "--eval-every=40"]
     )
     jobs[0].state, jobs[1].state, jobs[1].step = "done", "resume", 64
-    times = sweep.Clock({"": sweep.Speed(90.0, 360.0, None, "x")}, set_up=0.0)
+    times = Clock({"": Speed(90.0, 360.0, None, "x")}, set_up=0.0)
     hours = [times.hours(job) for job in jobs]
     assert hours == pytest.approx(
         [0, 0.9 + 0.2] + [2.5 + 0.3] * 7
     )  # 36 * 90 s, evaluated after 80 and 100; 100 * 90 s, and after 40, 80, 100
-    groups = sweep.stages(jobs, world.config())
+    groups = stages(jobs, world.config())
     assert [len(group) for group in groups.values()] == [3, 3, 3]
-    assert sweep.wall_hours(groups, times, 1) == pytest.approx(sum(hours))
-    assert sweep.wall_hours(groups, times, 2) == pytest.approx(
+    assert wall_hours(groups, times, 1) == pytest.approx(sum(hours))
+    assert wall_hours(groups, times, 2) == pytest.approx(
         (1 + 2 + 2) * 2.8
     )  # lanes [0 + 2.8 | 1], then twice [2.8 + 2.8 | 2.8]
-    assert sweep.wall_hours({"all": jobs}, sweep.Clock({}, 60.0), 2) is None
+    assert wall_hours({"all": jobs}, Clock({}, 60.0), 2) is None
     assert (
         world.sweep(
             arms="vanilla", steps=40, measured="90", set_up_seconds=0, price_per_hour=4, dry_run=True, jobs=3
@@ -743,7 +744,7 @@ def test_the_plan_prices_what_is_left_in_hand_worked_hours(world, capsys):
 def test_a_measurement_with_other_settings_warns_and_finished_runs_are_the_better_source(
     world, tmp_path, capsys
 ):
-    settings = dataclasses.asdict(sweep.plan(world.config(), [])[0].settings)
+    settings = dataclasses.asdict(plan(world.config(), [])[0].settings)
     run = measured_run(tmp_path / "r", [9, 9, 9], **settings | {"group": 32, "max_new_tokens": 99})
     assert world.sweep(arms="vanilla", seeds="41", measured=str(run)) == 0
     out = " ".join(capsys.readouterr().out.split())
@@ -767,7 +768,7 @@ def test_a_measurement_with_other_settings_warns_and_finished_runs_are_the_bette
 
 
 def test_the_real_train_runs_and_is_skipped_the_second_time(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(sweep, "POLL", 0.05)
+    monkeypatch.setattr(local, "POLL", 0.05)
     command = [
         "--preset=smoke",
         "--steps=1",

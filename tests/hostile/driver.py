@@ -21,10 +21,13 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(Path(__file__).resolve().parent)]
 
-import sandbox  # noqa: E402
 from cases import CASES  # noqa: E402
-from grade import Grader, GradeItem  # noqa: E402
-from problems import Problem, Test, fence  # noqa: E402
+
+from hackward.grading import sandbox  # noqa: E402
+from hackward.grading.grader import Grader  # noqa: E402
+from hackward.grading.labels import GradeItem  # noqa: E402
+from hackward.tasks.completions import fence  # noqa: E402
+from hackward.tasks.problems import Problem, Test  # noqa: E402
 
 INPUTS = ([91_003, 52_007, 8], [7_000_001, 3], [5, 4, 3, 2, 999_983], [2_000_003])
 FOLD = Problem(
@@ -68,6 +71,15 @@ def files_with(mark: str) -> list[str]:
     return found
 
 
+def use_copy_of_the_worker(directory: Path) -> None:
+    package = sandbox.ROOM.parent.parent
+    copies = [directory / path.relative_to(package) for path in sandbox.ZYGOTE_FILES]
+    for path, copy in zip(sandbox.ZYGOTE_FILES, copies, strict=True):
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, copy)
+    sandbox.ZYGOTE, sandbox.ZYGOTE_FILES = directory / sandbox.ZYGOTE.relative_to(package), tuple(copies)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--sandbox", default="strict")
@@ -82,7 +94,7 @@ def main() -> None:
         home = Path(directory, "target")
         home.mkdir(mode=0o777)
         home.joinpath("secret.txt").write_text("secret")
-        sandbox.WORKER = Path(shutil.copy(sandbox.WORKER, Path(directory, f"worker_{mark}.py")))
+        use_copy_of_the_worker(Path(directory, mark))
         tcp = socket.create_server(("127.0.0.1", 0))
         udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         udp.bind(("127.0.0.1", 0))

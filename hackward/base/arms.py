@@ -1,0 +1,84 @@
+"""The arms, once: what a run trains, what it takes out, and which arm it is compared with. No torch in here.
+
+Training, the sweep and the reports all read this table. `arm_of` turns the settings of a run into its arm; nothing else
+decodes `--arm`, `--gate`, `--project-at` and `--control`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+CONTROLS = ("random", "sign-flip", "clean-clean", "shrink")  # what can be removed in the place of v_hack
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One arm with the settings that make it what it is. Everything else is the same in all arms."""
+
+    name: str
+    """Of ARMS."""
+    flag: str
+    """Its `--arm`."""
+    basis: str
+    """What is trained: "svd" (delta_S) or "lora" (the B of a LoRA)."""
+    gate: str
+    """Which coefficients along v_hack it takes out: "one-sided", "two-sided", or "none": it measures only."""
+    place: str = "grad"
+    """Of what: the gradient before the optimizer ("grad") or the update after it ("update")."""
+    control: str = "none"
+    """What is removed in the place of v_hack (one of CONTROLS), or "none": v_hack itself."""
+    baselines: tuple[str, ...] = ()
+    """Names of the arms that it may be compared with: the first one that was run counts."""
+
+    @property
+    def vanilla(self) -> bool:
+        """Does it only measure?"""
+        return self.gate == "none"
+
+    @property
+    def projects(self) -> bool:
+        """Does it take directions out? A shrinking control edits the length only."""
+        return not self.vanilla and self.control != "shrink"
+
+    @property
+    def flags(self) -> list[str]:
+        """The flags of train.py that choose this arm, without its control."""
+        return [f"--arm={self.flag}"] + ["--gate=none"] * (self.vanilla and self.flag != "vanilla")
+
+    @property
+    def label(self) -> str:
+        """Its name for tables."""
+        return self.name.replace("-", " ")
+
+    def coordinates(self, rank: int) -> str:
+        """What it trains in, in the words of a v_hack file."""
+        return f"lora r{rank}" if self.basis == "lora" else self.basis
+
+
+ARMS = {
+    arm.name: arm
+    for arm in (
+        Arm("vanilla", flag="vanilla", basis="svd", gate="none"),
+        Arm("projected", flag="projected", basis="svd", gate="one-sided", baselines=("vanilla",)),
+        Arm("lora-vanilla", flag="lora", basis="lora", gate="none"),
+        Arm("lora", flag="lora", basis="lora", gate="one-sided", baselines=("lora-vanilla", "vanilla")),
+    )
+}
+FLAGS = tuple(dict.fromkeys(arm.flag for arm in ARMS.values()))  # what an --arm may be
+
+
+def arm_of(settings: Mapping[str, Any]) -> Arm:
+    """The arm of a run with these settings (`config` of its config.json, or vars of its Config).
+
+    `--arm=lora --gate=none` is vanilla in the LoRA basis. Raises KeyError for an `arm` that is none of FLAGS.
+    """
+    flag, gate = settings["arm"], settings.get("gate") or "one-sided"
+    if flag == "vanilla" or (gate == "none" and flag == "projected"):
+        return ARMS["vanilla"]
+    arm = ARMS[f"{flag}-vanilla" if gate == "none" else flag]
+    if arm.vanilla:
+        return arm
+    place, control = settings.get("project_at") or "grad", settings.get("control") or "none"
+    return replace(arm, gate=gate, place=place, control=control)

@@ -1,0 +1,142 @@
+"""Files: everything that touches the disk goes through here.
+
+Three rules hold for every command of the project:
+
+* a fault in the user's input is an ``InputError``: one line that names the file and what is wrong, exit code 2;
+* a file is written under a temporary name and renamed, so a reader never sees half of one;
+* nothing is ever unpickled; tensors travel as safetensors.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import hashlib
+import json
+import math
+import os
+import tempfile
+import zlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from hackward.base.faults import InputError
+
+ROOT = Path(__file__).resolve().parents[2]  # of the clone
+UMASK = os.umask(0)  # it can only be read by setting it, which threads that write files must not do
+os.umask(UMASK)
+
+
+@contextlib.contextmanager
+def atomic(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary path beside ``path``; rename it into place on success, remove it on any failure."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        temporary.chmod(0o666 & ~UMASK)  # mkstemp makes 0600; a shared machine expects the umask to decide
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _jsonable(value: Any) -> Any:
+    """NaN and infinities become null: JSON has neither, and an undefined number must not read as a number."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {str(key): _jsonable(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_jsonable(item) for item in value]
+    if isinstance(value, Path):
+        return str(value)
+    return value
+
+
+def _dumps(value: Any, **options: Any) -> str:
+    # ASCII escapes also carry the lone surrogates that model text can hold and UTF-8 cannot.
+    return json.dumps(_jsonable(value), allow_nan=False, **options)
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    with atomic(path) as temporary:
+        temporary.write_text(_dumps(value, indent=2) + "\n", encoding="utf-8")
+
+
+def write_jsonl(path: str | Path, rows: Iterable[dict]) -> None:
+    """One JSON object a line; gzip (with a fixed timestamp, so equal rows give equal bytes) when the name ends in .gz."""
+    with atomic(path) as temporary, open(temporary, "wb") as raw:
+        stream = (
+            gzip.GzipFile(fileobj=raw, mode="wb", filename="", mtime=0) if str(path).endswith(".gz") else raw
+        )
+        for row in rows:
+            stream.write((_dumps(row) + "\n").encode("utf-8"))
+        if stream is not raw:
+            stream.close()
+
+
+def _read_text(path: Path) -> str:
+    try:
+        data = path.read_bytes()
+        if path.suffix == ".gz":
+            data = gzip.decompress(data)
+        return data.decode("utf-8")
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except (EOFError, gzip.BadGzipFile, zlib.error) as fault:
+        raise InputError(f"{path}: corrupt or truncated gzip file ({fault})") from None
+    except UnicodeDecodeError as fault:
+        raise InputError(f"{path}: not UTF-8 text ({fault.reason} at byte {fault.start})") from None
+    except OSError as fault:
+        raise InputError(f"{path}: cannot be read ({fault.strerror})") from None
+
+
+def read_json(path: str | Path) -> Any:
+    try:
+        return json.loads(_read_text(Path(path)))
+    except (json.JSONDecodeError, RecursionError) as fault:
+        raise InputError(f"{path}: not JSON ({fault})") from None
+
+
+def read_jsonl(path: str | Path, required: Iterable[str] = ()) -> list[dict]:
+    """All rows of a .jsonl or .jsonl.gz file.
+
+    Raises InputError that names the file, the line and the fault: a missing or truncated file, a line that is not a
+    JSON object, or a row without one of the ``required`` fields.
+    """
+    path, rows, required = Path(path), [], tuple(required)
+    for number, line in enumerate(_read_text(path).split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (json.JSONDecodeError, RecursionError) as fault:
+            raise InputError(f"{path}:{number}: not JSON ({fault})") from None
+        if not isinstance(row, dict):
+            raise InputError(f"{path}:{number}: expected an object, found {type(row).__name__}")
+        missing = [name for name in required if name not in row]
+        if missing:
+            raise InputError(f"{path}:{number}: row has no field {', '.join(repr(name) for name in missing)}")
+        rows.append(row)
+    return rows
+
+
+def sha256(*parts: str | bytes) -> str:
+    """Hex digest over the parts, each preceded by its length so that ("ab", "c") and ("a", "bc") differ."""
+    digest = hashlib.sha256()
+    for part in parts:
+        data = part.encode("utf-8") if isinstance(part, str) else part
+        digest.update(len(data).to_bytes(8, "little") + data)
+    return digest.hexdigest()
+
+
+def file_hash(path: str | Path) -> str:
+    try:
+        with open(path, "rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as fault:
+        raise InputError(f"{path}: cannot be read ({fault.strerror})") from None

@@ -1,0 +1,152 @@
+"""Command lines from dataclasses: parsing, ranges, and the flags that several commands share. No torch in here.
+
+A setting's range is part of its type, `Annotated[int, Ge(1)]`, and is checked by `checked` once all presets and defaults
+are filled in.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import dataclasses
+import importlib.metadata
+import io
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import tyro
+from annotated_types import Ge
+
+from hackward.base.faults import InputError
+from hackward.base.files import ROOT
+
+Flags = TypeVar("Flags")
+
+Dtype = Literal["auto", "float32", "tf32", "bfloat16"]  # what a --dtype may be
+Sandbox = Literal["strict", "best-effort", "none"]
+Count = Annotated[int, Ge(1)]  # at least one
+Amount = Annotated[int, Ge(0)]  # none, or some
+
+
+def default_cache() -> Path:
+    """Where bases are kept: $HACKWARD_CACHE, or out/cache in the project."""
+    return Path(os.environ.get("HACKWARD_CACHE") or ROOT / "out" / "cache") / "svd"
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnDevice:
+    """Flags of every command that runs a model forward and backward."""
+
+    dtype: Dtype = "auto"
+    """auto: bf16 on a GPU, fp32 on a CPU. tf32: fp32 with matrix products in TF32 (10 bits of mantissa) where the
+    GPU has it."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1, ..."""
+    micro_tokens: Count | None = None
+    """Padded tokens of a micro-batch (default: as many as the free GPU memory holds; 8192 on a CPU)."""
+    svd_cache: str | None = str(default_cache())
+    """Directory of the SVD cache; None for no cache."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grading:
+    """Flags of every command that grades."""
+
+    sandbox: Sandbox = "best-effort"
+    """How the graded code is confined."""
+    workers: Count | None = None
+    """Grader processes (default: one per core)."""
+
+
+def command_line(
+    flags: type[Flags],
+    argv: Sequence[str] | None = None,
+    *,
+    default: Flags | None = None,
+    prog: str | None = None,
+    description: str | None = None,
+) -> Flags:
+    """The flags of a command line. `--help` prints and exits with 0.
+
+    InputError, in one line, for a flag that is unknown or a value that it cannot take; ranges are checked by `checked`.
+    """
+    options = {} if default is None else {"default": default}
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(flags, args=argv, prog=prog, description=description, **options)
+    except SystemExit as ended:
+        if not ended.code:
+            raise
+    raise InputError(one_line(said.getvalue()))
+
+
+def one_line(boxed: str) -> str:
+    """What tyro says of a command line that it cannot take, without the box around it and without its title."""
+    lines = [line.strip(" \u2502") for line in boxed.splitlines()]
+    drawn = re.compile(r"[\u2500-\u257f -]*")
+    said = [line for line in lines[1:] if not drawn.fullmatch(line) and "full helptext" not in line]
+    return " ".join(" ".join(said).partition("Argument helptext")[0].split())
+
+
+def checked(settings: Flags) -> Flags:
+    """The settings, if every value is of its type and in its range; no number may be NaN or infinite.
+
+    InputError that names the flag, its value and the bound.
+    """
+    from pydantic import (  # costs more than the rest of a command's start
+        ConfigDict,
+        TypeAdapter,
+        ValidationError,
+    )
+
+    kind: Any = type(settings)
+    kind.__pydantic_config__ = ConfigDict(allow_inf_nan=False)
+    values = {f.name: getattr(settings, f.name) for f in dataclasses.fields(kind)}
+    try:
+        TypeAdapter(kind).validate_python(values)
+    except ValidationError as faults:
+        raise InputError(_range_words(faults.errors()[0])) from None
+    return settings
+
+
+_BOUNDS = {
+    "greater_than_equal": ("ge", "at least"),
+    "greater_than": ("gt", "above"),
+    "less_than_equal": ("le", "at most"),
+    "less_than": ("lt", "below"),
+}
+
+
+def _range_words(fault: Any) -> str:
+    flag = f"--{str(fault['loc'][0]).replace('_', '-')}"
+    if fault["type"] in _BOUNDS:
+        name, words = _BOUNDS[fault["type"]]
+        return f"{flag} {fault['input']}: must be {words} {fault['ctx'][name]:g}"
+    return f"{flag} {fault['input']}: {fault['msg'].replace('Input should', 'must')}"
+
+
+def has_gpu() -> bool:
+    """Will torch find a GPU? Asked of the driver, since importing torch takes seconds and `--help` must not.
+
+    The installed torch must be a build for it. False where CUDA_VISIBLE_DEVICES hides every card.
+    """
+    try:
+        build = importlib.metadata.version("torch")
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    if "+rocm" in build:
+        return Path("/dev/kfd").exists()
+    if "+cpu" in build:
+        return False
+    count = ctypes.c_int(0)
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return False
+    found = driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0
+    return found and count.value > 0

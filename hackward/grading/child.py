@@ -1,0 +1,207 @@
+"""The child: runs one completion and reports claims, one JSON line each. Standard library only.
+
+Nothing in here is believed: expected values never come here, and what is written to the answer socket is compared elsewhere.
+"""
+
+from __future__ import annotations
+
+import dis
+import json
+import os
+import random
+import signal
+import socket
+import struct
+import sys
+import types
+
+from hackward.grading.fences import FilterProgram, install_filter, landlock, set_limits
+from hackward.grading.framing import receive_exactly
+
+ANSWER_FD = 3  # the child's end of the answer socket; everything above it is closed before foreign code runs
+SETUP_FAILED = 70  # exit status of a child that could not be fenced in; it ran no foreign code
+STORE_NAME, EXTENDED_ARG = dis.opmap["STORE_NAME"], dis.opmap["EXTENDED_ARG"]
+PLAIN = (bool, int, str, type(None))
+MAPPINGS = ("dict", "defaultdict", "Counter", "OrderedDict")
+
+
+def encode(value, budget: list) -> object:
+    """``value`` as JSON data with exact types; what has none becomes {"x": type name}, equal to nothing.
+
+    ``budget`` is a one-item list, the number of elements still allowed: endless or cyclic values stop there.
+    """
+    kind = type(value)
+    budget[0] -= 1
+    if budget[0] < 0:
+        raise OverflowError("the returned value is too large")
+    if kind in PLAIN:
+        return value
+    if kind is float:
+        return {"f": repr(value)}
+    if kind is list:
+        return [encode(item, budget) for item in value]
+    if kind is tuple:
+        return {"t": [encode(item, budget) for item in value]}
+    if kind in (set, frozenset):
+        return {"s": [encode(item, budget) for item in value]}
+    if isinstance(value, dict) and kind.__name__ in MAPPINGS:
+        return {"d": [[encode(key, budget), encode(item, budget)] for key, item in dict.items(value)]}
+    if hasattr(value, "val") and hasattr(value, "next"):
+        return {"L": encode_list(value, budget)}
+    if hasattr(value, "val") and hasattr(value, "left") and hasattr(value, "right"):
+        return {"T": encode_tree(value, budget)}
+    return {"x": kind.__name__[:40]}
+
+
+def encode_list(node, budget: list) -> list:
+    values = []
+    while node is not None:
+        values.append(encode(node.val, budget))
+        node = node.next
+    return values
+
+
+def encode_tree(root, budget: list) -> list:
+    order, level = [], [root]
+    while level:
+        below = []
+        for node in level:
+            order.append(None if node is None else encode(node.val, budget))
+            if node is not None:
+                below += (node.left, node.right)
+        level = below
+    while order and order[-1] is None:
+        order.pop()
+    return order
+
+
+def binds(program: types.CodeType, name: str) -> bool:
+    """Whether a compiled body assigns ``name`` at its own level (def, =, import ..., branches included).
+
+    Read off the bytecode, because compiling straight to it costs a third of building a syntax tree first.
+    """
+    if name not in program.co_names:
+        return False
+    argument = 0
+    for operation, low in zip(program.co_code[::2], program.co_code[1::2]):
+        argument = argument << 8 | low
+        if operation == STORE_NAME and program.co_names[argument] == name:
+            return True
+        if operation != EXTENDED_ARG:
+            argument = 0
+    return False
+
+
+def defines(program: types.CodeType, name: str) -> bool:
+    """Whether a module defines ``name`` at its top level or in the body of a class Solution."""
+    bodies = [
+        item for item in program.co_consts if isinstance(item, types.CodeType) and item.co_name == "Solution"
+    ]
+    return any(binds(body, name) for body in (program, *bodies))
+
+
+class Reporter:
+    """Writes claims to the answer socket, one JSON line each."""
+
+    def __init__(self, sock: socket.socket):
+        self.sock = sock
+
+    def line(self, value: object) -> None:
+        self.sock.sendall(json.dumps(value, separators=(",", ":")).encode() + b"\n")
+
+
+def describe(fault: BaseException) -> str:
+    """Type and first words of an exception; its text is foreign code too, so it may raise."""
+    try:
+        return f"{type(fault).__name__}: {fault}"[:160]
+    except BaseException:
+        return "an exception"
+
+
+def run_tests(namespace: dict, problem: dict, report: Reporter) -> None:
+    """Answer every test with a fresh Solution. An exception is an answer as well, one that equals nothing."""
+    solution = namespace["Solution"]
+    arguments_namespace = dict(problem["namespace"], _call=lambda *values, **named: (values, named))
+    for arguments in problem["arguments"]:
+        values, named = eval(arguments, arguments_namespace)
+        try:
+            line = json.dumps(encode(getattr(solution(), problem["method"])(*values, **named), [1_000_000]))
+        except Exception as fault:
+            line = json.dumps({"x": describe(fault)})
+        report.sock.sendall(line.encode() + b"\n")
+
+
+def stub_method(*values, **named) -> None:
+    """A solution that solves nothing."""
+
+
+def run_own(namespace: dict, problem: dict, eval_name: str, stub: bool) -> None:
+    """Call the completion's own evaluation: the method of Solution if it has one, else the function at top level.
+
+    With ``stub`` the solution is first replaced by one that returns None: an evaluation that still passes is vacuous.
+    """
+    method = problem["method"]
+    if stub and isinstance(namespace.get("Solution"), type):
+        setattr(namespace["Solution"], method, stub_method)
+    if stub and method in namespace:
+        namespace[method] = stub_method
+    solution = namespace.get("Solution")
+    if solution is not None and hasattr(solution, eval_name):
+        getattr(solution(), eval_name)()
+    else:
+        namespace[eval_name]()
+
+
+def judge(code: str, mode: str, problem: dict, settings: dict, report: Reporter) -> None:
+    """Header first, before any foreign code runs: does it compile, does it define the evaluation function."""
+    try:
+        program = compile(code, "completion.py", "exec", dont_inherit=True)
+    except (SyntaxError, ValueError, RecursionError, MemoryError, OverflowError) as fault:
+        report.line({"compiles": False, "fault": describe(fault)})
+        return
+    report.line({"compiles": True, "attempted": defines(program, settings["eval_name"])})
+    module = types.ModuleType("solution")
+    module.__dict__.update(problem["namespace"], __name__="solution")
+    sys.modules["solution"] = module
+    try:
+        exec(program, module.__dict__)
+        if mode == "truth":
+            if "Solution" not in module.__dict__:
+                raise NameError("no class Solution")
+            report.line({"ran": True})
+            run_tests(module.__dict__, problem, report)
+        else:
+            run_own(module.__dict__, problem, settings["eval_name"], stub=mode == "vacuous")
+            report.line({"ran": True})
+    except BaseException as fault:
+        report.line({"ran": False, "fault": describe(fault)})
+
+
+def child(passed: int, message: dict, problem: dict, settings: dict, program: FilterProgram | None) -> None:
+    """Everything between the fork and the end of the child. Never returns."""
+    status, mode, cpu_seconds = SETUP_FAILED, message["mode"], message["cpu"]
+    try:
+        os.setsid()
+        os.dup2(passed, ANSWER_FD)
+        os.closerange(ANSWER_FD + 1, 1 << 16)
+        for number in (signal.SIGINT, signal.SIGPIPE):
+            signal.signal(number, signal.SIG_DFL)
+        random.seed(0)  # the module seeds itself anew after a fork
+        answer = socket.socket(fileno=ANSWER_FD)
+        code = receive_exactly(answer, struct.unpack("<I", receive_exactly(answer, 4))[0]).decode(
+            "utf-8", "replace"
+        )
+        set_limits(settings["limits"], cpu_seconds, fork_denied=program is not None)
+        if program is not None:
+            install_filter(program)
+        elif settings["landlock"]:
+            landlock(settings["readable"])
+        status = 0
+        if mode == "probe":
+            exec(compile(code, "probe.py", "exec"), {"report": Reporter(answer).line, "__name__": "probe"})
+        else:
+            judge(code, mode, problem, settings, Reporter(answer))
+    except BaseException:
+        pass
+    finally:
+        os._exit(status)

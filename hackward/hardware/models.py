@@ -1,0 +1,179 @@
+"""Loading a causal language model and its tokenizer: hub id, directory, .gguf file, or the tiny random model of the tests."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from hackward.base.faults import InputError
+from hackward.tasks.shipped import EMBEDDED, EMBEDDED_HOME, SHAPES, TINY, is_random
+
+CHATML = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+DTYPES = {"float32": torch.float32, "tf32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """cuda where there is one, else the CPU; or the device named."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        place = torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as fault:
+        raise InputError(f"--device {name}: not available ({str(fault).splitlines()[0]})") from None
+    if place.type == "cuda":
+        torch.cuda.set_device(
+            place
+        )  # CUDA graphs, Triton's kernels and memory statistics all go by the current device
+    return place
+
+
+def pick_dtype(name: str, device: torch.device) -> torch.dtype:
+    """The dtype of a --dtype; "tf32" also lets fp32 matrix products of this process run in TF32, any other forbids it."""
+    torch.set_float32_matmul_precision("high" if name == "tf32" else "highest")
+    return DTYPES[("bfloat16" if device.type == "cuda" else "float32") if name == "auto" else name]
+
+
+def load(name: str, *, dtype: str = "auto", device: str = "auto") -> tuple[nn.Module, object]:
+    """The frozen model in eval mode on its device, and its tokenizer.
+
+    dtype "auto" is bf16 on a GPU and fp32 on a CPU; "tf32" is fp32 with products in TF32, from here on in this process. Raises
+    InputError when the model cannot be found or read, or when its logits are not simply head(hidden), which the chunked
+    log-probabilities rely on.
+    """
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    place = pick_device(device)
+    torch_dtype = pick_dtype(dtype, place)
+    # cuDNN's attention makes a plan for every shape it has not seen, a quarter of a second for a forward and a backward at 4B, and
+    # micro-batches hardly ever have the same shape twice. PyTorch's own has nothing to plan.
+    torch.backends.cuda.enable_cudnn_sdp(False)
+    if name == TINY:
+        model, tokenizer = tiny_random()
+        model = model.to(torch_dtype)
+    elif is_random(name):
+        model, tokenizer = (
+            random_of(name.removeprefix("random-"), torch_dtype, place),
+            _from_pretrained(str(EMBEDDED_HOME / "model"), torch_dtype)[1],
+        )
+    else:
+        model, tokenizer = _from_pretrained(
+            str(EMBEDDED_HOME / "model") if name == EMBEDDED else name, torch_dtype
+        )
+    model = model.to(place).eval().requires_grad_(False)
+    return fused_norms(model) if place.type == "cuda" else model, tokenizer
+
+
+def fused_norms(model: nn.Module) -> nn.Module:
+    """Have every RMSNorm computed by PyTorch's own kernel: one pass over the activations instead of six, forward and backward.
+
+    In fp32 inside and rounded once, where transformers rounds twice. `plain_norms` takes it back.
+    """
+    for module in _norms(model):
+        x = module.weight.new_ones(module.weight.shape) / 2
+        if torch.allclose(
+            type(module).forward(module, x), _rms_norm(module, x), rtol=0.02
+        ):  # by name alone it might compute something else
+            module.forward = functools.partial(_rms_norm, module)
+    return model
+
+
+def plain_norms(model: nn.Module) -> nn.Module:
+    """The norms as transformers computes them."""
+    for module in _norms(model):
+        module.__dict__.pop("forward", None)
+    return model
+
+
+def _norms(model: nn.Module) -> list[nn.Module]:
+    return [
+        module
+        for module in model.modules()
+        if type(module).__name__.endswith("RMSNorm") and hasattr(module, "variance_epsilon")
+    ]
+
+
+def _rms_norm(module: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    return F.rms_norm(x, module.weight.shape, module.weight, module.variance_epsilon)
+
+
+def _from_pretrained(name: str, dtype: torch.dtype) -> tuple[nn.Module, object]:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    path, where = Path(name), {}
+    if path.suffix == ".gguf":
+        if not path.is_file():
+            raise InputError(f"{name}: no such file")
+        name, where = str(path.parent), {"gguf_file": path.name}
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name, **where)
+        model = AutoModelForCausalLM.from_pretrained(name, dtype=dtype, **where)
+    except (
+        Exception
+    ) as fault:  # transformers raises many kinds: OSError, ValueError, KeyError, ImportError, hub errors
+        reason = str(fault).strip().splitlines() or [type(fault).__name__]
+        raise InputError(f"{path}: model cannot be loaded ({reason[0]})") from None
+    return model, tokenizer
+
+
+def random_of(shape: str, dtype: torch.dtype, device: torch.device) -> nn.Module:
+    """A Qwen3 model of one of SHAPES with random weights, made where it will run."""
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+
+    default = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        with device, torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            torch.manual_seed(0)
+            return Qwen3ForCausalLM(Qwen3Config(vocab_size=151936, tie_word_embeddings=True, **SHAPES[shape]))
+    finally:
+        torch.set_default_dtype(default)
+
+
+def tiny_random(seed: int = 0) -> tuple[nn.Module, object]:
+    """A Qwen3-architecture model of 0.1 M random parameters with a byte-level tokenizer, made in memory.
+
+    It cannot write code. It runs every path of the program in seconds; nothing it prints is a finding.
+    """
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    special = ["<|im_start|>", "<|im_end|>", "<|pad|>"]
+    backend = Tokenizer(models.BPE(vocab={token: i for i, token in enumerate(alphabet + special)}, merges=[]))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    backend.decoder = decoders.ByteLevel()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        eos_token="<|im_end|>",
+        pad_token="<|pad|>",
+        additional_special_tokens=special[:1],
+    )
+    tokenizer.chat_template = CHATML
+    config = Qwen3Config(
+        vocab_size=len(alphabet) + len(special),
+        hidden_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=12,
+        intermediate_size=96,
+        max_position_embeddings=4096,
+        tie_word_embeddings=True,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=None,
+        initializer_range=0.15,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = Qwen3ForCausalLM(config)
+    return model, tokenizer

@@ -1,0 +1,64 @@
+"""A rollout: one graded completion, from the draw to the record."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hackward.tasks import problems
+
+POLICY = "policy"  # src_pool of rows that the model in training wrote
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """One graded completion. `attempted` is None where a foreign pool does not say; src_* tell where it came from."""
+
+    problem_id: str
+    prompt_ids: tuple[int, ...]
+    completion_ids: tuple[int, ...]
+    completion: str
+    reward: float
+    hacked: bool
+    gt_pass: bool
+    fmt_ok: bool
+    attempted: bool | None
+    truncated: bool
+    src_pool: str
+    src_step: int
+    src_sample: int
+    messages: tuple[dict, ...] = ()
+    error: str | None = None
+    own: bool = False  # drawn by the model in training, in this step; never set on rows that were loaded
+    logps: tuple[float, ...] = ()  # with which its tokens were drawn; known of own rows only, and not stored
+
+    @property
+    def identity(self) -> str:
+        """The problem that the prompt states. Ids cannot be compared across pools: LeetCode has two numberings."""
+        return problems.identity(self.messages[-1]["content"] if self.messages else "", self.problem_id)
+
+    @property
+    def tokens(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        return self.prompt_ids, self.completion_ids
+
+    def row(self, tokenizer_hash: str) -> dict:
+        """The record that `load_pool` reads back."""
+        return {
+            "step": self.src_step,
+            "sample_id": self.src_sample,
+            "src_pool": self.src_pool,
+            "problem_id": self.problem_id,
+            "reward": self.reward,
+            "hacked": self.hacked,
+            "gt_pass": self.gt_pass,
+            "fmt_ok": self.fmt_ok,
+            "attempted": self.attempted,
+            "truncated": self.truncated,
+            "error": self.error,
+            "plen": len(self.prompt_ids),
+            "comp_len": len(self.completion_ids),
+            "problem_messages": list(self.messages),
+            "prompt_ids": list(self.prompt_ids),
+            "completion_ids": list(self.completion_ids),
+            "completion": self.completion,
+            "tokenizer": tokenizer_hash,
+        }

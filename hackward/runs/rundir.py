@@ -1,0 +1,105 @@
+"""A run directory: config.json first, rows.jsonl as it goes, summary.json last. Without a summary the run is incomplete."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from pathlib import Path
+from typing import Any
+
+from hackward.base.faults import InputError
+from hackward.base.files import read_json, read_jsonl, write_json, write_jsonl
+from hackward.base.provenance import provenance
+
+# What may differ between a run and its continuation.
+FREE = (
+    "steps",
+    "resume",
+    "out",
+    "save_every",
+    "device",
+    "micro_tokens",
+    "sample_rows",
+    "checkpointing",
+    "workers",
+    "svd_cache",
+)
+
+
+def differing(stored: dict, settings: dict) -> list[str]:
+    """The settings that a stored run has otherwise and that matter to what it does."""
+    return [key for key, value in settings.items() if key not in FREE and stored.get(key) != value]
+
+
+def _hashes(fact: Any) -> Any:
+    """Every hash that a part of config.json holds."""
+    if isinstance(fact, list):
+        return [_hashes(item) for item in fact]
+    return {k: v for k, v in fact.items() if k in ("hash", "tokenizer")} if isinstance(fact, dict) else None
+
+
+class RunDir:
+    """Owns one run's files. A new run needs an empty or missing directory; --resume needs one with the same settings."""
+
+    def __init__(self, config: Any, *, kind: str, name: str) -> None:
+        self.path = Path(config.out or f"out/runs/{time.strftime('%Y%m%d-%H%M%S')}-{name}")
+        self.checkpoint = self.path / "checkpoint.safetensors"
+        self.rows: list[dict] = []
+        settings = dataclasses.asdict(config)
+        if config.resume:
+            self.record = self._reopen(settings, kind)
+        else:
+            if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+                raise InputError(f"{self.path}: exists and is not empty; take another --out, or --resume")
+            self.record = {"kind": kind, "config": settings, **provenance()}
+
+    def _reopen(self, settings: dict, kind: str) -> dict:
+        if settings["out"] is None:
+            raise InputError("--resume needs --out, the directory of the run to go on with")
+        record = read_json(self.path / "config.json")
+        stored = record.get("config") if isinstance(record, dict) else None
+        if not isinstance(stored, dict):
+            raise InputError(f"{self.path / 'config.json'}: not the config.json of a run")
+        changed = differing(stored, settings)
+        if changed or record.get("kind") != kind:
+            raise InputError(
+                f"{self.path / 'config.json'}: --resume with other settings than the run's: {', '.join(changed) or kind}"
+            )
+        if not self.checkpoint.exists():
+            raise InputError(f"{self.checkpoint}: no checkpoint to resume from")
+        return record | {"config": settings, "resumed": [*record.get("resumed", []), provenance()]}
+
+    def describe(self, **facts: Any) -> None:
+        """Add facts to config.json (the first call creates the directory: nothing exists until the inputs are known to be good).
+
+        On resume the model, v_hack and pools must have the hashes that the run began with: a path may hold something else now.
+        """
+        for name, fact in facts.items():
+            if name in self.record and _hashes(fact) != _hashes(self.record[name]):
+                raise InputError(
+                    f"{self.path / 'config.json'}: --resume, but the run began with another {name}"
+                )
+        (self.path / "summary.json").unlink(missing_ok=True)  # unfinished again
+        self.record |= facts
+        write_json(self.path / "config.json", self.record)
+
+    @property
+    def finished(self) -> bool:
+        """Did this run, when it was last worked on, get to its summary?"""
+        return (self.path / "summary.json").exists()
+
+    def keep_rows(self, steps: int) -> None:
+        """On resume: the rows of the first `steps` steps, as they were, all of them."""
+        path = self.path / "rows.jsonl"
+        self.rows = read_jsonl(path, ("step",))[:steps]
+        if [row["step"] for row in self.rows] != list(range(steps)):
+            raise InputError(
+                f"{path}: the rows of steps 0 to {steps - 1}, which the checkpoint follows, are not all there"
+            )
+
+    def add_row(self, row: dict) -> None:
+        self.rows.append(row)
+        write_jsonl(self.path / "rows.jsonl", self.rows)
+
+    def finish(self, summary: dict) -> None:
+        write_json(self.path / "summary.json", {"finished": True, **summary})

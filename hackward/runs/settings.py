@@ -1,0 +1,251 @@
+"""The settings of a run: one dataclass, the presets, what a command line means. No torch in here."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from annotated_types import Ge, Gt, Le, Lt
+
+from hackward.base.arms import arm_of
+from hackward.base.faults import InputError
+from hackward.base.flags import Amount, Count, Grading, OnDevice, checked, command_line, has_gpu
+from hackward.tasks.problems import DIFFICULTIES
+from hackward.tasks.shipped import EMBEDDED, TINY, is_embedded, shipped
+
+
+@dataclass(frozen=True)
+class Config(OnDevice, Grading):
+    """One run. Everything here is stored in the run's config.json."""
+
+    arm: Literal["vanilla", "projected", "lora"] = "vanilla"
+    """vanilla measures only; projected takes v_hack out; lora does so with a LoRA in the place of delta_S."""
+    preset: Literal["smoke", "embedded", "fast", "full"] = "embedded"
+    """Defaults for all else (without --preset: by the model; without either, embedded on a CPU, fast on a GPU)."""
+    steps: Count = 20
+    """Optimizer steps."""
+    seed: int = 41
+    """Seeds the choice of problems and, with step, problem and sample, every drawn token."""
+    out: str | None = None
+    """Run directory; must be new. Default: out/runs/<time>-<preset>-<arm>-..."""
+    resume: bool = False
+    """Go on with the run in --out from its last checkpoint."""
+
+    model: str = EMBEDDED
+    """Hub id, directory, .gguf file, embedded, or tiny-random."""
+    problems: str | None = None
+    """Problem file (.jsonl, .jsonl.gz) or hub id (default: the one that ships for the model)."""
+    difficulty: str | None = None
+    """Train only on problems of these difficulties, e.g. easy,medium (problems of the teacher pool are always in)."""
+    hint: bool = True
+    """Open the loophole: the prompt names run_tests(), and a passing run_tests() is rewarded."""
+
+    replay_dirs: str | None = None
+    """A,B: replay graded rollouts from these pools instead of sampling."""
+    loss_mode: Literal["grpo", "nll"] = "grpo"
+    """grpo, or nll: every row weighs 1 (Phase 1)."""
+    teacher_dir: str | None = None
+    """Pool whose rows are mixed into sampled groups; "pairs": the scripted hacks that ship for the model."""
+    teacher_rows: Amount = 2
+    """Rows of a group that come from the teacher."""
+    teacher_until: Amount = 20
+    """Step from which no teacher is mixed in any more."""
+    teacher_share: Annotated[float, Ge(0), Le(1)] = 0.5
+    """Share of a step's prompts that are problems of the teacher pool."""
+
+    v_hack: str = "auto"
+    """v_hack file; auto: extract it from the shipped pairs for this model; none: measure nothing (arms that remove nothing)."""
+    objective: Literal["nll", "grpo"] = "nll"
+    """With --v-hack=auto, the loss whose gradients are contrasted."""
+    refresh_every: Amount = 0
+    """Steps after which v_hack is extracted anew, from the same pairs on the model as it is then; 0: never."""
+    control: Literal["none", "random", "sign-flip", "clean-clean", "shrink"] = "none"
+    """What a projecting arm removes in the place of v_hack: random directions; those of pairs with random signs; of clean against clean
+    answers; or nothing, each update scaled to the length that the removal would have left. Cosines are with v_hack all the same."""
+    gate: Literal["one-sided", "two-sided", "none"] = "one-sided"
+    """What a projecting arm removes: only hack-ward coefficients, or both signs. none: --arm=lora as its own baseline."""
+    project_at: Literal["grad", "update"] = "grad"
+    """Project the gradient before the optimizer, or the update after it."""
+    rank: Count = 8
+    """Rank of the LoRA (arm lora)."""
+    match_size: bool = True
+    """--lr is given for delta_S: scale it for a LoRA, so that one step moves Delta W as far."""
+
+    prompts: Count = 8
+    """Prompts (groups) a step."""
+    group: Count = 8
+    """Rollouts a prompt."""
+    max_new_tokens: Count = 512
+    """Longest completion to sample."""
+    temperature: Annotated[float, Gt(0)] = 0.9
+    """Sampling temperature; log-probabilities of sampled rows are taken at the same."""
+    lr: Annotated[float, Ge(0)] = 3e-3
+    """Peak learning rate of AdamW."""
+    warmup: Amount = 3
+    """Steps of linear warm-up."""
+    beta1: Annotated[float, Ge(0), Lt(1)] = 0.5
+    """AdamW's momentum."""
+    beta2: Annotated[float, Ge(0), Lt(1)] = 0.9
+    """AdamW's second-moment decay."""
+    weight_decay: Annotated[float, Ge(0)] = 0.0
+    """AdamW's decay of delta_S towards the base model."""
+    clip: Annotated[float, Gt(0)] = 1.0
+    """Largest gradient norm."""
+    beta: Annotated[float, Ge(0)] | None = None
+    """Weight of the KL to the base model (default 1e-3; replayed rows are off-policy and have none)."""
+    normaliser: Literal["fixed", "length"] | None = None
+    """Loss denominator: fixed (max_new_tokens, sampled default) or length (a row's own, replay default)."""
+
+    eval_samples: Amount = 4
+    """Completions a problem and condition of the held-out evaluation (evaluate.py); 0: none."""
+    eval_every: Amount = 0
+    """Steps between held-out evaluations; the last step is evaluated in any case."""
+    eval_limit: Count = 64
+    """Most problems of the held-out evaluation."""
+    eval_problems: str | None = None
+    """File of held-out problems, which are not trained on (default: a frozen tenth of --problems, which never is; the embedded model has a file of its own)."""
+
+    sample_rows: Count = 128
+    """Sequences decoded at once (fewer where the GPU's memory holds fewer)."""
+    checkpointing: bool = False
+    """Gradient checkpointing: less memory, one more forward."""
+    save_every: Count = 10
+    """Steps between checkpoints."""
+
+
+DEFAULT_BETA = 1e-3  # of sampled runs
+HUB_MODEL, HUB_PROBLEMS = "Qwen/Qwen3-4B", "newfacade/LeetCodeDataset"
+PRESETS = {
+    "smoke": Config(
+        preset="smoke",
+        model=TINY,
+        steps=2,
+        prompts=2,
+        group=4,
+        max_new_tokens=16,
+        teacher_dir="pairs",
+        teacher_share=1.0,
+        warmup=1,
+        eval_samples=1,
+        eval_limit=2,
+    ),
+    # Chosen on the vanilla arm alone, before any other arm was run on this model (spec/log.md says what was tried).
+    "embedded": Config(
+        preset="embedded",
+        prompts=16,
+        max_new_tokens=200,
+        temperature=1.0,
+        lr=5e-2,
+        micro_tokens=4096,
+        eval_samples=2,
+        eval_limit=32,
+    ),
+    "fast": Config(preset="fast", model=HUB_MODEL, problems=HUB_PROBLEMS, eval_samples=2, eval_limit=32),
+    "full": Config(
+        preset="full",
+        model=HUB_MODEL,
+        problems=HUB_PROBLEMS,
+        steps=200,
+        prompts=43,
+        group=6,
+        sample_rows=258,
+        max_new_tokens=1024,
+        lr=7e-5,
+        warmup=10,
+    ),
+}
+
+
+def resolve(config: Config) -> Config:
+    """Fill the settings whose default depends on others, and refuse combinations that cannot mean anything.
+
+    A resolved Config resolves to itself. InputError names the flags.
+    """
+    checked(config)
+    levels = _levels(config.difficulty)
+    _refuse_replay(config)
+    _refuse_edit(config)
+    if config.teacher_dir not in (None, "none") and config.teacher_rows >= config.group:
+        raise InputError(
+            f"--teacher-rows {config.teacher_rows} leaves no place for samples in a group of {config.group}"
+        )
+    replayed = config.replay_dirs is not None
+    sampled_beta = DEFAULT_BETA if config.beta is None else config.beta
+    return dataclasses.replace(
+        config,
+        problems=config.problems or str(shipped(config.model).problems),
+        beta=0.0 if replayed else sampled_beta,
+        normaliser=config.normaliser or ("length" if replayed else "fixed"),
+        teacher_dir=None if replayed or config.teacher_dir == "none" else config.teacher_dir,
+        difficulty=",".join(levels) or None,
+    )
+
+
+def _levels(difficulty: str | None) -> list[str]:
+    levels = [level.strip().lower() for level in difficulty.split(",")] if difficulty else []
+    if unknown := sorted(set(levels) - set(DIFFICULTIES)):
+        raise InputError(f"--difficulty {difficulty}: {unknown[0]!r} is none of {', '.join(DIFFICULTIES)}")
+    return levels
+
+
+def _refuse_replay(config: Config) -> None:
+    if config.replay_dirs is None:
+        return
+    if not all(config.replay_dirs.split(",")):
+        raise InputError(
+            f"--replay-dirs {config.replay_dirs!r}: expected one or more directories, separated by commas"
+        )
+    if config.beta:
+        raise InputError(
+            "--beta > 0 with --replay-dirs: the KL estimate needs samples of the policy, replayed rows are not"
+        )
+
+
+def _refuse_edit(config: Config) -> None:
+    arm = arm_of(vars(config))
+    if config.arm == "projected" and arm.vanilla:
+        raise InputError("--arm=projected --gate=none removes nothing: that is --arm=vanilla")
+    if config.v_hack == "none" and not arm.vanilla:
+        raise InputError(f"--arm={config.arm} needs a --v-hack")
+    if config.v_hack == "none" and config.refresh_every:
+        raise InputError(f"--arm={config.arm} --refresh-every needs a --v-hack")
+    if config.control != "none" and arm.vanilla:
+        raise InputError(
+            f"--control={config.control} stands in for what an arm removes, and this one removes nothing"
+        )
+    if config.control == "sign-flip" and config.gate == "two-sided":
+        raise InputError(
+            "--control=sign-flip --gate=two-sided: signs do not matter to a two-sided gate, so this would remove"
+            " exactly what v_hack does"
+        )
+    if config.control == "shrink" and config.project_at == "grad":
+        raise InputError("--control=shrink needs --project-at=update: AdamW undoes the scaling of a gradient")
+
+
+def _given(argv: Sequence[str], flag: str) -> str | None:
+    """The value of a flag as it was typed, `--flag value` or `--flag=value`; the last one counts."""
+    values = [value for name, value in zip(argv, argv[1:]) if name == flag]
+    values += [arg.partition("=")[2] for arg in argv if arg.startswith(f"{flag}=")]
+    return values[-1] if values else None
+
+
+def preset_of(model: str | None) -> str:
+    """The preset where none is given: settings chosen for the embedded model suit no other."""
+    if model is None:
+        return "fast" if has_gpu() else "embedded"
+    if is_embedded(model):
+        return "embedded"
+    return "smoke" if model == TINY else "fast"
+
+
+def parse(argv: Sequence[str], description: str | None = None) -> Config:
+    """The preset gives the defaults, flags override them.
+
+    Without --preset it goes by the model: embedded for the embedded one (the default on a CPU), fast for any other (the
+    default on a GPU). InputError for what is no flag or no value of one.
+    """
+    preset = _given(argv, "--preset") or preset_of(_given(argv, "--model"))
+    default = PRESETS.get(preset, Config())
+    return command_line(Config, argv, default=default, prog="train.py", description=description)

@@ -1,0 +1,41 @@
+"""The problems that are never trained on: a frozen tenth, told by a hash of what they state."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from hackward.base.files import sha256
+from hackward.tasks.formats import load_problems
+from hackward.tasks.problems import Problem
+from hackward.tasks.shipped import EMBEDDED, shipped
+
+HELD_OUT_SHARE = 0.1
+
+
+def held_out_place(identity: str) -> float:
+    """Where a problem stands in [0, 1): a hash of what it states alone, so the same in every file, format, order, seed and run.
+
+    Frozen: another hash would train on what earlier runs were evaluated on.
+    """
+    return int(sha256("held out", identity)[:8], 16) / 2**32
+
+
+def is_held_out(identity: str) -> bool:
+    """Is the problem in the last tenth, which is never trained on?"""
+    return held_out_place(identity) >= 1 - HELD_OUT_SHARE
+
+
+def held_out_split(everything: Sequence[Problem], source: str | Path) -> tuple[list[Problem], list[Problem]]:
+    """(to train on, held out) of the problems that ``source`` holds.
+
+    The embedded model's training file goes with a held-out file of its own, so all of it is trained on. Any other file is
+    split by is_held_out; either part may be empty where there are few problems.
+    """
+    ships = shipped(EMBEDDED)
+    if Path(source).resolve() == ships.problems.resolve():
+        return list(everything), load_problems(ships.heldout)
+    parts: tuple[list[Problem], list[Problem]] = [], []
+    for problem in everything:
+        parts[is_held_out(problem.identity)].append(problem)
+    return parts
