@@ -30,8 +30,8 @@ from hackward.base.screen import STDERR, progress, stdout
 from hackward.grading.grader import Grader, print_protection
 from hackward.rollouts.pools import pool_files
 from hackward.rollouts.tokens import stops
+from hackward.runs.building import restore
 from hackward.runs.heldout import OTHER_NAMES, Evaluation, heldout_screen
-from hackward.runs.session import restore
 from hackward.tasks import problems
 from hackward.tasks.formats import load_problems
 from hackward.tasks.held_out import held_out_split

@@ -22,6 +22,7 @@ from hackward.hardware import models
 from hackward.hardware.models import tiny_random
 from hackward.method import extraction, gradients
 from hackward.method.extraction import Extraction
+from hackward.method import gradients
 from hackward.method.pairs import find_pairs, scripted_teacher
 from hackward.method.v_hack import VHack, random_like
 from hackward.rollouts.pools import load_pool, save_pool
@@ -187,25 +188,6 @@ def test_a_resumed_run_equals_one_that_never_stopped(shop, tmp_path):
             "--resume",
             "--lr=0.1",
         )
-
-
-def test_a_run_that_an_earlier_version_began_is_resumed_without_the_fields_it_did_not_write(shop, tmp_path):
-    run = replay(shop, tmp_path / "r", "--steps=2", "--arm=projected", "--save-every=2")
-    rows = [
-        {key: value for key, value in row.items() if key not in ("logp_gap", "overlap")}
-        for row in read_jsonl(run / "rows.jsonl")
-    ]
-    (run / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    replay(
-        shop,
-        tmp_path / "r",
-        "--steps=3",
-        "--arm=projected",
-        "--save-every=2",
-        "--resume",
-        "--micro-tokens=300",
-    )
-    assert len(read_jsonl(run / "rows.jsonl")) == 3
 
 
 def test_a_run_is_not_resumed_on_other_inputs_or_with_rows_missing(shop, tmp_path):
@@ -485,14 +467,14 @@ def test_extraction_refuses_what_it_cannot_use(tmp_path, capsys, text, flags, fa
 
 
 def test_a_gradient_that_is_not_finite_ends_the_run_before_its_step(shop, tmp_path, capsys, monkeypatch):
-    original = train.gradients.backward
+    original = gradients.backward
 
     def poisoned(adapter, *arguments, **options):
         done = original(adapter, *arguments, **options)
         next(iter(adapter.params.values())).grad.fill_(float("nan"))
         return done
 
-    monkeypatch.setattr(train.gradients, "backward", poisoned)
+    monkeypatch.setattr(gradients, "backward", poisoned)
     line = refused(capsys, lambda: replay(shop, tmp_path / "r"))
     assert "step 0: the gradient is not finite" in line
     assert (

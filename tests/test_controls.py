@@ -33,7 +33,7 @@ from hackward.method.projection import (
     remove,
 )
 from hackward.method.v_hack import VHack, null_weights, pair_flips, random_like, sign_flipped
-from hackward.runs.session import restore, split_problems
+from hackward.runs.building import restore, split_problems
 from hackward.runs.settings import Config
 from hackward.tasks.shipped import TINY, shipped
 from tests.test_commands import run_train, shop  # noqa: F401  (a fixture)

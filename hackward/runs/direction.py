@@ -110,7 +110,7 @@ def hack_direction(config: Config, adapter, tokenizer) -> Direction | None:
         settings = Extraction(
             objective=config.objective,
             normaliser=config.normaliser,
-            temperature=config.temperature if config.objective == "grpo" else 1.0,
+            temperature=config.loss_temperature if config.objective == "grpo" else 1.0,
         )
         pairs, source = find_pairs(
             config.model,

@@ -114,6 +114,21 @@ class Config(OnDevice, Grading):
     save_every: Count = 10
     """Steps between checkpoints."""
 
+    @property
+    def kind(self) -> str:
+        """sampled (on-policy), replay (Phase 2), or phase1 (the NLL probe)."""
+        if self.replay_dirs is None:
+            return "sampled"
+        return {"grpo": "replay", "nll": "phase1"}[self.loss_mode]
+
+    @property
+    def loss_temperature(self) -> float:
+        """At which log-probabilities are taken, by the loss and by an extraction with its objective.
+
+        That of sampling, where rollouts are sampled; replayed ones are scored at 1, whatever drew them.
+        """
+        return self.temperature if self.replay_dirs is None else 1.0
+
 
 DEFAULT_BETA = 1e-3  # of sampled runs
 HUB_MODEL, HUB_PROBLEMS = "Qwen/Qwen3-4B", "newfacade/LeetCodeDataset"
