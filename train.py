@@ -48,6 +48,7 @@ def train(config: Config, *, policy: type[Policy] | None = None) -> Path:
     from hackward.base.screen import progress
     from hackward.rollouts.policy import Policy
     from hackward.runs.building import build
+    from hackward.runs.screens import print_end, step_line
 
     with contextlib.ExitStack() as stack:
         s = build(config, stack, policy or Policy)
@@ -80,10 +81,11 @@ def train(config: Config, *, policy: type[Policy] | None = None) -> Path:
                 "seconds_grade": s.source.seconds.grade,
                 "seconds_backward": seconds_backward,
             }
-            bar.print(s.log(step, batch, done, diagnostics, seconds))
+            bar.print(step_line(s.log(step, batch, done, diagnostics, seconds)))
             s.evaluate(step + 1, bar.say)
             bar()
         s.finish()
+        print_end(s)
         return s.run.path
 
 

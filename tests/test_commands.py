@@ -22,7 +22,6 @@ from hackward.hardware import models
 from hackward.hardware.models import tiny_random
 from hackward.method import extraction, gradients
 from hackward.method.extraction import Extraction
-from hackward.method import gradients
 from hackward.method.pairs import find_pairs, scripted_teacher
 from hackward.method.v_hack import VHack, random_like
 from hackward.rollouts.pools import load_pool, save_pool

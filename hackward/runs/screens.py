@@ -5,21 +5,19 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from hackward.base import statistics
-from hackward.base.screen import show
+from hackward.base.screen import final_screen, show, stdout
 from hackward.base.statistics import COSINES, null_range
 from hackward.base.tensors import read_safetensors
 from hackward.hardware import memory
 from hackward.rollouts.rollout import Rollout
-from hackward.runs.heldout import rate_words
+from hackward.runs.heldout import heldout_screen, rate_words
 from hackward.runs.records import RATES, own_rollouts, share
-
-if TYPE_CHECKING:
-    from hackward.runs.session import Session
+from hackward.runs.session import Session
 
 SHOWN_RATES = {"hacked": "hack_rate", "solved": "gt_rate", "attempted": "attempt_rate"}
 
@@ -67,6 +65,14 @@ def mean_nulls(run: Path) -> dict[str, tuple[float, float] | None]:
         draws = [step[name].numpy() for step in steps if name in step and bool(step[name].isfinite().all())]
         found[name] = null_range(np.stack(draws)) if draws else None
     return found
+
+
+def print_end(s: Session) -> None:
+    """The held-out table, where there was an evaluation, and the final screen."""
+    console = stdout()
+    if s.evaluation:
+        console.print(heldout_screen(s.evaluation.lines))
+    final_screen(sections(s), console)
 
 
 def sections(s: Session) -> dict[str, list[str]]:

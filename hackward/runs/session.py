@@ -14,7 +14,7 @@ from torch import Tensor
 
 from hackward.base.faults import InputError
 from hackward.base.files import atomic, read_jsonl, write_jsonl
-from hackward.base.screen import STDERR, final_screen, stdout
+from hackward.base.screen import STDERR
 from hackward.hardware import memory
 from hackward.method import gradients
 from hackward.method.adapters import Adapter
@@ -22,10 +22,9 @@ from hackward.method.projection import Editor, overlap
 from hackward.method.weights import Weighed, weigh
 from hackward.rollouts.rollout import Rollout
 from hackward.rollouts.sources import Replayed, Sampled
-from hackward.runs import screens
 from hackward.runs.checkpoint import save_checkpoint
 from hackward.runs.direction import Direction
-from hackward.runs.heldout import Evaluation, heldout_screen
+from hackward.runs.heldout import Evaluation
 from hackward.runs.records import cosine_rows, last_five, null_of_rollouts, step_row
 from hackward.runs.rundir import RunDir
 from hackward.runs.settings import Config
@@ -117,8 +116,8 @@ class Session:
         done: gradients.Backward,
         diagnostics: dict[str, Any],
         seconds: dict[str, float],
-    ) -> str:
-        """Write the step's row, its rollouts or cosines, its nulls, now and then a checkpoint; the step's line to show."""
+    ) -> dict[str, Any]:
+        """Write the step's row, its rollouts or cosines, its nulls, and now and then a checkpoint; returns the row."""
         self.recent = [*self.recent, batch.groups][-RECENT:]
         self._warn_of_gap(step, done.logp_gap)
         diagnostics["delta_w_norm"] = self.adapter.delta_w_norm()
@@ -138,7 +137,7 @@ class Session:
         self.run.add_row(row)
         if (step + 1) % self.config.save_every == 0 or step + 1 == self.config.steps:
             save_checkpoint(self.run.checkpoint, self.adapter, self.optimizer, step + 1)
-        return screens.step_line(row)
+        return row
 
     def _warn_of_gap(self, step: int, gap: float | None) -> None:
         """Once per run, where what is scored is not what was drawn from. (A gap that is NaN is above any limit.)"""
@@ -175,7 +174,7 @@ class Session:
         self.seconds_evaluating += time.monotonic() - started
 
     def finish(self) -> None:
-        """Final adapter, summary, and the final screen."""
+        """Final adapter and summary."""
         self.adapter.save(self.run.path / self.adapter.file)
         rows = self.run.rows
         self.run.finish(
@@ -190,7 +189,3 @@ class Session:
                 "eval": self.evaluation.lines if self.evaluation else None,
             }
         )
-        console = stdout()
-        if self.evaluation:
-            console.print(heldout_screen(self.evaluation.lines))
-        final_screen(screens.sections(self), console)
