@@ -37,6 +37,7 @@ from torch import Tensor, nn
 from hackward.base.faults import InputError
 from hackward.base.files import atomic
 from hackward.base.tensors import read_safetensors
+from hackward.base.types import CausalLM
 from hackward.hardware import kernels
 from hackward.hardware.hashes import content_hash, model_hash
 from hackward.method.svd import thin_svd
@@ -255,7 +256,7 @@ class SVDAdapter:
 
     def __init__(
         self,
-        model: nn.Module,
+        model: CausalLM,
         *,
         cache: str | Path | None = None,
         targets: Iterable[str] = TARGETS,
@@ -282,7 +283,7 @@ class SVDAdapter:
         return float(sum(delta_S.detach().square().sum() for delta_S in self.params.values()).sqrt())
 
     @contextlib.contextmanager
-    def disabled(self) -> Iterator[nn.Module]:
+    def disabled(self) -> Iterator[CausalLM]:
         """The base model, exactly: the reference policy."""
         previous = [layer.enabled for layer in self.layers.values()]
         for layer in self.layers.values():
@@ -294,7 +295,7 @@ class SVDAdapter:
                 layer.enabled = enabled
 
     @contextlib.contextmanager
-    def merged(self) -> Iterator[nn.Module]:
+    def merged(self) -> Iterator[CausalLM]:
         """The current policy for sampling: plain Linears on W', no autograd, no adapter work per token."""
         training = self.model.training
         self.model.eval()

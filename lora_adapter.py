@@ -32,6 +32,7 @@ from antipasto import TARGETS, dithered, target_linears
 from hackward.base.faults import InputError
 from hackward.base.files import atomic
 from hackward.base.tensors import read_safetensors
+from hackward.base.types import CausalLM
 from hackward.hardware.hashes import content_hash, model_hash
 
 NAME = "default"  # PEFT's name of an adapter that has none
@@ -58,7 +59,7 @@ class LoRAAdapter:
 
     def __init__(
         self,
-        model: nn.Module,
+        model: CausalLM,
         *,
         rank: int = 8,
         targets: Iterable[str] = TARGETS,
@@ -131,7 +132,7 @@ class LoRAAdapter:
         return layer.lora_B[NAME].weight.detach() @ layer.lora_A[NAME].weight
 
     @contextlib.contextmanager
-    def disabled(self) -> Iterator[nn.Module]:
+    def disabled(self) -> Iterator[CausalLM]:
         """The base model, exactly: the reference policy."""
         was, self.enabled = self.enabled, False
         for layer in self.layers.values():
@@ -145,7 +146,7 @@ class LoRAAdapter:
             self._freeze()
 
     @contextlib.contextmanager
-    def merged(self) -> Iterator[nn.Module]:
+    def merged(self) -> Iterator[CausalLM]:
         """The current policy for sampling: plain Linears on W', no autograd, no adapter work per token.
 
         W is put back as the tensor that it was, not by subtraction, so that no rounding is left behind. In bf16 W' is

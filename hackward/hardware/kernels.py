@@ -204,7 +204,8 @@ def attend_plain(q_BQD: Tensor, shared: Stretch, own: Stretch, scale: float) -> 
         masks.append(torch.arange(stretch.keys.shape[1], device=q_BQD.device) < stretch.used_N[at_B, None])
     out_BHGD = F.scaled_dot_product_attention(
         q_BQD.view(B, H, -1, q_BQD.shape[2]),
-        *(torch.cat(parts, 1).transpose(1, 2) for parts in (keys, values)),
+        torch.cat(keys, 1).transpose(1, 2),
+        torch.cat(values, 1).transpose(1, 2),
         attn_mask=torch.cat(masks, 1)[:, None, None],
         scale=scale,
     )

@@ -13,6 +13,8 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
+from hackward.base.types import CausalLM
+
 # Sampling and training take turns with blocks of different sizes: without this, a tenth of the memory is lost in between.
 os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
 FIRST = 4096  # padded tokens of the first micro-batch on a GPU, by which the next ones are measured
@@ -58,16 +60,16 @@ def free(device: torch.device) -> int:
 
 def to(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
     """A copy on that device. To a GPU through pinned memory: an ordinary copy waits for all that the GPU still has to do."""
-    return (
-        tensor.pin_memory().to(device, non_blocking=True)
-        if device.type == "cuda" and not tensor.is_cuda
-        else tensor.to(device)
-    )
+    if device.type == "cuda" and not tensor.is_cuda:
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
 
 
 def ran_out(fault: BaseException | None) -> bool:
     """Whether memory is what an error is about, also where another one covers it (the end of a failed graph capture does)."""
-    return fault is not None and (isinstance(fault, torch.OutOfMemoryError) or ran_out(fault.__context__))
+    if fault is None:
+        return False
+    return isinstance(fault, torch.OutOfMemoryError) or ran_out(fault.__context__)
 
 
 class Budget:
@@ -81,7 +83,7 @@ class Budget:
     def __init__(self, tokens: int | None, device: torch.device) -> None:
         self.device, self.on_gpu, self.asked = device, device.type == "cuda", tokens
         self.cost, self.cap = 1.0, math.inf
-        self.wanted = tokens or (FIRST if self.on_gpu else ON_CPU)
+        self.wanted: float = tokens or (FIRST if self.on_gpu else ON_CPU)
 
     @property
     def tokens(self) -> int:
@@ -94,7 +96,8 @@ class Budget:
         with phase("backward"):
             yield
             if self.on_gpu:
-                self.cost = max(self.cost, (torch.cuda.max_memory_allocated(self.device) - before) / tokens)
+                used = torch.cuda.max_memory_allocated(self.device) - before
+                self.cost = max(self.cost, used / tokens)
         self.cap *= 1.05
         if self.on_gpu and self.asked is None:
             self.wanted = min(MOST, USE * free(self.device) / self.cost)
@@ -107,7 +110,7 @@ class Budget:
 _budgets: weakref.WeakKeyDictionary[nn.Module, dict[tuple, Budget]] = weakref.WeakKeyDictionary()
 
 
-def budget(model: nn.Module, tokens: int | None, *key) -> Budget:
+def budget(model: CausalLM, tokens: int | None, *key) -> Budget:
     """The budget of this model for `tokens` asked for and this kind of work, with what was learned about it so far."""
     known = _budgets.setdefault(model, {})
     key = (tokens, model.training, *key)

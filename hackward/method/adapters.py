@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -14,10 +14,8 @@ from antipasto import SVDAdapter, target_linears
 from hackward.base.faults import InputError
 from hackward.base.screen import progress
 from hackward.base.tensors import read_metadata
+from hackward.base.types import CausalLM
 from hackward.method.losses import collate, token_logps
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
 
 __all__ = ["BASES", "Adapter", "SVDAdapter", "attach", "check_head", "stored_basis", "target_linears"]
 
@@ -33,16 +31,16 @@ class Adapter(Protocol):
     """Name of what `save` writes in a run directory."""
     step_scale: float
     """Factor on a learning rate given for delta_S, so that one step moves Delta W as far."""
-    model: PreTrainedModel
+    model: CausalLM
     model_hash: str
     """Of the frozen base model."""
     params: dict[str, nn.Parameter]
     """Module name -> what trains, R numbers each; nothing else in the model does."""
 
-    def disabled(self) -> AbstractContextManager[PreTrainedModel]:
+    def disabled(self) -> AbstractContextManager[CausalLM]:
         """The base model, exactly: the reference policy."""
 
-    def merged(self) -> AbstractContextManager[PreTrainedModel]:
+    def merged(self) -> AbstractContextManager[CausalLM]:
         """The current policy for sampling: plain Linears, no autograd."""
 
     def sample_grads(self) -> AbstractContextManager[dict[str, list[Tensor]]]:
@@ -59,7 +57,7 @@ class Adapter(Protocol):
 
 
 @torch.no_grad()
-def check_head(model: PreTrainedModel, name: str) -> None:
+def check_head(model: CausalLM, name: str) -> None:
     """Soft-capped or scaled logits would make our log-probabilities wrong without a sound: refuse such a model."""
     vocabulary = model.get_output_embeddings().weight.shape[0]
     ids = [(7 * i + 11) % min(vocabulary, 1000) for i in range(24)]
@@ -71,12 +69,12 @@ def check_head(model: PreTrainedModel, name: str) -> None:
         raise InputError(f"{name}: this architecture post-processes its logits, which is not supported")
 
 
-def svd_basis(model: PreTrainedModel, *, rank: int, cache: str | None) -> Adapter:
+def svd_basis(model: CausalLM, *, rank: int, cache: str | None) -> Adapter:
     with progress("SVD of the target modules") as bar:
         return SVDAdapter(model, cache=cache, track=bar.track)
 
 
-def lora_basis(model: PreTrainedModel, *, rank: int, cache: str | None) -> Adapter:
+def lora_basis(model: CausalLM, *, rank: int, cache: str | None) -> Adapter:
     from lora_adapter import LoRAAdapter  # PEFT takes a second or two to import
 
     return LoRAAdapter(model, rank=rank)
@@ -85,9 +83,7 @@ def lora_basis(model: PreTrainedModel, *, rank: int, cache: str | None) -> Adapt
 BASES: dict[str, Callable[..., Adapter]] = {"svd": svd_basis, "lora": lora_basis}
 
 
-def attach(
-    basis: str, model: PreTrainedModel, name: str, *, rank: int = 8, cache: str | None = None
-) -> Adapter:
+def attach(basis: str, model: CausalLM, name: str, *, rank: int = 8, cache: str | None = None) -> Adapter:
     """The model with an adapter in one of BASES; `rank` is a LoRA's, `cache` the directory of the SVD cache.
 
     InputError when the model has none of the target modules, or when its logits are not simply head(hidden), which the

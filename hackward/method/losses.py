@@ -15,15 +15,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
+from hackward.base.types import CausalLM
 from hackward.hardware import memory
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
 
 Row = tuple[Sequence[int], Sequence[int]]  # prompt ids, completion ids
 
@@ -91,7 +88,7 @@ def micro_batches(rows: Sequence[Row], *, tokens: int, pad: int) -> Iterator[Bat
         left = left[len(batch.index) :]
 
 
-def token_logps(model: PreTrainedModel, batch: Batch, *, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
+def token_logps(model: CausalLM, batch: Batch, *, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
     """log p(token | before) of the completion tokens, and their mask: both (B, T), logps in fp32 and 0 off the mask.
 
     The temperature is that of sampling, so on-policy the distribution scored is the distribution drawn from. Hidden
@@ -135,12 +132,12 @@ class _HeadLogps(torch.autograd.Function):
         return torch.cat(parts), None, None, None
 
 
-def _blocks(head: nn.Module, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+def _blocks(head: nn.Linear, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
     size = max(1, LOGITS_AT_ONCE // head.weight.shape[0])
     return zip(*(tensor.split(size) for tensor in tensors))
 
 
-def _logits(head: nn.Module, hidden_ND: Tensor, temperature: float) -> Tensor:
+def _logits(head: nn.Linear, hidden_ND: Tensor, temperature: float) -> Tensor:
     logits_NV = head(hidden_ND)
     return logits_NV if temperature == 1 else logits_NV.float().div_(temperature)
 

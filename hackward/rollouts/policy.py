@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
-from torch import nn
 
+from hackward.base.types import CausalLM
 from hackward.grading.labels import Grade, GradeItem, reward
 from hackward.hardware import memory
 from hackward.rollouts import sampling, tokens
@@ -26,7 +26,7 @@ SAY_EVERY = 8  # positions between two words on how far sampling is
 class Mergeable(Protocol):
     """What sampling needs of an adapter."""
 
-    def merged(self) -> contextlib.AbstractContextManager[nn.Module]:
+    def merged(self) -> contextlib.AbstractContextManager[CausalLM]:
         """The model to draw from, without autograd."""
 
 
@@ -58,11 +58,11 @@ class Timed:
 class Plain:
     """A model without an adapter."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: CausalLM) -> None:
         self.model = model
 
     @contextlib.contextmanager
-    def merged(self) -> Iterator[nn.Module]:
+    def merged(self) -> Iterator[CausalLM]:
         with torch.no_grad():
             yield self.model
 

@@ -14,9 +14,10 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import DynamicCache
 
+from hackward.base.types import CausalLM
 from hackward.rollouts import slots
 from hackward.rollouts.draws import Drawn, Request, draw, uniforms
 
@@ -25,7 +26,7 @@ COMPACT = 0.75  # rows are taken out of the cache below this share alive: copyin
 
 @torch.no_grad()
 def sample(
-    model: nn.Module,
+    model: CausalLM,
     requests: Sequence[Request],
     *,
     max_new_tokens: int,
@@ -76,7 +77,7 @@ class _Plain:
 
     def __init__(
         self,
-        model: nn.Module,
+        model: CausalLM,
         requests: Sequence[Request],
         limit: int,
         temperature: float,

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from hackward.base.arms import FLAGS, arm_of
 from hackward.base.faults import InputError
 from hackward.base.files import read_json, sha256
 from hackward.base.screen import STDERR
+from hackward.base.types import CausalLM
 from hackward.grading.grader import Grader, print_protection
 from hackward.hardware import memory, models
 from hackward.method.adapters import Adapter, attach
@@ -153,14 +154,14 @@ def _load(config: Config) -> tuple[Loaded, list[Pool]]:
     return Loaded(adapter, tokenizer, stop, identity), pools
 
 
-def attach_basis(config: Config, model: nn.Module) -> Adapter:
+def attach_basis(config: Config, model: CausalLM) -> Adapter:
     """The model in the coordinates that the run's arm trains in."""
     basis = arm_of(vars(config)).basis
     return attach(basis, model, config.model, rank=config.rank, cache=config.svd_cache)
 
 
 @torch.no_grad()
-def probe_logits(model: nn.Module) -> Tensor:
+def probe_logits(model: CausalLM) -> Tensor:
     """Logits (1, 24, vocabulary) of a fixed short input, to show that wrapping the model changed nothing."""
     vocabulary = model.get_output_embeddings().weight.shape[0]
     ids = torch.arange(1, 25, device=model.device)[None] % vocabulary
