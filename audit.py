@@ -48,9 +48,10 @@ from hackward.base.statistics import permutation_test
 from hackward.hardware import models
 from hackward.method import extraction, gradients
 from hackward.method.adapters import attach, stored_basis
-from hackward.method.extraction import Extraction
 from hackward.method.losses import normaliser
 from hackward.method.projection import coefficients, cosine, norm
+from hackward.method.quality import folds
+from hackward.method.recipe import Extraction
 from hackward.method.v_hack import VHack
 from hackward.rollouts.pools import load_pool
 from hackward.rollouts.rollout import Rollout
@@ -200,7 +201,7 @@ def by_fifths(
 ) -> dict[str, float] | None:
     """cos and caught of `make`(differences of the other four fifths) on each fifth, averaged; None with too few differences."""
     P, found = len(next(iter(D.values()))), []
-    for test in extraction.folds([str(p) for p in range(P)], 5, seed):
+    for test in folds([str(p) for p in range(P)], 5, seed):
         train = np.setdiff1d(np.arange(P), test)
         if len(train) < 2:
             return None

@@ -31,11 +31,11 @@ from hackward.grading.grader import Grader, print_protection
 from hackward.rollouts.pools import pool_files
 from hackward.rollouts.tokens import stops
 from hackward.runs.building import restore
-from hackward.runs.heldout import OTHER_NAMES, Evaluation, heldout_screen
+from hackward.runs.heldout import Evaluation, heldout_screen
 from hackward.tasks import problems
 from hackward.tasks.formats import load_problems
 from hackward.tasks.held_out import held_out_split
-from hackward.tasks.problems import EVAL_NAME, Problem
+from hackward.tasks.problems import EVAL_NAME, OTHER_NAMES, Problem
 
 
 @dataclass(frozen=True)

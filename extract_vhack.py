@@ -37,8 +37,8 @@ from hackward.base.screen import stdout
 from hackward.hardware import models
 from hackward.method import extraction
 from hackward.method.adapters import attach
-from hackward.method.extraction import Extraction
 from hackward.method.pairs import find_pairs
+from hackward.method.recipe import Extraction
 from hackward.method.v_hack import VHack
 from hackward.tasks.shipped import EMBEDDED
 

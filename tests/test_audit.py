@@ -12,8 +12,8 @@ from hackward.base.faults import InputError
 from hackward.base.files import read_json
 from hackward.hardware import models
 from hackward.method import extraction
-from hackward.method.extraction import Extraction
 from hackward.method.projection import cosine
+from hackward.method.recipe import Extraction
 from hackward.method.v_hack import VHack
 from hackward.rollouts.rollout import Rollout
 from hackward.tasks.shipped import TINY

@@ -21,8 +21,8 @@ from hackward.base.tensors import read_safetensors
 from hackward.hardware import models
 from hackward.hardware.models import tiny_random
 from hackward.method import extraction, gradients
-from hackward.method.extraction import Extraction
 from hackward.method.pairs import find_pairs, scripted_teacher
+from hackward.method.recipe import Extraction
 from hackward.method.v_hack import VHack, random_like
 from hackward.rollouts.pools import load_pool, save_pool
 from hackward.rollouts.tokens import completion_ids
@@ -201,6 +201,7 @@ def test_a_run_is_not_resumed_on_other_inputs_or_with_rows_missing(shop, tmp_pat
         own,
         model_hash=read_json(other / "config.json")["model"]["hash"],
         params={n: torch.zeros(V.shape[1]) for n, V in VHack(*_raw(own)).V.items()},
+        coordinates="svd",
     )
     random_like(v, 1).save(own)
     with pytest.raises(InputError, match="the run began with another v_hack"):
@@ -401,7 +402,7 @@ def test_a_row_without_a_field_is_refused(shop, tmp_path, capsys):
             stream.write("\n".join(json.dumps(row) for row in rows))
 
     line = refused(capsys, broken_copy(shop, tmp_path, spoil))
-    assert "step_001.jsonl.gz:2: row has no field 'gt_pass'" in line and not (tmp_path / "r").exists()
+    assert "step_001.jsonl.gz: row 2: no field 'gt_pass'" in line and not (tmp_path / "r").exists()
 
 
 def test_a_v_hack_of_another_model_is_refused(shop, tmp_path, capsys):
@@ -443,9 +444,9 @@ def test_other_bad_input_is_refused(shop, tmp_path, capsys, flags, fault):
         (
             '{"problem_id": "a", "hack": 3, "clean": "x", "prompt": "p"}',
             [],
-            "pair 1: hack, clean and prompt must be text",
+            "pair 1: hack 3 is not text",
         ),
-        ('{"problem_id": "a", "hack": "x"}', [], "row has no field 'clean'"),
+        ('{"problem_id": "a", "hack": "x"}', [], "pair 1: no field 'clean'"),
         ("", ["--k=0"], "--k 0: must be at least 1"),
         ("", ["--noise-floor=1"], "--noise-floor 1.0: must be below 1"),
     ],

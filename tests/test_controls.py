@@ -1,5 +1,7 @@
 """Claims about the controls and the nulls: each differs from the real thing in exactly what it should; and a planted case with a known truth."""
 
+import dataclasses
+import functools
 import shutil
 from pathlib import Path
 
@@ -18,7 +20,7 @@ from hackward.base.files import read_json, read_jsonl, write_jsonl
 from hackward.base.tensors import read_safetensors
 from hackward.hardware import models
 from hackward.method import extraction
-from hackward.method.extraction import Extraction, pair_gradients, rotated
+from hackward.method.extraction import pair_gradients, rotated
 from hackward.method.losses import collate, dr_grpo_advantages, policy_loss, token_logps
 from hackward.method.pairs import WRITTEN, Pair, find_pairs
 from hackward.method.projection import (
@@ -32,6 +34,7 @@ from hackward.method.projection import (
     overlap,
     remove,
 )
+from hackward.method.recipe import Extraction
 from hackward.method.v_hack import VHack, null_weights, pair_flips, random_like, sign_flipped
 from hackward.runs.building import restore, split_problems
 from hackward.runs.settings import Config
@@ -288,11 +291,20 @@ def test_the_null_is_what_extraction_from_flipped_pairs_would_have_measured(g):
     assert null_cosines(batch, v, null_weights(v, 20)).shape == (2, 20)
 
 
-def test_a_v_hack_without_its_pairs_has_no_null_and_no_sign_flip(v, g):
-    old = VHack(v.V, v.w, {"file": "old.safetensors"})
-    assert null_weights(old) == {}
-    with pytest.raises(InputError, match="old.safetensors: made by an earlier version"):
-        sign_flipped(old, 0)
+def test_random_directions_belong_to_no_pairs_and_have_no_null(v):
+    assert null_weights(v) and null_weights(random_like(v, 1)) == {}
+
+
+def test_a_v_hack_file_without_its_pairs_coefficients_is_refused(v, tmp_path):
+    params = {name: torch.zeros(V.shape[1]) for name, V in v.V.items()}
+    meta = v.meta | {"kind": "v_hack", "model_hash": "m", "coordinates": "svd"}
+    whole = VHack(v.V, v.w, meta, v.coef)
+    for name, coef in (("whole", v.coef), ("bare", {})):
+        dataclasses.replace(whole, coef=coef).save(tmp_path / f"{name}.safetensors")
+    read = functools.partial(VHack.load, model_hash="m", params=params, coordinates="svd")
+    assert read(tmp_path / "whole.safetensors").coef.keys() == v.V.keys()
+    with pytest.raises(InputError, match="bare.safetensors: module .* coefficients do not fit V"):
+        read(tmp_path / "bare.safetensors")
 
 
 # --- the planted case: a quadratic whose hack direction is known ---

@@ -6,10 +6,11 @@ import torch
 from antipasto import SVDAdapter
 from hackward.base.faults import InputError
 from hackward.method import extraction
-from hackward.method.extraction import Extraction, directions, held_out
 from hackward.method.pairs import find_pairs, scripted_teacher
 from hackward.method.projection import cosine
-from hackward.method.v_hack import orient
+from hackward.method.quality import auc, folds, held_out
+from hackward.method.recipe import Extraction
+from hackward.method.v_hack import directions, orient
 from hackward.tasks.shipped import TINY
 
 
@@ -113,15 +114,13 @@ def test_auc_is_not_diluted_by_folds_whose_directions_differ():
 
 def test_pairs_of_one_problem_are_never_split():
     ids = ["a", "b", "a", "c", "d", "e", "b", "f"]
-    parts = extraction.folds(ids, 3, seed=0)
+    parts = folds(ids, 3, seed=0)
     assert sorted(i for part in parts for i in part) == list(range(8))
     assert all(len({k for k, part in enumerate(parts) for i in part if ids[i] == p}) == 1 for p in set(ids))
 
 
 def test_auc_is_mann_whitney():
-    assert extraction.auc(torch.tensor([[3.0, 1.0]]), torch.tensor([[0.0, 1.0]])).tolist() == [
-        (1 + 1 + 1 + 0.5) / 4
-    ]
+    assert auc(torch.tensor([[3.0, 1.0]]), torch.tensor([[0.0, 1.0]])).tolist() == [(1 + 1 + 1 + 0.5) / 4]
 
 
 def test_shipped_pairs_give_a_v_hack_with_provenance(tmp_path, tiny):

@@ -8,9 +8,9 @@ from antipasto import SVDAdapter
 from hackward.base.faults import InputError
 from hackward.hardware import models
 from hackward.method import extraction, gradients
-from hackward.method.extraction import Extraction
 from hackward.method.losses import collate, micro_batches, policy_loss, token_logps
 from hackward.method.projection import Edit, Editor, coefficients
+from hackward.method.recipe import Extraction
 from hackward.method.v_hack import VHack
 from hackward.tasks.shipped import TINY
 from lora_adapter import NAME, LoRAAdapter, orthonormal_rows
@@ -170,7 +170,12 @@ def test_a_v_hack_of_the_other_basis_is_refused(tmp_path, adapter):
         name, p = next(iter(made.params.items()))
         V = torch.zeros(1, p.numel())
         V[0, 0] = 1
-        meta = {"kind": "v_hack", "model_hash": made.model_hash, "coordinates": made.coordinates}
+        meta = {
+            "kind": "v_hack",
+            "model_hash": made.model_hash,
+            "coordinates": made.coordinates,
+            "control": "random",
+        }
         VHack({name: V}, {name: torch.ones(1)}, meta).save(tmp_path / "v.safetensors")
         VHack.load(
             tmp_path / "v.safetensors",

@@ -38,7 +38,7 @@ def fault_words(model: type[BaseModel], faults: ValidationError) -> str:
     fault = faults.errors()[0]
     name = str(fault["loc"][0])
     if fault["type"] == "missing" and len(fault["loc"]) == 1:
-        return f"row has no field {name!r}"
+        return f"no field {name!r}"
     field = model.model_fields[name]
     value, wanted = fault["input"], field.description or fault["msg"]
     short = len(fault["loc"]) == 1 and isinstance(value, (str, int, float, bool)) and len(repr(value)) <= 40

@@ -13,8 +13,8 @@ from hackward.benchmarks.parts import REPEATS, Bench, Sizes, every, highest, mid
 from hackward.hardware import models
 from hackward.method import extraction
 from hackward.method.adapters import SVDAdapter, target_linears
-from hackward.method.extraction import Extraction
 from hackward.method.pairs import find_pairs
+from hackward.method.recipe import Extraction
 from hackward.runs.settings import PRESETS
 
 

@@ -101,7 +101,7 @@ def build(config: Config, stack: contextlib.ExitStack, policy: type[Policy] = Po
     first = _first_step(config, run, loaded.adapter, optimizer)
     if config.resume and direction and config.refresh_every:
         direction.resume(run.path, first)
-    _describe(config, run, loaded, direction, data)
+    _describe(config, run, loaded, direction, v, data)
     return Session(
         config=config,
         run=run,
@@ -263,17 +263,29 @@ def _editor(config: Config, adapter: Adapter, direction: Direction | None) -> Ed
     return Editor(adapter.params, v, edit=edit, at=config.project_at)
 
 
-def _describe(config: Config, run: RunDir, loaded: Loaded, direction: Direction | None, data: Data) -> None:
-    """config.json, which makes the directory, and the directions that no file of the user's holds."""
+def _describe(
+    config: Config,
+    run: RunDir,
+    loaded: Loaded,
+    direction: Direction | None,
+    v: VHack | None,
+    data: Data,
+) -> None:
+    """config.json, which makes the directory, and the directions that no file of the user's holds.
+
+    `v` is the v_hack that the run began with: a resumed run may go on with a later one.
+    """
     warning = {}
     if is_random(config.model):
         warning = {"warning": RANDOM}
     elif is_embedded(config.model):
         warning = {"warning": TOY}
-    meta = {k: x for k, x in direction.v.meta.items() if k != "made_by"} if direction else None
+    meta = None
+    if v is not None:
+        meta = {name: value for name, value in v.meta.items() if name != "made_by"}
     run.describe(model=loaded.facts(config), v_hack=meta, pools=data.source.pools(), **data.facts, **warning)
-    if direction and config.v_hack == "auto":
-        direction.v.save(run.path / "v_hack.safetensors")
+    if v is not None and config.v_hack == "auto":
+        v.save(run.path / "v_hack.safetensors")
     if direction and not config.resume:
         direction.save(run.path, 0)
 
