@@ -74,7 +74,7 @@ def command_line(
 
     InputError, in one line, for a flag that is unknown or a value that it cannot take; ranges are checked by `checked`.
     """
-    options = {} if default is None else {"default": default}
+    options: dict[str, Any] = {} if default is None else {"default": default}
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):

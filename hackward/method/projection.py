@@ -16,6 +16,7 @@ Key: K directions of a module, R its rank, M modules, S random flips, "..." any 
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -51,10 +52,7 @@ def norm(g: Vectors) -> Tensor:
 
 def total(parts: Sequence[Tensor]) -> Tensor:
     """Their sum, in order; there must be one at least."""
-    found = parts[0]
-    for part in parts[1:]:
-        found = found + part
-    return found
+    return functools.reduce(torch.add, parts)
 
 
 def cosine(g: Vectors, v: VHack) -> Tensor:
