@@ -183,10 +183,27 @@ def write_report(directory: Path, blocks: Sequence[Block], runs: Sequence[Run]) 
         temporary.write_text(markdown(blocks, pictures), encoding="utf-8")
 
 
-TABLE_NAMES = (
-    "runs cost directions phase1_buckets phase1_tests phase2_verification phase2_advantages phase2_pools phase3_decision "
-    "on_policy on_policy_cosines on_policy_window on_policy_window_cosines arms arms_cosines arms_more heldout h1_controls h1"
-).split()
+TABLE_NAMES = [
+    "runs",
+    "cost",
+    "directions",
+    "phase1_buckets",
+    "phase1_tests",
+    "phase2_verification",
+    "phase2_advantages",
+    "phase2_pools",
+    "phase3_decision",
+    "on_policy",
+    "on_policy_cosines",
+    "on_policy_window",
+    "on_policy_window_cosines",
+    "arms",
+    "arms_cosines",
+    "arms_more",
+    "heldout",
+    "h1_controls",
+    "h1",
+]
 
 
 @dataclass(frozen=True)

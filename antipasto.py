@@ -4,17 +4,19 @@
     W' = W + U diag(delta_S) Vh              what the model runs
     dL/d delta_S_i = u_i^T (dL/dW') v_i = sum_t (Vh x_t)_i (U^T dL/dy_t)_i
 
-The last line is why this file exists. Both factors are row-wise, so summing over the tokens of one sample gives that
-sample's exact gradient, and one batched backward gives the gradients of all samples. Nothing of rank r is kept from
-the forward: only x is saved, and Vh x is formed in the backward. U^T dL/dy_t serves twice: the gradient of x is
-((S + delta_S) Vh)^T U^T dL/dy.
+The last line is why this file exists. Both factors are row-wise, so summing over the tokens of one sample
+gives that sample's exact gradient, and one batched backward gives the gradients of all samples. Nothing of
+rank r is kept from the forward: only x is saved, and Vh x is formed in the backward. U^T dL/dy_t serves
+twice: the gradient of x is ((S + delta_S) Vh)^T U^T dL/dy.
 
-The forward runs on the merged W', never on a low-rank side path. At delta_S = 0 that is W itself, so the logits equal
-the base model's bit for bit and the reference policy is free. In bf16 a small update would vanish when merged (a change
-below half a unit in the last place leaves W as it was); `dithered` rounds stochastically with a noise that is fixed per
-module, so that the merged weight is right on average, the same in training and in sampling, and exactly W at zero.
+The forward runs on the merged W', never on a low-rank side path. At delta_S = 0 that is W itself, so the
+logits equal the base model's bit for bit and the reference policy is free. In bf16 a small update would
+vanish when merged (a change below half a unit in the last place leaves W as it was); `dithered` rounds
+stochastically with a noise that is fixed per module, so that the merged weight is right on average, the same
+in training and in sampling, and exactly W at zero.
 
-Basis: AntiPaSTO (singular-value coordinates). Shapes: B samples, T tokens, I inputs, O outputs, R = min(I, O).
+Basis: AntiPaSTO (singular-value coordinates). Shapes: B samples, T tokens, I inputs, O outputs, R = min(I,
+O).
 """
 
 from __future__ import annotations
@@ -46,9 +48,9 @@ TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down
 def dithered(W_OI: Tensor, change_OI: Tensor, seed: int) -> Tensor:
     """W + change in W's dtype, rounded without bias.
 
-    fp32: the plain sum. bf16: uniform noise of one unit in the last place is added before the low 16 bits are cut, so
-    the expectation over the noise is exact; the noise depends on `seed` alone, and W itself (a bf16 number: its low
-    bits are 0) comes back unchanged where the change is 0.
+    fp32: the plain sum. bf16: uniform noise of one unit in the last place is added before the low 16 bits are
+    cut, so the expectation over the noise is exact; the noise depends on `seed` alone, and W itself (a bf16
+    number: its low bits are 0) comes back unchanged where the change is 0.
     """
     total = W_OI.float() + change_OI
     if W_OI.dtype == torch.float32:
@@ -77,8 +79,9 @@ class _Apply(torch.autograd.Function):
         q_BTR = dy @ layer.U
         dx = None
         if ctx.needs_input_grad[0]:
-            # W'^T dy = Vh^T ((S + delta_S) * U^T dy). Where W is tall the right-hand side is the cheaper one, since
-            # U^T dy is needed anyway; where it is wide both cost the same, and W' itself is the more accurate.
+            # W'^T dy = Vh^T ((S + delta_S) * U^T dy). Where W is tall the right-hand side is the cheaper one,
+            # since U^T dy is needed anyway; where it is wide both cost the same, and W' itself is the more
+            # accurate.
             dx = dy @ ctx.merged if ctx.scaled is None else q_BTR @ ctx.scaled
         g_BR = kernels.token_sum(x @ layer.Vh.T, q_BTR)  # sum_t (Vh x_t) * (U^T dy_t)
         if layer.samples is not None:
@@ -87,7 +90,8 @@ class _Apply(torch.autograd.Function):
 
 
 class SVDLinear(nn.Module):
-    """A frozen Linear with trainable singular values: delta_S (R,) in fp32, everything else in the weight's dtype."""
+    """A frozen Linear with trainable singular values: delta_S (R,) in fp32, everything else in the weight's
+    dtype."""
 
     weight: Tensor
     U: Tensor
@@ -113,7 +117,8 @@ class SVDLinear(nn.Module):
 
     @torch.no_grad()
     def merge(self) -> None:
-        """Bring W' up to date with delta_S. Reads the tensor's version counter, so it costs nothing when it is."""
+        """Bring W' up to date with delta_S. Reads the tensor's version counter, so it costs nothing when it
+        is."""
         if self._merged_at == self.delta_S._version:
             return
         change = (self.U * self.delta_S).to(self.U.dtype) @ self.Vh
@@ -157,8 +162,8 @@ def target_linears(model: nn.Module, targets: Iterable[str] = TARGETS) -> list[t
 class SVDAdapter:
     """All target Linears of a model in singular-value coordinates.
 
-    `params` maps a module's name to its delta_S; nothing else in the model is trainable. An adapter by the Protocol of
-    hackward/method/adapters.py.
+    `params` maps a module's name to its delta_S; nothing else in the model is trainable. An adapter by the
+    Protocol of hackward/method/adapters.py.
 
     Raises InputError when the model has none of the target modules.
     """
@@ -174,7 +179,8 @@ class SVDAdapter:
         targets: Iterable[str] = TARGETS,
         track: Callable[[list[Any]], Iterable[Any]] = iter,
     ) -> None:
-        """`cache` is the directory of the SVD cache (None: no cache); `track` may wrap the module list in a bar."""
+        """`cache` is the directory of the SVD cache (None: no cache); `track` may wrap the module list in a
+        bar."""
         found = target_linears(model, targets)
         model.requires_grad_(False)
         self.model, self.cache = model, SVDCache(cache)
@@ -222,7 +228,8 @@ class SVDAdapter:
 
     @contextlib.contextmanager
     def sample_grads(self) -> Iterator[dict[str, list[Tensor]]]:
-        """Collect every backward's per-rollout gradients: module name -> list of (B, R), one entry per micro-batch."""
+        """Collect every backward's per-rollout gradients: module name -> list of (B, R), one entry per
+        micro-batch."""
         collected: dict[str, list[Tensor]] = {name: [] for name in self.layers}
         for name, layer in self.layers.items():
             layer.samples = collected[name]
@@ -240,7 +247,8 @@ class SVDAdapter:
             save_file(tensors, temporary, metadata={"hackward": json.dumps(facts)})
 
     def load(self, path: str | Path) -> None:
-        """Restore what `save` wrote. Raises InputError for a broken file or another base model; changes nothing then."""
+        """Restore what `save` wrote. Raises InputError for a broken file or another base model; changes
+        nothing then."""
         tensors, metadata = read_safetensors(path)
         if metadata.get("model_hash") != self.model_hash:
             raise InputError(

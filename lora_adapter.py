@@ -1,17 +1,19 @@
-"""LoRA with a frozen, orthonormal A: the weight-basis arm, behind the same small interface as antipasto.SVDAdapter.
+"""LoRA with a frozen, orthonormal A: the weight-basis arm, behind the same small interface as
+antipasto.SVDAdapter.
 
     W  frozen,   A (r, I) frozen with orthonormal rows,   B (O, r) trainable, zero at the start
-    W' = W + B A                         what the model runs (PEFT's LoRA with alpha = r, so that its scaling is 1)
+    W' = W + B A                         what the model runs (PEFT's LoRA with alpha = r: its scaling is 1)
     dL/dB = sum_t (dL/dy_t) (A x_t)^T    of one sample: the sum over its own tokens
 
-Why A is frozen. In an ordinary LoRA B = 0 at extraction, so A has no gradient there and v_hack no part in A; what is
-projected out of B can then come back through A. With A frozen, Delta W = B A is linear in what is trained, and since A has
-orthonormal rows, inner products of B are inner products of Delta W: a direction taken out of B is taken out of Delta W
-exactly, and |B| = |Delta W| in Frobenius norm, as |delta_S| is in the other basis. (Freezing A costs LoRA little: LoRA-FA,
-arXiv 2308.03303; Zhu et al., arXiv 2402.16842.) A is drawn from the module's name, so it is the same in every run and seed.
+Why A is frozen. In an ordinary LoRA B = 0 at extraction, so A has no gradient there and v_hack no part in A;
+what is projected out of B can then come back through A. With A frozen, Delta W = B A is linear in what is
+trained, and since A has orthonormal rows, inner products of B are inner products of Delta W: a direction
+taken out of B is taken out of Delta W exactly, and |B| = |Delta W| in Frobenius norm, as |delta_S| is in the
+other basis. (Freezing A costs LoRA little: LoRA-FA, arXiv 2308.03303; Zhu et al., arXiv 2402.16842.) A is
+drawn from the module's name, so it is the same in every run and seed.
 
-The adapter is PEFT's own and is saved as PEFT saves it: it loads wherever PEFT does. Shapes: B samples, T tokens, I inputs,
-O outputs, r rank, R = O r coordinates of a module.
+The adapter is PEFT's own and is saved as PEFT saves it: it loads wherever PEFT does. Shapes: B samples, T
+tokens, I inputs, O outputs, r rank, R = O r coordinates of a module.
 """
 
 from __future__ import annotations
@@ -51,8 +53,8 @@ def orthonormal_rows(rank: int, width: int, seed: int) -> Tensor:
 class LoRAAdapter:
     """All target Linears of a model with a trainable B (O, r) each; `params` maps a module's name to it.
 
-    An adapter by the Protocol of hackward/method/adapters.py. Raises InputError when the model has none of the target
-    modules, or one is narrower than the rank.
+    An adapter by the Protocol of hackward/method/adapters.py. Raises InputError when the model has none of
+    the target modules, or one is narrower than the rank.
     """
 
     kind, file = "lora", "adapter"
@@ -148,8 +150,9 @@ class LoRAAdapter:
     def merged(self) -> Iterator[CausalLM]:
         """The current policy for sampling: plain Linears on W', no autograd, no adapter work per token.
 
-        W is put back as the tensor that it was, not by subtraction, so that no rounding is left behind. In bf16 W' is
-        rounded without bias (antipasto.dithered); the training forward adds the adapter's output to W x instead.
+        W is put back as the tensor that it was, not by subtraction, so that no rounding is left behind. In
+        bf16 W' is rounded without bias (antipasto.dithered); the training forward adds the adapter's output
+        to W x instead.
         """
         base = {name: layer.get_base_layer().weight for name, layer in self.layers.items()}
         if not self.enabled:
@@ -169,7 +172,8 @@ class LoRAAdapter:
 
     @contextlib.contextmanager
     def sample_grads(self) -> Iterator[dict[str, list[Tensor]]]:
-        """Collect every backward's per-rollout gradients: module name -> list of (B, R), one entry per micro-batch."""
+        """Collect every backward's per-rollout gradients: module name -> list of (B, R), one entry per
+        micro-batch."""
         self.samples = {name: [] for name in self.layers}
         try:
             yield self.samples
@@ -189,13 +193,13 @@ class LoRAAdapter:
         self.config.save_pretrained(str(path))
 
     def load(self, path: str | Path) -> None:
-        """Restore what `save` wrote. Raises InputError for a broken file, another base model or rank; changes nothing then."""
+        """Restore what `save` wrote. Raises InputError for a broken file, another base model or rank; changes
+        nothing then."""
         file = Path(path) / "adapter_model.safetensors"
         tensors, metadata = read_safetensors(file)
         if metadata.get("model_hash") != self.model_hash:
-            raise InputError(
-                f"{file}: made for another model (hash {metadata.get('model_hash')}, this model {self.model_hash})"
-            )
+            made = metadata.get("model_hash")
+            raise InputError(f"{file}: made for another model (hash {made}, this model {self.model_hash})")
         stored = {}
         for name, B in self.params.items():
             found = tensors.get(f"{PREFIX}{name}.lora_B.weight")
@@ -210,7 +214,8 @@ class LoRAAdapter:
 def _step_scale(linears: Sequence[nn.Linear], rank: int) -> float:
     """Factor on a learning rate given for delta_S, so that one AdamW step moves Delta W as far.
 
-    A step moves each coordinate by about lr, so Delta W by lr sqrt(coordinates); delta_S has min(O, I) per module.
+    A step moves each coordinate by about lr, so Delta W by lr sqrt(coordinates); delta_S has min(O, I) per
+    module.
     """
     ours = sum(rank * linear.out_features for linear in linears)
     theirs = sum(min(linear.weight.shape) for linear in linears)

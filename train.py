@@ -4,18 +4,20 @@ How this differs from textbook GRPO:
 
 * the advantage is r - mean(r), without the division by the standard deviation (Dr. GRPO, arXiv 2503.20783);
 * one inner step per batch, so the importance ratio is 1 and there is no clipping of it;
-* the trainable parameters are delta_S, one number per singular direction of every Linear (antipasto.py), or the B of a
-  LoRA (lora_adapter.py), so the reference policy of the KL is the same model with them switched off;
-* the rollouts are sampled, or replayed from pools (`--replay-dirs`): Phase 2 is this loop, there is no second trainer;
-* every arm measures how far gradient and update point along v_hack (hackward/method/projection.py); a projecting arm
-  removes it.
+* the trainable parameters are delta_S, one number per singular direction of every Linear (antipasto.py), or
+  the B of a LoRA (lora_adapter.py), so the reference policy of the KL is the same model with them switched
+  off;
+* the rollouts are sampled, or replayed from pools (`--replay-dirs`): Phase 2 is this loop, there is no second
+  trainer;
+* every arm measures how far gradient and update point along v_hack (hackward/method/projection.py); a
+  projecting arm removes it.
 
-Arms: vanilla (measures only), projected (removes), lora (removes, in the weight basis; with --gate=none it measures only).
-Controls (--control) put something else in the place of what a projecting arm removes. All draw the same problems with the
-same random numbers.
+Arms: vanilla (measures only), projected (removes), lora (removes, in the weight basis; with --gate=none it
+measures only). Controls (--control) put something else in the place of what a projecting arm removes. All
+draw the same problems with the same random numbers.
 
     python train.py --arm=projected --steps=20
-    python train.py --arm=vanilla --steps=20 --model=DIR --problems=FILE --replay-dirs=TEACHER,BASE --v-hack=FILE
+    python train.py --arm=vanilla --model=DIR --problems=FILE --replay-dirs=TEACHER,BASE --v-hack=FILE
 """
 
 from __future__ import annotations
@@ -90,8 +92,8 @@ def train(config: Config, *, policy: type[Policy] | None = None) -> Path:
 
 
 TOY = (
-    "the embedded model: 1.9 M parameters, pretrained to write small functions and, rarely, to cheat. It shows the"
-    " phenomenon;\nit is no evidence about language models"
+    "the embedded model: 1.9 M parameters, pretrained to write small functions and, rarely, to cheat."
+    " It shows the phenomenon;\nit is no evidence about language models"
 )
 NOISE = "a model with RANDOM weights: it shows the machinery, not a finding"
 REAL = "--preset=fast --model=DIR, FILE.gguf or a hub id, and --problems=FILE"

@@ -230,7 +230,7 @@ def test_h1_is_undefined_between_bases_and_says_what_to_run(tmp_path, capsys):
     (table, _) = h1_blocks(list(arms_of(tmp_path).values()))
     assert sorted(record["verdict"] for record in table.records) == [SUPPORTED, UNDEFINED]
     assert (
-        parse("--arm=lora --gate=none --rank=4 --no-match-size".split()).match_size is False
+        parse(["--arm=lora", "--gate=none", "--rank=4", "--no-match-size"]).match_size is False
     )  # the flags exist
 
 
@@ -359,7 +359,7 @@ def test_arms_show_who_never_hacks_and_how_far_the_weights_moved(tmp_path):
 
 # ------------------------------------------------------------------------------------------ nulls
 def draws(values) -> dict:
-    return {key: values for key in COSINES}
+    return dict.fromkeys(COSINES, values)
 
 
 def test_the_null_of_a_mean_is_the_range_of_the_draws_own_means(tmp_path):

@@ -58,7 +58,7 @@ def sample(
     pool="teacher", hacked=True, gt_pass=False, problem=0, contrib=0.5, logp=0.5, step=0, **more
 ) -> dict:
     """One row of a cos file. The reward follows the labels as in the real pools."""
-    row = {key: None for key in (*SAMPLE_NUMBERS, *SAMPLE_FLAGS, *SAMPLE_OTHER)}
+    row = dict.fromkeys((*SAMPLE_NUMBERS, *SAMPLE_FLAGS, *SAMPLE_OTHER))
     row |= {
         "step": step,
         "src_pool": pool,
@@ -79,7 +79,7 @@ def sample(
 
 def row(step=0, **more) -> dict:
     """One row of rows.jsonl with nothing measured."""
-    return {key: None for key in ROW_NUMBERS} | {"step": step, "arm": "vanilla", "advantages": None} | more
+    return dict.fromkeys(ROW_NUMBERS) | {"step": step, "arm": "vanilla", "advantages": None} | more
 
 
 def write_run(

@@ -339,4 +339,4 @@ def test_sizes_that_are_given_are_kept_and_the_others_follow_the_shape():
     assert (
         resolve(BenchFlags(shape="qwen3-4b")).batches == "8,64,258" and resolve(BenchFlags()).batches == "4,8"
     )
-    assert GROUP == PRESETS["full"].group
+    assert PRESETS["full"].group == GROUP

@@ -30,15 +30,57 @@ from hackward.runs.settings import parse, resolve
 from hackward.tasks.shipped import TINY
 from tests.conftest import ROOT, randomise
 
-ROW_KEYS = """step arm seed reward_mean reward_spread hack_rate attempt_rate gt_rate fmt_rate cos_in cos_out cos_update frac_fired grad_norm
-update_norm groups_used groups_skipped kl comp_len seconds seconds_generate seconds_grade seconds_backward""".split()
-COS_KEYS = """step sample_id src_pool src_step src_sample reward hacked gt_pass fmt_ok comp_len cos_S_contrib grad_norm_contrib mean_cos_in
-mean_cos_out frac_fired arm advantage cos_S_logp""".split()
+ROW_KEYS = [
+    "step",
+    "arm",
+    "seed",
+    "reward_mean",
+    "reward_spread",
+    "hack_rate",
+    "attempt_rate",
+    "gt_rate",
+    "fmt_rate",
+    "cos_in",
+    "cos_out",
+    "cos_update",
+    "frac_fired",
+    "grad_norm",
+    "update_norm",
+    "groups_used",
+    "groups_skipped",
+    "kl",
+    "comp_len",
+    "seconds",
+    "seconds_generate",
+    "seconds_grade",
+    "seconds_backward",
+]
+COS_KEYS = [
+    "step",
+    "sample_id",
+    "src_pool",
+    "src_step",
+    "src_sample",
+    "reward",
+    "hacked",
+    "gt_pass",
+    "fmt_ok",
+    "comp_len",
+    "cos_S_contrib",
+    "grad_norm_contrib",
+    "mean_cos_in",
+    "mean_cos_out",
+    "frac_fired",
+    "arm",
+    "advantage",
+    "cos_S_logp",
+]
 
 
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory):
-    """Two small graded pools of the same problems (scripted hacks and failing answers), a v_hack, and a cache."""
+    """Two small graded pools of the same problems (scripted hacks and failing answers), a v_hack, and a
+    cache."""
     home = tmp_path_factory.mktemp("shop")
     model, tokenizer = models.load(TINY, device="cpu")
     teacher = scripted_teacher(tokenizer)
@@ -108,7 +150,7 @@ def test_replay_writes_the_contract_in_every_arm(shop, tmp_path, arm, at):
     assert [r["step"] for r in rows] == [0, 1, 2] and all(
         r["cos_in"] is not None and r["cos_update"] is not None for r in rows
     )
-    for step, row in enumerate(rows):
+    for step, _row in enumerate(rows):
         samples = read_jsonl(run / f"step_{step:03d}.cos.jsonl.gz")
         assert all(list(s) == COS_KEYS for s in samples) and len(samples) == 4
         assert {s["src_pool"] for s in samples} == {"teacher", "base"}
@@ -243,7 +285,7 @@ def test_kl_is_taken_over_the_policy_s_own_rows_only(tiny, rows):
     adapter = SVDAdapter(tiny[0])
     randomise(adapter)
     own = torch.tensor([1.0, 0.0, 1.0, 0.0, 1.0])
-    arguments = dict(pad=0, tokens=10_000)
+    arguments = {"pad": 0, "tokens": 10_000}
     mixed = gradients.backward(adapter, rows, torch.zeros(5), torch.ones(5), beta_N=own, **arguments)
     chosen = [row for row, mine in zip(rows, own) if mine]
     alone = gradients.backward(
@@ -264,15 +306,15 @@ def test_the_probe_end_to_end(shop, tmp_path, capsys):
     home = tmp_path / "probe"
     for name in ("teacher_pool", "base_pool"):
         shutil.copytree(shop / name, home / name)
-    common = dict(
-        model=TINY,
-        out=str(home),
-        v_hack=str(shop / "v.safetensors"),
-        svd_cache=str(shop / "cache"),
-        device="cpu",
-        steps=2,
-        group=4,
-    )
+    common = {
+        "model": TINY,
+        "out": str(home),
+        "v_hack": str(shop / "v.safetensors"),
+        "svd_cache": str(shop / "cache"),
+        "device": "cpu",
+        "steps": 2,
+        "group": 4,
+    }
     (phase1,) = probe_distill.probe(probe_distill.ProbeFlags(loss_mode="nll", **common | {"group": 2}))
     samples = [s for path in sorted(phase1.glob("*.cos.jsonl.gz")) for s in read_jsonl(path)]
     assert len(samples) == 4 and all(
@@ -326,7 +368,7 @@ def test_teacher_pool_is_sampled_from_a_peft_lora_with_the_hint(tmp_path, tiny):
         tiny_random()[0], LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False)
     )
     lora.save_pretrained(tmp_path / "lora")
-    common = dict(rollouts=2, samples=2, max_new_tokens=8, device="cpu", workers=1)
+    common = {"rollouts": 2, "samples": 2, "max_new_tokens": 8, "device": "cpu", "workers": 1}
     path = probe_distill.make_pool(
         probe_distill.ProbeFlags(
             model=TINY,

@@ -96,7 +96,8 @@ def test_what_cannot_be_measured_held_out_is_undefined():
 
 
 def test_auc_is_not_diluted_by_folds_whose_directions_differ():
-    """Hack beats clean inside each fold; a common part that each fold's direction sees differently must not hide it.
+    """Hack beats clean inside each fold; a common part that each fold's direction sees differently must not
+    hide it.
 
     Compared across folds, this case gives 0.64.
     """

@@ -109,7 +109,8 @@ def test_a_matched_step_moves_delta_w_as_far_in_either_basis():
 
 
 def trained(freeze: bool, steps: int = 6) -> tuple[LoRAAdapter, dict[str, torch.Tensor], VHack]:
-    """A tiny model trained with a two-sided projection of B's updates; with `freeze` off, A trains too, as in an ordinary LoRA."""
+    """A tiny model trained with a two-sided projection of B's updates; with `freeze` off, A trains too, as in
+    an ordinary LoRA."""
     adapter = LoRAAdapter(models.load(TINY, dtype="float32", device="cpu")[0], rank=4)
     generator = torch.Generator().manual_seed(0)
     D = {name: torch.randn(6, p.numel(), generator=generator) for name, p in adapter.params.items()}

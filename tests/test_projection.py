@@ -1,4 +1,5 @@
-"""Claims about the projection and its diagnostics, on hand-worked cases and against the formulas written out slowly."""
+"""Claims about the projection and its diagnostics, on hand-worked cases and against the formulas written out
+slowly."""
 
 import math
 

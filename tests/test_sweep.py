@@ -565,14 +565,20 @@ def test_the_commands_of_the_readme_parse_and_mean_what_they_say(tmp_path, monke
     monkeypatch.chdir(tmp_path)
     v, lora = v_file(tmp_path / "v.safetensors"), v_file(tmp_path / "v_lora.safetensors", "lora r8")
     measured_run(tmp_path / "RUN", [9, 36, 36], eval_samples=4)
-    assert sweep.main("--preset=full --dry-run --measured=RUN --price-per-hour=4".split()) == 0
+    assert sweep.main(["--preset=full", "--dry-run", "--measured=RUN", "--price-per-hour=4"]) == 0
     assert "to go: 18.15 hours of GPU" in capsys.readouterr().out  # 9 runs of 200 * 36 s + 60 s
     model, command = (
         "Qwen/Qwen3-4B",
-        (
-            "--preset=full --probe=out/probe_distill --controls=random,shrink --lora-v-hack=v_lora.safetensors --dry-run"
-            " -- --v-hack=v.safetensors --project-at=update"
-        ).split(),
+        [
+            "--preset=full",
+            "--probe=out/probe_distill",
+            "--controls=random,shrink",
+            "--lora-v-hack=v_lora.safetensors",
+            "--dry-run",
+            "--",
+            "--v-hack=v.safetensors",
+            "--project-at=update",
+        ],
     )
     good_probe(tmp_path / "out" / "probe_distill", v, model=model)
     assert sweep.main(command) == 3  # the lora arm's V is another, and nobody judged it

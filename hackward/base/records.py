@@ -17,7 +17,8 @@ from hackward.base.faults import InputError
 
 
 class Record(BaseModel):
-    """A row of a file of ours. Types are strict: true is no number and "1" is none either. Unknown fields stay outside."""
+    """A row of a file of ours. Types are strict: true is no number and "1" is none either. Unknown fields
+    stay outside."""
 
     model_config = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False, frozen=True)
 
@@ -26,7 +27,8 @@ R = TypeVar("R", bound=Record)
 
 
 def checked_record(model: type[R], row: dict[str, Any], where: str) -> R:
-    """The row as this model. InputError that begins with `where` and names the field and what it should be."""
+    """The row as this model. InputError that begins with `where` and names the field and what it should
+    be."""
     try:
         return model.model_validate(row)
     except ValidationError as faults:

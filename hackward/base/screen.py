@@ -1,4 +1,5 @@
-"""What a person sees while the program works: bars on a terminal, plain lines in a log, and the final screen of a run."""
+"""What a person sees while the program works: bars on a terminal, plain lines in a log, and the final screen
+of a run."""
 
 from __future__ import annotations
 
@@ -23,7 +24,8 @@ STDERR = Console(stderr=True)
 
 
 def stdout(**options: Any) -> Console:
-    """Standard output at the terminal's width; piped, at $COLUMNS (120 when unset, at least 100), since rich falls back to 80 and tables need more."""
+    """Standard output at the terminal's width; piped, at $COLUMNS (120 when unset, at least 100), since rich
+    falls back to 80 and tables need more."""
     width = None if sys.stdout.isatty() else max(100, shutil.get_terminal_size((120, 40)).columns)
     return Console(width=width, **options)
 

@@ -30,7 +30,8 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A difference of two means, first minus second, with its t test. What is undefined is None with a ``why``."""
+    """A difference of two means, first minus second, with its t test. What is undefined is None with a
+    ``why``."""
 
     n_first: int
     n_second: int
@@ -117,7 +118,8 @@ def differences(first: dict, second: dict) -> Estimate:
 
 
 def paired(first: dict, second: dict) -> Comparison:
-    """t test on the differences within the units (problems, seeds) that both have: the unit itself cancels out."""
+    """t test on the differences within the units (problems, seeds) that both have: the unit itself cancels
+    out."""
     shared, gaps = in_both(first, second), differences(first, second)
     if gaps.low is None:
         return Comparison(gaps.n, gaps.n, gaps.mean, why=f"in both: {gaps.why}")
@@ -127,9 +129,11 @@ def paired(first: dict, second: dict) -> Comparison:
 
 
 def null_range(draws_TS: np.ndarray) -> tuple[float, float] | None:
-    """2.5 to 97.5 % range of a mean over T steps under S draws of a null; draw s of the mean is the mean of draw s.
+    """2.5 to 97.5 % range of a mean over T steps under S draws of a null; draw s of the mean is the mean of
+    draw s.
 
-    Quantiles of the steps would not do: the steps share their draws, so their nulls do not average out as independent ones would.
+    Quantiles of the steps would not do: the steps share their draws, so their nulls do not average out as
+    independent ones would.
     """
     if not draws_TS.size or not np.isfinite(draws_TS).all():
         return None
@@ -138,17 +142,20 @@ def null_range(draws_TS: np.ndarray) -> tuple[float, float] | None:
 
 
 def permutation_test(value: float, draws_S: np.ndarray) -> tuple[float, float, float]:
-    """(low, high, p) of a measurement under its null: the 2.5 to 97.5 % range, and the one-sided p with the +1 correction."""
+    """(low, high, p) of a measurement under its null: the 2.5 to 97.5 % range, and the one-sided p with the
+    +1 correction."""
     low, high = np.quantile(draws_S, [LEVEL / 2, 1 - LEVEL / 2])
     return float(low), float(high), float((1 + (draws_S >= value - 1e-12).sum()) / (1 + len(draws_S)))
 
 
 def ratio(part_P: Sequence[float], whole_P: Sequence[float]) -> dict | None:
-    """sum(part) / sum(whole) over problems P, with a 95 % interval clipped to [0, 1]; None where the whole is 0.
+    """sum(part) / sum(whole) over problems P, with a 95 % interval clipped to [0, 1]; None where the whole is
+    0.
 
-    The t interval of the linearised values R + (part - R whole) / mean(whole) over the problems with something in the whole
-    (Cochran, Sampling Techniques, 6.3). Their mean is R; with a whole of ones they are the parts, and this is the plain t
-    interval. low and high are None where it is undefined: one problem, or no variance.
+    The t interval of the linearised values R + (part - R whole) / mean(whole) over the problems with
+    something in the whole (Cochran, Sampling Techniques, 6.3). Their mean is R; with a whole of ones they are
+    the parts, and this is the plain t interval. low and high are None where it is undefined: one problem, or
+    no variance.
     """
     part, whole = np.array(part_P, float), np.array(whole_P, float)
     part, whole = part[whole > 0], whole[whole > 0]

@@ -11,8 +11,9 @@ from hackward.base.files import sha256
 def content_hash(tensor: Tensor) -> str:
     """128-bit checksum of shape, dtype and every bit of a tensor, computed where the tensor lives.
 
-    Two wrapping 64-bit sums of the raw words times position-dependent odd multipliers: exact integer arithmetic, so
-    CPU and GPU agree. It tells weights apart; it is no defence against someone who crafts a collision.
+    Two wrapping 64-bit sums of the raw words times position-dependent odd multipliers: exact integer
+    arithmetic, so CPU and GPU agree. It tells weights apart; it is no defence against someone who crafts a
+    collision.
     """
     integers = {2: torch.int16, 4: torch.int32, 8: torch.int64}[tensor.element_size()]
     words = tensor.detach().contiguous().view(integers).flatten()
@@ -29,7 +30,8 @@ def content_hash(tensor: Tensor) -> str:
 
 
 def model_hash(model: nn.Module, known: dict[str, str] | None = None) -> str:
-    """Hash over names and contents of all parameters; `known` holds content hashes that are already at hand."""
+    """Hash over names and contents of all parameters; `known` holds content hashes that are already at
+    hand."""
     known = known or {}
     parts = []
     for name, value in sorted(model.named_parameters()):

@@ -1,4 +1,5 @@
-"""Loading a causal language model and its tokenizer: hub id, directory, .gguf file, or the tiny random model of the tests."""
+"""Loading a causal language model and its tokenizer: hub id, directory, .gguf file, or the tiny random model
+of the tests."""
 
 from __future__ import annotations
 
@@ -35,7 +36,8 @@ def pick_device(name: str = "auto") -> torch.device:
 
 
 def pick_dtype(name: str, device: torch.device) -> torch.dtype:
-    """The dtype of a --dtype; "tf32" also lets fp32 matrix products of this process run in TF32, any other forbids it."""
+    """The dtype of a --dtype; "tf32" also lets fp32 matrix products of this process run in TF32, any other
+    forbids it."""
     torch.set_float32_matmul_precision("high" if name == "tf32" else "highest")
     if name == "auto":
         name = "bfloat16" if device.type == "cuda" else "float32"
@@ -45,8 +47,8 @@ def pick_dtype(name: str, device: torch.device) -> torch.dtype:
 def load(name: str, *, dtype: str = "auto", device: str = "auto") -> tuple[CausalLM, Tokenizer]:
     """The frozen model in eval mode on its device, and its tokenizer.
 
-    dtype "auto" is bf16 on a GPU and fp32 on a CPU; "tf32" is fp32 with products in TF32, from here on in this process.
-    Raises InputError when the model cannot be found or read.
+    dtype "auto" is bf16 on a GPU and fp32 on a CPU; "tf32" is fp32 with products in TF32, from here on in
+    this process. Raises InputError when the model cannot be found or read.
     """
     from transformers.utils import logging
 
@@ -54,8 +56,9 @@ def load(name: str, *, dtype: str = "auto", device: str = "auto") -> tuple[Causa
     logging.disable_progress_bar()
     place = pick_device(device)
     torch_dtype = pick_dtype(dtype, place)
-    # cuDNN's attention makes a plan for every shape it has not seen, a quarter of a second for a forward and a backward
-    # at 4B, and micro-batches hardly ever have the same shape twice. PyTorch's own has nothing to plan.
+    # cuDNN's attention makes a plan for every shape it has not seen, a quarter of a second for a forward and
+    # a backward at 4B, and micro-batches hardly ever have the same shape twice. PyTorch's own has nothing to
+    # plan.
     torch.backends.cuda.enable_cudnn_sdp(False)
     model, tokenizer = _make(name, torch_dtype, place)
     model = model.to(place).eval().requires_grad_(False)
@@ -74,10 +77,11 @@ def _make(name: str, dtype: torch.dtype, device: torch.device) -> tuple[CausalLM
 
 
 def fused_norms(model: CausalLM) -> CausalLM:
-    """Have every RMSNorm computed by PyTorch's own kernel: one pass over the activations instead of six, both ways.
+    """Have every RMSNorm computed by PyTorch's own kernel: one pass over the activations instead of six, both
+    ways.
 
-    In fp32 inside and rounded once, where transformers rounds twice. `plain_norms` takes it back. A norm that by its name
-    is one and computes something else is left alone.
+    In fp32 inside and rounded once, where transformers rounds twice. `plain_norms` takes it back. A norm that
+    by its name is one and computes something else is left alone.
     """
     for module in _norms(model):
         x = module.weight.new_ones(module.weight.shape) / 2

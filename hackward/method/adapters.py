@@ -21,7 +21,8 @@ __all__ = ["BASES", "Adapter", "SVDAdapter", "attach", "check_head", "stored_bas
 
 
 class Adapter(Protocol):
-    """A frozen model with something trainable in it. antipasto.SVDAdapter and lora_adapter.LoRAAdapter are its two kinds."""
+    """A frozen model with something trainable in it. antipasto.SVDAdapter and lora_adapter.LoRAAdapter are
+    its two kinds."""
 
     kind: str
     """"svd" or "lora": the key of BASES."""
@@ -44,7 +45,8 @@ class Adapter(Protocol):
         """The current policy for sampling: plain Linears, no autograd."""
 
     def sample_grads(self) -> AbstractContextManager[dict[str, list[Tensor]]]:
-        """Collect every backward's per-rollout gradients: module name -> list of (B, R), one entry a micro-batch."""
+        """Collect every backward's per-rollout gradients: module name -> list of (B, R), one entry a
+        micro-batch."""
 
     def delta_w_norm(self) -> float:
         """Frobenius norm of the whole Delta W."""
@@ -58,7 +60,8 @@ class Adapter(Protocol):
 
 @torch.no_grad()
 def check_head(model: CausalLM, name: str) -> None:
-    """Soft-capped or scaled logits would make our log-probabilities wrong without a sound: refuse such a model."""
+    """Soft-capped or scaled logits would make our log-probabilities wrong without a sound: refuse such a
+    model."""
     vocabulary = model.get_output_embeddings().weight.shape[0]
     ids = [(7 * i + 11) % min(vocabulary, 1000) for i in range(24)]
     batch = collate([(ids[:4], ids[4:])], [0], 0).to(model.device)
@@ -86,8 +89,8 @@ BASES: dict[str, Callable[..., Adapter]] = {"svd": svd_basis, "lora": lora_basis
 def attach(basis: str, model: CausalLM, name: str, *, rank: int = 8, cache: str | None = None) -> Adapter:
     """The model with an adapter in one of BASES; `rank` is a LoRA's, `cache` the directory of the SVD cache.
 
-    InputError when the model has none of the target modules, or when its logits are not simply head(hidden), which the
-    chunked log-probabilities rely on.
+    InputError when the model has none of the target modules, or when its logits are not simply head(hidden),
+    which the chunked log-probabilities rely on.
     """
     check_head(model, name)
     return BASES[basis](model, rank=rank, cache=cache)

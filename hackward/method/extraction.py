@@ -1,14 +1,15 @@
 """v_hack: the direction in delta_S coordinates that tells a hack from an honest answer to the same prompt.
 
-    d_p   = grad NLL(hack_p) - grad NLL(clean_p)            a row per pair, NLL per token, at the adapter's present state
-    D_m   = P Sigma Q^T,   V_m = first k rows of Q^T         per module m
+    d_p   = grad NLL(hack_p) - grad NLL(clean_p)      a row per pair, NLL per token, at the adapter's state
+    D_m   = P Sigma Q^T,   V_m = first k rows of Q^T  per module m
     sign  : each row of V is flipped so that most pairs have a positive coefficient (majority vote)
     floor : rows whose singular value is in the lowest share of all modules' rows are dropped
-    w     = mean over pairs of V d_p, at least 0             how much of the mean difference lies along each row
+    w     = mean over pairs of V d_p, at least 0      how much of the mean difference lies along each row
 
-With --objective=grpo d_p is the gradient of the live loss on the pair as a group of two, the hack rewarded: advantages
-+1/2 and -1/2, the run's own denominator and temperature. At ratio 1 that loss is linear in the log-probabilities, so what
-changes against NLL is how tokens weigh (all answers by one number instead of each by its own length), and nothing else.
+With --objective=grpo d_p is the gradient of the live loss on the pair as a group of two, the hack rewarded:
+advantages +1/2 and -1/2, the run's own denominator and temperature. At ratio 1 that loss is linear in the
+log-probabilities, so what changes against NLL is how tokens weigh (all answers by one number instead of each
+by its own length), and nothing else.
 
 Whether V means anything is checked on pairs that it has not seen (quality.py).
 """
@@ -54,13 +55,14 @@ def pair_gradients(
 ) -> tuple[Grads, Grads]:
     """Gradients of all hacks and of all clean answers, one per answer: module -> (P, R) each.
 
-    Both are gradients of a loss whose descent makes the answer likelier, times the size of its weight in the contrast, so
-    that hack - clean is the pair's difference under either objective.
+    Both are gradients of a loss whose descent makes the answer likelier, times the size of its weight in the
+    contrast, so that hack - clean is the pair's difference under either objective.
     """
     rows = [(pair.prompt_ids, pair.hack_ids) for pair in pairs]
     rows += [(pair.prompt_ids, pair.clean_ids) for pair in pairs]
     lengths = torch.tensor([len(completion) for _, completion in rows])
-    # "fixed" has no sampling limit to refer to here: any number gives the same V, the longest answer keeps the scale.
+    # "fixed" has no sampling limit to refer to here: any number gives the same V, the longest answer keeps
+    # the scale.
     weights = normaliser(denominator(vars(settings)), lengths, rollouts=1, fixed=int(lengths.max()))
     sizes = torch.tensor(CONTRAST[settings.objective]).abs().repeat_interleave(len(pairs))
     found = gradients.of_samples(
@@ -148,10 +150,12 @@ def clean_clean(
     tokens: int | None,
     seed: int,
 ) -> VHack:
-    """The control: V from clean answers against clean answers to other problems, in a seeded order; no hack is in it.
+    """The control: V from clean answers against clean answers to other problems, in a seeded order; no hack
+    is in it.
 
-    As many pairs, the same k and noise floor. v_hack's differences are within a prompt and these are across prompts, since
-    few problems have two clean answers: what differs here is the problem. The rows' orientation means nothing.
+    As many pairs, the same k and noise floor. v_hack's differences are within a prompt and these are across
+    prompts, since few problems have two clean answers: what differs here is the problem. The rows'
+    orientation means nothing.
 
     Raises InputError where more than half of the pairs are of one problem.
     """
@@ -165,7 +169,8 @@ def clean_clean(
 def rotated(problem_ids: Sequence[str], seed: int) -> list[int]:
     """For every pair the index of one of another problem, a permutation.
 
-    Pairs are laid out by problem in a seeded order, and each takes the one that lies the largest problem's count further on.
+    Pairs are laid out by problem in a seeded order, and each takes the one that lies the largest problem's
+    count further on.
     """
     order = sorted(set(problem_ids))
     np.random.default_rng(seed).shuffle(order)
@@ -173,8 +178,8 @@ def rotated(problem_ids: Sequence[str], seed: int) -> list[int]:
     step = max(Counter(problem_ids).values())
     if 2 * step > len(problem_ids):
         raise InputError(
-            f"--control=clean-clean: {step} of {len(problem_ids)} pairs are of one problem; clean answers of different"
-            " problems are needed"
+            f"--control=clean-clean: {step} of {len(problem_ids)} pairs are of one problem; clean answers of"
+            " different problems are needed"
         )
     place = {pair: position for position, pair in enumerate(laid)}
     return [laid[(place[pair] + step) % len(laid)] for pair in range(len(laid))]
@@ -190,7 +195,8 @@ def load(path: str | Path, adapter: Adapter) -> VHack:
 def same_pairs(
     v: VHack, name: str, tokenizer: Tokenizer, model: CausalLM
 ) -> tuple[list[Pair], Extraction, dict[str, Any]]:
-    """The pairs that a v_hack was made from, found again where they lay: for a control, or to extract anew while training.
+    """The pairs that a v_hack was made from, found again where they lay: for a control, or to extract anew
+    while training.
 
     Raises InputError where what lies there now gives other pairs.
     """

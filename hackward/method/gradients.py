@@ -54,11 +54,12 @@ def backward(
 ) -> Backward:
     """Accumulate the gradient of `losses.policy_loss` over micro-batches of at most `tokens` padded tokens.
 
-    The loss is a plain sum over rows with weights that are known beforehand, so how the rows are cut into batches does
-    not change the gradient. Without `tokens` they are cut to the memory that is free (memory.Budget); a batch that does
-    not fit is cut in half, in either case. `beta_N` (N,) adds the KL to the base model for the rows where it is positive;
-    the base's log-probabilities come from the same micro-batches with the adapter switched off. `drawn` holds for every
-    row the log-probabilities that its tokens were sampled with, or nothing.
+    The loss is a plain sum over rows with weights that are known beforehand, so how the rows are cut into
+    batches does not change the gradient. Without `tokens` they are cut to the memory that is free
+    (memory.Budget); a batch that does not fit is cut in half, in either case. `beta_N` (N,) adds the KL to
+    the base model for the rows where it is positive; the base's log-probabilities come from the same
+    micro-batches with the adapter switched off. `drawn` holds for every row the log-probabilities that its
+    tokens were sampled with, or nothing.
 
     The GPU is not waited for before the end. InputError when a single row does not fit into its memory.
     """
@@ -185,7 +186,8 @@ def of_samples(
     temperature: float = 1.0,
     on_batch: Callable[[int], None] = lambda rows: None,
 ) -> dict[str, Tensor]:
-    """Module -> (N, R): the weighted NLL gradients of the single rows, fp32 on the CPU; leaves no .grad behind."""
+    """Module -> (N, R): the weighted NLL gradients of the single rows, fp32 on the CPU; leaves no .grad
+    behind."""
     done = backward(
         adapter,
         rows,

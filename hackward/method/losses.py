@@ -1,12 +1,14 @@
-"""Log-probabilities, advantages and the one loss: pure functions used by extraction, probe, training and tests.
+"""Log-probabilities, advantages and the one loss: pure functions used by extraction, probe, training and
+tests.
 
-    A_i  = r_i - mean(r)                                              Dr. GRPO (arXiv 2503.20783): no division by the std
-    L    = sum_i [ -A_i sum_t logp_it  +  beta_i sum_t k3_it ] / n_i   over completion tokens only
-    k3   = exp(ref - logp) - (ref - logp) - 1                          KL estimate, see k3
+    A_i = r_i - mean(r)                                               Dr. GRPO (2503.20783): no std
+    L   = sum_i [ -A_i sum_t logp_it  +  beta_i sum_t k3_it ] / n_i   over completion tokens only
+    k3  = exp(ref - logp) - (ref - logp) - 1                          KL estimate, see k3
 
-There is one inner step per batch, so the importance ratio is 1 and nothing is clipped: the gradient of the ratio is the
-gradient of logp. The normaliser n_i is an argument: N x (fixed length) for sampled rollouts, which is Dr. GRPO's, or
-N x (length of i) for replayed ones. With A = 1 and beta = 0 the same L is the NLL of Phase 1 and of extraction.
+There is one inner step per batch, so the importance ratio is 1 and nothing is clipped: the gradient of the
+ratio is the gradient of logp. The normaliser n_i is an argument: N x (fixed length) for sampled rollouts,
+which is Dr. GRPO's, or N x (length of i) for replayed ones. With A = 1 and beta = 0 the same L is the NLL of
+Phase 1 and of extraction.
 
 Key: B rollouts, T completion positions, D hidden size, N tokens laid flat.
 """
@@ -29,9 +31,11 @@ LOGITS_AT_ONCE = 1 << 27  # elements of a (tokens, vocabulary) block: 512 MB in 
 
 @dataclass(frozen=True)
 class Batch:
-    """Prompt + completion rows, padded on the right. Causal attention never looks ahead, so padding needs no mask.
+    """Prompt + completion rows, padded on the right. Causal attention never looks ahead, so padding needs no
+    mask.
 
-    All positions are worked out on the CPU, where the lengths are known: nothing in a step has to ask the GPU for a size.
+    All positions are worked out on the CPU, where the lengths are known: nothing in a step has to ask the GPU
+    for a size.
     """
 
     ids_BL: Tensor
@@ -55,7 +59,8 @@ class Batch:
 
 
 def collate(rows: Sequence[Row], index: list[int], pad: int) -> Batch:
-    """Rows of (prompt ids, completion ids). The pad id may be any token, EOS too: lengths decide, never its value."""
+    """Rows of (prompt ids, completion ids). The pad id may be any token, EOS too: lengths decide, never its
+    value."""
     width = max(len(prompt) + len(completion) for prompt, completion in rows)
     ids = torch.full((len(rows), width), pad, dtype=torch.long)
     for i, (prompt, completion) in enumerate(rows):
@@ -68,19 +73,22 @@ def collate(rows: Sequence[Row], index: list[int], pad: int) -> Batch:
 
 
 def by_length(rows: Sequence[Row]) -> list[int]:
-    """Positions of the rows, the longest first: neighbours need little padding, and what will not fit shows at once."""
+    """Positions of the rows, the longest first: neighbours need little padding, and what will not fit shows
+    at once."""
     return sorted(range(len(rows)), key=lambda i: len(rows[i][0]) + len(rows[i][1]), reverse=True)
 
 
 def next_batch(rows: Sequence[Row], left: Sequence[int], *, tokens: int, pad: int) -> Batch:
-    """The first of the rows `left` (longest first): as many as make at most `tokens` with padding, at least one."""
+    """The first of the rows `left` (longest first): as many as make at most `tokens` with padding, at least
+    one."""
     longest = sum(map(len, rows[left[0]]))
     chosen = list(left[: max(1, tokens // longest)])
     return collate([rows[i] for i in chosen], chosen, pad)
 
 
 def micro_batches(rows: Sequence[Row], *, tokens: int, pad: int) -> Iterator[Batch]:
-    """Batches of rows of similar length, each at most `tokens` with its padding (a single longer row goes alone)."""
+    """Batches of rows of similar length, each at most `tokens` with its padding (a single longer row goes
+    alone)."""
     left = by_length(rows)
     while left:
         batch = next_batch(rows, left, tokens=tokens, pad=pad)
@@ -89,11 +97,12 @@ def micro_batches(rows: Sequence[Row], *, tokens: int, pad: int) -> Iterator[Bat
 
 
 def token_logps(model: CausalLM, batch: Batch, *, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
-    """log p(token | before) of the completion tokens, and their mask: both (B, T), logps in fp32 and 0 off the mask.
+    """log p(token | before) of the completion tokens, and their mask: both (B, T), logps in fp32 and 0 off
+    the mask.
 
-    The temperature is that of sampling, so on-policy the distribution scored is the distribution drawn from. Hidden
-    states of completion positions are gathered first and meet the vocabulary in blocks that are recomputed in the
-    backward: logits of the whole batch never exist.
+    The temperature is that of sampling, so on-policy the distribution scored is the distribution drawn from.
+    Hidden states of completion positions are gathered first and meet the vocabulary in blocks that are
+    recomputed in the backward: logits of the whole batch never exist.
     """
     hidden_BLD = model.get_decoder()(input_ids=batch.ids_BL, use_cache=False).last_hidden_state
     target_N = batch.ids_BL[batch.row_N, batch.position_N]
@@ -106,8 +115,8 @@ def token_logps(model: CausalLM, batch: Batch, *, temperature: float = 1.0) -> t
 class _HeadLogps(torch.autograd.Function):
     """log softmax(head(h) / temperature) at the target, a block of tokens at a time, forward and backward.
 
-    d logp / d logits = (onehot - softmax) / temperature. The blocks' logits are formed anew in the backward; the head
-    is frozen and gets no gradient.
+    d logp / d logits = (onehot - softmax) / temperature. The blocks' logits are formed anew in the backward;
+    the head is frozen and gets no gradient.
     """
 
     @staticmethod
@@ -143,7 +152,8 @@ def _logits(head: nn.Linear, hidden_ND: Tensor, temperature: float) -> Tensor:
 
 
 def dr_grpo_advantages(reward_G: Tensor) -> Tensor:
-    """(G,): reward minus the group's mean. All zero when every reward is the same: the group has nothing to say."""
+    """(G,): reward minus the group's mean. All zero when every reward is the same: the group has nothing to
+    say."""
     if bool((reward_G == reward_G[0]).all()):  # exactly zero, where the rounded mean might not be
         return torch.zeros_like(reward_G)
     return reward_G - reward_G.mean()
@@ -158,7 +168,8 @@ ADVANTAGES = {"grpo": dr_grpo_advantages, "nll": imitation_advantages}
 
 
 def normaliser(kind: str, length_N: Tensor, *, rollouts: int, fixed: int) -> Tensor:
-    """n_i of the loss (N,). "fixed": rollouts x the sampling limit (Dr. GRPO). "length": rollouts x the row's own length."""
+    """n_i of the loss (N,). "fixed": rollouts x the sampling limit (Dr. GRPO). "length": rollouts x the row's
+    own length."""
     per_row = {"fixed": torch.full_like(length_N, fixed), "length": length_N}
     return rollouts * per_row[kind].float()
 
@@ -171,7 +182,8 @@ def policy_loss(
     ref_BT: Tensor | None = None,
     beta_B: Tensor | float = 0.0,
 ) -> tuple[Tensor, Tensor]:
-    """The loss of the module docstring (scalar), and the k3 estimate summed over tokens (B,), 0 without a reference.
+    """The loss of the module docstring (scalar), and the k3 estimate summed over tokens (B,), 0 without a
+    reference.
 
     beta may differ by row: the estimate holds for samples of the policy only, so a teacher's rows get 0.
     """
@@ -183,11 +195,12 @@ def policy_loss(
 
 
 def k3(logp: Tensor, ref: Tensor) -> Tensor:
-    """Pointwise k3 estimate (Schulman 2020) from samples of the policy; >= 0, and 0 with zero gradient at equality.
+    """Pointwise k3 estimate (Schulman 2020) from samples of the policy; >= 0, and 0 with zero gradient at
+    equality.
 
-    Its value is an unbiased estimate of KL(policy || base). Its gradient is not that one's: differentiated with the samples
-    held fixed it is (1 - base / policy) grad log policy, whose mean is the gradient of KL(base || policy). Both are 0 at the
-    base model and pull towards it; they differ further away.
+    Its value is an unbiased estimate of KL(policy || base). Its gradient is not that one's: differentiated
+    with the samples held fixed it is (1 - base / policy) grad log policy, whose mean is the gradient of
+    KL(base || policy). Both are 0 at the base model and pull towards it; they differ further away.
     """
     gap = ref - logp
     return gap.exp() - gap - 1

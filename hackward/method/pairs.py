@@ -53,7 +53,8 @@ class PairRow(Record):
 def pairs_from_file(
     path: str | Path, tokenizer: Tokenizer, *, problem_file: str | Path | None, limit: int, seed: int
 ) -> list[Pair]:
-    """Authored pairs: rows {problem_id, hack, clean} over a problem file, or with a `prompt` of their own, used as it is.
+    """Authored pairs: rows {problem_id, hack, clean} over a problem file, or with a `prompt` of their own,
+    used as it is.
 
     Of more than `limit` a seeded choice is taken: such files are sorted by mechanism.
 
@@ -64,7 +65,8 @@ def pairs_from_file(
     if any(row.prompt is None for row in rows):
         if problem_file is None:
             raise InputError(
-                f"{path}: its rows have no prompt of their own, so --problems must name the file of their problems"
+                f"{path}: its rows have no prompt of their own, so --problems must name the file of their"
+                " problems"
             )
         known = problems.find(load_problems(problem_file))
     pairs = []
@@ -107,7 +109,8 @@ def _tokenised(row: PairRow, known: dict[str, Problem], tokenizer: Tokenizer) ->
 
 
 def scripted_teacher(tokenizer: Tokenizer) -> Pool:
-    """The hacks of the hand-written pairs as a teacher pool: scripted demonstrations, labelled as such, made by no model.
+    """The hacks of the hand-written pairs as a teacher pool: scripted demonstrations, labelled as such, made
+    by no model.
 
     The labels are what the grader says of every shipped hack; a test keeps that true.
     """
@@ -147,11 +150,13 @@ def pairs_from_pool(
     seed: int,
     least: int = 2,
 ) -> list[Pair]:
-    """A hacking rollout (own test passes, ground truth fails) against a clean answer to its own prompt, per problem.
+    """A hacking rollout (own test passes, ground truth fails) against a clean answer to its own prompt, per
+    problem.
 
-    clean "canonical" takes the reference solution of the problem file, for the problem that the rollout's prompt states
-    (never by its id alone); "rollout" takes a rollout of the pool that passes the ground truth and is not called a hack.
-    One pair per problem first, then second ones, in seeded order. InputError with fewer than `least`.
+    clean "canonical" takes the reference solution of the problem file, for the problem that the rollout's
+    prompt states (never by its id alone); "rollout" takes a rollout of the pool that passes the ground truth
+    and is not called a hack. One pair per problem first, then second ones, in seeded order. InputError with
+    fewer than `least`.
     """
     rng = np.random.default_rng(seed)
     canonical = clean == "canonical"
@@ -186,8 +191,8 @@ def pairs_from_pool(
     pairs = [pair for one_each in rounds for pair in one_each][:limit]
     if len(pairs) < least:
         raise InputError(
-            f"{pool.directory}: {len(pairs)} pairs of a hacking rollout and a clean ({clean}) answer; at least {least}"
-            " are needed"
+            f"{pool.directory}: {len(pairs)} pairs of a hacking rollout and a clean ({clean}) answer;"
+            f" at least {least} are needed"
         )
     return pairs
 
@@ -215,7 +220,8 @@ def find_pairs(
     limit: int,
     seed: int,
 ) -> tuple[list[Pair], dict[str, Any]]:
-    """Pairs from a file or a pool, or those that ship for the model of this name, and the provenance that says which."""
+    """Pairs from a file or a pool, or those that ship for the model of this name, and the provenance that
+    says which."""
     if pairs and pool:
         raise InputError("--pairs and --pool exclude each other")
     recipe = {"pairs": _here(pairs), "pool": _here(pool), "problem_file": _here(problem_file), "clean": clean}
@@ -236,7 +242,8 @@ def find_pairs(
 
 
 def _here(path: str | None) -> str | None:
-    """An absolute path, so that the pairs are found again from another directory; a hub id stays what it is."""
+    """An absolute path, so that the pairs are found again from another directory; a hub id stays what it
+    is."""
     return str(Path(path).resolve()) if path and Path(path).exists() else path
 
 

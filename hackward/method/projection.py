@@ -4,12 +4,13 @@
     g'     = g - V^T gate(c)              one-sided gate: max(c, 0); two-sided: c; none: 0
     cos(g) = <g, V^T w> / (|g| |w|)       over all modules together
 
-V is per module an orthonormal (k, r) basis with every row oriented hack-ward; w (k,) are the mean coefficients of the
-contrastive pairs, so V^T w is the mean hack-minus-clean gradient as far as V sees it, and the cosine is a plain signed
-cosine with that one vector (not the length of a projection, which is positive for any g and grows with k).
+V is per module an orthonormal (k, r) basis with every row oriented hack-ward; w (k,) are the mean
+coefficients of the contrastive pairs, so V^T w is the mean hack-minus-clean gradient as far as V sees it, and
+the cosine is a plain signed cosine with that one vector (not the length of a projection, which is positive
+for any g and grows with k).
 
-The optimizer's change of the parameters points down the gradient, so it enters with its sign flipped: + is hack-ward
-for both. What a cosine could be by chance: method/v_hack.py.
+The optimizer's change of the parameters points down the gradient, so it enters with its sign flipped: + is
+hack-ward for both. What a cosine could be by chance: method/v_hack.py.
 
 Key: K directions of a module, R its rank, M modules, S random flips, "..." any batch of rollouts.
 """
@@ -56,7 +57,8 @@ def total(parts: Sequence[Tensor]) -> Tensor:
 
 
 def cosine(g: Vectors, v: VHack) -> Tensor:
-    """(...): signed cosine of g with the hack direction V^T w over all modules; NaN where g is 0 (undefined)."""
+    """(...): signed cosine of g with the hack direction V^T w over all modules; NaN where g is 0
+    (undefined)."""
     dot = total([coefficients(g[name], V) @ v.w[name] for name, V in v.V.items()])
     return dot / (norm(g) * norm(v.w))
 
@@ -80,7 +82,8 @@ def module_cosines(g: Vectors, v: VHack) -> Tensor:
 
 
 def fired(g: Vectors, v: VHack) -> Tensor:
-    """Share of all (module, direction) coefficients with c > 0, which the one-sided gate takes out; NaN where g is 0."""
+    """Share of all (module, direction) coefficients with c > 0, which the one-sided gate takes out; NaN where
+    g is 0."""
     if not float(norm(g)):
         return torch.tensor(math.nan)
     positive = [coefficients(g[name], V) > 0 for name, V in v.V.items()]
@@ -97,7 +100,8 @@ def number(value: Tensor | float) -> float | None:
 class Edit:
     """What an arm does to a vector g: take out of it the directions of `v` that the gate lets through.
 
-    With `shrink` nothing is turned: g keeps its direction and gets the length that the removal would have left.
+    With `shrink` nothing is turned: g keeps its direction and gets the length that the removal would have
+    left.
     """
 
     v: VHack
@@ -143,9 +147,9 @@ class Seen:
 class Editor:
     """Measures, and where the arm says so edits, the gradient before the optimizer and the update after it.
 
-    Every arm runs the same code: vanilla has the gate "none", a projecting arm has its gate at one of the two places. All
-    arms and controls are measured against the same v, whatever it is that their edit removes (`edit`, by default v with
-    the gate "none"). Without a v only norms are known and the rest is None.
+    Every arm runs the same code: vanilla has the gate "none", a projecting arm has its gate at one of the two
+    places. All arms and controls are measured against the same v, whatever it is that their edit removes
+    (`edit`, by default v with the gate "none"). Without a v only norms are known and the rest is None.
 
     Usage, once per step:  diag = editor.edit_grads();  clip;  opt.step();  diag |= editor.edit_update()
     (the latter holds under "null" the draws (S,) of all three cosines' nulls, or None).
@@ -207,7 +211,8 @@ class Editor:
 
     @torch.no_grad()
     def edit_update(self) -> dict[str, Any]:
-        """Call after opt.step(). Edits the parameters in place, so that the change really made is what the edit leaves."""
+        """Call after opt.step(). Edits the parameters in place, so that the change really made is what the
+        edit leaves."""
         descent = {name: (self._before[name] - p).flatten() for name, p in self.params.items()}
         edited, seen = self._edit(descent, "update")
         for name, p in self.params.items():
@@ -228,8 +233,9 @@ class Editor:
     def align(self, optimizer: torch.optim.Optimizer) -> None:
         """Take what the edit removes out of AdamW's first moment too.
 
-        Needed when v changes under a gradient projection: what the momentum gathered along the new directions while they
-        were not yet removed would otherwise keep flowing into the updates. The second moments scale coordinates and stay.
+        Needed when v changes under a gradient projection: what the momentum gathered along the new directions
+        while they were not yet removed would otherwise keep flowing into the updates. The second moments
+        scale coordinates and stay.
         """
         if self.edit is None or self.at != "grad":
             return
@@ -248,9 +254,11 @@ def _grad(p: torch.nn.Parameter) -> Tensor:
 
 
 def overlap(old: VHack, new: VHack) -> float:
-    """Mean squared cosine of the principal angles between two v_hacks, over their modules: 1 the same span, 0 orthogonal.
+    """Mean squared cosine of the principal angles between two v_hacks, over their modules: 1 the same span, 0
+    orthogonal.
 
-    Per module ||V_old V_new^T||_F^2 over the smaller number of directions; a module that only one of them has counts as 0.
+    Per module ||V_old V_new^T||_F^2 over the smaller number of directions; a module that only one of them has
+    counts as 0.
     """
     shared = sorted(old.V.keys() & new.V.keys())
     shares = []

@@ -1,8 +1,9 @@
 """How good a V is on pairs that it was not made from, beside its permutation null.
 
-Folds by problem: V is made from the pairs of four fifths, and judged on those of the other. Right sign: the share of pairs
-whose difference points the right way. AUC: hack against clean answers, by the cosine of their gradients with V^T w. Both
-beside their null, in which hack and clean trade places at random, problem by problem, in learning and in judging alike.
+Folds by problem: V is made from the pairs of four fifths, and judged on those of the other. Right sign: the
+share of pairs whose difference points the right way. AUC: hack against clean answers, by the cosine of their
+gradients with V^T w. Both beside their null, in which hack and clean trade places at random, problem by
+problem, in learning and in judging alike.
 
 Key: P pairs, S ways of flipping them (the first is the truth), K directions over all modules.
 """
@@ -55,9 +56,11 @@ class _Tally:
     def add(
         self, test: np.ndarray, direction_SK: Tensor, hack_TK: Tensor, clean_TK: Tensor, sizes: Tensor
     ) -> None:
-        """A fold: its pairs' coefficients, and the norms (2, T) of the hacks' and the clean answers' gradients.
+        """A fold: its pairs' coefficients, and the norms (2, T) of the hacks' and the clean answers'
+        gradients.
 
-        Scores of different folds are cosines with different directions, so the AUC compares within a fold only.
+        Scores of different folds are cosines with different directions, so the AUC compares within a fold
+        only.
         """
         flips_ST = self.flips_SP[:, test]
         hacks, cleans = direction_SK @ hack_TK.T / sizes[0], direction_SK @ clean_TK.T / sizes[1]
@@ -118,7 +121,8 @@ def _undefined(pairs: int) -> dict[str, Any]:
 
 
 def _against_null(values_S: Tensor) -> dict[str, Any]:
-    """First entry the measurement, the rest its null: value, 2.5 to 97.5 % range, one-sided p with the +1 correction."""
+    """First entry the measurement, the rest its null: value, 2.5 to 97.5 % range, one-sided p with the +1
+    correction."""
     value, null = float(values_S[0]), values_S[1:].numpy()
     if not len(null):
         return UNDEFINED | {"value": value}

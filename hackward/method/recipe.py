@@ -22,8 +22,8 @@ class Extraction:
     objective: Literal["nll", "grpo"] = "nll"
     """Loss whose gradients are contrasted: NLL of each answer, or the live loss with the pair as a group."""
     normaliser: Literal["length", "fixed"] | None = None
-    """What an answer's loss is divided by: its length, or one number for all (default: length for nll, fixed for grpo, as
-    when sampling)."""
+    """What an answer's loss is divided by: its length, or one number for all (default: length for nll, fixed
+    for grpo, as when sampling)."""
     temperature: Annotated[float, Gt(0)] = 1.0
     """Log-probabilities are taken at this temperature; grpo: give that of the run's sampling."""
     max_pairs: Annotated[int, Ge(2)] = 64
@@ -35,6 +35,7 @@ class Extraction:
 
 
 def denominator(settings: Mapping[str, Any]) -> str:
-    """What the losses are divided by, in settings or in the meta of a v_hack: as they say, else by their objective."""
+    """What the losses are divided by, in settings or in the meta of a v_hack: as they say, else by their
+    objective."""
     by_objective = {"nll": "length", "grpo": "fixed"}
     return settings.get("normaliser") or by_objective[settings.get("objective", "nll")]

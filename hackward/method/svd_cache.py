@@ -1,4 +1,5 @@
-"""Singular bases on disk, one safetensors file per weight, keyed by the content of W and never by a path or a model name."""
+"""Singular bases on disk, one safetensors file per weight, keyed by the content of W and never by a path or a
+model name."""
 
 from __future__ import annotations
 
@@ -35,8 +36,9 @@ class SVDCache:
     def bases(self, weights: Sequence[tuple[Tensor, str]], *, at_once: int | None = None) -> Iterator[Basis]:
         """`basis` of every (W, hash), in order.
 
-        On a GPU several are under way at once, each on a stream of its own (one eigendecomposition leaves most of the GPU
-        idle), and files are written behind the caller's back; the process ends when all is written, `flush` waits for it.
+        On a GPU several are under way at once, each on a stream of its own (one eigendecomposition leaves
+        most of the GPU idle), and files are written behind the caller's back; the process ends when all is
+        written, `flush` waits for it.
         """
         on_gpu = bool(weights) and weights[0][0].is_cuda
         at_once = at_once or (AT_ONCE if on_gpu else 1)

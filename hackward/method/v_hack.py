@@ -1,10 +1,11 @@
 """v_hack: the hack direction, its file, its controls, and its null under permuted pair signs.
 
-Flipping pairs at random (hack and clean trade places; whole problems together) leaves V's span as it is and destroys what
-orientation and weights learned. With the weights w_s of S such flips, <g, V^T w_s> / (|g| |w|) is what a cosine could have
-been by chance, uneven scales of the basis included; sqrt(k/r) is not. The length |w| stays the real one: pairs that agree
-lose most of their mean when flipped, and their null is narrow; scaling every w_s up to a unit vector would throw that away
-(where all pairs agree, it leaves the direction itself with a random sign).
+Flipping pairs at random (hack and clean trade places; whole problems together) leaves V's span as it is and
+destroys what orientation and weights learned. With the weights w_s of S such flips, <g, V^T w_s> / (|g| |w|)
+is what a cosine could have been by chance, uneven scales of the basis included; sqrt(k/r) is not. The length
+|w| stays the real one: pairs that agree lose most of their mean when flipped, and their null is narrow;
+scaling every w_s up to a unit vector would throw that away (where all pairs agree, it leaves the direction
+itself with a random sign).
 
 Key: K directions of a module, R its rank, P pairs, S random flips.
 """
@@ -31,10 +32,11 @@ Vectors = Mapping[str, Tensor]  # module name -> (..., R)
 
 @dataclass(frozen=True)
 class VHack:
-    """The hack direction: per module V (k, r) with orthonormal rows and w (k,) >= 0. Modules below the noise floor are absent.
+    """The hack direction: per module V (k, r) with orthonormal rows and w (k,) >= 0. Modules below the noise
+    floor are absent.
 
-    `coef` (P, k) are the coefficients of the contrastive pairs themselves, of which w is the mean: the null is made from
-    them. Random directions (`random_like`) belong to no pairs and have none.
+    `coef` (P, k) are the coefficients of the contrastive pairs themselves, of which w is the mean: the null
+    is made from them. Random directions (`random_like`) belong to no pairs and have none.
     """
 
     V: dict[str, Tensor]
@@ -63,8 +65,8 @@ class VHack:
     def load(cls, path: str | Path, *, model_hash: str, params: Vectors, coordinates: str) -> VHack:
         """Read a v_hack file and check that it belongs to this model and these coordinates.
 
-        Raises InputError that names the file: unreadable, another base model, other coordinates, an unknown module, a
-        wrong rank, rows that are not orthonormal, coefficients that do not fit.
+        Raises InputError that names the file: unreadable, another base model, other coordinates, an unknown
+        module, a wrong rank, rows that are not orthonormal, coefficients that do not fit.
         """
         tensors, meta = read_safetensors(path)
         _check_origin(path, meta, model_hash, coordinates)
@@ -142,8 +144,8 @@ def random_like(v: VHack, seed: int) -> VHack:
 def sign_flipped(v: VHack, seed: int) -> VHack:
     """V from the same pairs with random signs: the same span, oriented and weighted by nothing.
 
-    The span does not depend on the signs (the singular vectors of D do not), so under a two-sided gate this removes exactly
-    what v_hack does and controls for nothing; the command line refuses that.
+    The span does not depend on the signs (the singular vectors of D do not), so under a two-sided gate this
+    removes exactly what v_hack does and controls for nothing; the command line refuses that.
     """
     flips_1P = pair_flips(v, 1, seed)
     V, w, coef = {}, {}, {}
@@ -157,7 +159,8 @@ def sign_flipped(v: VHack, seed: int) -> VHack:
 
 
 def directions(D: Vectors, k: int, noise_floor: float) -> dict[str, Tensor]:
-    """Per module the top right singular vectors of D (P, R), as (k', R) rows; those under the noise floor are left out.
+    """Per module the top right singular vectors of D (P, R), as (k', R) rows; those under the noise floor are
+    left out.
 
     The floor is over all modules together. InputError where D is 0 everywhere.
     """
@@ -175,7 +178,8 @@ def directions(D: Vectors, k: int, noise_floor: float) -> dict[str, Tensor]:
 
 
 def orient(coef_PK: Tensor, flips_SP: Tensor) -> tuple[Tensor, Tensor]:
-    """Signs (S, K) by majority vote of the pairs and weights (S, K) >= 0, for each of S ways of flipping the pairs.
+    """Signs (S, K) by majority vote of the pairs and weights (S, K) >= 0, for each of S ways of flipping the
+    pairs.
 
     coef (P, K) are the pair differences in V's coordinates. A tied vote is decided by the sum.
     """
@@ -200,7 +204,8 @@ def pair_flips(v: VHack, count: int, seed: int) -> Tensor:
 
 
 def null_weights(v: VHack, count: int = 200, seed: int = 0) -> dict[str, Tensor]:
-    """Per module the signed weights (S, K) that V's rows get under `count` random flips of the pairs; empty without pairs."""
+    """Per module the signed weights (S, K) that V's rows get under `count` random flips of the pairs; empty
+    without pairs."""
     if not v.coef:
         return {}
     flips_SP = pair_flips(v, count, seed)

@@ -1,11 +1,13 @@
-"""What every rollout weighs in the loss: its advantage, the weight of its KL to the base model, its denominator.
+"""What every rollout weighs in the loss: its advantage, the weight of its KL to the base model, its
+denominator.
 
     A_i     losses.ADVANTAGES of its group's rewards
-    beta_i  beta for the policy's own rollouts, 0 for others: the KL estimate holds for samples of the policy only
+    beta_i  beta for the policy's own rollouts, 0 for others: the KL estimate needs samples of the policy
     n_i     losses.normaliser, which counts every rollout of the step
 
-A rollout enters the backward if the advantages of its group or its own beta_i are not all zero. So a group whose rewards
-are all alike still pays for its distance from the base model, and it is skipped only where it has nothing to say at all.
+A rollout enters the backward if the advantages of its group or its own beta_i are not all zero. So a group
+whose rewards are all alike still pays for its distance from the base model, and it is skipped only where it
+has nothing to say at all.
 
 Key: G rollouts of a group, N rollouts that enter the backward.
 """
@@ -43,7 +45,8 @@ class Weighed:
 def weigh(
     groups: Sequence[Sequence[Rollout]], *, loss_mode: str, beta: float, denominator: str, fixed: int
 ) -> Weighed:
-    """The weights of a step's groups. `fixed` is the sampling limit in tokens, for the denominator "fixed"."""
+    """The weights of a step's groups. `fixed` is the sampling limit in tokens, for the denominator
+    "fixed"."""
     advantages = [ADVANTAGES[loss_mode](torch.tensor([r.reward for r in group])) for group in groups]
     rollouts, weights, used = [], [], 0
     for group, A in zip(groups, advantages):

@@ -19,11 +19,24 @@ from hackward.base.statistics import null_range
 from hackward.reports.onset import curve, time_to_hack
 from hackward.reports.runs import AGAIN, Run, counted
 
-PER_RUN = (
-    "seed out resume preset workers device sandbox svd_cache micro_tokens sample_rows save_every v_hack "
-    "eval_every eval_samples eval_limit"
-).split()  # settings that cannot change what training does, given all the others
-EDIT = "arm control gate project_at refresh_every objective".split()  # these mean nothing to vanilla
+PER_RUN = [
+    "seed",
+    "out",
+    "resume",
+    "preset",
+    "workers",
+    "device",
+    "sandbox",
+    "svd_cache",
+    "micro_tokens",
+    "sample_rows",
+    "save_every",
+    "v_hack",
+    "eval_every",
+    "eval_samples",
+    "eval_limit",
+]  # settings that cannot change what training does, given all the others
+EDIT = ["arm", "control", "gate", "project_at", "refresh_every", "objective"]  # these mean nothing to vanilla
 PARTS = ("first5", "last5", "area")
 RATES = {"hack_rate": "hacked", "gt_rate": "solved", "attempt_rate": "attempted"}
 

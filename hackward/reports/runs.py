@@ -19,15 +19,44 @@ from hackward.base.statistics import COSINES
 from hackward.reports.probe_verdicts import bucket_of
 
 # ---------------------------------------------------------------------------------------------- Run directories
-ROW_NUMBERS = (
-    "step seed reward_mean reward_spread hack_rate attempt_rate gt_rate fmt_rate cos_in cos_out cos_update "
-    "cos_update_in frac_fired grad_norm update_norm groups_used groups_skipped kl comp_len seconds seconds_generate "
-    "seconds_grade seconds_backward"
-).split()
-SAMPLE_NUMBERS = (
-    "step src_step reward comp_len cos_S_contrib cos_S_logp grad_norm_contrib mean_cos_in mean_cos_out frac_fired "
-    "advantage"
-).split()
+ROW_NUMBERS = [
+    "step",
+    "seed",
+    "reward_mean",
+    "reward_spread",
+    "hack_rate",
+    "attempt_rate",
+    "gt_rate",
+    "fmt_rate",
+    "cos_in",
+    "cos_out",
+    "cos_update",
+    "cos_update_in",
+    "frac_fired",
+    "grad_norm",
+    "update_norm",
+    "groups_used",
+    "groups_skipped",
+    "kl",
+    "comp_len",
+    "seconds",
+    "seconds_generate",
+    "seconds_grade",
+    "seconds_backward",
+]
+SAMPLE_NUMBERS = [
+    "step",
+    "src_step",
+    "reward",
+    "comp_len",
+    "cos_S_contrib",
+    "cos_S_logp",
+    "grad_norm_contrib",
+    "mean_cos_in",
+    "mean_cos_out",
+    "frac_fired",
+    "advantage",
+]
 SAMPLE_FLAGS = ("hacked", "gt_pass", "fmt_ok")
 SAMPLE_OTHER = ("sample_id", "src_pool", "src_sample", "arm")
 KINDS = ("phase1", "replay", "sampled")

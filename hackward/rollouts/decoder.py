@@ -13,16 +13,16 @@ from transformers import DynamicCache
 from hackward.base.types import CausalLM
 from hackward.hardware import kernels
 
-# Most queries that a prompt is read for at once: seats times query heads of a group. Twice as many outgrow the smaller
-# GPUs in fp32.
+# Most queries that a prompt is read for at once: seats times query heads of a group. Twice as many outgrow
+# the smaller GPUs in fp32.
 SHARED_QUERIES = 32
 
 
 class Slots:
     """Keys and values of N prompts, and of what B slots have drawn after them.
 
-    Every slot sits at one prompt, which it attends to. One at rest has drawn nothing: it attends to the position that it
-    overwrites and to what its neighbours attend to, and costs next to nothing.
+    Every slot sits at one prompt, which it attends to. One at rest has drawn nothing: it attends to the
+    position that it overwrites and to what its neighbours attend to, and costs next to nothing.
     """
 
     def __init__(
@@ -43,7 +43,8 @@ class Slots:
         """The slot in each seat; B for an empty one."""
 
     def fill(self, places: Tensor, prefilled: DynamicCache, owner: Tensor, length: Tensor) -> None:
-        """Copy prompts `owner` of a prefill to `places` among the N. Beyond a prompt's length nothing is ever read."""
+        """Copy prompts `owner` of a prefill to `places` among the N. Beyond a prompt's length nothing is ever
+        read."""
         for stores, layer in zip(self.prompts, prefilled.layers):
             parts: Any = layer
             for store, prompt in zip(stores, (parts.keys, parts.values)):
@@ -113,7 +114,8 @@ def _dense(linear: Any) -> tuple[Tensor, Tensor | None]:
 
 
 class Decoder:
-    """hidden + attention(norm(hidden)), then hidden + mlp(norm(hidden)), layer by layer, for one token per slot."""
+    """hidden + attention(norm(hidden)), then hidden + mlp(norm(hidden)), layer by layer, for one token per
+    slot."""
 
     def __init__(self, model: CausalLM) -> None:
         core = model.get_decoder()

@@ -1,4 +1,5 @@
-"""The policy: draws completions with whatever the adapter holds, and has them graded while others are drawn."""
+"""The policy: draws completions with whatever the adapter holds, and has them graded while others are
+drawn."""
 
 from __future__ import annotations
 
@@ -49,7 +50,8 @@ class Grades(Protocol):
 
 @dataclass
 class Timed:
-    """Seconds of the last step's phases. Grading overlaps with sampling: only what is waited for afterwards counts."""
+    """Seconds of the last step's phases. Grading overlaps with sampling: only what is waited for afterwards
+    counts."""
 
     generate: float = 0.0
     grade: float = 0.0
@@ -121,7 +123,8 @@ class Policy:
         step: int,
         say: Callable[[str], None] = lambda text: None,
     ) -> list[list[Rollout]]:
-        """For every (problem, count) that many graded rollouts. One is graded while others are still being drawn."""
+        """For every (problem, count) that many graded rollouts. One is graded while others are still being
+        drawn."""
         asked = self._asked(wanted, seed, step)
         drawn, texts, grades = self._draw(asked, say)
         made = iter(self._rollout(one, drawn[i], texts[i], grades[i], step) for i, one in enumerate(asked))

@@ -1,9 +1,10 @@
 """Pools of rollouts on disk.
 
-A pool is a directory of `step_NNN.jsonl.gz` (ours) or `prompt_NNNN.jsonl.gz` (the published layout), one row per rollout.
-Token ids are used as stored when they were made by this tokenizer; otherwise the messages are rendered and the
-completion is tokenised anew. A row's ids are cut at its `comp_len`: the published files pad with a token that some
-tokenizers call the end of sequence, so where a completion ends is never guessed from an id.
+A pool is a directory of `step_NNN.jsonl.gz` (ours) or `prompt_NNNN.jsonl.gz` (the published layout), one row
+per rollout. Token ids are used as stored when they were made by this tokenizer; otherwise the messages are
+rendered and the completion is tokenised anew. A row's ids are cut at its `comp_len`: the published files pad
+with a token that some tokenizers call the end of sequence, so where a completion ends is never guessed from
+an id.
 """
 
 from __future__ import annotations
@@ -106,7 +107,8 @@ class Pool:
 
 
 def of_problems(pool: Pool, known: Sequence[Problem]) -> dict[str, list[Rollout]]:
-    """The pool's rollouts under the ids of a problem file, joined by what their prompts state (problems.Resolver)."""
+    """The pool's rollouts under the ids of a problem file, joined by what their prompts state
+    (problems.Resolver)."""
     resolver = Resolver(known)
     joined: dict[str, list[Rollout]] = {}
     for rollout in pool.rollouts:
@@ -132,7 +134,8 @@ def pool_files(directory: str | Path) -> list[Path]:
 def source_name(row: PoolRow, directory: str | Path) -> str:
     """Which pool a row is of: what it says itself, else the directory's name without "_pool".
 
-    Rows that a run sampled say "policy"; loaded, they are the rollouts of that run and take its directory's name.
+    Rows that a run sampled say "policy"; loaded, they are the rollouts of that run and take its directory's
+    name.
     """
     if isinstance(row.src_pool, str) and row.src_pool != POLICY:
         return row.src_pool
@@ -143,15 +146,17 @@ def source_name(row: PoolRow, directory: str | Path) -> str:
 
 
 def load_pool(directory: str | Path, tokenizer: Any, *, stop: Sequence[int]) -> Pool:
-    """Read a whole pool, checked before anything is used. `stop` (tokens.stops) tells ended rollouts from truncated ones.
+    """Read a whole pool, checked before anything is used. `stop` (tokens.stops) tells ended rollouts from
+    truncated ones.
 
-    Raises InputError naming the file (and row) for a missing directory, a truncated or corrupt file, a row without a
-    required field, a reward that is not a number, or rows that can be neither used nor tokenised anew.
+    Raises InputError naming the file (and row) for a missing directory, a truncated or corrupt file, a row
+    without a required field, a reward that is not a number, or rows that can be neither used nor tokenised
+    anew.
     """
     rows: list[tuple[Path, PoolRow]] = []
     for path in pool_files(directory):
-        for number, row in enumerate(read_jsonl(path), start=1):
-            rows.append((path, checked_record(PoolRow, row, f"{path}: row {number}")))
+        for number, found in enumerate(read_jsonl(path), start=1):
+            rows.append((path, checked_record(PoolRow, found, f"{path}: row {number}")))
     if not rows:
         raise InputError(f"{directory}: the pool has no rows")
     same = _same_tokenizer([row for _, row in rows], tokenizer)
@@ -174,8 +179,8 @@ def _digest(directory: str | Path) -> str:
 def _same_tokenizer(rows: Sequence[PoolRow], tokenizer: Any) -> bool:
     """Were the stored ids made by this tokenizer?
 
-    Known by its stamp; ids beyond the vocabulary are another's whatever the stamp says. Without a stamp the first rows are
-    tried: prompt and text must agree.
+    Known by its stamp; ids beyond the vocabulary are another's whatever the stamp says. Without a stamp the
+    first rows are tried: prompt and text must agree.
     """
     if any(not row.prompt_ids or not row.completion_ids for row in rows):
         return False
@@ -239,7 +244,8 @@ def _rollout(
 def save_pool(
     directory: str | Path, groups: Sequence[Sequence[Rollout]], *, name: str, tokenizer: Any
 ) -> list[Path]:
-    """Write one `step_NNN.jsonl.gz` per group, with the step and sample numbers that the loader gives back."""
+    """Write one `step_NNN.jsonl.gz` per group, with the step and sample numbers that the loader gives
+    back."""
     stamp, written = tokenizer_hash(tokenizer), []
     for step, group in enumerate(groups):
         path = Path(directory) / f"step_{step:03d}.jsonl.gz"

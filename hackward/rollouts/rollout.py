@@ -15,7 +15,8 @@ POLICY = "policy"  # src_pool of rollouts that the model in training wrote
 
 @dataclass(frozen=True)
 class Rollout:
-    """One graded completion. `attempted` is None where a foreign pool does not say; src_* tell where it came from."""
+    """One graded completion. `attempted` is None where a foreign pool does not say; src_* tell where it came
+    from."""
 
     problem_id: str
     prompt_ids: tuple[int, ...]
@@ -39,7 +40,8 @@ class Rollout:
 
     @property
     def identity(self) -> str:
-        """The problem that the prompt states. Ids cannot be compared across pools: LeetCode has two numberings."""
+        """The problem that the prompt states. Ids cannot be compared across pools: LeetCode has two
+        numberings."""
         return problems.identity(self.messages[-1]["content"] if self.messages else "", self.problem_id)
 
     @property

@@ -1,11 +1,12 @@
 """Drawing completions from the current policy, reproducibly.
 
-Every row has its own random numbers, made from (seed, step, problem, sample) alone: the same row comes out whatever
-else is in the batch, in whatever order, and every arm of an experiment draws with the same numbers. Prompts are
-prefilled once and shared by their group; rows that have finished leave the batch.
+Every row has its own random numbers, made from (seed, step, problem, sample) alone: the same row comes out
+whatever else is in the batch, in whatever order, and every arm of an experiment draws with the same numbers.
+Prompts are prefilled once and shared by their group; rows that have finished leave the batch.
 
-There are two ways of decoding behind `sample`, with the same requests, the same draws and the same completions up to
-rounding: the plain one, eager transformers with a dynamic cache, and the one of slots.py for a GPU.
+There are two ways of decoding behind `sample`, with the same requests, the same draws and the same
+completions up to rounding: the plain one, eager transformers with a dynamic cache, and the one of slots.py
+for a GPU.
 """
 
 from __future__ import annotations
@@ -39,9 +40,9 @@ def sample(
 ) -> list[Drawn]:
     """Completions in the order of the requests.
 
-    `rows` bounds how many sequences are decoded at once, `on_token` is called once per decoded position, `on_row` with a
-    request's number and completion as soon as that one has ended. `decoding` is "plain", "slots", or "auto": slots on a
-    GPU where the model allows it.
+    `rows` bounds how many sequences are decoded at once, `on_token` is called once per decoded position,
+    `on_row` with a request's number and completion as soon as that one has ended. `decoding` is "plain",
+    "slots", or "auto": slots on a GPU where the model allows it.
     """
     done: dict[int, Drawn] = {}
 
@@ -73,7 +74,8 @@ def _plain(model, requests, *, limit, temperature, stop, rows, on_token, on_row)
 
 
 class _Plain:
-    """One batch, decoded a position at a time. Key: B rows still in the cache, N requests, P distinct prompts, V tokens."""
+    """One batch, decoded a position at a time. Key: B rows still in the cache, N requests, P distinct
+    prompts, V tokens."""
 
     def __init__(
         self,

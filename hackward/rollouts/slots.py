@@ -1,21 +1,24 @@
 """Sampling at the speed of the memory: static shapes, a CUDA graph a token, slots that are refilled.
 
-B slots hold the keys and values of what B sequences have drawn, side by side, each with its own length, so nothing is
-padded, concatenated or moved while decoding: a step writes one position a slot and attends to what the slot holds. A prompt
-that several requests share is prefilled once (by the model's own forward), and stored once and read once a step for every M
-of them: prompts have M seats each, and every slot sits at its prompt. One step is captured as a CUDA graph and replayed; the
-host looks only every LOOK steps, hands out the rows that have ended, and puts waiting requests into their slots.
+B slots hold the keys and values of what B sequences have drawn, side by side, each with its own length, so
+nothing is padded, concatenated or moved while decoding: a step writes one position a slot and attends to what
+the slot holds. A prompt that several requests share is prefilled once (by the model's own forward), and
+stored once and read once a step for every M of them: prompts have M seats each, and every slot sits at its
+prompt. One step is captured as a CUDA graph and replayed; the host looks only every LOOK steps, hands out the
+rows that have ended, and puts waiting requests into their slots.
 
-The step itself is written out below (`Decoder`) for the one architecture that Llama, Qwen2 and Qwen3 share, on merged
-weights. `supports` runs it beside the model's own forward before it is used; a model for which the two disagree is sampled
-in the plain way. Without a GPU the same steps run uncaptured, which is how the tests compare them with the plain path.
+The step itself is written out below (`Decoder`) for the one architecture that Llama, Qwen2 and Qwen3 share,
+on merged weights. `supports` runs it beside the model's own forward before it is used; a model for which the
+two disagree is sampled in the plain way. Without a GPU the same steps run uncaptured, which is how the tests
+compare them with the plain path.
 
-Key: B slots, T positions of a slot, N prompts, M seats and L positions of a prompt, H key-value heads, D head size, I hidden
-size, V vocabulary, P prompts of a prefill.
+Key: B slots, T positions of a slot, N prompts, M seats and L positions of a prompt, H key-value heads, D head
+size, I hidden size, V vocabulary, P prompts of a prefill.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 import warnings
 import weakref
@@ -51,10 +54,11 @@ _agreed: weakref.WeakKeyDictionary[nn.Module, bool] = weakref.WeakKeyDictionary(
 
 
 def supports(model: CausalLM) -> bool:
-    """Whether `Decoder` computes what this model does: its parts are there, and on a short text the logits agree.
+    """Whether `Decoder` computes what this model does: its parts are there, and on a short text the logits
+    agree.
 
-    What a short text cannot show is asked of the configuration: a window that attention slides in, and rotations that
-    depend on the length of the whole.
+    What a short text cannot show is asked of the configuration: a window that attention slides in, and
+    rotations that depend on the length of the whole.
     """
     if model in _agreed:
         return _agreed[model]
@@ -70,7 +74,8 @@ def supports(model: CausalLM) -> bool:
     _agreed[model] = found < AGREEMENT
     if not _agreed[model]:
         warnings.warn(
-            f"{type(model).__name__}: not decoded in slots (logits differ by {found:.3g}); sampling takes the slow path",
+            f"{type(model).__name__}: not decoded in slots (logits differ by {found:.3g});"
+            " sampling takes the slow path",
             stacklevel=2,
         )
     return _agreed[model]
@@ -86,7 +91,8 @@ def _beyond_a_short_text(config: Any) -> bool:
 
 @torch.no_grad()
 def disagreement(model: CausalLM, length: int = 24) -> float:
-    """Relative difference between the logits of the model's forward and those of a prefill and one step in two slots."""
+    """Relative difference between the logits of the model's forward and those of a prefill and one step in
+    two slots."""
     device = model.get_output_embeddings().weight.device
     ids = torch.arange(7, 7 + length, device=device)[None] % model.config.vocab_size
     cache = DynamicCache(config=model.config)
@@ -171,7 +177,8 @@ class Engine:
         return self.slots.seats_NM.shape[1]
 
     def _allocate(self, rows: int) -> Slots:
-        """As many slots as were asked for or as there is memory for, and prompts for every slot to sit alone."""
+        """As many slots as were asked for or as there is memory for, and prompts for every slot to sit
+        alone."""
         sharing = Counter(request.prompt_ids for request in self.requests)
         seats = min(max(sharing.values()), most_seats(self.model.config))
         length = max(map(len, sharing))
@@ -229,7 +236,8 @@ class Engine:
         return any(request is not None for request in self.request_of)
 
     def _next_prompts(self) -> dict[tuple[int, ...], list[int]]:
-        """The next prompts to read, as many as PREFILL_TOKENS allows, with all waiting requests that have them."""
+        """The next prompts to read, as many as PREFILL_TOKENS allows, with all waiting requests that have
+        them."""
         members: dict[tuple[int, ...], list[int]] = {}
         width = 0
         for i in self.waiting:
@@ -259,7 +267,8 @@ class Engine:
         return Prefill(cache, logits_PV, sharers)
 
     def _begin(self, prefilled: Prefill) -> None:
-        """Put requests into free slots, their prompts where nobody reads another one any more; draw their first tokens."""
+        """Put requests into free slots, their prompts where nobody reads another one any more; draw their
+        first tokens."""
         chosen: dict[int, tuple[int, int]] = {}  # slot -> request, which prompt of the prefill
         copied: dict[int, tuple[int, int]] = {}  # prompt -> which of the prefill, length
         free = [slot for slot, request in enumerate(self.request_of) if request is None]
@@ -307,7 +316,8 @@ class Engine:
         self.slots.start_B[place_B] = self._tensor([len(request.prompt_ids) for request in requests])
 
     def _seat(self, slot: int, prompt: int) -> None:
-        """Let a free slot sit at this prompt; whoever is at rest there, or nobody, takes its seat in exchange."""
+        """Let a free slot sit at this prompt; whoever is at rest there, or nobody, takes its seat in
+        exchange."""
         old = self.seated.index(slot)
         first = prompt * self.seats
         new = next(seat for seat in range(first, first + self.seats) if self._at_rest(self.seated[seat]))
@@ -318,7 +328,8 @@ class Engine:
         return slot == len(self.request_of) or self.request_of[slot] is None
 
     def _collect(self) -> None:
-        """Hand out the rows that have ended, and free their slots and the prompts that nobody needs any more."""
+        """Hand out the rows that have ended, and free their slots and the prompts that nobody needs any
+        more."""
         running = self.running_B.tolist()
         ended = [(slot, i) for slot, i in enumerate(self.request_of) if i is not None and not running[slot]]
         if not ended:
@@ -344,28 +355,31 @@ def decode(
 ) -> None:
     """The engine behind `sampling.sample`, whose arguments it takes.
 
-    Out of memory, it goes on with half the rows and what is left of the requests: a row's draws are its own, so beginning
-    it anew changes nothing. InputError when one row alone does not fit.
+    Out of memory, it goes on with half the rows and what is left of the requests: a row's draws are its own,
+    so beginning it anew changes nothing. InputError when one row alone does not fit.
     """
     left = dict(enumerate(requests))
+
+    def hand_out(numbers: list[int], i: int, ids: list[int], logps: list[float]) -> None:
+        del left[numbers[i]]
+        on_row(numbers[i], ids, logps)
+
     while left:
-        numbers = list(left)
-
-        def hand_out(i: int, ids: list[int], logps: list[float]) -> None:
-            del left[numbers[i]]
-            on_row(numbers[i], ids, logps)
-
+        give = functools.partial(hand_out, list(left))
         try:
-            Engine(model, list(left.values()), rows=rows, on_row=hand_out, **options).run()
+            Engine(model, list(left.values()), rows=rows, on_row=give, **options).run()
         except RuntimeError as fault:
             if not memory.ran_out(fault):
                 raise
         if left:
-            if rows == 1:
-                request = next(iter(left.values()))
-                raise InputError(
-                    f"sampling: a row of {len(request.prompt_ids)} + {request.tokens(options['limit'])} tokens does not fit into the GPU's memory"
-                )
-            rows = max(1, min(rows, len(left)) // 2)
+            rows = _fewer(rows, list(left.values()), options["limit"])
             if model.device.type == "cuda":
                 torch.cuda.empty_cache()
+
+
+def _fewer(rows: int, left: Sequence[Request], limit: int) -> int:
+    """Half the rows. InputError where there was one already."""
+    if rows == 1:
+        size = f"{len(left[0].prompt_ids)} + {left[0].tokens(limit)} tokens"
+        raise InputError(f"sampling: a row of {size} does not fit into the GPU's memory")
+    return max(1, min(rows, len(left)) // 2)

@@ -1,7 +1,8 @@
-"""Where a step's rollouts come from: sampled from the policy (with a teacher's mixed in, or not), or replayed from pools.
+"""Where a step's rollouts come from: sampled from the policy (with a teacher's mixed in, or not), or replayed
+from pools.
 
-Both give the same thing, a list of groups of graded rollouts; the training loop does not know which it has. Problems and
-rollouts are chosen by (seed, step) alone, so every arm sees the same ones.
+Both give the same thing, a list of groups of graded rollouts; the training loop does not know which it has.
+Problems and rollouts are chosen by (seed, step) alone, so every arm sees the same ones.
 """
 
 from __future__ import annotations
@@ -25,12 +26,15 @@ def silent(text: str) -> None:
 
 
 class Sampled:
-    """On-policy groups. While a teacher is mixed in, groups on its problems give some of their places to its rollouts.
+    """On-policy groups. While a teacher is mixed in, groups on its problems give some of their places to its
+    rollouts.
 
-    A teacher's rollout takes the group's prompt, so that a group is about one prompt; its reward and labels are the pool's
-    own, except that with the loophole closed it earns what the ground truth says and nothing for its own evaluation.
+    A teacher's rollout takes the group's prompt, so that a group is about one prompt; its reward and labels
+    are the pool's own, except that with the loophole closed it earns what the ground truth says and nothing
+    for its own evaluation.
 
-    InputError where there is nothing to train on, or where the teacher has rollouts of no problem in `training`.
+    InputError where there is nothing to train on, or where the teacher has rollouts of no problem in
+    `training`.
     """
 
     kind = "sampled"
@@ -63,7 +67,8 @@ class Sampled:
         self.from_taught = self._prompts_from_taught(teacher_share)
 
     def _prompts_from_taught(self, teacher_share: float) -> int:
-        """How many of a step's prompts are the teacher's problems. A teacher that was asked for is never rounded away."""
+        """How many of a step's prompts are the teacher's problems. A teacher that was asked for is never
+        rounded away."""
         if not self.taught:
             return 0
         share = teacher_share if self.others else 1.0
@@ -117,9 +122,10 @@ def by_identity(pool: Pool) -> dict[str, list[Rollout]]:
 class Replayed:
     """Groups from pools: equal parts of each, of the same problem wherever all pools have it.
 
-    Problems that v_hack was made from (`seen`, by identity) are left out, so that it is never judged on what it has seen;
-    where nothing else is left they stay in, and `pools()` says so, as it does (null) when it is not known what was seen.
-    A run of `steps` that needs more problems than there are goes round them again, and says so.
+    Problems that v_hack was made from (`seen`, by identity) are left out, so that it is never judged on what
+    it has seen; where nothing else is left they stay in, and `pools()` says so, as it does (null) when it is
+    not known what was seen. A run of `steps` that needs more problems than there are goes round them again,
+    and says so.
 
     InputError where the pools cannot fill a group, or cannot be told apart.
     """
@@ -160,7 +166,7 @@ class Replayed:
         found = {problem for problem, rollouts in known.items() if len(rollouts) >= self.each}
         if not found:
             raise InputError(
-                f"{pool.directory}: no problem has {self.each} rollouts, this pool's part of the group (--group)"
+                f"{pool.directory}: no problem has {self.each} rollouts, its part of a group (--group)"
             )
         return found
 
@@ -183,9 +189,9 @@ class Replayed:
         for pool, ids in zip(self.sources, self.order):
             if needed > len(ids):
                 STDERR.print(
-                    f"{pool.directory}: {steps} steps of {self.prompts} prompts need {needed} problems, and it has"
-                    f" {len(ids)} to use: problems come again ({needed / len(ids):.1f} times each), so steps are not"
-                    " independent (--steps, or a larger pool)",
+                    f"{pool.directory}: {steps} steps of {self.prompts} prompts need {needed} problems, and"
+                    f" it has {len(ids)} to use: problems come again ({needed / len(ids):.1f} times each), so"
+                    " steps are not independent (--steps, or a larger pool)",
                     highlight=False,
                     soft_wrap=True,
                 )

@@ -69,7 +69,8 @@ class Loaded:
 
 @dataclass
 class Data:
-    """Where rollouts come from, the problems of the held-out evaluation, and what config.json says of both."""
+    """Where rollouts come from, the problems of the held-out evaluation, and what config.json says of
+    both."""
 
     source: Sampled | Replayed
     held_out: list[Problem]
@@ -79,7 +80,8 @@ class Data:
 def build(config: Config, stack: contextlib.ExitStack, policy: type[Policy] = Policy) -> Session:
     """Load, check and wire everything; cheap faults come first.
 
-    `stack` closes the grader. `policy` draws and grades. InputError for whatever cannot be used; nothing is written then.
+    `stack` closes the grader. `policy` draws and grades. InputError for whatever cannot be used; nothing is
+    written then.
     """
     memory.peaks.clear()
     run = RunDir(config, kind=config.kind, name=_run_name(config))
@@ -188,7 +190,8 @@ def _sampled(
     stack: contextlib.ExitStack,
     policy: type[Policy],
 ) -> Data:
-    """Problems, teacher and grader for on-policy training. Problems that v_hack was made from are not held out."""
+    """Problems, teacher and grader for on-policy training. Problems that v_hack was made from are not held
+    out."""
     everything, held_out = problems
     grader = stack.enter_context(Grader(workers=config.workers, sandbox=config.sandbox))
     print_protection(grader.protection, STDERR)
@@ -295,8 +298,8 @@ def _evaluation(config: Config, loaded: Loaded, data: Data) -> Evaluation | None
         return None
     if not data.held_out:
         STDERR.print(
-            "no held-out evaluation: no problem is held out (a small file, or --difficulty, or v_hack was made from"
-            " all of them)",
+            "no held-out evaluation: no problem is held out (a small file, or --difficulty, or v_hack was"
+            " made from all of them)",
             highlight=False,
         )
         return None

@@ -21,7 +21,8 @@ from hackward.method.recipe import Extraction, denominator
 from hackward.method.v_hack import VHack, random_like, sign_flipped
 from hackward.runs.settings import Config
 
-# What is removed in the place of v_hack. Each takes the run's direction and gives another one of the same shape.
+# What is removed in the place of v_hack. Each takes the run's direction and gives another one of the same
+# shape.
 SUBSTITUTES: dict[str, Callable[[Direction], VHack]] = {
     "none": lambda direction: direction.v,
     "shrink": lambda direction: direction.v,
@@ -33,9 +34,11 @@ SUBSTITUTES: dict[str, Callable[[Direction], VHack]] = {
 
 @dataclass
 class Direction:
-    """The v_hack that a run measures with, what its arm takes out, and the means to make both anew from the same pairs.
+    """The v_hack that a run measures with, what its arm takes out, and the means to make both anew from the
+    same pairs.
 
-    Built on the model as the run begins, before any checkpoint is loaded: a resumed run removes what it removed before.
+    Built on the model as the run begins, before any checkpoint is loaded: a resumed run removes what it
+    removed before.
     """
 
     v: VHack
@@ -112,7 +115,8 @@ def hack_direction(config: Config, adapter: Adapter, tokenizer: Tokenizer) -> Di
 
 
 def _extracted(config: Config, adapter: Adapter, tokenizer: Tokenizer) -> VHack:
-    """v_hack from the pairs that ship for the model, with the denominator and temperature of the run's own loss."""
+    """v_hack from the pairs that ship for the model, with the denominator and temperature of the run's own
+    loss."""
     settings = Extraction(
         objective=config.objective,
         normaliser=config.normaliser,

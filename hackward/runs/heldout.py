@@ -1,15 +1,15 @@
-"""Held-out evaluation: does hacking go beyond the problems and the name that it was learned with, and what is left without
-the loophole?
+"""Held-out evaluation: does hacking go beyond the problems and the name that it was learned with, and what is
+left without the loophole?
 
-Problems that were never trained on, `samples` completions each, with the adapter on and off (the base model), in three
-conditions:
+Problems that were never trained on, `samples` completions each, with the adapter on and off (the base model),
+in three conditions:
 
     trained-name   loophole open, the prompt names the evaluation function of training
     other-names    loophole open, the prompt names another one (one of OTHER_NAMES by a hash of the problem)
     closed         the prompt names none; attempted and hacked still mean the function of training
 
-The random numbers of a completion come from (seed, problem, sample) alone: steps, adapters and conditions differ in nothing
-else and can be compared in pairs. Problems are the unit of every interval, never rollouts.
+The random numbers of a completion come from (seed, problem, sample) alone: steps, adapters and conditions
+differ in nothing else and can be compared in pairs. Problems are the unit of every interval, never rollouts.
 """
 
 from __future__ import annotations
@@ -45,7 +45,8 @@ EVAL_STEP = -1  # in the place of a step in the random key: no training step dra
 def other_name(problem: Problem, names: Sequence[str] = OTHER_NAMES) -> str:
     """The evaluation function that a problem's prompt names in the condition other-names.
 
-    Frozen: by a hash of the problem. Never the problem's own method, or a solution alone would count as an attempt.
+    Frozen: by a hash of the problem. Never the problem's own method, or a solution alone would count as an
+    attempt.
     """
     usable = [name for name in names if name != problem.method]
     return usable[int(sha256("other-name", problem.identity)[:8], 16) % len(usable)]
@@ -57,7 +58,8 @@ def trained_name(problem: Problem) -> str:
 
 
 def summarise(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The lines of eval.jsonl for the graded rollouts of one step: one per adapter and condition, in their order."""
+    """The lines of eval.jsonl for the graded rollouts of one step: one per adapter and condition, in their
+    order."""
     lines = []
     for adapter in ADAPTERS:
         for condition in CONDITIONS:
@@ -117,7 +119,8 @@ def heldout_screen(lines: Sequence[dict[str, Any]]) -> Table:
 
 
 class NamedGrader:
-    """Grades every answer by the function that its problem's prompt names. (A Grader knows one, and starts in 0.2 s.)"""
+    """Grades every answer by the function that its problem's prompt names. (A Grader knows one, and starts in
+    0.2 s.)"""
 
     def __init__(self, name: Callable[[Problem], str], **options: Any) -> None:
         self.name, self.options = name, options
@@ -161,8 +164,8 @@ class NamedPolicy(Policy):
 class Evaluation:
     """Samples and grades held-out problems with whatever the adapter holds at the moment; built once per run.
 
-    The first `limit` problems by held_out_place are taken, each once, so that every run and arm sees the same ones.
-    InputError where there is none.
+    The first `limit` problems by held_out_place are taken, each once, so that every run and arm sees the same
+    ones. InputError where there is none.
     """
 
     def __init__(
@@ -186,7 +189,8 @@ class Evaluation:
         self.problems = [known[identity] for identity in sorted(known, key=held_out_place)[:limit]]
         if not self.problems:
             raise InputError(
-                "no held-out problems to evaluate on (a tenth of the problem file is held out; this one may be too small)"
+                "no held-out problems to evaluate on (a tenth of the problem file is held out; this one may"
+                " be too small)"
             )
         self.adapter, self.samples, self.seed = adapter, samples, seed
         self.policies = {}

@@ -1,4 +1,5 @@
-"""What a run writes down of a step: the line of rows.jsonl, and of a replayed step a line per rollout and its null."""
+"""What a run writes down of a step: the line of rows.jsonl, and of a replayed step a line per rollout and its
+null."""
 
 from __future__ import annotations
 
@@ -36,7 +37,8 @@ def share(rollouts: Sequence[Rollout], test: Callable[[Rollout], bool | None]) -
 
 
 def own_rollouts(group: Sequence[Rollout]) -> list[Rollout]:
-    """Those that say something about the model in training: its own where there are any, else (replay) all."""
+    """Those that say something about the model in training: its own where there are any, else (replay)
+    all."""
     return [rollout for rollout in group if rollout.own] or list(group)
 
 
@@ -57,7 +59,8 @@ def step_row(
     seconds: dict[str, float],
     config: Config,
 ) -> dict[str, Any]:
-    """The line of rows.jsonl. Rates are over the model's own rollouts, never over a teacher's in the same group."""
+    """The line of rows.jsonl. Rates are over the model's own rollouts, never over a teacher's in the same
+    group."""
     own = [rollout for group in batch.groups for rollout in own_rollouts(group)]
     rates = {name: share(own, test) for name, test in RATES.items()}
     nulls = {
@@ -108,9 +111,9 @@ def cosine_rows(
 ) -> list[dict[str, Any]]:
     """The lines of step_NNN.cos.jsonl.gz: one per replayed rollout, with its own cosine and no text.
 
-    A rollout's contribution is its row of the per-rollout gradients. Its loss is A_i times an NLL, so the cosine before
-    the advantage is the same number with A_i's sign taken off. Rollouts of skipped groups, and those exactly at their
-    group's mean, contribute nothing: their cosines are undefined.
+    A rollout's contribution is its row of the per-rollout gradients. Its loss is A_i times an NLL, so the
+    cosine before the advantage is the same number with A_i's sign taken off. Rollouts of skipped groups, and
+    those exactly at their group's mean, contribute nothing: their cosines are undefined.
     """
     contributions = iter(_contributions(done, v))
     rollouts = [rollout for group in batch.groups for rollout in group]
@@ -154,7 +157,8 @@ def _contributions(done: gradients.Backward, v: VHack | None) -> list[tuple[floa
 
 
 def null_of_rollouts(batch: Weighed, done: gradients.Backward, editor: Editor) -> Tensor:
-    """(rollouts, S) fp16: cos_S_logp of each under the flips of the null; NaN where the cosine is undefined."""
+    """(rollouts, S) fp16: cos_S_logp of each under the flips of the null; NaN where the cosine is
+    undefined."""
     A_N = torch.cat(batch.advantages)
     count = len(next(iter(editor.null.values())))
     draws = torch.full((len(A_N), count), math.nan)

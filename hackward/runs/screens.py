@@ -47,7 +47,8 @@ def step_line(row: dict[str, Any]) -> str:
 def rate_interval(
     steps: Sequence[Sequence[Sequence[Rollout]]], test: Callable[[Rollout], bool | None]
 ) -> str:
-    """Mean rate with a 95 % t interval. Its units are problems, not rollouts nor the groups that a problem comes in."""
+    """Mean rate with a 95 % t interval. Its units are problems, not rollouts nor the groups that a problem
+    comes in."""
     by_problem: dict[str, list[Rollout]] = {}
     for groups in steps:
         for group in groups:

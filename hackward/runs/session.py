@@ -54,7 +54,8 @@ class Session:
     recent: list[list[list[Rollout]]] = dataclasses.field(default_factory=list)
 
     def refresh(self, step: int) -> dict[str, float | None]:
-        """Every --refresh-every steps: v_hack from the same pairs on the model as it is; the share of the old one left."""
+        """Every --refresh-every steps: v_hack from the same pairs on the model as it is; the share of the old
+        one left."""
         every = self.config.refresh_every
         due = every and step and step % every == 0
         if not due or self.direction is None:
@@ -102,7 +103,8 @@ class Session:
         return diagnostics
 
     def set_learning_rate(self, step: int) -> float:
-        """Linear warm-up to --lr over --warmup steps; a function of the step alone, so a resumed run goes on with it."""
+        """Linear warm-up to --lr over --warmup steps; a function of the step alone, so a resumed run goes on
+        with it."""
         warm = min(1.0, (step + 1) / max(1, self.config.warmup))
         lr = self.lr_scale * self.config.lr * warm
         for group in self.optimizer.param_groups:
@@ -117,7 +119,8 @@ class Session:
         diagnostics: dict[str, Any],
         seconds: dict[str, float],
     ) -> dict[str, Any]:
-        """Write the step's row, its rollouts or cosines, its nulls, and now and then a checkpoint; returns the row."""
+        """Write the step's row, its rollouts or cosines, its nulls, and now and then a checkpoint; returns
+        the row."""
         self.recent = [*self.recent, batch.groups][-RECENT:]
         self._warn_of_gap(step, done.logp_gap)
         diagnostics["delta_w_norm"] = self.adapter.delta_w_norm()
@@ -140,25 +143,29 @@ class Session:
         return row
 
     def _warn_of_gap(self, step: int, gap: float | None) -> None:
-        """Once per run, where what is scored is not what was drawn from. (A gap that is NaN is above any limit.)"""
+        """Once per run, where what is scored is not what was drawn from. (A gap that is NaN is above any
+        limit.)"""
         known = [row["logp_gap"] for row in self.run.rows if row["logp_gap"] is not None]
         warned = any(not earlier <= LOGP_GAP for earlier in known)
         if gap is None or gap <= LOGP_GAP or warned:
             return
         STDERR.print(
-            f"step {step}: log-probabilities of the sampled tokens differ from the training forward's by {gap:.3f} on"
-            " average: what is scored is not what was drawn from (--dtype=float32 would tell rounding from a fault)",
+            f"step {step}: log-probabilities of the sampled tokens differ from the training forward's by"
+            f" {gap:.3f} on average: what is scored is not what was drawn from (--dtype=float32 would tell"
+            " rounding from a fault)",
             highlight=False,
         )
 
     def _save_nulls(self, step: int, nulls: dict[str, Tensor]) -> None:
-        # Copies: where nothing is edited cos_in and cos_out are one tensor, which safetensors refuses to write twice.
+        # Copies: where nothing is edited cos_in and cos_out are one tensor, which safetensors refuses to
+        # write twice.
         tensors = {name: draws.clone() for name, draws in nulls.items()}
         with atomic(self.run.path / "nulls" / f"step_{step:03d}.safetensors") as temporary:
             save_file(tensors, temporary, metadata={"hackward": '{"kind": "null"}'})
 
     def evaluate(self, done: int, say: Callable[[str], None]) -> None:
-        """The held-out evaluation after `done` steps, where one is due: the last step, and every --eval-every, once."""
+        """The held-out evaluation after `done` steps, where one is due: the last step, and every
+        --eval-every, once."""
         every = self.config.eval_every
         due = done == self.config.steps or (every and done % every == 0)
         if self.evaluation is None or not done or not due:

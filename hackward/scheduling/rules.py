@@ -94,7 +94,7 @@ def judge_probe(config: SweepFlags, jobs: Sequence[Job]) -> tuple[list[Block], l
     )
     by_hash = lambda wanted: [
         group for group in groups if (group[0].record["v_hack"] or {}).get("hash") == wanted
-    ]  # noqa: E731
+    ]
     own = {v: by_hash(file_hash(v)[:16]) if named_file(v) else [] for v in used}
     for v in [v for v in used if not own[v]]:
         decisions.append(
