@@ -101,5 +101,16 @@ class RunDir:
         self.rows.append(row)
         write_jsonl(self.path / "rows.jsonl", self.rows)
 
+    def seconds_evaluating(self) -> float:
+        """Seconds of all held-out evaluations of the run, those before a resume too.
+
+        All lines that eval.jsonl has of a step carry the seconds of its one evaluation; those of earlier versions
+        carry none.
+        """
+        path = self.path / "eval.jsonl"
+        lines = read_jsonl(path, ("step",)) if path.is_file() else []
+        by_step = {line["step"]: line.get("seconds") or 0.0 for line in lines}
+        return sum(by_step.values())
+
     def finish(self, summary: dict) -> None:
         write_json(self.path / "summary.json", {"finished": True, **summary})
