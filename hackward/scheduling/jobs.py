@@ -42,10 +42,12 @@ class Job:
 
     @property
     def name(self) -> str:
+        """Of its directory."""
         return self.path.name
 
     @property
     def log(self) -> Path:
+        """What train.py prints; it lies beside the directory, which must be new when a run starts."""
         return self.path.with_name(f"{self.name}.log")
 
     @property
@@ -54,6 +56,7 @@ class Job:
 
     @property
     def left(self) -> int:
+        """Steps to go."""
         return 0 if self.state == "done" else max(0, self.steps - self.step)
 
     @property

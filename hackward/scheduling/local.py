@@ -39,7 +39,7 @@ class Board:
             self.live = Live(console=self.console, get_renderable=self.table, refresh_per_second=2)
 
     def table(self) -> rich.table.Table:
-        """A row a run, with the figures of the last step of those that are running."""
+        """One row per run, with the figures of the last step of those that are running."""
         drawn = rich.table.Table(box=rich.box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
         for name in ("run", "state", "step", "hacked", "solved", "s/step", "left"):
             drawn.add_column(name, no_wrap=True)

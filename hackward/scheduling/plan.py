@@ -84,7 +84,7 @@ def plan(config: SweepFlags, passed: Sequence[str]) -> list[Job]:
 def _jobs_of(
     config: SweepFlags, passed: Sequence[str], arm: str, control: str, seeds: Sequence[int]
 ) -> list[Job]:
-    """The runs of one arm and control, a seed each."""
+    """The runs of one arm and control, one per seed."""
     preset = f"--preset={config.preset}"
     # The last one of a flag counts: what makes the arm comes after what the user passed.
     chosen = [*passed, *ARMS[arm].flags]

@@ -185,15 +185,17 @@ def other_settings(config: SweepFlags, job: Job) -> list[str]:
 
 
 def amount(value: float | None, digits: int = 2) -> str:
+    """A number for people; None is unknown."""
     return "unknown" if value is None else f"{value:.{digits}f}"
 
 
 def product(hours: float | None, price: float | None) -> float | None:
+    """Hours times the price per hour; None where either is unknown."""
     return None if hours is None or price is None else hours * price
 
 
 def plan_blocks(config: SweepFlags, jobs: Sequence[Job], groups: Stages, times: Clock) -> list[Block]:
-    """The plan as analyze.py prints tables: a row a run, the totals, and what they leave out."""
+    """The plan as analyze.py prints tables: one row per run, the totals, and what they leave out."""
     records = [
         {
             "run": job.name,

@@ -63,7 +63,7 @@ def unprobed(v_hack: str, coordinates: str, probed: Sequence[str]) -> str:
 
 
 def judge_probe(probe: Path, jobs: Sequence[Job]) -> tuple[list[Block], list[Decision]]:
-    """The decision rules on a finished Phase 2 probe: its tables, and a decision a direction.
+    """The decision rules on a finished Phase 2 probe: its tables, and one decision per direction.
 
     Every V of the sweep must have been judged by the probe, on the sweep's model. A sweep that measures no V
     at all (--v-hack=none) goes by every direction of the probe. InputError where there is no such probe.
