@@ -42,10 +42,10 @@ def train(config: Config, *, policy: type[Policy] | None = None) -> Path:
 
     `policy` draws and grades (default: rollouts.policy.Policy). InputError for whatever cannot be used.
     """
+    entered = time.monotonic()
     config = resolve(config)
-    from torch.nn.utils import (
-        clip_grad_norm_,  # seconds of imports, so after the settings were found to be good
-    )
+    # Seconds of imports, so they come after the settings were found to be good.
+    from torch.nn.utils import clip_grad_norm_
 
     from hackward.base.screen import progress
     from hackward.rollouts.policy import Policy
@@ -54,6 +54,7 @@ def train(config: Config, *, policy: type[Policy] | None = None) -> Path:
 
     with contextlib.ExitStack() as stack:
         s = build(config, stack, policy or Policy)
+        s.run.describe(seconds_set_up=time.monotonic() - entered)
         bar = stack.enter_context(progress(f"{config.arm}, seed {config.seed}", config.steps))
         bar(s.first)
         s.evaluate(s.first, bar.say)  # due, if the run was cut off in it

@@ -40,3 +40,15 @@ def randomise(adapter, scale=0.05, seed=0):
     with torch.no_grad():
         for p in adapter.params.values():
             p.copy_(scale * torch.randn(p.shape, generator=generator))
+
+
+@pytest.fixture
+def world(tmp_path, monkeypatch):
+    """Sweeps of a train.py that takes milliseconds."""
+    from hackward.scheduling import local
+    from tests.sweeps import World
+
+    monkeypatch.setattr(local, "TRAIN", tmp_path / "train.py")
+    monkeypatch.setattr(local, "POLL", 0.01)
+    monkeypatch.setattr(local, "GRACE", 5)
+    return World(tmp_path)

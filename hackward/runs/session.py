@@ -50,7 +50,6 @@ class Session:
     first: int
     lr_scale: float
     evaluation: Evaluation | None
-    seconds_evaluating: float = 0.0
     recent: list[list[list[Rollout]]] = dataclasses.field(default_factory=list)
 
     def refresh(self, step: int) -> dict[str, float | None]:
@@ -176,19 +175,20 @@ class Session:
         if self.evaluation.lines:
             return
         started = time.monotonic()
-        self.evaluation.run(done, say)
+        lines = self.evaluation.run(done, say)
+        seconds = time.monotonic() - started
+        self.evaluation.lines = [line | {"seconds": seconds} for line in lines]
         self.evaluation.write(self.run.path, done)
-        self.seconds_evaluating += time.monotonic() - started
 
     def finish(self) -> None:
         """Final adapter and summary."""
         self.adapter.save(self.run.path / self.adapter.file)
-        rows = self.run.rows
+        rows, seconds_evaluating = self.run.rows, self.run.seconds_evaluating()
         self.run.finish(
             {
                 "steps": len(rows),
-                "seconds": sum(row["seconds"] for row in rows) + self.seconds_evaluating,
-                "seconds_evaluating": self.seconds_evaluating,
+                "seconds": sum(row["seconds"] for row in rows) + seconds_evaluating,
+                "seconds_evaluating": seconds_evaluating,
                 "last5": last_five(rows),
                 "groups_skipped": sum(row["groups_skipped"] for row in rows),
                 "peak_memory_gb": memory.peak() / 1e9,
