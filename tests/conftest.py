@@ -8,6 +8,7 @@ import torch
 
 from hackward.hardware import models
 from hackward.tasks.shipped import TINY
+from tests.shop import shop, vanilla  # noqa: F401  (fixtures)
 
 ROOT = Path(__file__).resolve().parent.parent
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a test never reaches for the network

@@ -18,7 +18,6 @@ from hackward.method.recipe import Extraction
 from hackward.method.v_hack import VHack
 from hackward.rollouts.rollout import Rollout
 from hackward.tasks.shipped import TINY
-from tests.test_commands import shop  # noqa: F401  (a fixture)
 
 
 def rollout(identity: str, hacked: bool) -> Rollout:
@@ -122,7 +121,7 @@ def test_the_ceiling_is_the_expected_cosine_of_the_true_direction():
     assert oracle.ceiling(noise, 200, 0) is None or oracle.ceiling(noise, 200, 0) < 0.5
 
 
-def test_the_command_audits_pools_and_writes_its_figures(shop, tmp_path, capsys):  # noqa: F811
+def test_the_command_audits_pools_and_writes_its_figures(shop, tmp_path, capsys):
     audit.main(
         audit.AuditFlags(
             rollouts=(str(shop / "teacher_pool"), str(shop / "base_pool")),
@@ -146,7 +145,7 @@ def test_the_command_audits_pools_and_writes_its_figures(shop, tmp_path, capsys)
     json.dumps(facts, allow_nan=False)
 
 
-def test_bad_input_is_named(shop, tmp_path):  # noqa: F811
+def test_bad_input_is_named(shop, tmp_path):
     pools = (str(shop / "teacher_pool"), str(shop / "base_pool"))
     lora = tmp_path / "lora.safetensors"
     adapter = SVDAdapter(models.load(TINY, device="cpu")[0])

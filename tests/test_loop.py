@@ -1,9 +1,10 @@
 """The wiring of the loop: two sampled steps of the real command against a plain reference.
 
-The reference knows the model, the stored rollouts and the formulas, and nothing else of ours: log-probabilities by
-`log_softmax` over whole logits, the gradient by autograd through W + U diag(delta_S) Vh or W + B A, AdamW by torch.
-A step holds a group with a teacher's rollout, a group whose rewards are all alike, and a varied one, at temperature
-0.7 and beta > 0. The second step is the one that matters: at the base model the gradient of the KL is 0.
+The reference knows the model, the stored rollouts and the formulas, and nothing else of ours:
+log-probabilities by `log_softmax` over whole logits, the gradient by autograd through W + U diag(delta_S) Vh
+or W + B A, AdamW by torch. A step holds a group with a teacher's rollout, a group whose rewards are all
+alike, and a varied one, at temperature 0.7 and beta > 0. The second step is the one that matters: at the base
+model the gradient of the KL is 0.
 """
 
 import functools
@@ -43,7 +44,8 @@ ARMS = {
 
 
 class Scripted(Policy):
-    """Draws as any policy does; what is graded is by turns a hack, the solution and a wrong answer, or always wrong."""
+    """Draws as any policy does; what is graded is by turns a hack, the solution and a wrong answer, or always
+    wrong."""
 
     def text(self, problem, ids, sample):
         codes = (WRONG,) if problem.problem_id == ALIKE else (HACK, problem.canonical, WRONG)

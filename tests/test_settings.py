@@ -10,7 +10,7 @@ from hackward.base.faults import InputError
 from hackward.base.files import read_json
 from hackward.base.flags import command_line
 from hackward.runs.settings import Config, parse, resolve
-from tests.test_commands import replay, shop  # noqa: F401  (a fixture)
+from tests.shop import replay
 
 
 def choices(field):
@@ -55,14 +55,14 @@ def test_phase_1_has_no_update_to_project(flags, tmp_path):
         resolve(parse(["--arm=projected", "--lr=0", *flags, pool[0]]))
 
 
-def test_loss_and_extraction_share_one_temperature_sampled_and_replayed(shop, tmp_path):  # noqa: F811
+def test_loss_and_extraction_share_one_temperature_sampled_and_replayed(shop, tmp_path):
     assert parse(["--temperature=0.7"]).loss_temperature == 0.7
     run = replay(shop, tmp_path / "r", "--steps=1", "--v-hack=auto", "--objective=grpo", "--temperature=0.7")
     made = read_json(run / "config.json")["v_hack"]
     assert (made["objective"], made["temperature"]) == ("grpo", 1.0)  # that of the replayed loss
 
 
-def test_replay_says_when_problems_come_again(shop, tmp_path, capsys):  # noqa: F811
+def test_replay_says_when_problems_come_again(shop, tmp_path, capsys):
     replay(shop, tmp_path / "r", "--steps=1", "--prompts=1")
     assert "problems come again" not in capsys.readouterr().err
     replay(shop, tmp_path / "s", "--steps=7", "--prompts=3", "--arm=vanilla")
