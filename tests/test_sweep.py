@@ -22,7 +22,7 @@ from hackward.scheduling import local
 from hackward.scheduling.plan import Job, SweepFlags, plan
 from hackward.scheduling.price import Clock, Speed, speed_of, wall_hours
 from hackward.scheduling.rules import judge_separation, stages
-from tests.test_analyze import replay_rows, replay_samples, write_run
+from tests.runs_on_disk import replay_rows, replay_samples, write_run
 
 # Behaves as train.py does towards a sweep. settings.json: what config.json will say of each run. orders.json: what each run is to do.
 FAKE = """
