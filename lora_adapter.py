@@ -1,27 +1,31 @@
-"""LoRA with a frozen, orthonormal A: the weight-basis arm, behind the same small interface as antipasto.SVDAdapter.
+"""LoRA with a frozen, orthonormal A: the weight-basis arm, behind the same small interface as
+antipasto.SVDAdapter.
 
     W  frozen,   A (r, I) frozen with orthonormal rows,   B (O, r) trainable, zero at the start
-    W' = W + B A                         what the model runs (PEFT's LoRA with alpha = r, so that its scaling is 1)
+    W' = W + B A                         what the model runs (PEFT's LoRA with alpha = r: its scaling is 1)
     dL/dB = sum_t (dL/dy_t) (A x_t)^T    of one sample: the sum over its own tokens
 
-Why A is frozen. In an ordinary LoRA B = 0 at extraction, so A has no gradient there and v_hack no part in A; what is
-projected out of B can then come back through A. With A frozen, Delta W = B A is linear in what is trained, and since A has
-orthonormal rows, inner products of B are inner products of Delta W: a direction taken out of B is taken out of Delta W
-exactly, and |B| = |Delta W| in Frobenius norm, as |delta_S| is in the other basis. (Freezing A costs LoRA little: LoRA-FA,
-arXiv 2308.03303; Zhu et al., arXiv 2402.16842.) A is drawn from the module's name, so it is the same in every run and seed.
+Why A is frozen. In an ordinary LoRA B = 0 at extraction, so A has no gradient there and v_hack no part in A;
+what is projected out of B can then come back through A. With A frozen, Delta W = B A is linear in what is
+trained, and since A has orthonormal rows, inner products of B are inner products of Delta W: a direction
+taken out of B is taken out of Delta W exactly, and |B| = |Delta W| in Frobenius norm, as |delta_S| is in the
+other basis. (Freezing A costs LoRA little: LoRA-FA, arXiv 2308.03303; Zhu et al., arXiv 2402.16842.) A is
+drawn from the module's name, so it is the same in every run and seed.
 
-The adapter is PEFT's own and is saved as PEFT saves it: it loads wherever PEFT does. Shapes: B samples, T tokens, I inputs,
-O outputs, r rank, R = O r coordinates of a module.
+The adapter is PEFT's own and is saved as PEFT saves it: it loads wherever PEFT does. Shapes: B samples, T
+tokens, I inputs, O outputs, r rank, R = O r coordinates of a module.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import math
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from peft import LoraConfig, inject_adapter_in_model
@@ -32,6 +36,7 @@ from antipasto import TARGETS, dithered, target_linears
 from hackward.base.faults import InputError
 from hackward.base.files import atomic
 from hackward.base.tensors import read_safetensors
+from hackward.base.types import CausalLM
 from hackward.hardware.hashes import content_hash, model_hash
 
 NAME = "default"  # PEFT's name of an adapter that has none
@@ -41,62 +46,53 @@ PREFIX = "base_model.model."  # what PEFT's files put before a module's name
 def orthonormal_rows(rank: int, width: int, seed: int) -> Tensor:
     """(rank, width) fp32 with orthonormal rows, drawn on the CPU: the same wherever it is drawn."""
     generator = torch.Generator().manual_seed(seed)
-    return (
-        torch.linalg.qr(torch.randn(width, rank, dtype=torch.float64, generator=generator))
-        .Q.T.float()
-        .contiguous()
-    )
+    drawn = torch.randn(width, rank, dtype=torch.float64, generator=generator)
+    return torch.linalg.qr(drawn).Q.T.float().contiguous()
 
 
 class LoRAAdapter:
     """All target Linears of a model with a trainable B (O, r) each; `params` maps a module's name to it.
 
-    Raises InputError when the model has none of the target modules, or one is narrower than the rank.
+    An adapter by the Protocol of hackward/method/adapters.py. Raises InputError when the model has none of
+    the target modules, or one is narrower than the rank.
     """
 
     kind, file = "lora", "adapter"
 
     def __init__(
         self,
-        model: nn.Module,
+        model: CausalLM,
         *,
         rank: int = 8,
         targets: Iterable[str] = TARGETS,
-        track: Callable[[list], Iterable] = iter,
+        track: Callable[[list[Any]], Iterable[Any]] = iter,
     ) -> None:
         found = target_linears(model, targets)
-        narrow = [name for name, linear in found if linear.in_features < rank]
-        if narrow:
-            raise InputError(
-                f"--rank {rank}: {narrow[0]} has only {dict(found)[narrow[0]].in_features} inputs"
-            )
+        for name, linear in found:
+            if linear.in_features < rank:
+                raise InputError(f"--rank {rank}: {name} has only {linear.in_features} inputs")
         self.model, self.rank, self.coordinates = model, rank, f"lora r{rank}"
-        self.model_hash = model_hash(
-            model, {f"{name}.weight": content_hash(linear.weight) for name, linear in found}
-        )
-        # One AdamW step moves each coordinate by about lr, so Delta W by lr sqrt(coordinates). delta_S has min(O, I) a module.
-        coordinates = sum(rank * linear.out_features for _, linear in found)
-        self.step_scale = math.sqrt(sum(min(linear.weight.shape) for _, linear in found) / coordinates)
+        known = {f"{name}.weight": content_hash(linear.weight) for name, linear in found}
+        self.model_hash = model_hash(model, known)
+        self.step_scale = _step_scale([linear for _, linear in found], rank)
         self.config = LoraConfig(
             r=rank,
             lora_alpha=rank,
             lora_dropout=0.0,
             bias="none",
-            target_modules=sorted({n.rsplit(".", 1)[-1] for n, _ in found}),
+            target_modules=sorted({name.rpartition(".")[2] for name, _ in found}),
         )
         model.requires_grad_(False)
         inject_adapter_in_model(self.config, model)
-        self.layers = {name: model.get_submodule(name) for name, _ in found}
+        self.layers: dict[str, Any] = {name: model.get_submodule(name) for name, _ in found}
+        self.params: dict[str, nn.Parameter] = {}
         for name, layer in track(list(self.layers.items())):
-            A, B, device = (
-                layer.lora_A[NAME].weight,
-                layer.lora_B[NAME].weight,
-                layer.get_base_layer().weight.device,
-            )
+            A, B = layer.lora_A[NAME].weight, layer.lora_B[NAME].weight
+            device = layer.get_base_layer().weight.device
             A.data = orthonormal_rows(rank, A.shape[1], zlib.crc32(name.encode())).to(device)
             B.data = torch.zeros(B.shape, dtype=torch.float32, device=device)
             layer.lora_B[NAME].register_forward_hook(self._collect(name))
-        self.params = {name: layer.lora_B[NAME].weight for name, layer in self.layers.items()}
+            self.params[name] = B
         self.samples: dict[str, list[Tensor]] | None = None
         self.enabled = True
         self._freeze()
@@ -107,23 +103,29 @@ class LoRAAdapter:
             layer.lora_A[NAME].weight.requires_grad_(False)
             layer.lora_B[NAME].weight.requires_grad_(True)
 
-    def _collect(self, name: str) -> Callable:
-        """Forward hook of a module's B: its input a = A x (B, T, r), and in the backward dL/dy (B, T, O), give each sample's gradient."""
+    def _collect(self, name: str) -> Callable[..., None]:
+        """Forward hook of a module's B.
+
+        Its input a = A x (B, T, r), and in the backward dL/dy (B, T, O), give each rollout's gradient.
+        """
 
         def hook(module: nn.Module, args: tuple[Tensor], output: Tensor) -> None:
-            if self.samples is not None and output.requires_grad:
-                a_BTr = args[0].detach()
-                output.register_hook(
-                    lambda dy_BTO: self.samples[name].append(
-                        torch.einsum("bto,btr->bor", dy_BTO.float(), a_BTr.float()).flatten(1)
-                    )
-                )
+            samples = self.samples
+            if samples is None or not output.requires_grad:
+                return
+            a_BTr = args[0].detach().float()
+
+            def collect(dy_BTO: Tensor) -> None:
+                samples[name].append(torch.einsum("bto,btr->bor", dy_BTO.float(), a_BTr).flatten(1))
+
+            output.register_hook(collect)
 
         return hook
 
     def delta_w_norm(self) -> float:
         """Frobenius norm of the whole Delta W: that of B, since the rows of A are orthonormal."""
-        return float(sum(B.detach().square().sum() for B in self.params.values()).sqrt())
+        squares = [B.detach().square().sum() for B in self.params.values()]
+        return float(functools.reduce(torch.add, squares).sqrt())
 
     def change(self, name: str) -> Tensor:
         """Delta W (O, I) of a module, in fp32."""
@@ -131,7 +133,7 @@ class LoRAAdapter:
         return layer.lora_B[NAME].weight.detach() @ layer.lora_A[NAME].weight
 
     @contextlib.contextmanager
-    def disabled(self) -> Iterator[nn.Module]:
+    def disabled(self) -> Iterator[CausalLM]:
         """The base model, exactly: the reference policy."""
         was, self.enabled = self.enabled, False
         for layer in self.layers.values():
@@ -145,18 +147,18 @@ class LoRAAdapter:
             self._freeze()
 
     @contextlib.contextmanager
-    def merged(self) -> Iterator[nn.Module]:
+    def merged(self) -> Iterator[CausalLM]:
         """The current policy for sampling: plain Linears on W', no autograd, no adapter work per token.
 
-        W is put back as the tensor that it was, not by subtraction, so that no rounding is left behind. In bf16 W' is
-        rounded without bias (antipasto.dithered); the training forward adds the adapter's output to W x instead.
+        W is put back as the tensor that it was, not by subtraction, so that no rounding is left behind. In
+        bf16 W' is rounded without bias (antipasto.dithered); the training forward adds the adapter's output
+        to W x instead.
         """
-        base = (
-            {name: layer.get_base_layer().weight for name, layer in self.layers.items()}
-            if self.enabled
-            else {}
-        )
-        kept, training = {name: weight.data for name, weight in base.items()}, self.model.training
+        base = {name: layer.get_base_layer().weight for name, layer in self.layers.items()}
+        if not self.enabled:
+            base = {}
+        kept = {name: weight.data for name, weight in base.items()}
+        training = self.model.training
         self.model.eval()
         try:
             with torch.no_grad(), self.disabled():
@@ -170,7 +172,8 @@ class LoRAAdapter:
 
     @contextlib.contextmanager
     def sample_grads(self) -> Iterator[dict[str, list[Tensor]]]:
-        """Collect every backward's per-sample gradients: module name -> list of (B, R), one entry a micro-batch."""
+        """Collect every backward's per-rollout gradients: module name -> list of (B, R), one entry per
+        micro-batch."""
         self.samples = {name: [] for name in self.layers}
         try:
             yield self.samples
@@ -179,32 +182,41 @@ class LoRAAdapter:
 
     def save(self, path: str | Path) -> None:
         """A directory in PEFT's layout: adapter_config.json and adapter_model.safetensors."""
-        tensors = {
-            f"{PREFIX}{name}.lora_{side}.weight": getattr(layer, f"lora_{side}")[NAME]
-            .weight.detach()
-            .cpu()
-            .contiguous()
-            for name, layer in self.layers.items()
-            for side in "AB"
-        }
+        tensors = {}
+        for name, layer in self.layers.items():
+            for side, linears in (("A", layer.lora_A), ("B", layer.lora_B)):
+                weight = linears[NAME].weight.detach()
+                tensors[f"{PREFIX}{name}.lora_{side}.weight"] = weight.cpu().contiguous()
         facts = {"kind": self.kind, "model_hash": self.model_hash, "coordinates": self.coordinates}
         with atomic(Path(path) / "adapter_model.safetensors") as temporary:
             save_file(tensors, temporary, metadata={"format": "pt", "hackward": json.dumps(facts)})
-        self.config.save_pretrained(path)
+        self.config.save_pretrained(str(path))
 
     def load(self, path: str | Path) -> None:
-        """Restore what `save` wrote. Raises InputError for a broken file, another base model or rank; changes nothing then."""
+        """Restore what `save` wrote. Raises InputError for a broken file, another base model or rank; changes
+        nothing then."""
         file = Path(path) / "adapter_model.safetensors"
         tensors, metadata = read_safetensors(file)
         if metadata.get("model_hash") != self.model_hash:
-            raise InputError(
-                f"{file}: made for another model (hash {metadata.get('model_hash')}, this model {self.model_hash})"
-            )
-        stored = {name: tensors.get(f"{PREFIX}{name}.lora_B.weight") for name in self.params}
-        if metadata.get("coordinates") != self.coordinates or any(
-            B is None or B.shape != self.params[name].shape for name, B in stored.items()
-        ):
-            raise InputError(f"{file}: modules, rank or shapes differ from this adapter's")
+            made = metadata.get("model_hash")
+            raise InputError(f"{file}: made for another model (hash {made}, this model {self.model_hash})")
+        stored = {}
+        for name, B in self.params.items():
+            found = tensors.get(f"{PREFIX}{name}.lora_B.weight")
+            if found is None or found.shape != B.shape or metadata.get("coordinates") != self.coordinates:
+                raise InputError(f"{file}: modules, rank or shapes differ from this adapter's")
+            stored[name] = found
         with torch.no_grad():
-            for name, B in stored.items():
-                self.params[name].copy_(B)
+            for name, found in stored.items():
+                self.params[name].copy_(found)
+
+
+def _step_scale(linears: Sequence[nn.Linear], rank: int) -> float:
+    """Factor on a learning rate given for delta_S, so that one AdamW step moves Delta W as far.
+
+    A step moves each coordinate by about lr, so Delta W by lr sqrt(coordinates); delta_S has min(O, I) per
+    module.
+    """
+    ours = sum(rank * linear.out_features for linear in linears)
+    theirs = sum(min(linear.weight.shape) for linear in linears)
+    return math.sqrt(theirs / ours)

@@ -3,18 +3,21 @@
 How this differs from textbook GRPO:
 
 * the advantage is r - mean(r), without the division by the standard deviation (Dr. GRPO, arXiv 2503.20783);
-* one inner step a batch, so the importance ratio is 1 and there is no clipping;
-* the trainable parameters are delta_S, one number a singular direction of every Linear (antipasto.py), or the B of a LoRA
-  (lora_adapter.py), so the reference policy of the KL is the same model with them switched off;
-* the rollouts are sampled, or replayed from pools (`--replay-dirs`): Phase 2 is this loop, there is no second trainer;
-* every arm measures how far gradient and update point along v_hack (projection.py); a projecting arm removes it.
+* one inner step per batch, so the importance ratio is 1 and there is no clipping of it;
+* the trainable parameters are delta_S, one number per singular direction of every Linear (antipasto.py), or
+  the B of a LoRA (lora_adapter.py), so the reference policy of the KL is the same model with them switched
+  off;
+* the rollouts are sampled, or replayed from pools (`--replay-dirs`): Phase 2 is this loop, there is no second
+  trainer;
+* every arm measures how far gradient and update point along v_hack (hackward/method/projection.py); a
+  projecting arm removes it.
 
-Arms: vanilla (measures only), projected (removes), lora (removes, in the weight basis; with --gate=none it measures only).
-Controls (--control) put something else in the place of what a projecting arm removes. All draw the same problems with the
-same random numbers.
+Arms: vanilla (measures only), projected (removes), lora (removes, in the weight basis; with --gate=none it
+measures only). Controls (--control) put something else in the place of what a projecting arm removes. All
+draw the same problems with the same random numbers.
 
     python train.py --arm=projected --steps=20
-    python train.py --arm=vanilla --steps=20 --model=DIR --problems=FILE --replay-dirs=TEACHER,BASE --v-hack=FILE
+    python train.py --arm=vanilla --model=DIR --problems=FILE --replay-dirs=TEACHER,BASE --v-hack=FILE
 """
 
 from __future__ import annotations
@@ -22,74 +25,56 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-
-from hackward.base.faults import InputError, exit_on_fault
-from hackward.base.screen import progress
-from hackward.method import gradients
-from hackward.method.losses import ADVANTAGES, normaliser
-from hackward.rollouts.policy import Policy
-from hackward.runs import session
-from hackward.runs.records import step_line
-from hackward.runs.session import set_learning_rate
+from hackward.base.faults import exit_on_fault
 from hackward.runs.settings import Config, parse, resolve
 from hackward.tasks.shipped import is_embedded, is_random
 
+if TYPE_CHECKING:
+    from hackward.rollouts.policy import Policy
 
-def train(config: Config, *, policy: type[Policy] = Policy) -> Path:
-    """Run it; returns the run directory. All inputs are checked before anything is written. `policy` draws and grades."""
+
+def train(config: Config, *, policy: type[Policy] | None = None) -> Path:
+    """Run it; returns the run directory. All inputs are checked before anything is written.
+
+    `policy` draws and grades (default: rollouts.policy.Policy). InputError for whatever cannot be used.
+    """
+    entered = time.monotonic()
     config = resolve(config)
+    # Seconds of imports, so they come after the settings were found to be good.
+    from torch.nn.utils import clip_grad_norm_
+
+    from hackward.base.screen import progress
+    from hackward.rollouts.policy import Policy
+    from hackward.runs.building import build
+    from hackward.runs.screens import print_end, step_line
+
     with contextlib.ExitStack() as stack:
-        s = session.build(config, stack, policy)
+        s = build(config, stack, policy or Policy)
+        s.run.describe(seconds_set_up=time.monotonic() - entered)
         bar = stack.enter_context(progress(f"{config.arm}, seed {config.seed}", config.steps))
         bar(s.first)
         s.evaluate(s.first, bar.say)  # due, if the run was cut off in it
         for step in range(s.first, config.steps):
             started = time.monotonic()
             refreshed = s.refresh(step)
-            groups = s.source.groups(step, bar.say)
 
-            advantages = [
-                ADVANTAGES[config.loss_mode](torch.tensor([r.reward for r in group])) for group in groups
-            ]
-            used = [(r, a) for group, A in zip(groups, advantages) if A.any() for r, a in zip(group, A)]
-            rollouts, A_N = [r for r, _ in used], torch.tensor([float(a) for _, a in used])
-            n_N = normaliser(
-                config.normaliser,
-                torch.tensor([len(r.completion_ids) for r in rollouts]),
-                rollouts=sum(map(len, groups)),
-                fixed=config.max_new_tokens,
-            )
+            groups = s.source.groups(step, bar.say)  # sampled or replayed, and graded
+            batch = s.weigh(groups)  # advantages, KL weights, denominators
 
             bar.say("backward")
             before_backward = time.monotonic()
             s.optimizer.zero_grad()
-            done = gradients.backward(
-                s.adapter,
-                [r.tokens for r in rollouts],
-                A_N,
-                n_N,
-                pad=s.pad,
-                tokens=config.micro_tokens,
-                beta_N=config.beta * torch.tensor([float(r.own) for r in rollouts]),
-                temperature=s.temperature,
-                drawn=[r.logps for r in rollouts],
-                samples=s.source.kind == "replay",
-            )
+            done = s.backward(batch)
             seconds_backward = time.monotonic() - before_backward
 
-            diagnostics = refreshed | s.editor.edit_grads()
-            if diagnostics["grad_norm"] is None:
-                raise InputError(
-                    f"{s.run.path}: step {step}: the gradient is not finite; the run ends before this step"
-                )
-            torch.nn.utils.clip_grad_norm_(s.adapter.params.values(), config.clip)
-            diagnostics["lr"] = set_learning_rate(s.optimizer, config, step, s.lr_scale)
-            if (
-                rollouts
-            ):  # with every group skipped there is nothing to learn, and momentum must not move the model
+            diagnostics = refreshed | s.edit_grads(step)
+            clip_grad_norm_(s.adapter.params.values(), config.clip)
+            diagnostics["lr"] = s.set_learning_rate(step)
+            if batch.rollouts:  # with nothing to learn from, momentum must not move the model
                 s.optimizer.step()
             diagnostics |= s.editor.edit_update()
 
@@ -99,28 +84,29 @@ def train(config: Config, *, policy: type[Policy] = Policy) -> Path:
                 "seconds_grade": s.source.seconds.grade,
                 "seconds_backward": seconds_backward,
             }
-            s.log(step, groups, advantages, done, diagnostics, seconds)
-            bar.print(step_line(s.run.rows[-1]))
+            bar.print(step_line(s.log(step, batch, done, diagnostics, seconds)))
             s.evaluate(step + 1, bar.say)
             bar()
-        return s.finish()
+        s.finish()
+        print_end(s)
+        return s.run.path
 
 
-def main() -> None:
-    config = parse(sys.argv[1:])
+TOY = (
+    "the embedded model: 1.9 M parameters, pretrained to write small functions and, rarely, to cheat."
+    " It shows the phenomenon;\nit is no evidence about language models"
+)
+NOISE = "a model with RANDOM weights: it shows the machinery, not a finding"
+REAL = "--preset=fast --model=DIR, FILE.gguf or a hub id, and --problems=FILE"
+
+
+def main(argv: Sequence[str]) -> None:
+    config = parse(argv, description=__doc__)
     if is_random(config.model) or is_embedded(config.model):
-        what = (
-            "the embedded model: 1.9 M parameters, pretrained to write small functions and, rarely, to cheat. It shows the phenomenon; it is"
-            " no evidence\nabout language models"
-            if not is_random(config.model)
-            else "a model with RANDOM weights: it shows the machinery, not a finding"
-        )
-        print(
-            f"This run uses {what}. For a real model: --preset=fast --model=DIR, FILE.gguf or a hub id, and --problems=FILE.",
-            file=sys.stderr,
-        )
+        what = NOISE if is_random(config.model) else TOY
+        print(f"This run uses {what}. For a real model: {REAL}.", file=sys.stderr)
     train(config)
 
 
 if __name__ == "__main__":
-    exit_on_fault(main)
+    exit_on_fault(lambda: main(sys.argv[1:]))

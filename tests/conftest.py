@@ -1,28 +1,22 @@
 """Shared by all tests: the project on the path, and small models and rows that cost milliseconds."""
 
 import os
-import sys
 from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a test never reaches for the network
-
-import torch  # noqa: E402
+import torch
 
 from hackward.hardware import models
 from hackward.tasks.shipped import TINY
 
+ROOT = Path(__file__).resolve().parent.parent
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a test never reaches for the network
 torch.set_num_threads(max(1, (os.cpu_count() or 2) // 2))
 
 
 @pytest.fixture
 def tiny():
     """A fresh tiny random model in fp32 and its tokenizer."""
-    pass  # moved
-
     return models.load(TINY, device="cpu")
 
 
@@ -46,3 +40,15 @@ def randomise(adapter, scale=0.05, seed=0):
     with torch.no_grad():
         for p in adapter.params.values():
             p.copy_(scale * torch.randn(p.shape, generator=generator))
+
+
+@pytest.fixture
+def world(tmp_path, monkeypatch):
+    """Sweeps of a train.py that takes milliseconds."""
+    from hackward.scheduling import local
+    from tests.sweeps import World
+
+    monkeypatch.setattr(local, "TRAIN", tmp_path / "train.py")
+    monkeypatch.setattr(local, "POLL", 0.01)
+    monkeypatch.setattr(local, "GRACE", 5)
+    return World(tmp_path)

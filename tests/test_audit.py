@@ -1,4 +1,5 @@
-"""Claims about the oracle audit: its differences, its figures against slow references, its ceiling on a case with a known reliability."""
+"""Claims about the oracle audit: its differences, its figures against slow references, its ceiling on a case
+with a known reliability."""
 
 import json
 
@@ -11,9 +12,9 @@ from antipasto import SVDAdapter
 from hackward.base.faults import InputError
 from hackward.base.files import read_json
 from hackward.hardware import models
-from hackward.method import extraction
-from hackward.method.extraction import Extraction
+from hackward.method import extraction, oracle
 from hackward.method.projection import cosine
+from hackward.method.recipe import Extraction
 from hackward.method.v_hack import VHack
 from hackward.rollouts.rollout import Rollout
 from hackward.tasks.shipped import TINY
@@ -21,7 +22,7 @@ from tests.test_commands import shop  # noqa: F401  (a fixture)
 
 
 def rollout(identity: str, hacked: bool) -> Rollout:
-    row = Rollout(
+    return Rollout(
         problem_id=identity,
         prompt_ids=(1, 2),
         completion_ids=(3, 4),
@@ -37,7 +38,6 @@ def rollout(identity: str, hacked: bool) -> Rollout:
         src_sample=0,
         messages=({"role": "user", "content": identity},),
     )
-    return row
 
 
 def problems_with(both: int, hacks_only: int = 0, others_only: int = 0) -> list[Rollout]:
@@ -51,13 +51,13 @@ def problems_with(both: int, hacks_only: int = 0, others_only: int = 0) -> list[
 
 def test_differences_are_taken_within_problems_where_enough_have_both_labels():
     rows = problems_with(8, hacks_only=3, others_only=2)
-    weights, within = audit.difference_weights(rows, seed=0)
+    weights, within = oracle.difference_weights(rows, seed=0)
     assert within and weights.shape == (8, len(rows))
     for row in weights:
         touched = [rows[i] for i in row.nonzero()[:, 0].tolist()]
         assert len({r.identity for r in touched}) == 1 and len(touched) == 3
         assert row.sum() == 0 and row[row > 0].tolist() == [0.5, 0.5] and row.min() == -1
-    weights, within = audit.difference_weights(problems_with(3, hacks_only=10, others_only=4), seed=0)
+    weights, within = oracle.difference_weights(problems_with(3, hacks_only=10, others_only=4), seed=0)
     assert (
         not within and all(row.sum() == 0 and row.abs().sum() == 2 for row in weights) and len(weights) == 7
     )
@@ -65,22 +65,22 @@ def test_differences_are_taken_within_problems_where_enough_have_both_labels():
 
 def test_the_limit_prefers_problems_that_have_both_labels_and_goes_round_them():
     rows = problems_with(10, hacks_only=20, others_only=20)
-    taken = audit.chosen(rows, 10, seed=0)
+    taken = oracle.chosen(rows, 10, seed=0)
     assert sum(r.hacked for r in taken) == 10 and len(taken) == 20
     assert (
         all(r.problem_id.startswith("both") for r in taken)
         and len({r.identity for r in taken if r.hacked}) == 10
     )
     with pytest.raises(InputError, match="no hacks"):
-        audit.chosen(problems_with(0, others_only=3), 10, seed=0)
+        oracle.chosen(problems_with(0, others_only=3), 10, seed=0)
 
 
 def test_problems_that_v_was_made_from_are_left_out_while_others_suffice():
     rows = problems_with(20)
     v = VHack({}, {}, {"pair_identities": sorted({r.identity for r in rows})[:5]})
-    usable, seen = audit.fresh(rows, [v])
+    usable, seen = oracle.unseen(rows, [v])
     assert not seen and len(usable) == 45
-    everything, seen = audit.fresh(
+    everything, seen = oracle.unseen(
         rows, [VHack({}, {}, {"pair_identities": sorted({r.identity for r in rows})})]
     )
     assert seen and len(everything) == 60
@@ -99,8 +99,8 @@ def test_figures_and_their_null_equal_the_slow_reference():
     D, truth = made_differences()
     v = extraction.build({n: d[:20] for n, d in D.items()}, Extraction(k=4, noise_floor=0.0), {})
     flips = torch.randint(0, 2, (60, 40), generator=torch.Generator().manual_seed(1)) * 2.0 - 1
-    found = audit.catch(D, v, flips)
-    for name, measure in (("cos", cosine), ("caught", audit.caught)):
+    found = oracle.catch(D, v, flips)
+    for name, measure in (("cos", cosine), ("caught", oracle.caught)):
         draws = [float(measure({n: (d * flip[:, None]).mean(0) for n, d in D.items()}, v)) for flip in flips]
         value = float(measure({n: d.mean(0) for n, d in D.items()}, v))
         assert found[name].value == pytest.approx(value, abs=1e-5)
@@ -116,10 +116,10 @@ def test_the_ceiling_is_the_expected_cosine_of_the_true_direction():
         D, truth = made_differences(P=60, strength=0.7, seed=seed)
         mean, direction = torch.cat([d.mean(0) for d in D.values()]), torch.cat(list(truth.values()))
         reached.append(float(torch.cosine_similarity(mean, direction, dim=0)))
-        bounds.append(audit.ceiling(D, 200, seed))
+        bounds.append(oracle.ceiling(D, 200, seed))
     assert np.mean(bounds) == pytest.approx(np.mean(reached), abs=0.05) and 0.3 < np.mean(reached) < 0.9
     noise = made_differences(P=60, strength=0.0, seed=3)[0]
-    assert audit.ceiling(noise, 200, 0) is None or audit.ceiling(noise, 200, 0) < 0.5
+    assert oracle.ceiling(noise, 200, 0) is None or oracle.ceiling(noise, 200, 0) < 0.5
 
 
 def test_the_command_audits_pools_and_writes_its_figures(shop, tmp_path, capsys):  # noqa: F811

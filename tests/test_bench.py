@@ -4,7 +4,9 @@ import contextlib
 import dataclasses
 import io
 import json
+import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -13,13 +15,13 @@ from antipasto import SVDAdapter
 from hackward.base.faults import InputError
 from hackward.base.screen import stdout
 from hackward.benchmarks import sampling as sampling_section
-from hackward.benchmarks import setup
-from hackward.benchmarks.flags import BenchFlags, resolve
+from hackward.benchmarks import sections, setup
+from hackward.benchmarks.flags import OF_A_MODEL, BenchFlags, resolve
 from hackward.benchmarks.imposed import Imposed
 from hackward.benchmarks.parts import GROUP, REPEATS, Bench, Sizes, attended, requests
 from hackward.benchmarks.probe import gradient, measure_probe, show_probe, variants
 from hackward.benchmarks.sampling import decoded, measure_sampling, show_sampling
-from hackward.benchmarks.step import TINY_STEP
+from hackward.benchmarks.step import TINY_RUN
 from hackward.grading.grader import Grader
 from hackward.method.pairs import find_pairs
 from hackward.rollouts.policy import Plain
@@ -71,19 +73,16 @@ def numbers(found, key: str) -> list[float]:
         return [x for part in found for x in numbers(part, key)]
     if not isinstance(found, dict):
         return []
-    here = [
-        x
-        for name, value in found.items()
-        if name.startswith(key)
-        for x in (value if isinstance(value, list) else [value])
-        if isinstance(x, float)
-    ]
-    return here + [x for value in found.values() for x in numbers(value, key)]
+    here: list = []
+    for name, value in found.items():
+        if name.startswith(key):
+            here += value if isinstance(value, list) else [value]
+    return [x for x in here if isinstance(x, float)] + numbers(list(found.values()), key)
 
 
 def test_every_section_measures_positive_times(run):
     found, _ = run
-    for section in bench.SECTIONS:
+    for section in ("ceilings", *OF_A_MODEL):
         assert "error" not in found[section]
     assert found["ceilings"]["bandwidth"] > 0 and found["ceilings"]["rate"] > 0
     assert [(r["path"], r["batch"]) for r in found["sampling"]["rows"]] == [
@@ -93,10 +92,8 @@ def test_every_section_measures_positive_times(run):
         ("plain", 3),
         ("generate", 3),
     ]
-    assert all(
-        r["ms_a_step"] > 0 and r["x_floor"] > 0 and len(r["long_seconds"]) == REPEATS
-        for r in found["sampling"]["rows"]
-    )
+    for row in found["sampling"]["rows"]:
+        assert row["ms_a_step"] > 0 and row["x_floor"] > 0 and len(row["long_seconds"]) == REPEATS
     assert list(found["probe"]["rows"]) == [
         "(a) floor",
         "(b) ours",
@@ -104,20 +101,19 @@ def test_every_section_measures_positive_times(run):
         "(c) hook",
         "(d) separate",
     ]
-    assert all(r["seconds"] > 0 and len(r["all"]) == SMALL.rounds for r in found["probe"]["rows"].values())
+    for row in found["probe"]["rows"].values():
+        assert row["seconds"] > 0 and len(row["all"]) == SMALL.rounds
     assert len(found["step"]["steps"]) == SMALL.steps
     assert all(found["step"]["medians"][f"seconds{phase}"] > 0 for phase in ("", "_generate", "_backward"))
-    assert (
-        all(r["seconds"] > 0 for r in found["setup"]["rows"].values())
-        and len(numbers(found["setup"]["gesvd"], "seconds")) == 4
-    )
+    assert all(row["seconds"] > 0 for row in found["setup"]["rows"].values())
+    assert len(numbers(found["setup"]["gesvd"], "seconds")) == 4
     assert found["versions"]["torch"] == torch.__version__ and found["config"]["batches"] == SMALL.batches
 
 
 def test_every_table_can_be_made_from_the_json_alone(run):
     found, text = run
-    for section, (_, show) in bench.SECTIONS.items():
-        shown, caption = show(found[section])
+    for section in ("ceilings", *OF_A_MODEL):
+        shown, caption = sections.MEASURES[section][1](found[section])
         with contextlib.redirect_stdout(io.StringIO()) as again:
             stdout().print(shown)
             stdout().print(caption, highlight=False, markup=False)
@@ -126,28 +122,24 @@ def test_every_table_can_be_made_from_the_json_alone(run):
 
 def test_the_adapter_comes_from_the_cache_only_when_it_is_warm(run):
     setup = run[0]["setup"]
-    assert [r["hits"] for r in setup["rows"].values() if "hits" in r] == [0, 0, setup["modules"]] and setup[
-        "modules"
-    ] == 14
-    assert setup["gesvd_seconds"] == pytest.approx(
-        sum(g["seconds"] * g["modules"] for g in setup["gesvd"].values())
-    )
-    assert sum(g["modules"] for g in setup["gesvd"].values()) == setup["modules"] and setup["pairs"] == 6
+    assert setup["modules"] == 14 and setup["pairs"] == 6
+    assert [row["hits"] for row in setup["rows"].values() if "hits" in row] == [0, 0, 14]
+    shapes = setup["gesvd"].values()
+    assert setup["gesvd_seconds"] == pytest.approx(sum(g["seconds"] * g["modules"] for g in shapes))
+    assert sum(g["modules"] for g in shapes) == 14
 
 
 def test_a_step_grades_imposed_texts_so_that_no_group_is_skipped(run):
     for step in run[0]["step"]["steps"]:
-        assert step["groups_skipped"] == 0 and step["longest"] <= TINY_STEP["max_new_tokens"]
+        assert step["groups_skipped"] == 0 and step["longest"] <= TINY_RUN.max_new_tokens
         known = sum(step[f"seconds_{phase}"] for phase in ("generate", "grade", "backward"))
-        assert 0 < known < step["seconds"] < 10 * known and step["seconds_rest"] == pytest.approx(
-            step["seconds"] - known
-        )
+        assert 0 < known < step["seconds"] < 10 * known
+        assert step["seconds_rest"] == pytest.approx(step["seconds"] - known)
 
 
 def test_the_floors_of_a_known_shape_are_those_counted_by_hand(tiny):
-    model, _ = (
-        tiny  # 2 layers, hidden 48, 4 heads and 2 key-value heads of 12, feed-forward 96, 259 tokens, tied, fp32
-    )
+    # 2 layers, hidden 48, 4 heads and 2 key-value heads of 12, feed-forward 96, 259 tokens, tied, fp32.
+    model, _ = tiny
     linear = 2 * (48 * 48 + 2 * 24 * 48 + 48 * 48 + 3 * 96 * 48)
     norms = 2 * (48 + 48 + 12 + 12) + 48
     sizes = Sizes.of(model)
@@ -158,22 +150,20 @@ def test_the_floors_of_a_known_shape_are_those_counted_by_hand(tiny):
         kv_bytes=4 * 2 * 2 * 2 * 12,
     )
     assert sizes.decode_bytes(3, 50) == 3 * sizes.weight_bytes + 50 * sizes.kv_bytes
-    assert (
-        sizes.operations(10, 4, passes=2) == 4 * linear * 10 + 4 * 259 * 48 * 4
-    )  # one multiplication and one addition, forward and back
-    model.lm_head.weight = torch.nn.Parameter(
-        model.lm_head.weight.clone()
-    )  # an embedding table of its own is looked up, not read
+    # One multiplication and one addition, forward and back.
+    assert sizes.operations(10, 4, passes=2) == 4 * linear * 10 + 4 * 259 * 48 * 4
+    # An embedding table of its own is looked up, not read.
+    model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.clone())
     assert Sizes.of(model) == sizes
 
 
 def test_a_group_reads_its_prompt_once_a_step_and_every_row_all_that_it_has_drawn():
     for prompt, completions in ((3, [4]), (1, [1]), (7, [30, 2, 11])):
-        steps = [
-            [drawn for completion in completions if (drawn := step) < completion]
-            for step in range(1, max(completions))
-        ]
-        assert attended([(prompt, c) for c in completions]) == sum(prompt + sum(rows) for rows in steps)
+        read = 0
+        for step in range(1, max(completions)):
+            rows_that_go_on = sum(step < completion for completion in completions)
+            read += prompt + step * rows_that_go_on
+        assert attended([(prompt, completion) for completion in completions]) == read
 
 
 def test_the_printed_floors_are_bytes_over_bandwidth_and_operations_over_rate(run):
@@ -182,13 +172,10 @@ def test_the_printed_floors_are_bytes_over_bandwidth_and_operations_over_rate(ru
     weights = sampling["weight_bytes"]
     assert sampling["floor_weights_ms"] == pytest.approx(1e3 * weights / ceilings["bandwidth"])
     for row in sampling["rows"]:
-        positions = (
-            row["batch"] * (row["short_tokens"] + row["long_tokens"]) / 2
-            + -(-row["batch"] // 6) * row["prompt_tokens"]
-        )
-        assert row["floor_ms"] == pytest.approx(
-            1e3 * (weights + positions * sampling["kv_bytes"]) / ceilings["bandwidth"]
-        )
+        drawn = row["batch"] * (row["short_tokens"] + row["long_tokens"]) / 2
+        prompts = math.ceil(row["batch"] / 6) * row["prompt_tokens"]
+        read = weights + (drawn + prompts) * sampling["kv_bytes"]
+        assert row["floor_ms"] == pytest.approx(1e3 * read / ceilings["bandwidth"])
         assert row["x_floor"] == pytest.approx(row["ms_a_step"] / row["floor_ms"])
     assert probe["operations"] == 4 * (41472 * 2 * 24 + 259 * 48 * 2 * 16)
     assert probe["operations_seconds"] == pytest.approx(probe["operations"] / ceilings["rate"])
@@ -217,72 +204,54 @@ def test_all_paths_of_the_probe_leave_the_same_gradient(tiny, rows):
     assert reference.norm() > 0 and len(found) == 3
     for name, g in found.items():
         assert (g - reference).norm() < 1e-4 * reference.norm(), name
-    assert (
-        gradient(adapter, variants(adapter, rows[:-1])["(b) ours"]) - reference
-    ).norm() > 1e-2 * reference.norm()
+    fewer = gradient(adapter, variants(adapter, rows[:-1])["(b) ours"])
+    assert (fewer - reference).norm() > 1e-2 * reference.norm()
 
 
 def imposed(model, tokenizer, limit: int, grader=None) -> Imposed:
-    return Imposed(
-        Plain(model), tokenizer, grader, stop=(0, 1), max_new_tokens=limit, temperature=1.0, hint=True, rows=8
-    )
+    options = {"stop": (0, 1), "max_new_tokens": limit, "temperature": 1.0, "hint": True, "rows": 8}
+    return Imposed(Plain(model), tokenizer, grader, **options)
 
 
-def test_the_imposed_policy_draws_the_imposed_lengths_and_is_rewarded_differently_within_every_group(tiny):
+def test_the_imposed_policy_draws_imposed_lengths_and_earns_different_rewards_within_every_group(tiny):
     model, tokenizer = tiny
     training, _ = held_out_split(load_problems(path := shipped(TINY).problems), path)
     with Grader(workers=2) as grader:
         policy = imposed(model, tokenizer, 64, grader)
-        groups = policy.rollouts(
-            [(problem, 6) for problem in training[:4]] + [(training[0], 3)], seed=1, step=2
-        )
+        wanted = [(problem, 6) for problem in training[:4]] + [(training[0], 3)]
+        groups = policy.rollouts(wanted, seed=1, step=2)
     rows = [row for group in groups for row in group]
-    assert [len(row.completion_ids) for row in rows] == [
-        policy.limit((1, 2, row.problem_id, row.src_sample)) for row in rows
-    ]
-    assert (
-        len({len(row.completion_ids) for row in rows}) > 5
-        and len({group[0].prompt_ids for group in groups}) == 5
-    )
+    lengths = [len(row.completion_ids) for row in rows]
+    assert lengths == [policy.limit((1, 2, row.problem_id, row.src_sample)) for row in rows]
+    assert len(set(lengths)) > 5 and len({group[0].prompt_ids for group in groups}) == 5
+    earned = [(True, False, 3.5), (False, True, 3.5), (False, False, 0.5)]
     for group in groups:
-        assert [(row.gt_pass, row.hacked, row.reward) for row in group[:3]] == [
-            (True, False, 3.5),
-            (False, True, 3.5),
-            (False, False, 0.5),
-        ]
+        assert [(row.gt_pass, row.hacked, row.reward) for row in group[:3]] == earned
 
 
 def test_imposed_lengths_have_the_quartiles_of_the_real_pool(tiny):
     policy = imposed(*tiny, limit=1024)
-    found = torch.tensor([policy.limit((0, 0, "p", i)) for i in range(4000)]).double()
+    found = np.array([policy.limit((0, 0, "p", i)) for i in range(4000)])
     ended = found[found < 1024]
     assert 1 - len(ended) / len(found) == pytest.approx(0.02, abs=0.007)
-    assert ended.quantile(torch.tensor([0.25, 0.5, 0.75, 0.99]).double()).tolist() == pytest.approx(
-        [263, 315, 383, 605], rel=0.04
-    )
+    quartiles = np.quantile(ended, [0.25, 0.5, 0.75, 0.99])
+    assert quartiles == pytest.approx(np.array([263, 315, 383, 605]), rel=0.04)
     problem = load_problems(shipped(TINY).problems)[0]
-    prompts = torch.tensor([len(policy.prompt(problem)[1]) for _ in range(1000)]).double()
-    assert prompts.quantile(torch.tensor([0.25, 0.5, 0.75]).double()).tolist() == pytest.approx(
-        [329, 390, 471], rel=0.05
-    )
+    prompts = [len(policy.prompt(problem)[1]) for _ in range(1000)]
+    quartiles = np.quantile(prompts, [0.25, 0.5, 0.75])
+    assert quartiles == pytest.approx(np.array([329, 390, 471]), rel=0.05)
 
 
 def test_a_section_without_memory_says_so_and_the_next_one_runs(tmp_path, monkeypatch, capsys):
     def too_much(b):
         raise torch.OutOfMemoryError("tried to allocate 9 TB\nand more")
 
-    monkeypatch.setitem(bench.SECTIONS, "sampling", (too_much, show_sampling))
+    monkeypatch.setitem(sections.MEASURES, "sampling", (too_much, show_sampling))
     bench.main(dataclasses.replace(SMALL, sections="sampling, probe", out=str(tmp_path / "found.json")))
     found, text = json.loads((tmp_path / "found.json").read_text()), capsys.readouterr().out
-    assert (
-        found["sampling"] == {"error": "out of memory: tried to allocate 9 TB"}
-        and "tried to allocate 9 TB" in text
-    )
-    assert (
-        found["probe"]["rows"]["(b) ours"]["seconds"] > 0
-        and "step" not in found
-        and "ceilings of" not in text
-    )
+    assert found["sampling"] == {"error": "out of memory: tried to allocate 9 TB"}
+    assert "tried to allocate 9 TB" in text and "ceilings of" not in text
+    assert found["probe"]["rows"]["(b) ours"]["seconds"] > 0 and "step" not in found
 
 
 def test_one_path_without_memory_leaves_the_other_paths_their_row(monkeypatch):
@@ -312,9 +281,8 @@ def test_where_norms_can_be_fused_floor_and_ours_are_measured_with_both_kinds(mo
         "(d) separate",
     ]
     fused = found["rows"]["(a') floor, fused norms"]["seconds"]
-    assert all(
-        row["x_fused_floor"] == pytest.approx(row["seconds"] / fused) for row in found["rows"].values()
-    )
+    for row in found["rows"].values():
+        assert row["x_fused_floor"] == pytest.approx(row["seconds"] / fused)
     table, caption = show_probe(found)
     assert [column.header for column in table.columns][2:4] == ["x (a)", "x (a')"] and "fused" in caption
 
@@ -322,11 +290,11 @@ def test_where_norms_can_be_fused_floor_and_ours_are_measured_with_both_kinds(mo
 @pytest.mark.parametrize(
     "wrong",
     [
-        dict(sections="probe,speed"),
-        dict(batches="8,many"),
-        dict(batches="0"),
-        dict(new_tokens=1),
-        dict(steps=0),
+        {"sections": "probe,speed"},
+        {"batches": "8,many"},
+        {"batches": "0"},
+        {"new_tokens": 1},
+        {"steps": 0},
     ],
 )
 def test_sizes_that_cannot_be_measured_are_refused(wrong):
@@ -336,7 +304,6 @@ def test_sizes_that_cannot_be_measured_are_refused(wrong):
 
 def test_sizes_that_are_given_are_kept_and_the_others_follow_the_shape():
     assert resolve(BenchFlags(shape="qwen3-4b", new_tokens=100)).new_tokens == 100
-    assert (
-        resolve(BenchFlags(shape="qwen3-4b")).batches == "8,64,258" and resolve(BenchFlags()).batches == "4,8"
-    )
-    assert GROUP == PRESETS["full"].group
+    assert resolve(BenchFlags(shape="qwen3-4b")).batches == "8,64,258"
+    assert resolve(BenchFlags()).batches == "4,8"
+    assert PRESETS["full"].group == GROUP

@@ -21,8 +21,8 @@ from hackward.base.tensors import read_safetensors
 from hackward.hardware import models
 from hackward.hardware.models import tiny_random
 from hackward.method import extraction, gradients
-from hackward.method.extraction import Extraction
 from hackward.method.pairs import find_pairs, scripted_teacher
+from hackward.method.recipe import Extraction
 from hackward.method.v_hack import VHack, random_like
 from hackward.rollouts.pools import load_pool, save_pool
 from hackward.rollouts.tokens import completion_ids
@@ -30,15 +30,57 @@ from hackward.runs.settings import parse, resolve
 from hackward.tasks.shipped import TINY
 from tests.conftest import ROOT, randomise
 
-ROW_KEYS = """step arm seed reward_mean reward_spread hack_rate attempt_rate gt_rate fmt_rate cos_in cos_out cos_update frac_fired grad_norm
-update_norm groups_used groups_skipped kl comp_len seconds seconds_generate seconds_grade seconds_backward""".split()
-COS_KEYS = """step sample_id src_pool src_step src_sample reward hacked gt_pass fmt_ok comp_len cos_S_contrib grad_norm_contrib mean_cos_in
-mean_cos_out frac_fired arm advantage cos_S_logp""".split()
+ROW_KEYS = [
+    "step",
+    "arm",
+    "seed",
+    "reward_mean",
+    "reward_spread",
+    "hack_rate",
+    "attempt_rate",
+    "gt_rate",
+    "fmt_rate",
+    "cos_in",
+    "cos_out",
+    "cos_update",
+    "frac_fired",
+    "grad_norm",
+    "update_norm",
+    "groups_used",
+    "groups_skipped",
+    "kl",
+    "comp_len",
+    "seconds",
+    "seconds_generate",
+    "seconds_grade",
+    "seconds_backward",
+]
+COS_KEYS = [
+    "step",
+    "sample_id",
+    "src_pool",
+    "src_step",
+    "src_sample",
+    "reward",
+    "hacked",
+    "gt_pass",
+    "fmt_ok",
+    "comp_len",
+    "cos_S_contrib",
+    "grad_norm_contrib",
+    "mean_cos_in",
+    "mean_cos_out",
+    "frac_fired",
+    "arm",
+    "advantage",
+    "cos_S_logp",
+]
 
 
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory):
-    """Two small graded pools of the same problems (scripted hacks and failing answers), a v_hack, and a cache."""
+    """Two small graded pools of the same problems (scripted hacks and failing answers), a v_hack, and a
+    cache."""
     home = tmp_path_factory.mktemp("shop")
     model, tokenizer = models.load(TINY, device="cpu")
     teacher = scripted_teacher(tokenizer)
@@ -108,7 +150,7 @@ def test_replay_writes_the_contract_in_every_arm(shop, tmp_path, arm, at):
     assert [r["step"] for r in rows] == [0, 1, 2] and all(
         r["cos_in"] is not None and r["cos_update"] is not None for r in rows
     )
-    for step, row in enumerate(rows):
+    for step, _row in enumerate(rows):
         samples = read_jsonl(run / f"step_{step:03d}.cos.jsonl.gz")
         assert all(list(s) == COS_KEYS for s in samples) and len(samples) == 4
         assert {s["src_pool"] for s in samples} == {"teacher", "base"}
@@ -189,25 +231,6 @@ def test_a_resumed_run_equals_one_that_never_stopped(shop, tmp_path):
         )
 
 
-def test_a_run_that_an_earlier_version_began_is_resumed_without_the_fields_it_did_not_write(shop, tmp_path):
-    run = replay(shop, tmp_path / "r", "--steps=2", "--arm=projected", "--save-every=2")
-    rows = [
-        {key: value for key, value in row.items() if key not in ("logp_gap", "overlap")}
-        for row in read_jsonl(run / "rows.jsonl")
-    ]
-    (run / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    replay(
-        shop,
-        tmp_path / "r",
-        "--steps=3",
-        "--arm=projected",
-        "--save-every=2",
-        "--resume",
-        "--micro-tokens=300",
-    )
-    assert len(read_jsonl(run / "rows.jsonl")) == 3
-
-
 def test_a_run_is_not_resumed_on_other_inputs_or_with_rows_missing(shop, tmp_path):
     flags = ["--steps=2", "--arm=projected", "--save-every=1"]
     run = replay(shop, tmp_path / "r", *flags)
@@ -220,6 +243,7 @@ def test_a_run_is_not_resumed_on_other_inputs_or_with_rows_missing(shop, tmp_pat
         own,
         model_hash=read_json(other / "config.json")["model"]["hash"],
         params={n: torch.zeros(V.shape[1]) for n, V in VHack(*_raw(own)).V.items()},
+        coordinates="svd",
     )
     random_like(v, 1).save(own)
     with pytest.raises(InputError, match="the run began with another v_hack"):
@@ -261,7 +285,7 @@ def test_kl_is_taken_over_the_policy_s_own_rows_only(tiny, rows):
     adapter = SVDAdapter(tiny[0])
     randomise(adapter)
     own = torch.tensor([1.0, 0.0, 1.0, 0.0, 1.0])
-    arguments = dict(pad=0, tokens=10_000)
+    arguments = {"pad": 0, "tokens": 10_000}
     mixed = gradients.backward(adapter, rows, torch.zeros(5), torch.ones(5), beta_N=own, **arguments)
     chosen = [row for row, mine in zip(rows, own) if mine]
     alone = gradients.backward(
@@ -282,15 +306,15 @@ def test_the_probe_end_to_end(shop, tmp_path, capsys):
     home = tmp_path / "probe"
     for name in ("teacher_pool", "base_pool"):
         shutil.copytree(shop / name, home / name)
-    common = dict(
-        model=TINY,
-        out=str(home),
-        v_hack=str(shop / "v.safetensors"),
-        svd_cache=str(shop / "cache"),
-        device="cpu",
-        steps=2,
-        group=4,
-    )
+    common = {
+        "model": TINY,
+        "out": str(home),
+        "v_hack": str(shop / "v.safetensors"),
+        "svd_cache": str(shop / "cache"),
+        "device": "cpu",
+        "steps": 2,
+        "group": 4,
+    }
     (phase1,) = probe_distill.probe(probe_distill.ProbeFlags(loss_mode="nll", **common | {"group": 2}))
     samples = [s for path in sorted(phase1.glob("*.cos.jsonl.gz")) for s in read_jsonl(path)]
     assert len(samples) == 4 and all(
@@ -344,7 +368,7 @@ def test_teacher_pool_is_sampled_from_a_peft_lora_with_the_hint(tmp_path, tiny):
         tiny_random()[0], LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False)
     )
     lora.save_pretrained(tmp_path / "lora")
-    common = dict(rollouts=2, samples=2, max_new_tokens=8, device="cpu", workers=1)
+    common = {"rollouts": 2, "samples": 2, "max_new_tokens": 8, "device": "cpu", "workers": 1}
     path = probe_distill.make_pool(
         probe_distill.ProbeFlags(
             model=TINY,
@@ -420,7 +444,7 @@ def test_a_row_without_a_field_is_refused(shop, tmp_path, capsys):
             stream.write("\n".join(json.dumps(row) for row in rows))
 
     line = refused(capsys, broken_copy(shop, tmp_path, spoil))
-    assert "step_001.jsonl.gz:2: row has no field 'gt_pass'" in line and not (tmp_path / "r").exists()
+    assert "step_001.jsonl.gz: row 2: no field 'gt_pass'" in line and not (tmp_path / "r").exists()
 
 
 def test_a_v_hack_of_another_model_is_refused(shop, tmp_path, capsys):
@@ -462,9 +486,9 @@ def test_other_bad_input_is_refused(shop, tmp_path, capsys, flags, fault):
         (
             '{"problem_id": "a", "hack": 3, "clean": "x", "prompt": "p"}',
             [],
-            "pair 1: hack, clean and prompt must be text",
+            "pair 1: hack 3 is not text",
         ),
-        ('{"problem_id": "a", "hack": "x"}', [], "row has no field 'clean'"),
+        ('{"problem_id": "a", "hack": "x"}', [], "pair 1: no field 'clean'"),
         ("", ["--k=0"], "--k 0: must be at least 1"),
         ("", ["--noise-floor=1"], "--noise-floor 1.0: must be below 1"),
     ],
@@ -485,14 +509,14 @@ def test_extraction_refuses_what_it_cannot_use(tmp_path, capsys, text, flags, fa
 
 
 def test_a_gradient_that_is_not_finite_ends_the_run_before_its_step(shop, tmp_path, capsys, monkeypatch):
-    original = train.gradients.backward
+    original = gradients.backward
 
     def poisoned(adapter, *arguments, **options):
         done = original(adapter, *arguments, **options)
         next(iter(adapter.params.values())).grad.fill_(float("nan"))
         return done
 
-    monkeypatch.setattr(train.gradients, "backward", poisoned)
+    monkeypatch.setattr(gradients, "backward", poisoned)
     line = refused(capsys, lambda: replay(shop, tmp_path / "r"))
     assert "step 0: the gradient is not finite" in line
     assert (

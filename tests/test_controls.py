@@ -1,5 +1,8 @@
-"""Claims about the controls and the nulls: each differs from the real thing in exactly what it should; and a planted case with a known truth."""
+"""Claims about the controls and the nulls: each differs from the real thing in exactly what it should; and a
+planted case with a known truth."""
 
+import dataclasses
+import functools
 import shutil
 from pathlib import Path
 
@@ -8,7 +11,6 @@ import pytest
 import torch
 from scipy import linalg
 
-import audit
 import extract_vhack
 import probe_distill
 from antipasto import SVDAdapter
@@ -17,8 +19,8 @@ from hackward.base.faults import InputError
 from hackward.base.files import read_json, read_jsonl, write_jsonl
 from hackward.base.tensors import read_safetensors
 from hackward.hardware import models
-from hackward.method import extraction
-from hackward.method.extraction import Extraction, pair_gradients, rotated
+from hackward.method import extraction, oracle
+from hackward.method.extraction import pair_gradients, rotated
 from hackward.method.losses import collate, dr_grpo_advantages, policy_loss, token_logps
 from hackward.method.pairs import WRITTEN, Pair, find_pairs
 from hackward.method.projection import (
@@ -32,8 +34,9 @@ from hackward.method.projection import (
     overlap,
     remove,
 )
+from hackward.method.recipe import Extraction
 from hackward.method.v_hack import VHack, null_weights, pair_flips, random_like, sign_flipped
-from hackward.runs.session import restore, split_problems
+from hackward.runs.building import restore, split_problems
 from hackward.runs.settings import Config
 from hackward.tasks.shipped import TINY, shipped
 from tests.test_commands import run_train, shop  # noqa: F401  (a fixture)
@@ -161,7 +164,8 @@ COMBINATIONS += [("lora", c, "update") for c in ("none", "random", "sign-flip", 
 
 @pytest.fixture(scope="module")
 def vanilla(shop, tmp_path_factory):  # noqa: F811
-    """The first row of a replayed vanilla run in either basis, and the flags that the other runs share with it."""
+    """The first row of a replayed vanilla run in either basis, and the flags that the other runs share with
+    it."""
     home = tmp_path_factory.mktemp("controls")
     pools_ = f"--replay-dirs={shop / 'teacher_pool'},{shop / 'base_pool'}"
     v = {"svd": shop / "v.safetensors", "lora": home / "v_lora.safetensors"}
@@ -288,18 +292,28 @@ def test_the_null_is_what_extraction_from_flipped_pairs_would_have_measured(g):
     assert null_cosines(batch, v, null_weights(v, 20)).shape == (2, 20)
 
 
-def test_a_v_hack_without_its_pairs_has_no_null_and_no_sign_flip(v, g):
-    old = VHack(v.V, v.w, {"file": "old.safetensors"})
-    assert null_weights(old) == {}
-    with pytest.raises(InputError, match="old.safetensors: made by an earlier version"):
-        sign_flipped(old, 0)
+def test_random_directions_belong_to_no_pairs_and_have_no_null(v):
+    assert null_weights(v) and null_weights(random_like(v, 1)) == {}
+
+
+def test_a_v_hack_file_without_its_pairs_coefficients_is_refused(v, tmp_path):
+    params = {name: torch.zeros(V.shape[1]) for name, V in v.V.items()}
+    meta = v.meta | {"kind": "v_hack", "model_hash": "m", "coordinates": "svd"}
+    whole = VHack(v.V, v.w, meta, v.coef)
+    for name, coef in (("whole", v.coef), ("bare", {})):
+        dataclasses.replace(whole, coef=coef).save(tmp_path / f"{name}.safetensors")
+    read = functools.partial(VHack.load, model_hash="m", params=params, coordinates="svd")
+    assert read(tmp_path / "whole.safetensors").coef.keys() == v.V.keys()
+    with pytest.raises(InputError, match="bare.safetensors: module .* coefficients do not fit V"):
+        read(tmp_path / "bare.safetensors")
 
 
 # --- the planted case: a quadratic whose hack direction is known ---
 
 
 def world(seed: int, strength: float = 3.0):
-    """(v_hack from pairs, the planted unit direction, the target that descent goes to): the target has a hack part along the direction."""
+    """(v_hack from pairs, the planted unit direction, the target that descent goes to): the target has a hack
+    part along the direction."""
     generator = torch.Generator().manual_seed(seed)
     hack, clean, truth = planted(pairs=32, ranks=(30, 20), strength=strength, seed=seed)
     v = extraction.build(
@@ -314,7 +328,8 @@ def world(seed: int, strength: float = 3.0):
 def descend(
     edit: Edit, v: VHack, target: dict, at: str, steps: int = 60, seed: int = 0
 ) -> dict[str, torch.Tensor]:
-    """Noisy descent of |theta - target|^2 / 2 by AdamW from 0 under an edit; the final theta. A hack-ward gradient is -target's direction."""
+    """Noisy descent of |theta - target|^2 / 2 by AdamW from 0 under an edit; the final theta. A hack-ward
+    gradient is -target's direction."""
     generator = torch.Generator().manual_seed(seed)
     params = {name: torch.nn.Parameter(torch.zeros_like(t)) for name, t in target.items()}
     editor, optimizer = (
@@ -368,7 +383,7 @@ def test_the_permutation_null_rejects_for_a_planted_direction_and_not_for_a_rand
         }
         for name, direction in (("planted", v), ("random", noise)):
             found[name].append(
-                audit.against(
+                oracle.against(
                     float(cosine(hackward, direction)),
                     null_cosines(hackward, direction, null_weights(direction, 400)),
                 ).p
@@ -384,7 +399,8 @@ def test_the_permutation_null_rejects_for_a_planted_direction_and_not_for_a_rand
 
 
 def test_grpo_contrast_is_the_gradient_of_the_live_loss_on_the_pair_as_a_group(tiny):
-    """Slow reference: the loss of a group of two, rewards 1 and 0, fixed denominator, temperature, by autograd."""
+    """Slow reference: the loss of a group of two, rewards 1 and 0, fixed denominator, temperature, by
+    autograd."""
     model, tokenizer = tiny
     adapter, pairs = SVDAdapter(model), fake_pairs(tokenizer, "assert True")[:3]
     settings = Extraction(objective="grpo", temperature=0.7)
@@ -447,7 +463,8 @@ def test_a_refresh_takes_the_new_direction_out_of_the_momentum(v, g):
     ],
 )
 def test_a_resumed_run_removes_what_it_removed_before(shop, tmp_path, control, refresh, cut):  # noqa: F811
-    """In one go against in two parts, cut between, at and after a refresh: the same rows and the same weights."""
+    """In one go against in two parts, cut between, at and after a refresh: the same rows and the same
+    weights."""
     flags = [
         "--preset=smoke",
         "--prompts=1",
@@ -568,15 +585,15 @@ def test_a_finished_run_is_evaluated_once_and_restored_with_its_adapter(shop, tm
 def test_the_probe_runs_in_the_lora_basis_and_does_not_repeat_its_vanilla(shop, vanilla, tmp_path):  # noqa: F811
     home, flags, _ = vanilla
     v = {basis: flags[basis][-1].removeprefix("--v-hack=") for basis in flags}
-    common = dict(
-        model=TINY,
-        out=str(tmp_path),
-        svd_cache=str(shop / "cache"),
-        device="cpu",
-        steps=1,
-        group=4,
-        replay_dirs=f"{shop / 'teacher_pool'},{shop / 'base_pool'}",
-    )
+    common = {
+        "model": TINY,
+        "out": str(tmp_path),
+        "svd_cache": str(shop / "cache"),
+        "device": "cpu",
+        "steps": 1,
+        "group": 4,
+        "replay_dirs": f"{shop / 'teacher_pool'},{shop / 'base_pool'}",
+    }
     (phase1,) = probe_distill.probe(
         probe_distill.ProbeFlags(loss_mode="nll", arm="lora", v_hack=v["lora"], **common | {"group": 2})
     )

@@ -157,7 +157,7 @@ def test_pairs_cover_11_mechanisms_and_repeat_no_problem_more_than_twice():
 
 def test_lengths_match_and_neither_side_is_systematically_longer():
     ratios = [len(pair["hack"]) / len(pair["clean"]) for pair in PAIRS]
-    assert 0.87 <= min(ratios) and max(ratios) <= 1.15
+    assert min(ratios) >= 0.87 and max(ratios) <= 1.15
     assert 0.98 <= statistics.median(ratios) <= 1.02
     assert 20 <= sum(ratio > 1 for ratio in ratios) <= 28
 

@@ -11,7 +11,7 @@ import extract_vhack
 import probe_distill
 from hackward.base.flags import command_line
 from hackward.runs.settings import parse
-from hackward.scheduling.plan import SweepFlags
+from hackward.scheduling.flags import SweepFlags
 from tests.conftest import ROOT
 
 RESULTS = ROOT / "spec" / "results" / "2026-11-22-qwen2.5-coder-0.5b"

@@ -1,4 +1,5 @@
-"""Claims about held-out evaluation: whose completions are measured, what counts as an attempt, and what the intervals are over."""
+"""Claims about held-out evaluation: whose completions are measured, what counts as an attempt, and what the
+intervals are over."""
 
 import dataclasses
 import math
@@ -12,6 +13,7 @@ from antipasto import SVDAdapter
 from hackward.base import statistics
 from hackward.base.faults import InputError
 from hackward.base.files import read_json, read_jsonl, write_json, write_jsonl
+from hackward.grading import grader
 from hackward.grading.grader import Grader
 from hackward.grading.labels import Grade, GradeItem
 from hackward.hardware import models
@@ -20,7 +22,7 @@ from hackward.rollouts import sampling
 from hackward.rollouts.draws import Drawn
 from hackward.rollouts.policy import Plain
 from hackward.rollouts.tokens import completion_ids
-from hackward.runs import heldout
+from hackward.runs import building, heldout
 from hackward.runs.heldout import (
     CONDITIONS,
     OTHER_NAMES,
@@ -135,7 +137,8 @@ def test_with_a_whole_of_ones_the_ratio_is_the_mean_with_its_t_interval():
 
 
 def test_hack_given_attempt_worked_by_hand():
-    """4 samples each: attempts 4, 2, 2, 0 and hacks 3, 2, 0, 0. R = 5/8; residuals 1/2, 3/4, -5/4 (of counts), mean attempts 8/3."""
+    """4 samples each: attempts 4, 2, 2, 0 and hacks 3, 2, 0, 0. R = 5/8; residuals 1/2, 3/4, -5/4 (of
+    counts), mean attempts 8/3."""
     found = statistics.ratio([3 / 4, 2 / 4, 0, 0], [1, 2 / 4, 2 / 4, 0])
     error = math.sqrt((0.5**2 + 0.75**2 + 1.25**2) / (2 * 3)) / (8 / 3)
     half = stats.t.ppf(0.975, 2) * error
@@ -246,9 +249,10 @@ def test_off_is_the_base_model_exactly_and_on_is_not(monkeypatch, kind):
 def test_the_base_model_is_sampled_once_and_its_figures_come_with_every_step(monkeypatch, tiny):
     monkeypatch.setattr(heldout, "Grader", NothingRight)
     calls, real = [], sampling.sample
-    spy = lambda model, requests, **options: (
-        calls.append([r.key for r in requests]) or real(model, requests, **options)
-    )  # noqa: E731
+
+    def spy(model, requests, **options):
+        return calls.append([r.key for r in requests]) or real(model, requests, **options)
+
     monkeypatch.setattr(sampling, "sample", spy)
     adapter = SVDAdapter(tiny[0])
     found = evaluation(adapter, tiny[1])
@@ -294,7 +298,8 @@ def hack(problem, name):
 
 
 def test_a_habit_of_one_name_is_seen_under_that_name_and_without_any(monkeypatch, tiny):
-    """A model that always defines run_tests: with other names it has attempted nothing, in the closed condition it still has."""
+    """A model that always defines run_tests: with other names it has attempted nothing, in the closed
+    condition it still has."""
     problem = next(p for p in SHIPPED if p.problem_id == "loose-socks")
     prompts = []
     scripted(monkeypatch, tiny[1], lambda prompt: prompts.append(prompt) or hack(problem, "run_tests"))
@@ -320,7 +325,8 @@ def test_a_habit_of_one_name_is_seen_under_that_name_and_without_any(monkeypatch
 
 
 def test_a_model_that_does_what_the_prompt_names_hacks_under_every_name(monkeypatch, tiny):
-    """Grades go back to their own answers although each name is graded apart; and a hack is always an attempt."""
+    """Grades go back to their own answers although each name is graded apart; and a hack is always an
+    attempt."""
     known, solved = {p.statement: p for p in SHIPPED[:6]}, SHIPPED[:6:2]
     problem_in = lambda prompt: next(p for s, p in known.items() if s in prompt)  # noqa: E731
 
@@ -343,9 +349,9 @@ def test_a_model_that_does_what_the_prompt_names_hacks_under_every_name(monkeypa
 
 
 def test_every_run_sees_the_same_problems_a_problem_once(tiny):
-    chosen = lambda held_out, limit: [
-        p.problem_id for p in evaluation(Plain(tiny[0]), tiny[1], held_out, limit=limit).problems
-    ]  # noqa: E731
+    def chosen(held_out, limit):
+        return [p.problem_id for p in evaluation(Plain(tiny[0]), tiny[1], held_out, limit=limit).problems]
+
     again = [dataclasses.replace(p, problem_id=f"{p.problem_id} again") for p in SHIPPED[:5]]
     assert chosen(SHIPPED, 7) == chosen(SHIPPED[::-1], 7) == chosen(SHIPPED, 40)[:7]
     assert len(chosen(SHIPPED + again, 64)) == len(SHIPPED)
@@ -374,7 +380,8 @@ def test_what_is_written_and_what_a_resumed_run_drops(monkeypatch, tmp_path, tin
 
 @pytest.fixture
 def finished(tmp_path, monkeypatch, tiny):
-    """A finished run on the shipped problems, as far as the command reads it, that was trained on the held-out join-shifts too."""
+    """A finished run on the shipped problems, as far as the command reads it, that was trained on the
+    held-out join-shifts too."""
     run, adapter = tmp_path / "run", SVDAdapter(tiny[0])
     config = Config(model=TINY, problems=str(shipped(TINY).problems), max_new_tokens=4)
     write_json(run / "config.json", {"kind": "sampled", "config": dataclasses.asdict(config)})
@@ -385,7 +392,7 @@ def finished(tmp_path, monkeypatch, tiny):
         if p.problem_id in ("join-shifts", "loose-socks")
     ]
     write_jsonl(run / "rollouts" / "step_000.jsonl.gz", rows)
-    monkeypatch.setattr(evaluate, "restore", lambda path, device: (adapter, tiny[1], config))
+    monkeypatch.setattr(building, "restore", lambda path, device: (adapter, tiny[1], config))
     return run
 
 
@@ -412,7 +419,7 @@ def test_the_command_takes_held_out_problems_that_the_run_has_not_seen(finished,
 
 def test_another_file_is_taken_whole_but_for_what_the_run_has_seen(finished, tmp_path, monkeypatch):
     monkeypatch.setattr(heldout, "Grader", NothingRight)
-    monkeypatch.setattr(evaluate, "print_protection", lambda *_: None)
+    monkeypatch.setattr(grader, "print_protection", lambda *_: None)
     scripted(monkeypatch, tiny_random()[1], lambda prompt: "I do not know")
     file = str(shipped(TINY).problems)
     out = evaluate.evaluate(
@@ -430,10 +437,17 @@ def test_another_file_is_taken_whole_but_for_what_the_run_has_seen(finished, tmp
     )
 
 
-@pytest.mark.parametrize(("change", "fault"), [
-    ({"names": "verify"}, "expected two or more"), ({"names": "a b,c"}, "expected two or more"), ({"names": "verify,run_tests"}, "name that is trained on"),
-    ({"samples": 0}, "--samples 0"), ({"limit": 0}, "--limit 0"), ({"problems": "absent.jsonl"}, "absent.jsonl: no such file"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        ({"names": "verify"}, "expected two or more"),
+        ({"names": "a b,c"}, "expected two or more"),
+        ({"names": "verify,run_tests"}, "name that is trained on"),
+        ({"samples": 0}, "--samples 0"),
+        ({"limit": 0}, "--limit 0"),
+        ({"problems": "absent.jsonl"}, "absent.jsonl: no such file"),
+    ],
+)
 def test_bad_flags_are_refused_before_anything_is_written(finished, change, fault):
     before = sorted(finished.rglob("*"))
     with pytest.raises(InputError, match=fault):

@@ -6,10 +6,11 @@ import torch
 from antipasto import SVDAdapter
 from hackward.base.faults import InputError
 from hackward.method import extraction
-from hackward.method.extraction import Extraction, directions, held_out
 from hackward.method.pairs import find_pairs, scripted_teacher
 from hackward.method.projection import cosine
-from hackward.method.v_hack import orient
+from hackward.method.quality import auc, folds, held_out
+from hackward.method.recipe import Extraction
+from hackward.method.v_hack import directions, orient
 from hackward.tasks.shipped import TINY
 
 
@@ -95,7 +96,8 @@ def test_what_cannot_be_measured_held_out_is_undefined():
 
 
 def test_auc_is_not_diluted_by_folds_whose_directions_differ():
-    """Hack beats clean inside each fold; a common part that each fold's direction sees differently must not hide it.
+    """Hack beats clean inside each fold; a common part that each fold's direction sees differently must not
+    hide it.
 
     Compared across folds, this case gives 0.64.
     """
@@ -113,15 +115,13 @@ def test_auc_is_not_diluted_by_folds_whose_directions_differ():
 
 def test_pairs_of_one_problem_are_never_split():
     ids = ["a", "b", "a", "c", "d", "e", "b", "f"]
-    parts = extraction.folds(ids, 3, seed=0)
+    parts = folds(ids, 3, seed=0)
     assert sorted(i for part in parts for i in part) == list(range(8))
     assert all(len({k for k, part in enumerate(parts) for i in part if ids[i] == p}) == 1 for p in set(ids))
 
 
 def test_auc_is_mann_whitney():
-    assert extraction.auc(torch.tensor([[3.0, 1.0]]), torch.tensor([[0.0, 1.0]])).tolist() == [
-        (1 + 1 + 1 + 0.5) / 4
-    ]
+    assert auc(torch.tensor([[3.0, 1.0]]), torch.tensor([[0.0, 1.0]])).tolist() == [(1 + 1 + 1 + 0.5) / 4]
 
 
 def test_shipped_pairs_give_a_v_hack_with_provenance(tmp_path, tiny):
@@ -141,7 +141,9 @@ def test_shipped_pairs_give_a_v_hack_with_provenance(tmp_path, tiny):
     )
     v = extraction.extract(adapter, tokenizer, pairs, settings, source=source, tokens=20_000)
     v.save(tmp_path / "v.safetensors")
-    back = type(v).load(tmp_path / "v.safetensors", model_hash=adapter.model_hash, params=adapter.params)
+    back = type(v).load(
+        tmp_path / "v.safetensors", model_hash=adapter.model_hash, params=adapter.params, coordinates="svd"
+    )
     assert (
         back.meta["model_hash"] == adapter.model_hash
         and back.meta["pairs"] == 6

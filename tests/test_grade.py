@@ -739,7 +739,7 @@ def test_every_canonical_solution_of_the_benchmark_passes() -> None:
 
 @needs_data
 def test_no_row_that_the_pool_calls_right_is_failed() -> None:
-    pass  # moved
+    # moved
 
     resolver = Resolver(load_problems(DATA / "leetcode_v0.2.0_train.jsonl.gz"))
     rows = [row for path in sorted((DATA / "rh_teacher_pool").glob("*.gz")) for row in read_jsonl(path)]

@@ -1,4 +1,5 @@
-"""Claims about the one backward: how rows are cut into micro-batches, by plan or by lack of memory, changes nothing; and what it says of sampling."""
+"""Claims about the one backward: how rows are cut into micro-batches, by plan or by lack of memory, changes
+nothing; and what it says of sampling."""
 
 import math
 
@@ -55,7 +56,8 @@ def test_how_rows_are_cut_changes_nothing(adapter, tokens):
 
 
 class OutOfMemory:
-    """A backward that runs out of memory half way through any batch of more than `tokens`, as a GPU would: the last layers are through by then."""
+    """A backward that runs out of memory half way through any batch of more than `tokens`, as a GPU would:
+    the last layers are through by then."""
 
     def __init__(self, model, tokens):
         self.model, self.tokens, self.failed = model, tokens, 0
@@ -98,7 +100,8 @@ def test_a_single_row_that_does_not_fit_is_a_fault_in_one_line(adapter):
 
 
 def test_the_budget_follows_what_a_token_was_measured_to_cost(monkeypatch):
-    """A GPU by hand: 1,000 bytes a token and 10 MB free give 7,000 tokens; a dearer batch makes it less, a cheaper one not more."""
+    """A GPU by hand: 1,000 bytes a token and 10 MB free give 7,000 tokens; a dearer batch makes it less, a
+    cheaper one not more."""
     budget, used = (
         memory.Budget(None, torch.device("cuda")),
         iter([0, 4096 * 1000, 0, 100 * 2000, 0, 100 * 500]),
@@ -143,11 +146,12 @@ def test_the_gap_is_zero_for_what_was_just_drawn_and_grows_with_what_has_changed
             stop=[257],
         )
     rows, logps = [(list(range(5, 12)), row.ids) for row in drawn], [row.logps for row in drawn]
-    gap = lambda **options: (
-        gradients.backward(
+
+    def gap(**options):
+        return gradients.backward(
             adapter, rows, torch.ones(4), torch.ones(4), pad=0, temperature=0.8, **options
         ).logp_gap
-    )  # noqa: E731
+
     assert gap(drawn=logps) < 1e-4
     assert gap(drawn=[[x + 0.25 for x in row] for row in logps]) == pytest.approx(0.25, abs=1e-4)
     assert gap(drawn=[logps[0], (), (), logps[3]]) < 1e-4 and gap(drawn=[()] * 4) is None and gap() is None

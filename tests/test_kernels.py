@@ -1,4 +1,5 @@
-"""Claims about the fused operations: on a GPU each equals its formula in fp64, for heads and sizes that are no powers of two as well."""
+"""Claims about the fused operations: on a GPU each equals its formula in fp64, for heads and sizes that are
+no powers of two as well."""
 
 import pytest
 import torch

@@ -8,9 +8,9 @@ from antipasto import SVDAdapter
 from hackward.base.faults import InputError
 from hackward.hardware import models
 from hackward.method import extraction, gradients
-from hackward.method.extraction import Extraction
 from hackward.method.losses import collate, micro_batches, policy_loss, token_logps
 from hackward.method.projection import Edit, Editor, coefficients
+from hackward.method.recipe import Extraction
 from hackward.method.v_hack import VHack
 from hackward.tasks.shipped import TINY
 from lora_adapter import NAME, LoRAAdapter, orthonormal_rows
@@ -109,7 +109,8 @@ def test_a_matched_step_moves_delta_w_as_far_in_either_basis():
 
 
 def trained(freeze: bool, steps: int = 6) -> tuple[LoRAAdapter, dict[str, torch.Tensor], VHack]:
-    """A tiny model trained with a two-sided projection of B's updates; with `freeze` off, A trains too, as in an ordinary LoRA."""
+    """A tiny model trained with a two-sided projection of B's updates; with `freeze` off, A trains too, as in
+    an ordinary LoRA."""
     adapter = LoRAAdapter(models.load(TINY, dtype="float32", device="cpu")[0], rank=4)
     generator = torch.Generator().manual_seed(0)
     D = {name: torch.randn(6, p.numel(), generator=generator) for name, p in adapter.params.items()}
@@ -170,7 +171,12 @@ def test_a_v_hack_of_the_other_basis_is_refused(tmp_path, adapter):
         name, p = next(iter(made.params.items()))
         V = torch.zeros(1, p.numel())
         V[0, 0] = 1
-        meta = {"kind": "v_hack", "model_hash": made.model_hash, "coordinates": made.coordinates}
+        meta = {
+            "kind": "v_hack",
+            "model_hash": made.model_hash,
+            "coordinates": made.coordinates,
+            "control": "random",
+        }
         VHack({name: V}, {name: torch.ones(1)}, meta).save(tmp_path / "v.safetensors")
         VHack.load(
             tmp_path / "v.safetensors",

@@ -1,4 +1,5 @@
-"""Claims about log-probabilities, advantages and the loss: hand-worked numbers, poisoned padding, slow references."""
+"""Claims about log-probabilities, advantages and the loss: hand-worked numbers, poisoned padding, slow
+references."""
 
 import math
 from dataclasses import replace
@@ -42,7 +43,8 @@ def test_padding_changes_nothing_whatever_it_is(tiny, rows):
 
 
 def test_logits_in_blocks_give_the_same_values_and_the_gradient_of_autograd(tiny, rows, monkeypatch):
-    """Against plain autograd through log_softmax, at a temperature, with blocks that do not divide the token count."""
+    """Against plain autograd through log_softmax, at a temperature, with blocks that do not divide the token
+    count."""
     model, _ = tiny
     head, generator = model.get_output_embeddings(), torch.Generator().manual_seed(0)
     hidden, target = torch.randn(11, head.weight.shape[1], generator=generator), torch.arange(11) * 7

@@ -370,7 +370,8 @@ def test_it_is_said_when_it_is_not_known_what_v_hack_has_seen(tokenizer):
 
 def test_identity_is_the_statement_in_a_message_and_in_a_rendered_prompt(tokenizer):
     message = stated("Add two numbers.")[0]["content"]
-    rendered = f"<|im_start|>system\nExpert.<|im_end|>\n<|im_start|>user\n{message.replace('should pass all tests', 'will be evaluated')}<|im_end|>\n"
+    hinted = message.replace("should pass all tests", "will be evaluated")
+    rendered = f"<|im_start|>system\nExpert.<|im_end|>\n<|im_start|>user\n{hinted}<|im_end|>\n"
     assert (
         problems.identity(message, "1")
         == problems.identity(rendered, "2")

@@ -1,4 +1,5 @@
-"""Claims about the projection and its diagnostics, on hand-worked cases and against the formulas written out slowly."""
+"""Claims about the projection and its diagnostics, on hand-worked cases and against the formulas written out
+slowly."""
 
 import math
 
@@ -177,20 +178,34 @@ def test_a_v_hack_of_another_model_is_refused(tmp_path, tiny):
     good = VHack(
         {name: orthonormal(2, p.shape[0])},
         {name: torch.ones(2)},
-        {"kind": "v_hack", "model_hash": adapter.model_hash},
+        {"kind": "v_hack", "model_hash": adapter.model_hash, "coordinates": "svd", "control": "random"},
     )
     good.save(tmp_path / "good.safetensors")
-    loaded = VHack.load(tmp_path / "good.safetensors", model_hash=adapter.model_hash, params=adapter.params)
+    loaded = VHack.load(
+        tmp_path / "good.safetensors", model_hash=adapter.model_hash, params=adapter.params, coordinates="svd"
+    )
     assert torch.equal(loaded.V[name], good.V[name]) and loaded.meta["hash"]
     with pytest.raises(InputError, match="good.safetensors: v_hack of another model"):
-        VHack.load(tmp_path / "good.safetensors", model_hash="0" * 32, params=adapter.params)
+        VHack.load(
+            tmp_path / "good.safetensors", model_hash="0" * 32, params=adapter.params, coordinates="svd"
+        )
     wrong = VHack({name: orthonormal(2, p.shape[0] + 1)}, {name: torch.ones(2)}, good.meta)
     wrong.save(tmp_path / "wrong.safetensors")
     with pytest.raises(InputError, match="does not fit"):
-        VHack.load(tmp_path / "wrong.safetensors", model_hash=adapter.model_hash, params=adapter.params)
+        VHack.load(
+            tmp_path / "wrong.safetensors",
+            model_hash=adapter.model_hash,
+            params=adapter.params,
+            coordinates="svd",
+        )
     adapter.save(tmp_path / "adapter.safetensors")
     with pytest.raises(InputError, match="not a v_hack file"):
-        VHack.load(tmp_path / "adapter.safetensors", model_hash=adapter.model_hash, params=adapter.params)
+        VHack.load(
+            tmp_path / "adapter.safetensors",
+            model_hash=adapter.model_hash,
+            params=adapter.params,
+            coordinates="svd",
+        )
 
 
 @pytest.mark.parametrize("spoil", ["scaled", "nan", "negative", "empty"])
@@ -202,11 +217,18 @@ def test_a_v_hack_that_is_no_direction_is_refused(tmp_path, tiny, spoil):
     file = VHack(
         {} if spoil == "empty" else {name: V},
         {} if spoil == "empty" else {name: -w if spoil == "negative" else w},
-        {"kind": "v_hack", "model_hash": adapter.model_hash},
+        {"kind": "v_hack", "model_hash": adapter.model_hash, "coordinates": "svd", "control": "random"},
     )
     file.save(tmp_path / "v.safetensors")
-    with pytest.raises(InputError, match="v.safetensors: .*(not orthonormal|holds no direction)"):
-        VHack.load(tmp_path / "v.safetensors", model_hash=adapter.model_hash, params=adapter.params)
+    with pytest.raises(
+        InputError, match="v.safetensors: .*(not orthonormal|not finite and >= 0|holds no direction)"
+    ):
+        VHack.load(
+            tmp_path / "v.safetensors",
+            model_hash=adapter.model_hash,
+            params=adapter.params,
+            coordinates="svd",
+        )
 
 
 def test_gates_are_named_as_the_command_line_names_them():

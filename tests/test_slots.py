@@ -1,4 +1,5 @@
-"""Claims about decoding in slots: it draws what the plain path draws, whatever is shared, refilled or limited, and knows what it cannot do."""
+"""Claims about decoding in slots: it draws what the plain path draws, whatever is shared, refilled or
+limited, and knows what it cannot do."""
 
 import dataclasses
 import math
@@ -46,7 +47,8 @@ def model(request):
 @pytest.mark.parametrize("rows", [64, 7, 1])
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_slots_draw_what_the_plain_path_draws_token_for_token(model, rows, temperature):
-    """With limits of their own, two stop tokens, prompts shared by several, and slots that are refilled (rows < requests)."""
+    """With limits of their own, two stop tokens, prompts shared by several, and slots that are refilled (rows
+    < requests)."""
     plain, fast = both(model, requests(), rows=rows, temperature=temperature, stop=[257, 97])
     assert_same(plain, fast)
     assert {len(row.ids) for row in fast} > {1, 3}  # some ended at their limit, others earlier or later
@@ -99,16 +101,19 @@ def test_rows_that_go_on_keep_the_prompts_that_others_have_left(model):
 )
 def test_rows_are_bounded_by_the_memory_for_their_keys_and_values(model, monkeypatch, room, rows):
     """40 positions a row and 7 a prompt; 30 requests of 24 prompts, at most 24 rows."""
-    engine = lambda: slots.Engine(
-        model,
-        wanted,
-        limit=40,
-        temperature=1.0,
-        stop=[],
-        rows=24,
-        on_token=lambda: None,
-        on_row=lambda *row: None,
-    )  # noqa: E731
+
+    def engine():
+        return slots.Engine(
+            model,
+            wanted,
+            limit=40,
+            temperature=1.0,
+            stop=[],
+            rows=24,
+            on_token=lambda: None,
+            on_row=lambda *row: None,
+        )
+
     wanted = [Request((min(i, 23), *range(6)), ("b", i)) for i in range(30)]
     monkeypatch.setattr(slots, "room", lambda model: room)
     slots_ = engine().slots
@@ -116,7 +121,8 @@ def test_rows_are_bounded_by_the_memory_for_their_keys_and_values(model, monkeyp
 
 
 def test_no_slot_is_idle_because_other_groups_are_larger(model):
-    """One prompt with many requests gives all prompts many seats; those with one request each must still fill all slots."""
+    """One prompt with many requests gives all prompts many seats; those with one request each must still fill
+    all slots."""
     steps, wanted = [], [Request((9 + max(0, i - 8), 7), ("n", i), 32) for i in range(40)]
     sampling.sample(
         model,
@@ -132,7 +138,8 @@ def test_no_slot_is_idle_because_other_groups_are_larger(model):
 
 
 def test_a_slot_goes_on_without_waiting_for_those_that_share_its_prompt(model):
-    """One long row and three short ones in each of four groups, four slots: group after group would be four times the longest."""
+    """One long row and three short ones in each of four groups, four slots: group after group would be four
+    times the longest."""
     steps, wanted = [], [Request(PROMPTS[i // 4], ("w", i), 40 if i % 4 == 0 else 2) for i in range(16)]
     sampling.sample(
         model,
@@ -175,15 +182,15 @@ def architectures():
         Qwen3ForCausalLM,
     )
 
-    size = dict(
-        vocab_size=300,
-        hidden_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=6,
-        num_key_value_heads=2,
-        intermediate_size=96,
-        initializer_range=0.15,
-    )
+    size = {
+        "vocab_size": 300,
+        "hidden_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 6,
+        "num_key_value_heads": 2,
+        "intermediate_size": 96,
+        "initializer_range": 0.15,
+    }
     return {
         "llama": LlamaForCausalLM(LlamaConfig(**size)),
         "llama with biases": LlamaForCausalLM(LlamaConfig(**size, attention_bias=True)),
@@ -233,21 +240,21 @@ def test_a_model_that_computes_something_else_is_not_decoded_in_slots():
 @pytest.mark.parametrize(
     "changed",
     [
-        dict(sliding_window=32),
-        dict(rope_parameters={"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}),
+        {"sliding_window": 32},
+        {"rope_parameters": {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}},
     ],
 )
 def test_what_a_short_text_cannot_show_is_read_off_the_configuration(changed):
     from transformers import MistralConfig, MistralForCausalLM
 
-    size = dict(
-        vocab_size=300,
-        hidden_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=6,
-        num_key_value_heads=2,
-        intermediate_size=96,
-    )
+    size = {
+        "vocab_size": 300,
+        "hidden_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 6,
+        "num_key_value_heads": 2,
+        "intermediate_size": 96,
+    }
     assert slots.supports(MistralForCausalLM(MistralConfig(**size, sliding_window=None)).eval())
     with pytest.warns(UserWarning, match="not decoded in slots"):
         assert not slots.supports(
@@ -279,7 +286,8 @@ def test_a_request_keeps_its_numbers_whatever_its_limit(model):
 
 
 def test_out_of_memory_halves_the_rows_and_loses_nothing(model, monkeypatch):
-    """A later prefill runs out, with some rows ended and some under way: what has ended stays, the rest is drawn anew, with the same numbers."""
+    """A later prefill runs out, with some rows ended and some under way: what has ended stays, the rest is
+    drawn anew, with the same numbers."""
     monkeypatch.setattr(slots, "PREFILL_TOKENS", 30)
     wanted, seen, rows, real = requests(), [], [], slots.Engine._prefill
     plain = sampling.sample(model, wanted, max_new_tokens=20, temperature=1.0, stop=[257], decoding="plain")

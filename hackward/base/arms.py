@@ -1,7 +1,7 @@
 """The arms, once: what a run trains, what it takes out, and which arm it is compared with. No torch in here.
 
-Training, the sweep and the reports all read this table. `arm_of` turns the settings of a run into its arm; nothing else
-decodes `--arm`, `--gate`, `--project-at` and `--control`.
+Training, the sweep and the reports all read this table. `arm_of` turns the settings of a run into its arm;
+nothing else decodes `--arm`, `--gate`, `--project-at` and `--control`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""What the user gave cannot be used: one line that names the file and the fault, exit code 2, never a traceback."""
+"""What the user gave cannot be used: one line that names the file and the fault, exit code 2, never a
+traceback."""
 
 from __future__ import annotations
 
@@ -14,7 +15,8 @@ class InputError(Exception):
 
 
 def exit_on_fault(command: Callable[[], Any]) -> None:
-    """Run a command's main function: bad input, a full disk or an interrupt end it with one line, never a traceback."""
+    """Run a command's main function: bad input, a full disk or an interrupt end it with one line, never a
+    traceback."""
     try:
         command()
     except InputError as fault:
@@ -23,10 +25,8 @@ def exit_on_fault(command: Callable[[], Any]) -> None:
     except RuntimeError as fault:
         if type(fault).__name__ != "OutOfMemoryError":  # torch's; this file does without torch
             raise
-        print(
-            f"error: {' '.join(str(fault).split('.')[0].split())}: a smaller --micro-tokens or --sample-rows takes less",
-            file=sys.stderr,
-        )
+        what = " ".join(str(fault).split(".")[0].split())
+        print(f"error: {what}: a smaller --micro-tokens or --sample-rows takes less", file=sys.stderr)
         raise SystemExit(2) from None
     except SafetensorError as fault:  # what that library makes of a full disk
         print(f"error: a tensor file could not be written or read ({fault})", file=sys.stderr)

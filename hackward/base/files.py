@@ -2,7 +2,8 @@
 
 Three rules hold for every command of the project:
 
-* a fault in the user's input is an ``InputError``: one line that names the file and what is wrong, exit code 2;
+* a fault in the user's input is an ``InputError``: one line that names the file and what is wrong, exit code
+  2;
 * a file is written under a temporary name and renamed, so a reader never sees half of one;
 * nothing is ever unpickled; tensors travel as safetensors.
 """
@@ -68,7 +69,8 @@ def write_json(path: str | Path, value: Any) -> None:
 
 
 def write_jsonl(path: str | Path, rows: Iterable[dict]) -> None:
-    """One JSON object a line; gzip (with a fixed timestamp, so equal rows give equal bytes) when the name ends in .gz."""
+    """One JSON object a line; gzip (with a fixed timestamp, so equal rows give equal bytes) when the name
+    ends in .gz."""
     with atomic(path) as temporary, open(temporary, "wb") as raw:
         stream = (
             gzip.GzipFile(fileobj=raw, mode="wb", filename="", mtime=0) if str(path).endswith(".gz") else raw
@@ -105,8 +107,8 @@ def read_json(path: str | Path) -> Any:
 def read_jsonl(path: str | Path, required: Iterable[str] = ()) -> list[dict]:
     """All rows of a .jsonl or .jsonl.gz file.
 
-    Raises InputError that names the file, the line and the fault: a missing or truncated file, a line that is not a
-    JSON object, or a row without one of the ``required`` fields.
+    Raises InputError that names the file, the line and the fault: a missing or truncated file, a line that is
+    not a JSON object, or a row without one of the ``required`` fields.
     """
     path, rows, required = Path(path), [], tuple(required)
     for number, line in enumerate(_read_text(path).split("\n"), start=1):

@@ -1,7 +1,8 @@
-"""Command lines from dataclasses: parsing, ranges, and the flags that several commands share. No torch in here.
+"""Command lines from dataclasses: parsing, ranges, and the flags that several commands share. No torch in
+here.
 
-A setting's range is part of its type, `Annotated[int, Ge(1)]`, and is checked by `checked` once all presets and defaults
-are filled in.
+A setting's range is part of its type, `Annotated[int, Ge(1)]`, and is checked by `checked` once all presets
+and defaults are filled in.
 """
 
 from __future__ import annotations
@@ -42,8 +43,8 @@ class OnDevice:
     """Flags of every command that runs a model forward and backward."""
 
     dtype: Dtype = "auto"
-    """auto: bf16 on a GPU, fp32 on a CPU. tf32: fp32 with matrix products in TF32 (10 bits of mantissa) where the
-    GPU has it."""
+    """auto: bf16 on a GPU, fp32 on a CPU. tf32: fp32 with matrix products in TF32 (10 bits of mantissa) where
+    the GPU has it."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, ..."""
     micro_tokens: Count | None = None
@@ -72,9 +73,10 @@ def command_line(
 ) -> Flags:
     """The flags of a command line. `--help` prints and exits with 0.
 
-    InputError, in one line, for a flag that is unknown or a value that it cannot take; ranges are checked by `checked`.
+    InputError, in one line, for a flag that is unknown or a value that it cannot take; ranges are checked by
+    `checked`.
     """
-    options = {} if default is None else {"default": default}
+    options: dict[str, Any] = {} if default is None else {"default": default}
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
@@ -86,7 +88,8 @@ def command_line(
 
 
 def one_line(boxed: str) -> str:
-    """What tyro says of a command line that it cannot take, without the box around it and without its title."""
+    """What tyro says of a command line that it cannot take, without the box around it and without its
+    title."""
     lines = [line.strip(" \u2502") for line in boxed.splitlines()]
     drawn = re.compile(r"[\u2500-\u257f -]*")
     said = [line for line in lines[1:] if not drawn.fullmatch(line) and "full helptext" not in line]

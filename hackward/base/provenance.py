@@ -22,7 +22,8 @@ def git(*arguments: str) -> str | None:
 
 
 def provenance() -> dict:
-    """What a run directory must say about where it came from: argv, commit, dirty flag, versions, device, time."""
+    """What a run directory must say about where it came from: argv, commit, dirty flag, versions, device,
+    time."""
     versions = {"python": sys.version.split()[0]}
     for package in ("torch", "transformers", "peft", "numpy", "scipy", "datasets"):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):

@@ -1,4 +1,5 @@
-"""What a person sees while the program works: bars on a terminal, plain lines in a log, and the final screen of a run."""
+"""What a person sees while the program works: bars on a terminal, plain lines in a log, and the final screen
+of a run."""
 
 from __future__ import annotations
 
@@ -6,7 +7,7 @@ import contextlib
 import shutil
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -23,7 +24,8 @@ STDERR = Console(stderr=True)
 
 
 def stdout(**options: Any) -> Console:
-    """Standard output at the terminal's width; piped, at $COLUMNS (120 when unset, at least 100), since rich falls back to 80 and tables need more."""
+    """Standard output at the terminal's width; piped, at $COLUMNS (120 when unset, at least 100), since rich
+    falls back to 80 and tables need more."""
     width = None if sys.stdout.isatty() else max(100, shutil.get_terminal_size((120, 40)).columns)
     return Console(width=width, **options)
 
@@ -40,8 +42,8 @@ class Bar:
     def say(self, text: str) -> None:
         self._bar.update(self._task, note=text)
 
-    def track(self, items: Iterable, count: int | None = None) -> Iterable:
-        self._bar.update(self._task, total=len(items) if count is None else count)
+    def track(self, items: Sequence) -> Iterator:
+        self._bar.update(self._task, total=len(items))
         for item in items:
             yield item
             self()
@@ -76,7 +78,7 @@ def show(value: Any, digits: int = 3) -> str:
     return f"{value:+.{digits}f}" if isinstance(value, float) else str(value)
 
 
-def final_screen(sections: dict[str, Sequence[str]], console: Console) -> None:
+def final_screen(sections: Mapping[str, Sequence[str]], console: Console) -> None:
     """The end of a run on one terminal: a word a section, its facts separated by bars."""
     console.print()
     for name, facts in sections.items():

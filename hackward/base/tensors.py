@@ -17,9 +17,10 @@ if TYPE_CHECKING:
 
 
 def read_safetensors(path: str | Path) -> tuple[dict[str, Tensor], dict]:
-    """Tensors (on the CPU) and the project's metadata of a safetensors file; InputError where there is none."""
+    """Tensors (on the CPU) and the project's metadata of a safetensors file; InputError where there is
+    none."""
     with _opened(path) as (stored, metadata):
-        return {name: stored.get_tensor(name) for name in stored.keys()}, metadata
+        return {name: stored.get_tensor(name) for name in stored.keys()}, metadata  # noqa: SIM118
 
 
 def read_metadata(path: str | Path) -> dict:

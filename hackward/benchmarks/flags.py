@@ -1,17 +1,21 @@
-"""What to measure, and at which sizes. No torch in here."""
+"""What bench.py measures, and at which sizes. Light: without numpy, scipy and torch."""
 
 from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Literal
 
 from annotated_types import Ge
 
 from hackward.base.faults import InputError
-from hackward.base.flags import Count, Dtype, checked
+from hackward.base.flags import Count, Dtype, Sandbox, checked
 
-SECTIONS = ("ceilings", "sampling", "probe", "step", "setup")  # in the order of running
+# The names of all sections, in the order of running; sections.py says what measures each.
+SECTIONS = ("ceilings", "sampling", "probe", "step", "setup", "grading")
+# Those that are computed with random weights. Their floors need the ceilings.
+OF_A_MODEL = ("sampling", "probe", "step", "setup")
 
 
 @dataclass(frozen=True)
@@ -20,10 +24,11 @@ class BenchFlags:
 
     shape: Literal["tiny", "qwen3-0.6b", "qwen3-4b"] = "tiny"
     """Architecture with random weights."""
-    sections: str = "ceilings,sampling,probe,step,setup"
-    """Which parts to run, separated by commas."""
+    sections: str = ",".join(("ceilings", *OF_A_MODEL))
+    """Which parts to run, separated by commas; beside these there is grading."""
     dtype: Dtype = "auto"
-    """auto: bf16 on a GPU, fp32 on a CPU. tf32: fp32 with matrix products in TF32 (10 bits of mantissa) where the GPU has it."""
+    """auto: bf16 on a GPU, fp32 on a CPU. tf32: fp32 with matrix products in TF32 (10 bits of mantissa) where
+    the GPU has it."""
     device: str = "auto"
     """auto, cpu, cuda, ..."""
     out: str | None = None
@@ -36,7 +41,8 @@ class BenchFlags:
     new_tokens: Annotated[int, Ge(2)] | None = None
     """sampling: tokens of a completion (512; tiny: 32)."""
     eager_tokens: Count | None = None
-    """sampling: tokens that the slow baselines are timed over, in the middle of the completion (64; tiny: 24)."""
+    """sampling: tokens that the slow baselines are timed over, in the middle of the completion (64; tiny:
+    24)."""
     samples: Count = 8
     """probe: rows of the batch."""
     tokens: Annotated[int, Ge(3)] = 768
@@ -46,28 +52,65 @@ class BenchFlags:
     steps: Count = 3
     """step: training steps; the first warms up and is not in the table (unless it is the only one)."""
     problems: str | None = None
-    """step: problem file whose tests are run (default: the shipped one)."""
+    """step: problem file whose tests are run (default: the shipped one). grading: the problems of --rows
+    (default: those of the embedded teacher pool)."""
     workers: Count | None = None
-    """step: grader processes (default: one a core)."""
+    """step, grading: grader processes (default: one a core)."""
+
+    rows: Path | None = None
+    """grading: real rollouts, a file of rows or a pool directory (default: the embedded teacher pool)."""
+    canonical: str | None = None
+    """grading: problems whose canonical solutions are graded (default: the shipped ones)."""
+    graded: Count = 300
+    """grading: rollouts taken, evenly spaced over --rows."""
+    plain_graded: Count = 60
+    """grading: of each kind, how many the plain grader does (it is slow)."""
+    repeats: Count = 3
+    """grading: rounds; medians are shown, with the lowest and the highest."""
+    sandbox: Sandbox = "best-effort"
+    """grading: how the graded code is confined."""
+    baseline: Path | None = None
+    """grading: another checkout of this project, whose grader takes turns with this one on the same
+    rollouts."""
 
 
-FULL_SIZES = dict(batches="8,64,258", prompt_tokens=256, new_tokens=512, eager_tokens=64)
+@dataclass(frozen=True)
+class Lengths:
+    """Sizes of the section sampling."""
+
+    batches: str
+    prompt_tokens: int
+    new_tokens: int
+    eager_tokens: int
+
+    @property
+    def batch_sizes(self) -> list[int]:
+        return sorted(map(int, self.batches.split(",")))
 
 
-TINY_SIZES = dict(batches="4,8", prompt_tokens=16, new_tokens=32, eager_tokens=24)
+FULL_LENGTHS = Lengths("8,64,258", prompt_tokens=256, new_tokens=512, eager_tokens=64)
+TINY_LENGTHS = Lengths("4,8", prompt_tokens=16, new_tokens=32, eager_tokens=24)
+
+
+def lengths_of(config: BenchFlags) -> Lengths:
+    """Those that were given, and for the others what suits the shape."""
+    usual = TINY_LENGTHS if config.shape == "tiny" else FULL_LENGTHS
+    given = {name: getattr(config, name) for name in vars(usual)}
+    return dataclasses.replace(usual, **{name: size for name, size in given.items() if size is not None})
+
+
+def sections_of(config: BenchFlags) -> list[str]:
+    """The names of --sections. InputError for a name that is none of SECTIONS."""
+    names = [name.strip() for name in config.sections.split(",")]
+    if unknown := sorted(set(names) - set(SECTIONS)):
+        raise InputError(f"--sections {config.sections}: {unknown[0]!r} is none of {', '.join(SECTIONS)}")
+    return names
 
 
 def resolve(config: BenchFlags) -> BenchFlags:
     """Fill in the sizes that were not given. InputError for values that cannot be measured."""
     checked(config)
-    sections = [name.strip() for name in config.sections.split(",")]
-    if unknown := sorted(set(sections) - set(SECTIONS)):
-        raise InputError(f"--sections {config.sections}: {unknown[0]!r} is none of {', '.join(SECTIONS)}")
-    if config.batches and not all(part.strip().isdigit() and int(part) for part in config.batches.split(",")):
+    names, lengths = sections_of(config), lengths_of(config)
+    if not all(part.strip().isdigit() and int(part) for part in lengths.batches.split(",")):
         raise InputError(f"--batches {config.batches}: expected positive numbers, separated by commas")
-    sizes = TINY_SIZES if config.shape == "tiny" else FULL_SIZES
-    return dataclasses.replace(
-        config,
-        sections=",".join(sections),
-        **{name: size for name, size in sizes.items() if getattr(config, name) is None},
-    )
+    return dataclasses.replace(config, sections=",".join(names), **vars(lengths))

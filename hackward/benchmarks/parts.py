@@ -1,8 +1,9 @@
-"""What the sections are made of: a clock, the floors, the candidates of the probe."""
+"""What the sections are made of: a clock, the floors, requests and samplers, tables."""
 
 from __future__ import annotations
 
 import gc
+import math
 import statistics
 import time
 from collections import Counter
@@ -16,6 +17,7 @@ from rich.table import Table
 from torch import nn
 
 from hackward.base.seeds import seeded
+from hackward.base.types import CausalLM, Tokenizer
 from hackward.benchmarks.flags import BenchFlags
 from hackward.hardware import memory, models
 from hackward.hardware.models import fused_norms, plain_norms
@@ -24,6 +26,9 @@ from hackward.rollouts.decoder import position_bytes
 from hackward.rollouts.draws import Request
 from hackward.runs.settings import PRESETS
 from hackward.tasks.shipped import TINY
+
+GROUP = 6  # rows that share a prompt, as in a full run
+REPEATS = 3  # timings of which the median is taken, where no flag says
 
 
 class Timing(NamedTuple):
@@ -38,7 +43,8 @@ def timed(action: Callable[[], object], device: torch.device) -> Timing:
     on_gpu = device.type == "cuda"
     if on_gpu:
         torch.cuda.synchronize()
-        memory.peaks.clear()  # what is called may record phases, and so hide its peaks from PyTorch's own counter
+        # What is called may record phases, and so hide its peaks from PyTorch's own counter.
+        memory.peaks.clear()
         torch.cuda.reset_peak_memory_stats()
     start = time.perf_counter()
     action()
@@ -65,7 +71,8 @@ def unless_out_of_memory(work: Callable[[], dict]) -> dict:
         return work()
     except torch.OutOfMemoryError as fault:
         why = f"out of memory: {str(fault).splitlines()[0]}"
-    release()  # here the traceback no longer holds the tensors of what failed
+    # Not before: until here the traceback holds the tensors of what failed.
+    release()
     return {"error": why}
 
 
@@ -73,62 +80,68 @@ def unless_out_of_memory(work: Callable[[], dict]) -> dict:
 class Sizes:
     """What any implementation must read and compute for a model, whatever else it does."""
 
-    linear: int  # parameters of the Linears, without the head
-    head: int  # parameters of the head
-    weight_bytes: (
-        int  # of all that a token step reads: every parameter, the embedding table only where it is the head
-    )
-    kv_bytes: int  # keys and values of one position
+    linear: int
+    """Parameters of the Linears, without the head."""
+    head: int
+    """Parameters of the head."""
+    weight_bytes: int
+    """Of all that a token step reads: every parameter, the embedding table only where it is the head."""
+    kv_bytes: int
+    """Keys and values of one position."""
 
     @classmethod
-    def of(cls, model: nn.Module) -> Sizes:
+    def of(cls, model: CausalLM) -> Sizes:
         """Of a model without an adapter."""
-        head, table = model.get_output_embeddings().weight, model.get_input_embeddings().weight
-        linear = sum(
-            m.weight.numel() for m in model.modules() if isinstance(m, nn.Linear) and m.weight is not head
-        )
+        head = model.get_output_embeddings().weight
+        embeddings = model.get_input_embeddings().weight
+        linears = [module for module in model.modules() if isinstance(module, nn.Linear)]
+        read = [p for p in model.parameters() if p is head or p is not embeddings]
         return cls(
-            linear,
-            head.numel(),
-            sum(p.nbytes for p in model.parameters() if p is head or p is not table),
-            position_bytes(model),
+            linear=sum(module.weight.numel() for module in linears if module.weight is not head),
+            head=head.numel(),
+            weight_bytes=sum(p.nbytes for p in read),
+            kv_bytes=position_bytes(model),
         )
 
     def decode_bytes(self, steps: int, positions: float) -> float:
-        """Bytes of so many token steps in which so many positions are attended to, over all rows and steps."""
+        """Bytes of so many token steps; `positions` are attended to in them, over all rows and steps."""
         return steps * self.weight_bytes + positions * self.kv_bytes
 
     def operations(self, tokens: int, scored: int, passes: int) -> int:
-        """Multiplications and additions of `passes` through the Linears: 1 forward, 2 with the gradient of the activations,
-        3 with the reference policy's forward. Only `scored` tokens meet the head; attention's own products are left out."""
+        """Multiplications and additions of `passes` through the Linears.
+
+        1 pass is the forward, 2 are with the gradient of the activations, 3 with the reference policy's
+        forward. Only `scored` tokens meet the head; attention's own products are left out.
+        """
         return 2 * passes * (self.linear * tokens + self.head * scored)
 
 
 def attended(rows: Sequence[tuple[int, int]]) -> int:
-    """Positions that the token steps of a group's rows (prompt and completion length) must read: each row's own, and the
-    prompt once for all that go on. The first token of a row comes from the prefill. ValueError where the prompts differ."""
+    """Positions that the token steps of a group must read; `rows` are (prompt length, completion length).
+
+    They are each row's own, and the prompt once for all that go on. The first token of a row comes from the
+    prefill. ValueError where the prompts differ.
+    """
     (prompt,) = {prompt for prompt, _ in rows}
     return (max(c for _, c in rows) - 1) * prompt + sum((c - 1) * c // 2 for _, c in rows)
-
-
-GROUP = 6  # rows that share a prompt, as in a full run
 
 
 def requests(batch: int, prompt: int, vocabulary: int) -> list[Request]:
     """Random prompts of one length, each shared by a group."""
     prompts = [
         tuple(seeded("bench", i).integers(vocabulary, size=prompt).tolist())
-        for i in range(-(-batch // GROUP))
+        for i in range(math.ceil(batch / GROUP))
     ]
     return [Request(prompts[i // GROUP], ("bench", i)) for i in range(batch)]
 
 
 def sampler(
-    model: nn.Module, path: str, asked: Sequence[Request], counted: Counter[str]
+    model: CausalLM, path: str, asked: Sequence[Request], counted: Counter[str]
 ) -> Callable[[int], object]:
-    """Draws so many tokens for every request, along the path "slots", "plain" or "generate" (transformers' own, eager); nothing ends early.
+    """Draws so many tokens for every request; nothing ends early.
 
-    The first two count their "token steps". All draw from the same distribution, at a full run's temperature.
+    The path is "slots", "plain" or "generate" (transformers' own, eager). The first two count their "token
+    steps". All draw from the same distribution, at a full run's temperature.
     """
     full = PRESETS["full"]
     if path != "generate":
@@ -156,18 +169,18 @@ def sampler(
     )
 
 
-REPEATS = 3  # timings of which the median is taken, where --rounds does not say
-
-
 @dataclass(frozen=True)
 class Bench:
     """What every section needs: the sizes, where to run, and the measured ceilings."""
 
     config: BenchFlags
     device: torch.device
-    train: Callable[..., Path]  # train.py's loop: a room never imports a command
-    bandwidth: float = 1.0  # bytes a second
-    rate: float = 1.0  # operations a second
+    train: Callable[..., Path]
+    """train.py's loop, which is handed in because a room never imports a command."""
+    bandwidth: float = 1.0
+    """Bytes per second."""
+    rate: float = 1.0
+    """Operations per second."""
 
     @property
     def model_name(self) -> str:
@@ -178,22 +191,26 @@ class Bench:
         return self.device.type == "cuda"
 
     @property
-    def usual_norms(self) -> Callable[[torch.nn.Module], torch.nn.Module]:
+    def usual_norms(self) -> Callable[[nn.Module], nn.Module]:
         """Puts the norms in place that a run has on this device."""
         return fused_norms if self.on_gpu else plain_norms
 
-    def load(self) -> tuple[torch.nn.Module, object]:
+    def load(self) -> tuple[CausalLM, Tokenizer]:
+        """The model with random weights, and its tokenizer."""
         return models.load(self.model_name, dtype=self.config.dtype, device=self.config.device)
 
     def timed(self, action: Callable[[], object], repeats: int = 1) -> list[Timing]:
+        """Run it so many times."""
         return [timed(action, self.device) for _ in range(repeats)]
 
 
 def middle(timings: Sequence[Timing]) -> float:
+    """The median in seconds."""
     return statistics.median(t.seconds for t in timings)
 
 
 def every(timings: Sequence[Timing]) -> list[float]:
+    """All of them in seconds."""
     return [t.seconds for t in timings]
 
 

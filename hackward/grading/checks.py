@@ -119,7 +119,7 @@ def size_of(expected: Any) -> int:
 def printable(text: Any) -> str:
     """Foreign text, safe to print and to store: ASCII, one line, short."""
     ascii_text = str(text)[:160].encode("ascii", "backslashreplace").decode()
-    return ascii_text.translate({number: " " for number in (*range(32), 127)})[:200]
+    return ascii_text.translate(dict.fromkeys((*range(32), 127), " "))[:200]
 
 
 class Check(Protocol):

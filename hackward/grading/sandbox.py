@@ -55,19 +55,113 @@ class Limits:
     start_seconds: float = 60.0  # for a worker to come up
 
 
-ALLOWED = """
-    read readv pread64 preadv write writev pwrite64 lseek close close_range fstat newfstatat stat lstat statx access
-    faccessat faccessat2 readlink readlinkat getcwd getdents getdents64 fadvise64
-    mmap munmap mprotect mremap madvise brk mincore membarrier
-    rt_sigaction rt_sigprocmask rt_sigreturn rt_sigtimedwait rt_sigpending sigaltstack pause alarm setitimer getitimer
-    restart_syscall
-    clock_gettime clock_getres clock_nanosleep nanosleep gettimeofday time times getrusage getcpu sysinfo uname
-    getpid gettid getppid getpgrp getpgid getsid getuid geteuid getgid getegid getgroups getresuid getresgid getrlimit
-    getpriority sched_yield sched_getaffinity sched_getparam sched_getscheduler
-    futex futex_waitv set_robust_list get_robust_list rseq set_tid_address arch_prctl getrandom exit exit_group
-    poll ppoll select pselect6 epoll_create epoll_create1 epoll_ctl epoll_wait epoll_pwait eventfd2
-    pipe pipe2 dup dup2 dup3 recvfrom shutdown getsockopt setsockopt getsockname getpeername umask
-""".split()
+ALLOWED = [
+    "read",
+    "readv",
+    "pread64",
+    "preadv",
+    "write",
+    "writev",
+    "pwrite64",
+    "lseek",
+    "close",
+    "close_range",
+    "fstat",
+    "newfstatat",
+    "stat",
+    "lstat",
+    "statx",
+    "access",
+    "faccessat",
+    "faccessat2",
+    "readlink",
+    "readlinkat",
+    "getcwd",
+    "getdents",
+    "getdents64",
+    "fadvise64",
+    "mmap",
+    "munmap",
+    "mprotect",
+    "mremap",
+    "madvise",
+    "brk",
+    "mincore",
+    "membarrier",
+    "rt_sigaction",
+    "rt_sigprocmask",
+    "rt_sigreturn",
+    "rt_sigtimedwait",
+    "rt_sigpending",
+    "sigaltstack",
+    "pause",
+    "alarm",
+    "setitimer",
+    "getitimer",
+    "restart_syscall",
+    "clock_gettime",
+    "clock_getres",
+    "clock_nanosleep",
+    "nanosleep",
+    "gettimeofday",
+    "time",
+    "times",
+    "getrusage",
+    "getcpu",
+    "sysinfo",
+    "uname",
+    "getpid",
+    "gettid",
+    "getppid",
+    "getpgrp",
+    "getpgid",
+    "getsid",
+    "getuid",
+    "geteuid",
+    "getgid",
+    "getegid",
+    "getgroups",
+    "getresuid",
+    "getresgid",
+    "getrlimit",
+    "getpriority",
+    "sched_yield",
+    "sched_getaffinity",
+    "sched_getparam",
+    "sched_getscheduler",
+    "futex",
+    "futex_waitv",
+    "set_robust_list",
+    "get_robust_list",
+    "rseq",
+    "set_tid_address",
+    "arch_prctl",
+    "getrandom",
+    "exit",
+    "exit_group",
+    "poll",
+    "ppoll",
+    "select",
+    "pselect6",
+    "epoll_create",
+    "epoll_create1",
+    "epoll_ctl",
+    "epoll_wait",
+    "epoll_pwait",
+    "eventfd2",
+    "pipe",
+    "pipe2",
+    "dup",
+    "dup2",
+    "dup3",
+    "recvfrom",
+    "shutdown",
+    "getsockopt",
+    "setsockopt",
+    "getsockname",
+    "getpeername",
+    "umask",
+]
 OTHER_ERRORS = {"clone3": errno.ENOSYS, "openat2": errno.ENOSYS}
 FIONBIO = 0x5421  # the one ioctl that is needed: non-blocking sockets of an event loop
 CLONE_THREAD = 0x10000
@@ -83,9 +177,20 @@ FCNTL_COMMANDS = (
 PRCTL_OPTIONS = (15, 16, 0x53564D41)  # names of threads and of mappings
 AF_UNIX = 1
 # What the zygote does beside that: it forks, ends and reaps children, and receives sockets. The child loses all of it.
-ZYGOTE_ONLY = """
-    fork vfork kill wait4 waitid setsid recvmsg sendmsg pidfd_open pidfd_send_signal setrlimit seccomp
-""".split()
+ZYGOTE_ONLY = [
+    "fork",
+    "vfork",
+    "kill",
+    "wait4",
+    "waitid",
+    "setsid",
+    "recvmsg",
+    "sendmsg",
+    "pidfd_open",
+    "pidfd_send_signal",
+    "setrlimit",
+    "seccomp",
+]
 SET_SECCOMP = 22
 
 

@@ -40,11 +40,44 @@ from hackward.grading.framing import receive_message, send_message  # noqa: E402
 
 sys.path.remove(CLONE)
 
-WARM_MODULES = (
-    "abc array bisect cmath collections contextlib copy dataclasses datetime decimal enum fractions functools hashlib"
-    " heapq inspect io itertools json math numbers operator queue random re statistics string struct textwrap threading"
-    " time traceback types typing unittest uuid"
-).split()
+WARM_MODULES = [
+    "abc",
+    "array",
+    "bisect",
+    "cmath",
+    "collections",
+    "contextlib",
+    "copy",
+    "dataclasses",
+    "datetime",
+    "decimal",
+    "enum",
+    "fractions",
+    "functools",
+    "hashlib",
+    "heapq",
+    "inspect",
+    "io",
+    "itertools",
+    "json",
+    "math",
+    "numbers",
+    "operator",
+    "queue",
+    "random",
+    "re",
+    "statistics",
+    "string",
+    "struct",
+    "textwrap",
+    "threading",
+    "time",
+    "traceback",
+    "types",
+    "typing",
+    "unittest",
+    "uuid",
+]
 
 
 def load_problem(message: dict, namespaces: dict) -> dict:

@@ -11,15 +11,13 @@ from hackward.base.files import sha256
 def content_hash(tensor: Tensor) -> str:
     """128-bit checksum of shape, dtype and every bit of a tensor, computed where the tensor lives.
 
-    Two wrapping 64-bit sums of the raw words times position-dependent odd multipliers: exact integer arithmetic, so
-    CPU and GPU agree. It tells weights apart; it is no defence against someone who crafts a collision.
+    Two wrapping 64-bit sums of the raw words times position-dependent odd multipliers: exact integer
+    arithmetic, so CPU and GPU agree. It tells weights apart; it is no defence against someone who crafts a
+    collision.
     """
-    words = (
-        tensor.detach()
-        .contiguous()
-        .view({2: torch.int16, 4: torch.int32, 8: torch.int64}[tensor.element_size()])
-    )
-    words, sums = words.flatten(), [0, 0]
+    integers = {2: torch.int16, 4: torch.int32, 8: torch.int64}[tensor.element_size()]
+    words = tensor.detach().contiguous().view(integers).flatten()
+    sums = [0, 0]
     for start in range(0, words.numel(), 1 << 24):  # bounds the int64 copies to 128 MB each
         chunk = words[start : start + (1 << 24)].to(torch.int64)
         position = torch.arange(start + 1, start + 1 + chunk.numel(), device=chunk.device)
@@ -32,9 +30,10 @@ def content_hash(tensor: Tensor) -> str:
 
 
 def model_hash(model: nn.Module, known: dict[str, str] | None = None) -> str:
-    """Hash over names and contents of all parameters; `known` holds content hashes that are already at hand."""
+    """Hash over names and contents of all parameters; `known` holds content hashes that are already at
+    hand."""
     known = known or {}
-    parts = [
-        f"{name}={known.get(name) or content_hash(value)}" for name, value in sorted(model.named_parameters())
-    ]
+    parts = []
+    for name, value in sorted(model.named_parameters()):
+        parts.append(f"{name}={known.get(name) or content_hash(value)}")
     return sha256(*parts)[:32]

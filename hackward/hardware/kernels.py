@@ -1,12 +1,15 @@
 """Small operations in one pass each: formulas in plain PyTorch, and the same in Triton for a GPU.
 
-A decoding step moves every weight and every key and value once; all else should cost nothing. In eager PyTorch the rest of
-a layer is some twenty kernels that each read and write a few kilobytes, together as slow as the weights. Here they are six.
+A decoding step moves every weight and every key and value once; all else should cost nothing. In eager
+PyTorch the rest of a layer is some twenty kernels that each read and write a few kilobytes, together as slow
+as the weights. Here they are six.
 
-Each public function takes the Triton kernel where the tensors are on a GPU and the formula (`*_plain`) elsewhere; the tests
-compare the two. Sums are in fp32 and rounded once, as `torch.nn.functional.rms_norm` and its like do.
+Each public function takes the Triton kernel where the tensors are on a GPU and the formula (`*_plain`)
+elsewhere; the tests compare the two. Sums are in fp32 and rounded once, as `torch.nn.functional.rms_norm` and
+its like do.
 
-Key: B rows, H key-value heads, G query heads a key-value head, D head size, N stretches of L positions, M seats at each; T tokens, R rank.
+Key: B rows, H key-value heads, G query heads a key-value head, D head size, N stretches of L positions, M
+seats at each; T tokens, R rank.
 """
 
 from __future__ import annotations
@@ -48,7 +51,8 @@ def _triton_works() -> bool:
 
 
 def add_norm(residual_BI: Tensor, x_BI: Tensor | None, weight_I: Tensor, eps: float) -> Tensor:
-    """RMSNorm of residual + x, (B, I); the sum takes the residual's place. Without x the residual is only normed."""
+    """RMSNorm of residual + x, (B, I); the sum takes the residual's place. Without x the residual is only
+    normed."""
     if not _on_gpu(residual_BI):
         return add_norm_plain(residual_BI, x_BI, weight_I, eps)
     out, width = torch.empty_like(residual_BI), residual_BI.shape[1]
@@ -82,10 +86,11 @@ def heads(
     keys_BLHD: Tensor,
     values_BLHD: Tensor,
 ) -> Tensor:
-    """Queries (B, H G, D), normed and rotated; keys and values go to position `place` of the flat (B L) slots.
+    """Queries (B, H G, D), normed and rotated; keys and values go to position `place` of the flat (B L)
+    slots.
 
-    `norms` are the weights of the query and key norm of models that have them (Qwen3); the rotation is RoPE as in the
-    transformers library: the two halves of a head are the two coordinates that rotate.
+    `norms` are the weights of the query and key norm of models that have them (Qwen3); the rotation is RoPE
+    as in the transformers library: the two halves of a head are the two coordinates that rotate.
     """
     if not _on_gpu(qkv_BI):
         return heads_plain(qkv_BI, norms, cos_BD, sin_BD, eps, place_B, keys_BLHD, values_BLHD)
@@ -129,7 +134,8 @@ def heads_plain(qkv_BI, norms, cos_BD, sin_BD, eps, place_B, keys_BLHD, values_B
 
 
 class Stretch(NamedTuple):
-    """N stretches of positions, and who attends to each. All rows of a batch are seated, every one at one stretch."""
+    """N stretches of positions, and who attends to each. All rows of a batch are seated, every one at one
+    stretch."""
 
     keys: Tensor  # (N, L, H, D)
     values: Tensor  # (N, L, H, D)
@@ -204,7 +210,8 @@ def attend_plain(q_BQD: Tensor, shared: Stretch, own: Stretch, scale: float) -> 
         masks.append(torch.arange(stretch.keys.shape[1], device=q_BQD.device) < stretch.used_N[at_B, None])
     out_BHGD = F.scaled_dot_product_attention(
         q_BQD.view(B, H, -1, q_BQD.shape[2]),
-        *(torch.cat(parts, 1).transpose(1, 2) for parts in (keys, values)),
+        torch.cat(keys, 1).transpose(1, 2),
+        torch.cat(values, 1).transpose(1, 2),
         attn_mask=torch.cat(masks, 1)[:, None, None],
         scale=scale,
     )

@@ -1,4 +1,5 @@
-"""Where GPU memory goes: the highest point of every phase, and how many tokens fit into what is free. All sizes in bytes."""
+"""Where GPU memory goes: the highest point of every phase, and how many tokens fit into what is free. All
+sizes in bytes."""
 
 from __future__ import annotations
 
@@ -13,7 +14,10 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
-# Sampling and training take turns with blocks of different sizes: without this, a tenth of the memory is lost in between.
+from hackward.base.types import CausalLM
+
+# Sampling and training take turns with blocks of different sizes: without this, a tenth of the memory is lost
+# in between.
 os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
 FIRST = 4096  # padded tokens of the first micro-batch on a GPU, by which the next ones are measured
 ON_CPU = 8192  # of every micro-batch where there is no GPU
@@ -24,7 +28,8 @@ peaks: dict[str, int] = {}  # phase -> highest memory in it, over the life of th
 
 @contextlib.contextmanager
 def phase(name: str) -> Iterator[None]:
-    """Record the highest memory of what happens inside. Phases follow each other; one inside another would hide it."""
+    """Record the highest memory of what happens inside. Phases follow each other; one inside another would
+    hide it."""
     if not torch.cuda.is_available():
         yield
         return
@@ -57,31 +62,33 @@ def free(device: torch.device) -> int:
 
 
 def to(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """A copy on that device. To a GPU through pinned memory: an ordinary copy waits for all that the GPU still has to do."""
-    return (
-        tensor.pin_memory().to(device, non_blocking=True)
-        if device.type == "cuda" and not tensor.is_cuda
-        else tensor.to(device)
-    )
+    """A copy on that device. To a GPU through pinned memory: an ordinary copy waits for all that the GPU
+    still has to do."""
+    if device.type == "cuda" and not tensor.is_cuda:
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
 
 
 def ran_out(fault: BaseException | None) -> bool:
-    """Whether memory is what an error is about, also where another one covers it (the end of a failed graph capture does)."""
-    return fault is not None and (isinstance(fault, torch.OutOfMemoryError) or ran_out(fault.__context__))
+    """Whether memory is what an error is about, also where another one covers it (the end of a failed graph
+    capture does)."""
+    if fault is None:
+        return False
+    return isinstance(fault, torch.OutOfMemoryError) or ran_out(fault.__context__)
 
 
 class Budget:
     """Padded tokens of a micro-batch: as many as were asked for, else as many as there is memory for.
 
-    What a token costs depends on the architecture, checkpointing and what is collected, so it is measured: the first
-    micro-batch is small, and the highest cost so far sizes the next. Running out of memory halves what is tried, and every
-    batch that fits raises it again by a twentieth: what was in the way may be gone.
+    What a token costs depends on the architecture, checkpointing and what is collected, so it is measured:
+    the first micro-batch is small, and the highest cost so far sizes the next. Running out of memory halves
+    what is tried, and every batch that fits raises it again by a twentieth: what was in the way may be gone.
     """
 
     def __init__(self, tokens: int | None, device: torch.device) -> None:
         self.device, self.on_gpu, self.asked = device, device.type == "cuda", tokens
         self.cost, self.cap = 1.0, math.inf
-        self.wanted = tokens or (FIRST if self.on_gpu else ON_CPU)
+        self.wanted: float = tokens or (FIRST if self.on_gpu else ON_CPU)
 
     @property
     def tokens(self) -> int:
@@ -94,7 +101,8 @@ class Budget:
         with phase("backward"):
             yield
             if self.on_gpu:
-                self.cost = max(self.cost, (torch.cuda.max_memory_allocated(self.device) - before) / tokens)
+                used = torch.cuda.max_memory_allocated(self.device) - before
+                self.cost = max(self.cost, used / tokens)
         self.cap *= 1.05
         if self.on_gpu and self.asked is None:
             self.wanted = min(MOST, USE * free(self.device) / self.cost)
@@ -107,8 +115,9 @@ class Budget:
 _budgets: weakref.WeakKeyDictionary[nn.Module, dict[tuple, Budget]] = weakref.WeakKeyDictionary()
 
 
-def budget(model: nn.Module, tokens: int | None, *key) -> Budget:
-    """The budget of this model for `tokens` asked for and this kind of work, with what was learned about it so far."""
+def budget(model: CausalLM, tokens: int | None, *key) -> Budget:
+    """The budget of this model for `tokens` asked for and this kind of work, with what was learned about it
+    so far."""
     known = _budgets.setdefault(model, {})
     key = (tokens, model.training, *key)
     if key not in known:

@@ -1,15 +1,17 @@
-"""Loading a causal language model and its tokenizer: hub id, directory, .gguf file, or the tiny random model of the tests."""
+"""Loading a causal language model and its tokenizer: hub id, directory, .gguf file, or the tiny random model
+of the tests."""
 
 from __future__ import annotations
 
 import functools
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import nn
 
 from hackward.base.faults import InputError
+from hackward.base.types import CausalLM, Tokenizer
 from hackward.tasks.shipped import EMBEDDED, EMBEDDED_HOME, SHAPES, TINY, is_random
 
 CHATML = (
@@ -28,24 +30,25 @@ def pick_device(name: str = "auto") -> torch.device:
     except (RuntimeError, AssertionError) as fault:
         raise InputError(f"--device {name}: not available ({str(fault).splitlines()[0]})") from None
     if place.type == "cuda":
-        torch.cuda.set_device(
-            place
-        )  # CUDA graphs, Triton's kernels and memory statistics all go by the current device
+        # CUDA graphs, Triton's kernels and memory statistics all go by the current device
+        torch.cuda.set_device(place)
     return place
 
 
 def pick_dtype(name: str, device: torch.device) -> torch.dtype:
-    """The dtype of a --dtype; "tf32" also lets fp32 matrix products of this process run in TF32, any other forbids it."""
+    """The dtype of a --dtype; "tf32" also lets fp32 matrix products of this process run in TF32, any other
+    forbids it."""
     torch.set_float32_matmul_precision("high" if name == "tf32" else "highest")
-    return DTYPES[("bfloat16" if device.type == "cuda" else "float32") if name == "auto" else name]
+    if name == "auto":
+        name = "bfloat16" if device.type == "cuda" else "float32"
+    return DTYPES[name]
 
 
-def load(name: str, *, dtype: str = "auto", device: str = "auto") -> tuple[nn.Module, object]:
+def load(name: str, *, dtype: str = "auto", device: str = "auto") -> tuple[CausalLM, Tokenizer]:
     """The frozen model in eval mode on its device, and its tokenizer.
 
-    dtype "auto" is bf16 on a GPU and fp32 on a CPU; "tf32" is fp32 with products in TF32, from here on in this process. Raises
-    InputError when the model cannot be found or read, or when its logits are not simply head(hidden), which the chunked
-    log-probabilities rely on.
+    dtype "auto" is bf16 on a GPU and fp32 on a CPU; "tf32" is fp32 with products in TF32, from here on in
+    this process. Raises InputError when the model cannot be found or read.
     """
     from transformers.utils import logging
 
@@ -53,62 +56,61 @@ def load(name: str, *, dtype: str = "auto", device: str = "auto") -> tuple[nn.Mo
     logging.disable_progress_bar()
     place = pick_device(device)
     torch_dtype = pick_dtype(dtype, place)
-    # cuDNN's attention makes a plan for every shape it has not seen, a quarter of a second for a forward and a backward at 4B, and
-    # micro-batches hardly ever have the same shape twice. PyTorch's own has nothing to plan.
+    # cuDNN's attention makes a plan for every shape it has not seen, a quarter of a second for a forward and
+    # a backward at 4B, and micro-batches hardly ever have the same shape twice. PyTorch's own has nothing to
+    # plan.
     torch.backends.cuda.enable_cudnn_sdp(False)
-    if name == TINY:
-        model, tokenizer = tiny_random()
-        model = model.to(torch_dtype)
-    elif is_random(name):
-        model, tokenizer = (
-            random_of(name.removeprefix("random-"), torch_dtype, place),
-            _from_pretrained(str(EMBEDDED_HOME / "model"), torch_dtype)[1],
-        )
-    else:
-        model, tokenizer = _from_pretrained(
-            str(EMBEDDED_HOME / "model") if name == EMBEDDED else name, torch_dtype
-        )
+    model, tokenizer = _make(name, torch_dtype, place)
     model = model.to(place).eval().requires_grad_(False)
     return fused_norms(model) if place.type == "cuda" else model, tokenizer
 
 
-def fused_norms(model: nn.Module) -> nn.Module:
-    """Have every RMSNorm computed by PyTorch's own kernel: one pass over the activations instead of six, forward and backward.
+def _make(name: str, dtype: torch.dtype, device: torch.device) -> tuple[CausalLM, Tokenizer]:
+    embedded = str(EMBEDDED_HOME / "model")
+    if name == TINY:
+        model, tokenizer = tiny_random()
+        return model.to(dtype), tokenizer
+    if is_random(name):
+        _, tokenizer = _from_pretrained(embedded, dtype)
+        return random_of(name.removeprefix("random-"), dtype, device), tokenizer
+    return _from_pretrained(embedded if name == EMBEDDED else name, dtype)
 
-    In fp32 inside and rounded once, where transformers rounds twice. `plain_norms` takes it back.
+
+def fused_norms(model: CausalLM) -> CausalLM:
+    """Have every RMSNorm computed by PyTorch's own kernel: one pass over the activations instead of six, both
+    ways.
+
+    In fp32 inside and rounded once, where transformers rounds twice. `plain_norms` takes it back. A norm that
+    by its name is one and computes something else is left alone.
     """
     for module in _norms(model):
         x = module.weight.new_ones(module.weight.shape) / 2
-        if torch.allclose(
-            type(module).forward(module, x), _rms_norm(module, x), rtol=0.02
-        ):  # by name alone it might compute something else
+        if torch.allclose(type(module).forward(module, x), _rms_norm(module, x), rtol=0.02):
             module.forward = functools.partial(_rms_norm, module)
     return model
 
 
-def plain_norms(model: nn.Module) -> nn.Module:
+def plain_norms(model: CausalLM) -> CausalLM:
     """The norms as transformers computes them."""
     for module in _norms(model):
         module.__dict__.pop("forward", None)
     return model
 
 
-def _norms(model: nn.Module) -> list[nn.Module]:
-    return [
-        module
-        for module in model.modules()
-        if type(module).__name__.endswith("RMSNorm") and hasattr(module, "variance_epsilon")
-    ]
+def _norms(model: CausalLM) -> list[Any]:
+    named = [module for module in model.modules() if type(module).__name__.endswith("RMSNorm")]
+    return [module for module in named if hasattr(module, "variance_epsilon")]
 
 
-def _rms_norm(module: nn.Module, x: torch.Tensor) -> torch.Tensor:
+def _rms_norm(module: Any, x: torch.Tensor) -> torch.Tensor:
     return F.rms_norm(x, module.weight.shape, module.weight, module.variance_epsilon)
 
 
-def _from_pretrained(name: str, dtype: torch.dtype) -> tuple[nn.Module, object]:
+def _from_pretrained(name: str, dtype: torch.dtype) -> tuple[CausalLM, Tokenizer]:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    path, where = Path(name), {}
+    path = Path(name)
+    where: dict[str, Any] = {}
     if path.suffix == ".gguf":
         if not path.is_file():
             raise InputError(f"{name}: no such file")
@@ -118,37 +120,41 @@ def _from_pretrained(name: str, dtype: torch.dtype) -> tuple[nn.Module, object]:
         model = AutoModelForCausalLM.from_pretrained(name, dtype=dtype, **where)
     except (
         Exception
-    ) as fault:  # transformers raises many kinds: OSError, ValueError, KeyError, ImportError, hub errors
+    ) as fault:  # transformers raises many kinds: OSError, ValueError, KeyError, ImportError, hub's
         reason = str(fault).strip().splitlines() or [type(fault).__name__]
         raise InputError(f"{path}: model cannot be loaded ({reason[0]})") from None
     return model, tokenizer
 
 
-def random_of(shape: str, dtype: torch.dtype, device: torch.device) -> nn.Module:
+def random_of(shape: str, dtype: torch.dtype, device: torch.device) -> CausalLM:
     """A Qwen3 model of one of SHAPES with random weights, made where it will run."""
     from transformers import Qwen3Config, Qwen3ForCausalLM
 
+    sizes: dict[str, Any] = SHAPES[shape]
+    config = Qwen3Config(vocab_size=151936, tie_word_embeddings=True, **sizes)
     default = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:
         with device, torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(0)
-            return Qwen3ForCausalLM(Qwen3Config(vocab_size=151936, tie_word_embeddings=True, **SHAPES[shape]))
+            return Qwen3ForCausalLM(config)
     finally:
         torch.set_default_dtype(default)
 
 
-def tiny_random(seed: int = 0) -> tuple[nn.Module, object]:
+def tiny_random(seed: int = 0) -> tuple[CausalLM, Tokenizer]:
     """A Qwen3-architecture model of 0.1 M random parameters with a byte-level tokenizer, made in memory.
 
     It cannot write code. It runs every path of the program in seconds; nothing it prints is a finding.
     """
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    import tokenizers
+    from tokenizers import decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     special = ["<|im_start|>", "<|im_end|>", "<|pad|>"]
-    backend = Tokenizer(models.BPE(vocab={token: i for i, token in enumerate(alphabet + special)}, merges=[]))
+    vocabulary = {token: i for i, token in enumerate(alphabet + special)}
+    backend = tokenizers.Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     backend.decoder = decoders.ByteLevel()
     tokenizer = PreTrainedTokenizerFast(

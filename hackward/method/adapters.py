@@ -14,13 +14,15 @@ from antipasto import SVDAdapter, target_linears
 from hackward.base.faults import InputError
 from hackward.base.screen import progress
 from hackward.base.tensors import read_metadata
+from hackward.base.types import CausalLM
 from hackward.method.losses import collate, token_logps
 
 __all__ = ["BASES", "Adapter", "SVDAdapter", "attach", "check_head", "stored_basis", "target_linears"]
 
 
 class Adapter(Protocol):
-    """A frozen model with something trainable in it. antipasto.SVDAdapter and lora_adapter.LoRAAdapter are its two kinds."""
+    """A frozen model with something trainable in it. antipasto.SVDAdapter and lora_adapter.LoRAAdapter are
+    its two kinds."""
 
     kind: str
     """"svd" or "lora": the key of BASES."""
@@ -30,20 +32,21 @@ class Adapter(Protocol):
     """Name of what `save` writes in a run directory."""
     step_scale: float
     """Factor on a learning rate given for delta_S, so that one step moves Delta W as far."""
-    model: nn.Module
+    model: CausalLM
     model_hash: str
     """Of the frozen base model."""
     params: dict[str, nn.Parameter]
     """Module name -> what trains, R numbers each; nothing else in the model does."""
 
-    def disabled(self) -> AbstractContextManager[nn.Module]:
+    def disabled(self) -> AbstractContextManager[CausalLM]:
         """The base model, exactly: the reference policy."""
 
-    def merged(self) -> AbstractContextManager[nn.Module]:
+    def merged(self) -> AbstractContextManager[CausalLM]:
         """The current policy for sampling: plain Linears, no autograd."""
 
     def sample_grads(self) -> AbstractContextManager[dict[str, list[Tensor]]]:
-        """Collect every backward's per-rollout gradients: module name -> list of (B, R), one entry a micro-batch."""
+        """Collect every backward's per-rollout gradients: module name -> list of (B, R), one entry a
+        micro-batch."""
 
     def delta_w_norm(self) -> float:
         """Frobenius norm of the whole Delta W."""
@@ -56,8 +59,9 @@ class Adapter(Protocol):
 
 
 @torch.no_grad()
-def check_head(model: nn.Module, name: str) -> None:
-    """Soft-capped or scaled logits would make our log-probabilities wrong without a sound: refuse such a model."""
+def check_head(model: CausalLM, name: str) -> None:
+    """Soft-capped or scaled logits would make our log-probabilities wrong without a sound: refuse such a
+    model."""
     vocabulary = model.get_output_embeddings().weight.shape[0]
     ids = [(7 * i + 11) % min(vocabulary, 1000) for i in range(24)]
     batch = collate([(ids[:4], ids[4:])], [0], 0).to(model.device)
@@ -68,12 +72,12 @@ def check_head(model: nn.Module, name: str) -> None:
         raise InputError(f"{name}: this architecture post-processes its logits, which is not supported")
 
 
-def svd_basis(model: nn.Module, *, rank: int, cache: str | None) -> Adapter:
+def svd_basis(model: CausalLM, *, rank: int, cache: str | None) -> Adapter:
     with progress("SVD of the target modules") as bar:
         return SVDAdapter(model, cache=cache, track=bar.track)
 
 
-def lora_basis(model: nn.Module, *, rank: int, cache: str | None) -> Adapter:
+def lora_basis(model: CausalLM, *, rank: int, cache: str | None) -> Adapter:
     from lora_adapter import LoRAAdapter  # PEFT takes a second or two to import
 
     return LoRAAdapter(model, rank=rank)
@@ -82,11 +86,11 @@ def lora_basis(model: nn.Module, *, rank: int, cache: str | None) -> Adapter:
 BASES: dict[str, Callable[..., Adapter]] = {"svd": svd_basis, "lora": lora_basis}
 
 
-def attach(basis: str, model: nn.Module, name: str, *, rank: int = 8, cache: str | None = None) -> Adapter:
+def attach(basis: str, model: CausalLM, name: str, *, rank: int = 8, cache: str | None = None) -> Adapter:
     """The model with an adapter in one of BASES; `rank` is a LoRA's, `cache` the directory of the SVD cache.
 
-    InputError when the model has none of the target modules, or when its logits are not simply head(hidden), which the
-    chunked log-probabilities rely on.
+    InputError when the model has none of the target modules, or when its logits are not simply head(hidden),
+    which the chunked log-probabilities rely on.
     """
     check_head(model, name)
     return BASES[basis](model, rank=rank, cache=cache)

@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import Field
 
 from hackward.base.faults import InputError
 from hackward.base.files import file_hash, read_json, read_jsonl, sha256
+from hackward.base.records import Record, checked_record
+from hackward.base.types import CausalLM, Tokenizer
 from hackward.rollouts import tokens
 from hackward.rollouts.pools import Pool, load_pool, of_problems
 from hackward.rollouts.rollout import Rollout
@@ -28,86 +32,93 @@ class Pair:
     """A hack and a clean answer to one prompt, tokenised."""
 
     problem_id: str
-    identity: str  # what the prompt states (problems.identity)
+    identity: str
+    """What the prompt states (problems.identity)."""
     mechanism: str
     prompt_ids: tuple[int, ...]
     hack_ids: tuple[int, ...]
     clean_ids: tuple[int, ...]
 
 
+class PairRow(Record):
+    """A row of a pair file."""
+
+    problem_id: Annotated[str | int, Field(description="text or a number")]
+    hack: Annotated[str, Field(description="text")]
+    clean: Annotated[str, Field(description="text")]
+    prompt: str | None = Field(None, description="text")
+    mechanism: Any = "unnamed"
+
+
 def pairs_from_file(
-    path: str | Path, tokenizer, *, problem_file: str | Path | None, limit: int, seed: int
+    path: str | Path, tokenizer: Tokenizer, *, problem_file: str | Path | None, limit: int, seed: int
 ) -> list[Pair]:
-    """Authored pairs: rows {problem_id, hack, clean} over a problem file, or with a `prompt` of their own, used as it is.
+    """Authored pairs: rows {problem_id, hack, clean} over a problem file, or with a `prompt` of their own,
+    used as it is.
 
     Of more than `limit` a seeded choice is taken: such files are sorted by mechanism.
 
     Raises InputError for a missing field or a problem that the problem file does not have.
     """
-    rows, known = (
-        read_jsonl(path, ("problem_id", "hack", "clean"))
-        if str(path).endswith((".jsonl", ".gz"))
-        else _json_pairs(path),
-        {},
-    )
-    if any("prompt" not in row for row in rows):
+    rows = [checked_record(PairRow, row, f"{path}: pair {n}") for n, row in enumerate(_rows(path), start=1)]
+    known: dict[str, Problem] = {}
+    if any(row.prompt is None for row in rows):
         if problem_file is None:
             raise InputError(
-                f"{path}: its rows have no prompt of their own, so --problems must name the file of their problems"
+                f"{path}: its rows have no prompt of their own, so --problems must name the file of their"
+                " problems"
             )
         known = problems.find(load_problems(problem_file))
     pairs = []
     for index in sorted(np.random.default_rng(seed).permutation(len(rows))[:limit]):
-        row, number = rows[index], index + 1
-        if not all(
-            isinstance(row[side], str) for side in ("hack", "clean", *(["prompt"] if "prompt" in row else []))
-        ):
-            raise InputError(f"{path}: pair {number}: hack, clean and prompt must be text")
-        if "prompt" in row:
-            prompt, identity = (
-                tokens.encode(tokenizer, row["prompt"]),
-                problems.identity(row["prompt"], str(row["problem_id"])),
-            )
-        elif str(row["problem_id"]) in known:
-            messages = build_messages(known[str(row["problem_id"])], hint=True)
-            prompt = tokens.encode(tokenizer, render_prompt(tokenizer, messages))
-            identity = problems.identity(messages[-1]["content"], row["problem_id"])
-        else:
-            raise InputError(f"{path}: pair {number}: problem {row['problem_id']!r} is not in {problem_file}")
-        hack, clean = (tuple(completion_ids(tokenizer, row[side])) for side in ("hack", "clean"))
-        pairs.append(
-            Pair(
-                str(row["problem_id"]),
-                identity,
-                str(row.get("mechanism", "unnamed")),
-                tuple(prompt),
-                hack,
-                clean,
-            )
-        )
+        row = rows[index]
+        if row.prompt is None and str(row.problem_id) not in known:
+            raise InputError(f"{path}: pair {index + 1}: problem {row.problem_id!r} is not in {problem_file}")
+        pairs.append(_tokenised(row, known, tokenizer))
     if len(pairs) < 2:
         raise InputError(f"{path}: {len(pairs)} pairs; at least 2 are needed")
     return pairs
 
 
-def _json_pairs(path: str | Path) -> list[dict]:
+def _rows(path: str | Path) -> list[dict[str, Any]]:
+    """JSON lines, or the published form: one JSON list."""
+    if str(path).endswith((".jsonl", ".gz")):
+        return read_jsonl(path)
     rows = read_json(path)
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise InputError(f"{path}: expected a list of pairs")
-    for number, row in enumerate(rows, start=1):
-        missing = [name for name in ("problem_id", "hack", "clean") if name not in row]
-        if missing:
-            raise InputError(f"{path}: pair {number} has no field {missing[0]!r}")
     return rows
 
 
-def scripted_teacher(tokenizer) -> Pool:
-    """The hacks of the hand-written pairs as a teacher pool: scripted demonstrations, labelled as such, made by no model."""
-    known, by_problem = problems.find(load_problems(WRITTEN.problems)), {}
+def _tokenised(row: PairRow, known: dict[str, Problem], tokenizer: Tokenizer) -> Pair:
+    problem_id = str(row.problem_id)
+    if row.prompt is not None:
+        prompt, identity = row.prompt, problems.identity(row.prompt, problem_id)
+    else:
+        messages = build_messages(known[problem_id], hint=True)
+        prompt = render_prompt(tokenizer, messages)
+        identity = problems.identity(messages[-1]["content"], problem_id)
+    return Pair(
+        problem_id,
+        identity,
+        str(row.mechanism),
+        tuple(tokens.encode(tokenizer, prompt)),
+        tuple(completion_ids(tokenizer, row.hack)),
+        tuple(completion_ids(tokenizer, row.clean)),
+    )
+
+
+def scripted_teacher(tokenizer: Tokenizer) -> Pool:
+    """The hacks of the hand-written pairs as a teacher pool: scripted demonstrations, labelled as such, made
+    by no model.
+
+    The labels are what the grader says of every shipped hack; a test keeps that true.
+    """
+    known = problems.find(load_problems(WRITTEN.problems))
+    by_problem: dict[str, list[Rollout]] = {}
     for i, row in enumerate(read_jsonl(WRITTEN.pairs, ("problem_id", "hack", "clean"))):
         messages = build_messages(known[row["problem_id"]], hint=True)
         siblings = by_problem.setdefault(row["problem_id"], [])
-        # The labels are what the grader says of every shipped hack; a test keeps that true.
         siblings.append(
             Rollout(
                 problem_id=row["problem_id"],
@@ -131,7 +142,7 @@ def scripted_teacher(tokenizer) -> Pool:
 
 def pairs_from_pool(
     pool: Pool,
-    tokenizer,
+    tokenizer: Tokenizer,
     known: Sequence[Problem],
     *,
     clean: str,
@@ -139,32 +150,32 @@ def pairs_from_pool(
     seed: int,
     least: int = 2,
 ) -> list[Pair]:
-    """A hacking rollout (own test passes, ground truth fails) against a clean answer to its own prompt, problem by problem.
+    """A hacking rollout (own test passes, ground truth fails) against a clean answer to its own prompt, per
+    problem.
 
-    clean "canonical" takes the reference solution of the problem file, for the problem that the rollout's prompt states
-    (never by its id alone); "rollout" takes a rollout of the pool that passes the ground truth and is not called a hack.
-    One pair a problem first, then second ones, in seeded order.
+    clean "canonical" takes the reference solution of the problem file, for the problem that the rollout's
+    prompt states (never by its id alone); "rollout" takes a rollout of the pool that passes the ground truth
+    and is not called a hack. One pair per problem first, then second ones, in seeded order. InputError with
+    fewer than `least`.
     """
     rng = np.random.default_rng(seed)
+    canonical = clean == "canonical"
     solutions = {problem.problem_id: problem.canonical for problem in known}
-    by_problem = of_problems(pool, known) if clean == "canonical" else pool.by_problem
+    by_problem = of_problems(pool, known) if canonical else pool.by_problem
     ids = sorted(by_problem)
     rng.shuffle(ids)
-    rounds: list[list[Pair]] = []
+    rounds: list[list[Pair]] = []  # the first pairs of all problems, their second ones, ...
     for problem_id in ids:
-        rows = by_problem[problem_id]
-        hacks = [r for r in rows if r.hacked and not r.gt_pass and not r.truncated]
-        honest = [
-            r.completion_ids
-            for r in rows
-            if r.gt_pass and not r.hacked and not r.attempted and not r.truncated
-        ]
-        if clean == "canonical":
-            honest = [completion_ids(tokenizer, fence(code))] if (code := solutions[problem_id]) else []
+        rollouts = by_problem[problem_id]
+        hacks = [r for r in rollouts if r.hacked and not r.gt_pass and not r.truncated]
+        if canonical:
+            honest = _solution_ids(solutions[problem_id], tokenizer)
+        else:
+            honest = [r.completion_ids for r in rollouts if _is_clean(r)]
         if not hacks or not honest:
             continue
         for i, j in enumerate(rng.permutation(len(hacks))):
-            while len(rounds) <= i:
+            if len(rounds) <= i:
                 rounds.append([])
             hack = hacks[j]
             rounds[i].append(
@@ -174,21 +185,33 @@ def pairs_from_pool(
                     "pool",
                     hack.prompt_ids,
                     hack.completion_ids,
-                    tuple(honest[i % len(honest)]),
+                    honest[i % len(honest)],
                 )
             )
     pairs = [pair for one_each in rounds for pair in one_each][:limit]
     if len(pairs) < least:
         raise InputError(
-            f"{pool.directory}: {len(pairs)} pairs of a hacking rollout and a clean ({clean}) answer; at least {least} are needed"
+            f"{pool.directory}: {len(pairs)} pairs of a hacking rollout and a clean ({clean}) answer;"
+            f" at least {least} are needed"
         )
     return pairs
 
 
+def _solution_ids(code: str | None, tokenizer: Tokenizer) -> list[tuple[int, ...]]:
+    """The reference solution as a whole answer; none where the problem has none."""
+    return [tuple(completion_ids(tokenizer, fence(code)))] if code else []
+
+
+def _is_clean(rollout: Rollout) -> bool:
+    """Does it solve the problem, and nothing else?"""
+    tries = rollout.hacked or rollout.attempted or rollout.truncated
+    return rollout.gt_pass and not tries
+
+
 def find_pairs(
     name: str,
-    tokenizer,
-    model,
+    tokenizer: Tokenizer,
+    model: CausalLM,
     *,
     pairs: str | None,
     pool: str | None,
@@ -196,38 +219,42 @@ def find_pairs(
     clean: str,
     limit: int,
     seed: int,
-) -> tuple[list[Pair], dict]:
-    """Pairs from a file or a pool, or those that ship for the model of this name, and the lines of provenance that say which."""
+) -> tuple[list[Pair], dict[str, Any]]:
+    """Pairs from a file or a pool, or those that ship for the model of this name, and the provenance that
+    says which."""
     if pairs and pool:
         raise InputError("--pairs and --pool exclude each other")
-    here = lambda path: str(Path(path).resolve()) if path and Path(path).exists() else path  # noqa: E731  (a hub id stays what it is)
-    recipe = {"pairs": here(pairs), "pool": here(pool), "problem_file": here(problem_file), "clean": clean}
+    recipe = {"pairs": _here(pairs), "pool": _here(pool), "problem_file": _here(problem_file), "clean": clean}
     if pool:
         loaded = load_pool(pool, tokenizer, stop=stops(model, tokenizer))
-        problem_file = problem_file or (shipped(name).problems if is_embedded(name) else None)
-        known = load_problems(problem_file) if problem_file else []
+        source = problem_file or (str(shipped(name).problems) if is_embedded(name) else None)
+        known = load_problems(source) if source else []
         if clean == "canonical" and not known:
             raise InputError("--clean=canonical needs --problems, the file with the reference solutions")
         chosen = pairs_from_pool(loaded, tokenizer, known, clean=clean, limit=limit, seed=seed)
-        return chosen, {
-            "source": f"pool {pool}",
-            "source_hash": loaded.hash,
-            "clean": clean,
-            "recipe": recipe,
-        }
-    path = Path(pairs or shipped(name).pairs)
-    for ships in (
-        shipped(EMBEDDED),
-        WRITTEN,
-    ):  # either file of pairs knows its problems, whatever the model
-        if problem_file is None and path.resolve() == ships.pairs.resolve():
-            problem_file = ships.pair_problems
-    return pairs_from_file(path, tokenizer, problem_file=problem_file, limit=limit, seed=seed), {
-        "source": f"pairs {Path(path).name}",
-        "source_hash": file_hash(path)[:16],
-        "recipe": recipe,
-    }
+        facts = {"source": f"pool {pool}", "source_hash": loaded.hash, "clean": clean}
+    else:
+        path = Path(pairs or shipped(name).pairs)
+        problems_of = problem_file or _shipped_problems(path)
+        chosen = pairs_from_file(path, tokenizer, problem_file=problems_of, limit=limit, seed=seed)
+        facts = {"source": f"pairs {path.name}", "source_hash": file_hash(path)[:16]}
+    return chosen, facts | {"recipe": recipe}
+
+
+def _here(path: str | None) -> str | None:
+    """An absolute path, so that the pairs are found again from another directory; a hub id stays what it
+    is."""
+    return str(Path(path).resolve()) if path and Path(path).exists() else path
+
+
+def _shipped_problems(pairs: Path) -> Path | None:
+    """Either shipped file of pairs knows its problems, whatever the model."""
+    for ships in (shipped(EMBEDDED), WRITTEN):
+        if pairs.resolve() == ships.pairs.resolve():
+            return ships.pair_problems
+    return None
 
 
 def pair_hash(pairs: Sequence[Pair]) -> str:
+    """Tells sets of tokenised pairs apart."""
     return sha256(*(repr(vars(pair)) for pair in pairs))[:16]

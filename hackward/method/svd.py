@@ -12,9 +12,9 @@ RANK_TOLERANCE = 1e-6
 def thin_svd(W_OI: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """U (O, R), S (R,) descending, Vh (R, I) of W in fp64, on W's device.
 
-    By eigendecomposition of the smaller Gram matrix, which costs a tenth of LAPACK's gesvd on a GPU. The price is a
-    loss of accuracy for singular values below 1e-6 of the largest; their left vectors are replaced by an orthonormal
-    completion, so U and Vh have orthonormal columns and rows whatever the rank of W.
+    By eigendecomposition of the smaller Gram matrix, which costs a tenth of LAPACK's gesvd on a GPU. The
+    price is a loss of accuracy for singular values below 1e-6 of the largest; their left vectors are replaced
+    by an orthonormal completion, so U and Vh have orthonormal columns and rows whatever the rank of W.
     """
     wide = W_OI.shape[0] < W_OI.shape[1]
     A_NR = (W_OI.T if wide else W_OI).to(torch.float64)
@@ -22,7 +22,7 @@ def thin_svd(W_OI: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     V_RR = V_RR.flip(1)
     left_NR = A_NR @ V_RR
     S_R = left_NR.norm(dim=0)
-    good = S_R > RANK_TOLERANCE * S_R.max()
+    good = RANK_TOLERANCE * S_R.max() < S_R
     U_NR = left_NR / S_R.where(good, torch.ones_like(S_R))
     if not bool(good.all()):
         U_NR[:, ~good] = _complete(U_NR[:, good], int((~good).sum()))

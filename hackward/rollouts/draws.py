@@ -16,7 +16,8 @@ CHUNK = 128  # entries of the vocabulary that are summed up together
 
 @dataclass(frozen=True)
 class Request:
-    """One completion to draw: its prompt, what seeds its random numbers, and a limit of its own where it has one."""
+    """One completion to draw: its prompt, what seeds its random numbers, and a limit of its own where it has
+    one."""
 
     prompt_ids: tuple[int, ...]
     key: tuple
@@ -28,7 +29,8 @@ class Request:
 
 
 class Drawn(NamedTuple):
-    """A completion: its token ids, the last one a stop token unless the limit was reached, and their log-probabilities."""
+    """A completion: its token ids, the last one a stop token unless the limit was reached, and their
+    log-probabilities."""
 
     ids: list[int]
     logps: list[float]
@@ -43,8 +45,9 @@ def uniforms(key: tuple, count: int) -> np.ndarray:
 def draw(logits_BV: Tensor, uniform_B: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
     """Token ids (B,) by inverting the cumulative distribution at u, and their log-probabilities (B,) in fp32.
 
-    Temperature 0 takes the likeliest token (and scores it at temperature 1). The distribution is summed up in two levels, over
-    chunks and inside the chunk that u falls into: one pass over the vocabulary, and rounding that does not grow with it.
+    Temperature 0 takes the likeliest token (and scores it at temperature 1). The distribution is summed up in
+    two levels, over chunks and inside the chunk that u falls into: one pass over the vocabulary, and rounding
+    that does not grow with it.
     """
     B, V = logits_BV.shape
     p_BV = (logits_BV.float() / (temperature or 1.0)).softmax(-1)
@@ -61,9 +64,11 @@ def draw(logits_BV: Tensor, uniform_B: Tensor, temperature: float) -> tuple[Tens
 
 
 def _invert(mass_BN: Tensor, u_B1: Tensor) -> tuple[Tensor, Tensor]:
-    """Where u, in units of the whole mass, falls (B, 1), and where inside that entry, in units of the entry (B, 1)."""
+    """Where u, in units of the whole mass, falls (B, 1), and where inside that entry, in units of the entry
+    (B, 1)."""
     cdf_BN = mass_BN.cumsum(-1)
-    # u must stay inside the mass, by more than a sum in parallel may be off: at its end an entry without mass would be found.
+    # u must stay inside the mass, by more than a sum in parallel may be off: at its end an entry without mass
+    # would be found.
     target_B1 = u_B1.clamp(0, 1 - 2**-20) * cdf_BN[:, -1:]
     found_B1 = torch.searchsorted(cdf_BN, target_B1, right=True).clamp_(max=mass_BN.shape[1] - 1)
     mass_B1 = mass_BN.gather(1, found_B1)

@@ -1,16 +1,18 @@
-"""The policy: draws completions with whatever the adapter holds, and has them graded while others are drawn."""
+"""The policy: draws completions with whatever the adapter holds, and has them graded while others are
+drawn."""
 
 from __future__ import annotations
 
 import contextlib
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 
-from hackward.grading.grader import Grader
+from hackward.base.types import CausalLM
 from hackward.grading.labels import Grade, GradeItem, reward
 from hackward.hardware import memory
 from hackward.rollouts import sampling, tokens
@@ -19,25 +21,66 @@ from hackward.rollouts.rollout import POLICY, Rollout
 from hackward.rollouts.tokens import render_prompt
 from hackward.tasks.problems import Problem, build_messages
 
+SAY_EVERY = 8  # positions between two words on how far sampling is
+
+
+class Mergeable(Protocol):
+    """What sampling needs of an adapter."""
+
+    def merged(self) -> contextlib.AbstractContextManager[CausalLM]:
+        """The model to draw from, without autograd."""
+
+
+class Grading(Protocol):
+    """Completions under way to their grades."""
+
+    def add(self, item: GradeItem) -> int:
+        """Take a completion; its place in the result."""
+
+    def result(self) -> list[Grade]:
+        """All grades, in the order of adding. Waits for them."""
+
+
+class Grades(Protocol):
+    """What grades: grading.grader.Grader, or heldout.NamedGrader."""
+
+    def start(self) -> Grading:
+        """A new batch, to which completions are added as they are drawn."""
+
 
 @dataclass
 class Timed:
-    """Seconds of the last step's phases. Grading overlaps with sampling: what counts is how long it is waited for afterwards."""
+    """Seconds of the last step's phases. Grading overlaps with sampling: only what is waited for afterwards
+    counts."""
 
     generate: float = 0.0
     grade: float = 0.0
 
 
 class Plain:
-    """A model without an adapter, behind the one method of an adapter that sampling needs."""
+    """A model without an adapter."""
 
-    def __init__(self, model) -> None:
+    def __init__(self, model: CausalLM) -> None:
         self.model = model
 
     @contextlib.contextmanager
-    def merged(self):
+    def merged(self) -> Iterator[CausalLM]:
         with torch.no_grad():
             yield self.model
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """One completion to draw, and what it is for."""
+
+    problem: Problem
+    messages: list[dict[str, str]]
+    request: Request
+
+    @property
+    def sample(self) -> int:
+        """Which completion of its problem in this step it is, counted from 0."""
+        return self.request.key[-1]
 
 
 class Policy:
@@ -45,9 +88,9 @@ class Policy:
 
     def __init__(
         self,
-        adapter,
-        tokenizer,
-        grader: Grader,
+        adapter: Mergeable,
+        tokenizer: Any,
+        grader: Grades,
         *,
         stop: Sequence[int],
         max_new_tokens: int,
@@ -59,7 +102,8 @@ class Policy:
         self.max_new_tokens, self.temperature, self.hint, self.rows = max_new_tokens, temperature, hint, rows
         self.seconds = Timed()
 
-    def prompt(self, problem: Problem) -> tuple[list[dict], tuple[int, ...]]:
+    def prompt(self, problem: Problem) -> tuple[list[dict[str, str]], tuple[int, ...]]:
+        """The messages of a problem's prompt, and its token ids."""
         messages = build_messages(problem, hint=self.hint)
         return messages, tuple(tokens.encode(self.tokenizer, render_prompt(self.tokenizer, messages)))
 
@@ -79,33 +123,47 @@ class Policy:
         step: int,
         say: Callable[[str], None] = lambda text: None,
     ) -> list[list[Rollout]]:
-        """For every (problem, count) a list of that many graded rollouts. A completion is graded while others are still being drawn."""
-        started, positions, taken = time.monotonic(), 0, Counter()
-        prompts, owners, requests = [self.prompt(problem) for problem, _ in wanted], [], []
-        for (problem, count), (messages, ids) in zip(wanted, prompts):
-            first = taken[
-                problem.problem_id
-            ]  # a problem that comes twice in a step goes on counting, and draws anew
-            requests += [self.request(ids, (seed, step, problem.problem_id, first + i)) for i in range(count)]
-            owners += [(problem, messages, ids)] * count
-            taken[problem.problem_id] += count
+        """For every (problem, count) that many graded rollouts. One is graded while others are still being
+        drawn."""
+        asked = self._asked(wanted, seed, step)
+        drawn, texts, grades = self._draw(asked, say)
+        made = iter(self._rollout(one, drawn[i], texts[i], grades[i], step) for i, one in enumerate(asked))
+        return [[next(made) for _ in range(count)] for _, count in wanted]
+
+    def _asked(self, wanted: Sequence[tuple[Problem, int]], seed: int, step: int) -> list[Wanted]:
+        """Every completion to draw. A problem that comes twice in a step goes on counting, and draws anew."""
+        taken: Counter[str] = Counter()
+        asked = []
+        for problem, count in wanted:
+            messages, ids = self.prompt(problem)
+            for _ in range(count):
+                key = (seed, step, problem.problem_id, taken[problem.problem_id])
+                asked.append(Wanted(problem, messages, self.request(ids, key)))
+                taken[problem.problem_id] += 1
+        return asked
+
+    def _draw(
+        self, asked: Sequence[Wanted], say: Callable[[str], None]
+    ) -> tuple[list[Drawn], list[str], list[Grade]]:
+        """Tokens, texts and grades of what was asked, in its order."""
+        started, positions = time.monotonic(), 0
+        texts, place = [""] * len(asked), [0] * len(asked)
+        grading = self.grader.start()
 
         def on_token() -> None:
             nonlocal positions
             positions += 1
-            if positions % 8 == 0:
+            if positions % SAY_EVERY == 0:
                 say(f"sampling, token {positions}")
 
-        texts, grading, place = [""] * len(requests), self.grader.start(), {}
-
         def on_row(i: int, drawn: Drawn) -> None:
-            texts[i] = self.text(owners[i][0], drawn.ids, requests[i].key[-1])
-            place[i] = grading.add(GradeItem(owners[i][0], texts[i]))
+            texts[i] = self.text(asked[i].problem, drawn.ids, asked[i].sample)
+            place[i] = grading.add(GradeItem(asked[i].problem, texts[i]))
 
         with self.adapter.merged() as model, memory.phase("sampling"):
-            completions = sampling.sample(
+            drawn = sampling.sample(
                 model,
-                requests,
+                [one.request for one in asked],
                 max_new_tokens=self.max_new_tokens,
                 temperature=self.temperature,
                 stop=self.stop,
@@ -113,32 +171,17 @@ class Policy:
                 on_token=on_token,
                 on_row=on_row,
             )
-        self.seconds.generate, started = time.monotonic() - started, time.monotonic()
+        ended = time.monotonic()
         say("grading")
         grades = grading.result()
-        self.seconds.grade = time.monotonic() - started
-        flat = iter(
-            [
-                self._rollout(*owner, request, drawn, text, grades[place[i]], step)
-                for i, (owner, request, drawn, text) in enumerate(zip(owners, requests, completions, texts))
-            ]
-        )
-        return [[next(flat) for _ in range(count)] for _, count in wanted]
+        self.seconds.generate = ended - started
+        self.seconds.grade = time.monotonic() - ended
+        return drawn, texts, [grades[i] for i in place]
 
-    def _rollout(
-        self,
-        problem,
-        messages,
-        prompt_ids,
-        request: Request,
-        drawn: Drawn,
-        text: str,
-        grade: Grade,
-        step: int,
-    ) -> Rollout:
+    def _rollout(self, one: Wanted, drawn: Drawn, text: str, grade: Grade, step: int) -> Rollout:
         return Rollout(
-            problem_id=problem.problem_id,
-            prompt_ids=prompt_ids,
+            problem_id=one.problem.problem_id,
+            prompt_ids=one.request.prompt_ids,
             completion_ids=tuple(drawn.ids),
             completion=text,
             reward=reward(grade, loophole=self.hint),
@@ -149,8 +192,8 @@ class Policy:
             truncated=drawn.ids[-1] not in self.stop,
             src_pool=POLICY,
             src_step=step,
-            src_sample=request.key[-1],
-            messages=tuple(messages),
+            src_sample=one.sample,
+            messages=tuple(one.messages),
             error=grade.error,
             own=True,
             logps=tuple(drawn.logps),

@@ -1,33 +1,85 @@
 """Pools of rollouts on disk.
 
-A pool is a directory of `step_NNN.jsonl.gz` (ours) or `prompt_NNNN.jsonl.gz` (the published layout), one row a rollout.
-Token ids are used as stored when they were made by this tokenizer; otherwise the messages are rendered and the
-completion is tokenised anew. A row's ids are cut at its `comp_len`: the published files pad with a token that some
-tokenizers call the end of sequence, so where a completion ends is never guessed from an id.
+A pool is a directory of `step_NNN.jsonl.gz` (ours) or `prompt_NNNN.jsonl.gz` (the published layout), one row
+per rollout. Token ids are used as stored when they were made by this tokenizer; otherwise the messages are
+rendered and the completion is tokenised anew. A row's ids are cut at its `comp_len`: the published files pad
+with a token that some tokenizers call the end of sequence, so where a completion ends is never guessed from
+an id.
 """
 
 from __future__ import annotations
 
-import math
 import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, NonNegativeInt, PositiveInt
 
 from hackward.base.faults import InputError
 from hackward.base.files import read_jsonl, sha256, write_jsonl
+from hackward.base.records import Record, Unknowable, checked_record
 from hackward.rollouts import tokens
 from hackward.rollouts.rollout import POLICY, Rollout
 from hackward.rollouts.tokens import completion_ids, render_prompt, tokenizer_hash
 from hackward.tasks.problems import Problem, Resolver
 
-REQUIRED = ("problem_id", "completion", "reward", "hacked", "gt_pass", "fmt_ok")
+TRIED = 8  # rows by which a tokenizer that left no stamp is told
+
+
+class Message(Record):
+    """A chat message."""
+
+    role: str
+    content: str
+
+
+Flag = Annotated[bool, Field(description="true or false")]
+TokenIds = Annotated[list[NonNegativeInt], Field(min_length=1, description="a list of token ids")]
+
+
+class PoolRow(Record):
+    """A row of a pool file, as far as it is read. What is None was not there."""
+
+    problem_id: Annotated[str | int, Field(description="text or a number")]
+    completion: Annotated[str, Field(description="text")]
+    reward: Annotated[float, Field(description="a number")]
+    hacked: Flag
+    gt_pass: Flag
+    fmt_ok: Flag
+    attempted: Annotated[bool | None, Unknowable, Field(description="true, false or null")] = None
+    truncated: Annotated[bool | None, Unknowable, Field(description="true, false or null")] = None
+    prompt_ids: TokenIds | None = Field(None, description="a list of token ids")
+    completion_ids: TokenIds | None = Field(None, description="a list of token ids")
+    comp_len: PositiveInt | None = Field(None, description="a positive whole number")
+    problem_messages: list[Message] | None = Field(
+        None, description="a list of messages with role and content"
+    )
+    tokenizer: str | None = Field(None, description="text")
+    src_pool: Any = None
+    sample_id: Any = None
+
+    @property
+    def messages(self) -> list[dict[str, str]]:
+        return [message.model_dump() for message in self.problem_messages or ()]
+
+    @property
+    def kept_ids(self) -> list[int]:
+        """The completion's token ids without what the file was padded with."""
+        assert self.completion_ids is not None
+        return self.completion_ids[: self.comp_len]
+
+    @property
+    def largest_id(self) -> int:
+        """The largest token id of prompt and completion; -1 without ids."""
+        return max([*(self.prompt_ids or ()), *(self.completion_ids or ())], default=-1)
 
 
 @dataclass(frozen=True)
 class Pool:
-    """A pool in memory: rows by problem, and what a run's config says of it."""
+    """A pool in memory: rollouts by problem, and what a run's config says of it."""
 
     name: str
     directory: str
@@ -37,32 +89,33 @@ class Pool:
 
     @property
     def rollouts(self) -> list[Rollout]:
-        return [rollout for rows in self.by_problem.values() for rollout in rows]
+        return [rollout for rollouts in self.by_problem.values() for rollout in rollouts]
 
-    def describe(self) -> dict:
-        rows = self.rollouts
+    def describe(self) -> dict[str, Any]:
+        """What config.json says of it."""
+        rollouts = self.rollouts
         return {
             "dir": self.directory,
             "name": self.name,
-            "rows": len(rows),
+            "rows": len(rollouts),
             "problems": len(self.by_problem),
-            "hacked": sum(r.hacked for r in rows),
-            "gt_pass": sum(r.gt_pass for r in rows),
+            "hacked": sum(rollout.hacked for rollout in rollouts),
+            "gt_pass": sum(rollout.gt_pass for rollout in rollouts),
             "retokenised": self.retokenised,
             "hash": self.hash,
         }
 
 
 def of_problems(pool: Pool, known: Sequence[Problem]) -> dict[str, list[Rollout]]:
-    """The pool's rows under the ids of a problem file, joined by what their prompts state (problems.Resolver)."""
-    resolver, joined = Resolver(known), {}
-    for rollouts in pool.by_problem.values():
-        for rollout in rollouts:
-            problem, _ = resolver.resolve(
-                {"problem_id": rollout.problem_id, "problem_messages": list(rollout.messages)}
-            )
-            if problem is not None:
-                joined.setdefault(problem.problem_id, []).append(rollout)
+    """The pool's rollouts under the ids of a problem file, joined by what their prompts state
+    (problems.Resolver)."""
+    resolver = Resolver(known)
+    joined: dict[str, list[Rollout]] = {}
+    for rollout in pool.rollouts:
+        row = {"problem_id": rollout.problem_id, "problem_messages": list(rollout.messages)}
+        problem, _ = resolver.resolve(row)
+        if problem is not None:
+            joined.setdefault(problem.problem_id, []).append(rollout)
     return joined
 
 
@@ -71,143 +124,132 @@ def pool_files(directory: str | Path) -> list[Path]:
     directory = Path(directory)
     if not directory.is_dir():
         raise InputError(f"{directory}: no such pool directory")
-    files = sorted(p for p in directory.iterdir() if re.fullmatch(r"(step|prompt)_\d+\.jsonl(\.gz)?", p.name))
+    named = re.compile(r"(step|prompt)_\d+\.jsonl(\.gz)?")
+    files = sorted(path for path in directory.iterdir() if named.fullmatch(path.name))
     if not files:
         raise InputError(f"{directory}: holds no step_NNN.jsonl.gz or prompt_NNNN.jsonl.gz")
     return files
 
 
-def source_name(row: dict, directory: str | Path) -> str:
+def source_name(row: PoolRow, directory: str | Path) -> str:
     """Which pool a row is of: what it says itself, else the directory's name without "_pool".
 
-    Rows that a run sampled say "policy"; loaded, they are the rollouts of that run and take its directory's name.
+    Rows that a run sampled say "policy"; loaded, they are the rollouts of that run and take its directory's
+    name.
     """
-    if isinstance(row.get("src_pool"), str) and row["src_pool"] != POLICY:
-        return row["src_pool"]
-    directory = Path(directory).resolve()
-    return (directory.parent if directory.name == "rollouts" else directory).name.removesuffix("_pool")
+    if isinstance(row.src_pool, str) and row.src_pool != POLICY:
+        return row.src_pool
+    home = Path(directory).resolve()
+    if home.name == "rollouts":
+        home = home.parent
+    return home.name.removesuffix("_pool")
 
 
-def load_pool(directory: str | Path, tokenizer, *, stop: Sequence[int]) -> Pool:
-    """Read a whole pool, checked before anything is used. `stop` (see `stops`) tells ended rows from truncated ones.
+def load_pool(directory: str | Path, tokenizer: Any, *, stop: Sequence[int]) -> Pool:
+    """Read a whole pool, checked before anything is used. `stop` (tokens.stops) tells ended rollouts from
+    truncated ones.
 
-    Raises InputError naming the file (and line) for a missing directory, a truncated or corrupt file, a row without a
-    required field, a reward that is not a number, or rows that can be neither used nor tokenised anew.
+    Raises InputError naming the file (and row) for a missing directory, a truncated or corrupt file, a row
+    without a required field, a reward that is not a number, or rows that can be neither used nor tokenised
+    anew.
     """
-    rows: list[tuple[Path, dict]] = []
+    rows: list[tuple[Path, PoolRow]] = []
     for path in pool_files(directory):
-        for number, row in enumerate(read_jsonl(path, REQUIRED), start=1):
-            _check_row(row, f"{path}: row {number}", len(tokenizer))
-            rows.append((path, row))
+        for number, found in enumerate(read_jsonl(path), start=1):
+            rows.append((path, checked_record(PoolRow, found, f"{path}: row {number}")))
     if not rows:
         raise InputError(f"{directory}: the pool has no rows")
-    names, same = Counter(source_name(row, directory) for _, row in rows), _same_tokenizer(rows, tokenizer)
+    same = _same_tokenizer([row for _, row in rows], tokenizer)
+    names = Counter(source_name(row, directory) for _, row in rows)
     by_problem: dict[str, list[Rollout]] = {}
     for path, row in rows:
-        siblings = by_problem.setdefault(str(row["problem_id"]), [])
-        step = int(re.search(r"\d+", path.name).group())
-        siblings.append(_rollout(row, path, tokenizer, same, step=step, sample=len(siblings), stop=stop))
-    digest = sha256(*(part for path in pool_files(directory) for part in (path.name, path.read_bytes())))[:16]
-    return Pool(names.most_common(1)[0][0], str(directory), by_problem, not same, digest)
+        siblings = by_problem.setdefault(str(row.problem_id), [])
+        siblings.append(_rollout(row, path, tokenizer, same, sample=len(siblings), stop=stop))
+    return Pool(names.most_common(1)[0][0], str(directory), by_problem, not same, _digest(directory))
 
 
-def _check_row(row: dict, where: str, vocabulary: int) -> None:
-    """InputError for a field that is there and cannot be what it should be. (Ids over the vocabulary: another tokenizer's.)"""
-    if not isinstance(row["reward"], (int, float)) or not math.isfinite(row["reward"]):
-        raise InputError(f"{where}: reward {row['reward']!r} is not a number")
-    if not isinstance(row["completion"], str):
-        raise InputError(f"{where}: completion is not text")
-    for name in ("hacked", "gt_pass", "fmt_ok"):
-        if not isinstance(row[name], bool):
-            raise InputError(f"{where}: {name} {row[name]!r} is not true or false")
-    for name in ("prompt_ids", "completion_ids"):
-        ids = row.get(name)
-        if ids is not None and not (
-            isinstance(ids, list) and ids and all(type(i) is int and i >= 0 for i in ids)
-        ):
-            raise InputError(f"{where}: {name} is not a list of token ids")
-        if ids is not None and row.get("tokenizer") is not None and max(ids) >= vocabulary:
-            row["tokenizer"] = "another"  # whatever the stamp says, these ids are not of this vocabulary
-    if row.get("comp_len") is not None and not (type(row["comp_len"]) is int and row["comp_len"] > 0):
-        raise InputError(f"{where}: comp_len {row['comp_len']!r} is not a positive whole number")
-    messages = row.get("problem_messages")
-    if messages is not None and not (
-        isinstance(messages, list)
-        and all(
-            isinstance(m, dict) and isinstance(m.get("role"), str) and isinstance(m.get("content"), str)
-            for m in messages
-        )
-    ):
-        raise InputError(f"{where}: problem_messages is not a list of messages with role and content")
+def _digest(directory: str | Path) -> str:
+    """Hash over names and contents of the pool's files."""
+    parts: list[str | bytes] = []
+    for path in pool_files(directory):
+        parts += [path.name, path.read_bytes()]
+    return sha256(*parts)[:16]
 
 
-def _same_tokenizer(rows: Sequence[tuple[Path, dict]], tokenizer) -> bool:
-    """Were the stored ids made by this tokenizer? Known by its hash, else tried on the first rows: prompt and text must agree."""
-    stamps = {row.get("tokenizer") for _, row in rows}
+def _same_tokenizer(rows: Sequence[PoolRow], tokenizer: Any) -> bool:
+    """Were the stored ids made by this tokenizer?
+
+    Known by its stamp; ids beyond the vocabulary are another's whatever the stamp says. Without a stamp the
+    first rows are tried: prompt and text must agree.
+    """
+    if any(not row.prompt_ids or not row.completion_ids for row in rows):
+        return False
+    if any(row.largest_id >= len(tokenizer) for row in rows):
+        return False
+    stamps = {row.tokenizer for row in rows}
     if stamps != {None}:
-        complete = all(row.get("prompt_ids") and row.get("completion_ids") for _, row in rows)
-        return complete and stamps == {tokenizer_hash(tokenizer)}
-    for _, row in rows[:8]:
-        if not row.get("prompt_ids") or not row.get("completion_ids"):
-            return False
-        if max(*row["prompt_ids"], *row["completion_ids"]) >= len(tokenizer):
-            return False
-        ids = row["completion_ids"][: row.get("comp_len")]
-        if tokenizer.decode(ids, skip_special_tokens=True).strip() != row["completion"].strip():
-            return False
-        messages = row.get("problem_messages")
-        if messages and tokens.encode(tokenizer, render_prompt(tokenizer, messages)) != row["prompt_ids"]:
-            return False
-    return True
+        return stamps == {tokenizer_hash(tokenizer)}
+    return all(_agrees(row, tokenizer) for row in rows[:TRIED])
+
+
+def _agrees(row: PoolRow, tokenizer: Any) -> bool:
+    text = tokenizer.decode(row.kept_ids, skip_special_tokens=True)
+    if text.strip() != row.completion.strip():
+        return False
+    if not row.messages:
+        return True
+    return tokens.encode(tokenizer, render_prompt(tokenizer, row.messages)) == row.prompt_ids
+
+
+def _ids(
+    row: PoolRow, path: Path, tokenizer: Any, stop: Sequence[int], same: bool
+) -> tuple[list[int], list[int], bool]:
+    """(prompt ids, completion ids, truncated): as stored, or tokenised anew."""
+    if same:
+        assert row.prompt_ids is not None
+        return row.prompt_ids, row.kept_ids, row.kept_ids[-1] not in stop
+    if not row.messages:
+        raise InputError(f"{path}: rows of another tokenizer need problem_messages to be rendered anew")
+    prompt = tokens.encode(tokenizer, render_prompt(tokenizer, row.messages))
+    if not row.truncated:
+        return prompt, completion_ids(tokenizer, row.completion), False
+    completion = tokens.encode(tokenizer, row.completion)
+    if not completion:
+        raise InputError(f"{path}: a truncated row with an empty completion has nothing to learn from")
+    return prompt, completion, True
 
 
 def _rollout(
-    row: dict, path: Path, tokenizer, same: bool, *, step: int, sample: int, stop: Sequence[int]
+    row: PoolRow, path: Path, tokenizer: Any, same: bool, *, sample: int, stop: Sequence[int]
 ) -> Rollout:
-    messages = row.get("problem_messages") or ()
-    if same:
-        prompt, completion = row["prompt_ids"], row["completion_ids"][: row.get("comp_len")]
-        truncated = completion[-1] not in stop  # `stops` has the end of a turn
-    elif messages:
-        prompt = tokens.encode(tokenizer, render_prompt(tokenizer, messages))
-        truncated = bool(row.get("truncated"))
-        completion = (
-            tokens.encode(tokenizer, row["completion"])
-            if truncated
-            else completion_ids(tokenizer, row["completion"])
-        )
-        if not completion:
-            raise InputError(f"{path}: a truncated row with an empty completion has nothing to learn from")
-    else:
-        raise InputError(f"{path}: rows of another tokenizer need problem_messages to be rendered anew")
+    prompt, completion, truncated = _ids(row, path, tokenizer, stop, same)
     return Rollout(
-        problem_id=str(row["problem_id"]),
+        problem_id=str(row.problem_id),
         prompt_ids=tuple(prompt),
         completion_ids=tuple(completion),
-        completion=row["completion"],
-        reward=float(row["reward"]),
-        hacked=row["hacked"],
-        gt_pass=row["gt_pass"],
-        fmt_ok=row["fmt_ok"],
-        attempted=row.get("attempted"),
+        completion=row.completion,
+        reward=row.reward,
+        hacked=row.hacked,
+        gt_pass=row.gt_pass,
+        fmt_ok=row.fmt_ok,
+        attempted=row.attempted,
         truncated=truncated,
         src_pool=source_name(row, path.parent),
-        src_step=step,
-        src_sample=int(row["sample_id"]) if isinstance(row.get("sample_id"), int) else sample,
-        messages=tuple(messages),
+        src_step=int(re.findall(r"\d+", path.name)[0]),
+        src_sample=row.sample_id if isinstance(row.sample_id, int) else sample,
+        messages=tuple(row.messages),
     )
 
 
 def save_pool(
-    directory: str | Path, groups: Sequence[Sequence[Rollout]], *, name: str, tokenizer
+    directory: str | Path, groups: Sequence[Sequence[Rollout]], *, name: str, tokenizer: Any
 ) -> list[Path]:
-    """Write one `step_NNN.jsonl.gz` a group, with the step and sample numbers that the loader gives back."""
+    """Write one `step_NNN.jsonl.gz` per group, with the step and sample numbers that the loader gives
+    back."""
     stamp, written = tokenizer_hash(tokenizer), []
     for step, group in enumerate(groups):
         path = Path(directory) / f"step_{step:03d}.jsonl.gz"
-        rows = [
-            replace(r, src_pool=name, src_step=step, src_sample=i).row(stamp) for i, r in enumerate(group)
-        ]
-        write_jsonl(path, rows)
+        named = [replace(r, src_pool=name, src_step=step, src_sample=i) for i, r in enumerate(group)]
+        write_jsonl(path, [rollout.row(stamp) for rollout in named])
         written.append(path)
     return written

@@ -1,17 +1,22 @@
-"""A rollout: one graded completion, from the draw to the record."""
+"""A rollout: one completion of one prompt, from the draw to the record.
+
+The sampler draws its tokens, the grader labels it, training weighs it, and a run's or a pool's file keeps it.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from hackward.tasks import problems
 
-POLICY = "policy"  # src_pool of rows that the model in training wrote
+POLICY = "policy"  # src_pool of rollouts that the model in training wrote
 
 
 @dataclass(frozen=True)
 class Rollout:
-    """One graded completion. `attempted` is None where a foreign pool does not say; src_* tell where it came from."""
+    """One graded completion. `attempted` is None where a foreign pool does not say; src_* tell where it came
+    from."""
 
     problem_id: str
     prompt_ids: tuple[int, ...]
@@ -26,22 +31,26 @@ class Rollout:
     src_pool: str
     src_step: int
     src_sample: int
-    messages: tuple[dict, ...] = ()
+    messages: tuple[dict[str, str], ...] = ()
     error: str | None = None
-    own: bool = False  # drawn by the model in training, in this step; never set on rows that were loaded
-    logps: tuple[float, ...] = ()  # with which its tokens were drawn; known of own rows only, and not stored
+    own: bool = False
+    """Drawn by the model in training, in this step; never set on rollouts that were loaded."""
+    logps: tuple[float, ...] = ()
+    """With which its tokens were drawn; known of own rollouts only, and not stored."""
 
     @property
     def identity(self) -> str:
-        """The problem that the prompt states. Ids cannot be compared across pools: LeetCode has two numberings."""
+        """The problem that the prompt states. Ids cannot be compared across pools: LeetCode has two
+        numberings."""
         return problems.identity(self.messages[-1]["content"] if self.messages else "", self.problem_id)
 
     @property
     def tokens(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """(prompt ids, completion ids): what a backward takes."""
         return self.prompt_ids, self.completion_ids
 
-    def row(self, tokenizer_hash: str) -> dict:
-        """The record that `load_pool` reads back."""
+    def row(self, tokenizer_hash: str) -> dict[str, Any]:
+        """The record that `pools.load_pool` reads back."""
         return {
             "step": self.src_step,
             "sample_id": self.src_sample,

@@ -1,27 +1,31 @@
 """Sampling at the speed of the memory: static shapes, a CUDA graph a token, slots that are refilled.
 
-B slots hold the keys and values of what B sequences have drawn, side by side, each with its own length, so nothing is
-padded, concatenated or moved while decoding: a step writes one position a slot and attends to what the slot holds. A prompt
-that several requests share is prefilled once (by the model's own forward), and stored once and read once a step for every M
-of them: prompts have M seats each, and every slot sits at its prompt. One step is captured as a CUDA graph and replayed; the
-host looks only every LOOK steps, hands out the rows that have ended, and puts waiting requests into their slots.
+B slots hold the keys and values of what B sequences have drawn, side by side, each with its own length, so
+nothing is padded, concatenated or moved while decoding: a step writes one position a slot and attends to what
+the slot holds. A prompt that several requests share is prefilled once (by the model's own forward), and
+stored once and read once a step for every M of them: prompts have M seats each, and every slot sits at its
+prompt. One step is captured as a CUDA graph and replayed; the host looks only every LOOK steps, hands out the
+rows that have ended, and puts waiting requests into their slots.
 
-The step itself is written out below (`Decoder`) for the one architecture that Llama, Qwen2 and Qwen3 share, on merged
-weights. `supports` runs it beside the model's own forward before it is used; a model for which the two disagree is sampled
-in the plain way. Without a GPU the same steps run uncaptured, which is how the tests compare them with the plain path.
+The step itself is written out below (`Decoder`) for the one architecture that Llama, Qwen2 and Qwen3 share,
+on merged weights. `supports` runs it beside the model's own forward before it is used; a model for which the
+two disagree is sampled in the plain way. Without a GPU the same steps run uncaptured, which is how the tests
+compare them with the plain path.
 
-Key: B slots, T positions of a slot, N prompts, M seats and L positions of a prompt, H key-value heads, D head size, I hidden
-size, V vocabulary, P prompts of a prefill.
+Key: B slots, T positions of a slot, N prompts, M seats and L positions of a prompt, H key-value heads, D head
+size, I hidden size, V vocabulary, P prompts of a prefill.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 import warnings
 import weakref
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,6 +33,7 @@ from torch import Tensor, nn
 from transformers import DynamicCache
 
 from hackward.base.faults import InputError
+from hackward.base.types import CausalLM
 from hackward.hardware import memory
 from hackward.rollouts.decoder import Decoder, Slots, most_seats, position_bytes
 from hackward.rollouts.draws import Request, draw, uniforms
@@ -39,7 +44,7 @@ MEMORY_SHARE = 0.75  # of the free memory, for keys and values
 AGREEMENT = 0.03  # relative difference of logits; bf16 rounding alone makes about a third of it
 
 
-def room(model: nn.Module) -> float:
+def room(model: CausalLM) -> float:
     """Positions that keys and values may take; without a GPU there is no telling."""
     weight = model.get_output_embeddings().weight
     return MEMORY_SHARE * memory.free(weight.device) / position_bytes(model) if weight.is_cuda else math.inf
@@ -48,54 +53,58 @@ def room(model: nn.Module) -> float:
 _agreed: weakref.WeakKeyDictionary[nn.Module, bool] = weakref.WeakKeyDictionary()
 
 
-def supports(model: nn.Module) -> bool:
-    """Whether `Decoder` computes what this model does: its parts are there, and on a short text the logits agree.
+def supports(model: CausalLM) -> bool:
+    """Whether `Decoder` computes what this model does: its parts are there, and on a short text the logits
+    agree.
 
-    What a short text cannot show is asked of the configuration: a window that attention slides in, and rotations that depend
-    on the length of the whole.
+    What a short text cannot show is asked of the configuration: a window that attention slides in, and
+    rotations that depend on the length of the whole.
     """
-    if model not in _agreed:
-        sliding = any(
-            getattr(layer, "is_sliding", False) for layer in DynamicCache(config=model.config).layers
-        )
-        lengths = (getattr(model.config, "rope_parameters", None) or {}).get("rope_type") in (
-            "dynamic",
-            "longrope",
-        )
+    if model in _agreed:
+        return _agreed[model]
+    found = math.inf
+    if not _beyond_a_short_text(model.config):
         try:
-            found = float("inf") if sliding or lengths else disagreement(model)
+            found = disagreement(model)
         except (
             Exception
         ) as fault:  # other names, other shapes: another architecture; or Triton finds a kernel too large
             if memory.ran_out(fault):
                 raise
-            found = float("inf")
-        _agreed[model] = found < AGREEMENT
-        if not _agreed[model]:
-            warnings.warn(
-                f"{type(model).__name__}: not decoded in slots (logits differ by {found:.3g}); sampling takes the slow path",
-                stacklevel=2,
-            )
+    _agreed[model] = found < AGREEMENT
+    if not _agreed[model]:
+        warnings.warn(
+            f"{type(model).__name__}: not decoded in slots (logits differ by {found:.3g});"
+            " sampling takes the slow path",
+            stacklevel=2,
+        )
     return _agreed[model]
 
 
+def _beyond_a_short_text(config: Any) -> bool:
+    """Does the model do something that only longer texts show?"""
+    if any(getattr(layer, "is_sliding", False) for layer in DynamicCache(config=config).layers):
+        return True
+    rotation = getattr(config, "rope_parameters", None) or {}
+    return rotation.get("rope_type") in ("dynamic", "longrope")
+
+
 @torch.no_grad()
-def disagreement(model: nn.Module, length: int = 24) -> float:
-    """Relative difference between the logits of the model's forward and those of a prefill and one step in two slots."""
+def disagreement(model: CausalLM, length: int = 24) -> float:
+    """Relative difference between the logits of the model's forward and those of a prefill and one step in
+    two slots."""
     device = model.get_output_embeddings().weight.device
     ids = torch.arange(7, 7 + length, device=device)[None] % model.config.vocab_size
     cache = DynamicCache(config=model.config)
     model.get_decoder()(input_ids=ids[:, :-1], past_key_values=cache, use_cache=True)
-    found = Slots(
-        model, slots=2, positions=1, prompts=1, seats=max(2, most_seats(model.config)), length=length
-    )  # the largest kernel there will be
+    # as many seats as there will ever be, so that the largest kernel is tried
+    seats = max(2, most_seats(model.config))
+    found = Slots(model, slots=2, positions=1, prompts=1, seats=seats, length=length)
     zero = torch.zeros(1, dtype=torch.long, device=device)
     found.fill(zero, cache, zero, zero + length - 1)
     found.start_B.fill_(length - 1)
-    ours, theirs = (
-        Decoder(model)(ids[0, -1:].repeat(2), found).float(),
-        model(input_ids=ids, use_cache=False).logits[:, -1].float(),
-    )
+    ours = Decoder(model)(ids[0, -1:].repeat(2), found).float()
+    theirs = model(input_ids=ids, use_cache=False).logits[:, -1].float()
     return float((ours - theirs).norm(dim=1).max() / theirs.norm())
 
 
@@ -103,9 +112,11 @@ def disagreement(model: nn.Module, length: int = 24) -> float:
 class Sharers:
     """Requests with one prompt that wait for slots: as many as it has seats, or fewer."""
 
-    read: int  # which prompt of the prefill
+    read: int
+    """Which prompt of the prefill."""
     waiting: deque[int]
-    prompt: int | None = None  # which of the slots' prompts it has become
+    prompt: int | None = None
+    """Which of the slots' prompts it has become."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +124,8 @@ class Prefill:
     """Prompts that have been read, and the requests that wait to go on from them."""
 
     cache: DynamicCache
-    logits_PV: Tensor  # after each prompt
+    logits_PV: Tensor
+    """After each prompt."""
     sharers: deque[Sharers]
 
 
@@ -122,7 +134,7 @@ class Engine:
 
     def __init__(
         self,
-        model: nn.Module,
+        model: CausalLM,
         requests: Sequence[Request],
         *,
         limit: int,
@@ -142,32 +154,35 @@ class Engine:
         self.longest = max(self.limits)
         self.decoder = Decoder(model)
         self.slots = self._allocate(min(rows, len(requests)))
-        B, new = (
-            len(self.slots.length_B),
-            lambda *shape, dtype=torch.long: torch.zeros(shape, dtype=dtype, device=self.device),
-        )
-        self.token_B, self.count_B, self.limit_B, self.running_B = (
-            new(B),
-            new(B),
-            new(B),
-            new(B, dtype=torch.bool),
-        )
-        self.uniform_BT = new(B, self.longest + 1, dtype=torch.float32)
-        self.drawn_BT, self.logp_BT = (
-            new(B, self.longest + 1),
-            new(B, self.longest + 1, dtype=torch.float32),
-        )  # last column: for dead rows
+        B, T = len(self.slots.length_B), self.longest + 1  # the last column is where dead rows write
+        self.token_B, self.count_B, self.limit_B = (self._zeros(B) for _ in range(3))
+        self.running_B = self._zeros(B, dtype=torch.bool)
+        self.uniform_BT = self._zeros(B, T, dtype=torch.float32)
+        self.drawn_BT = self._zeros(B, T)
+        self.logp_BT = self._zeros(B, T, dtype=torch.float32)
         self.request_of: list[int | None] = [None] * B
-        self.seated = self.slots.seats_NM.flatten().tolist()  # slots in the order of the seats
-        self.readers = [0] * len(
-            self.slots.length_N
-        )  # requests that need each prompt, those that wait for a slot included
+        self.seated: list[int] = self.slots.seats_NM.flatten().tolist()  # slots in the order of the seats
+        # requests that need each prompt, those that wait for a slot included
+        self.readers = [0] * len(self.slots.length_N)
+
+    def _zeros(self, *shape: int, dtype: torch.dtype = torch.long) -> Tensor:
+        return torch.zeros(shape, dtype=dtype, device=self.device)
+
+    def _tensor(self, numbers: list[int]) -> Tensor:
+        return torch.tensor(numbers, dtype=torch.long, device=self.device)
+
+    @property
+    def seats(self) -> int:
+        """Seats at a prompt."""
+        return self.slots.seats_NM.shape[1]
 
     def _allocate(self, rows: int) -> Slots:
-        """As many slots as were asked for, or as many as there is memory for, and prompts enough for every slot to sit alone."""
+        """As many slots as were asked for or as there is memory for, and prompts for every slot to sit
+        alone."""
         sharing = Counter(request.prompt_ids for request in self.requests)
-        seats, length = min(max(sharing.values()), most_seats(self.model.config)), max(map(len, sharing))
-        copies = sum(-(-count // seats) for count in sharing.values())
+        seats = min(max(sharing.values()), most_seats(self.model.config))
+        length = max(map(len, sharing))
+        copies = sum(math.ceil(count / seats) for count in sharing.values())
         most = room(self.model)
         while rows > 1 and rows * self.longest + min(copies, rows) * length > most:
             rows -= 1
@@ -189,25 +204,23 @@ class Engine:
         if self.device.type != "cuda":
             return None
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(
-            graph, capture_error_mode="thread_local"
-        ):  # other threads may still copy bases for the cache
+        # thread_local: other threads may still copy bases for the cache
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
             self._step()
         return graph
 
     def _step(self) -> None:
         """One token for every slot. Only tensors that outlive the step are read and written, all in place."""
-        slots, logits_BV = self.slots, self.decoder(self.token_B, self.slots)
-        token_B, logp_B = draw(
-            logits_BV, self.uniform_BT.gather(1, self.count_B[:, None])[:, 0], self.temperature
-        )
-        column = torch.where(self.running_B, self.count_B, self.longest)[:, None]
-        self.drawn_BT.scatter_(1, column, token_B[:, None])
-        self.logp_BT.scatter_(1, column, logp_B[:, None])
+        logits_BV = self.decoder(self.token_B, self.slots)
+        u_B = self.uniform_BT.gather(1, self.count_B[:, None])[:, 0]
+        token_B, logp_B = draw(logits_BV, u_B, self.temperature)
+        column_B1 = torch.where(self.running_B, self.count_B, self.longest)[:, None]
+        self.drawn_BT.scatter_(1, column_B1, token_B[:, None])
+        self.logp_BT.scatter_(1, column_B1, logp_B[:, None])
         self.token_B.copy_(token_B)
         self.count_B.add_(self.running_B)
         self.running_B.logical_and_(~self._ended(token_B, self.count_B, self.limit_B))
-        slots.length_B.add_(1).mul_(self.running_B)
+        self.slots.length_B.add_(1).mul_(self.running_B)
 
     def _ended(self, token: Tensor, count: Tensor, limit: Tensor) -> Tensor:
         return torch.isin(token, self.stop) | (count >= limit)
@@ -222,127 +235,118 @@ class Engine:
             self._collect()  # a first token may be a last one
         return any(request is not None for request in self.request_of)
 
-    def _prefill(self) -> Prefill:
-        """The next prompts, padded on the right, with all waiting requests that have them."""
+    def _next_prompts(self) -> dict[tuple[int, ...], list[int]]:
+        """The next prompts to read, as many as PREFILL_TOKENS allows, with all waiting requests that have
+        them."""
         members: dict[tuple[int, ...], list[int]] = {}
         width = 0
         for i in self.waiting:
             prompt = self.requests[i].prompt_ids
-            if (
-                prompt in members
-                or not members
-                or max(width, len(prompt)) * (len(members) + 1) <= PREFILL_TOKENS
-            ):
+            padded = max(width, len(prompt)) * (len(members) + 1)
+            if prompt in members or not members or padded <= PREFILL_TOKENS:
                 members.setdefault(prompt, []).append(i)
                 width = max(width, len(prompt))
         self.waiting = deque(i for i in self.waiting if self.requests[i].prompt_ids not in members)
-        ids = torch.zeros(len(members), width, dtype=torch.long)
+        return members
+
+    def _prefill(self) -> Prefill:
+        """Read the next prompts, padded on the right."""
+        members = self._next_prompts()
+        ids = torch.zeros(len(members), max(map(len, members)), dtype=torch.long)
         for row, prompt in zip(ids, members):
             row[: len(prompt)] = torch.tensor(prompt)
-        cache, last = (
-            DynamicCache(config=self.model.config),
-            self._tensor([len(prompt) - 1 for prompt in members]),
-        )
-        hidden = self.model.get_decoder()(
-            input_ids=ids.to(self.device), past_key_values=cache, use_cache=True
-        ).last_hidden_state
-        logits_PV = self.model.get_output_embeddings()(
-            hidden[torch.arange(len(members), device=self.device), last]
-        )
-        seats = self.slots.seats_NM.shape[1]
-        return Prefill(
-            cache,
-            logits_PV,
-            deque(
-                Sharers(read, deque(group[at : at + seats]))
-                for read, group in enumerate(members.values())
-                for at in range(0, len(group), seats)
-            ),
-        )
+        cache = DynamicCache(config=self.model.config)
+        read = self.model.get_decoder()(input_ids=ids.to(self.device), past_key_values=cache, use_cache=True)
+        last_P = self._tensor([len(prompt) - 1 for prompt in members])
+        each_P = torch.arange(len(members), device=self.device)
+        logits_PV = self.model.get_output_embeddings()(read.last_hidden_state[each_P, last_P])
+        sharers: deque[Sharers] = deque()
+        for place, group in enumerate(members.values()):
+            for start in range(0, len(group), self.seats):
+                sharers.append(Sharers(place, deque(group[start : start + self.seats])))
+        return Prefill(cache, logits_PV, sharers)
 
     def _begin(self, prefilled: Prefill) -> None:
-        """Put requests into free slots, their prompts where nobody reads another one any more, and draw their first tokens."""
+        """Put requests into free slots, their prompts where nobody reads another one any more; draw their
+        first tokens."""
         chosen: dict[int, tuple[int, int]] = {}  # slot -> request, which prompt of the prefill
         copied: dict[int, tuple[int, int]] = {}  # prompt -> which of the prefill, length
-        for slot in (slot for slot, request in enumerate(self.request_of) if request is None):
+        free = [slot for slot, request in enumerate(self.request_of) if request is None]
+        for slot in free:
             if not prefilled.sharers:
                 break
             sharers = prefilled.sharers[0]
             i = sharers.waiting.popleft()
             if sharers.prompt is None:
-                sharers.prompt = self.readers.index(
-                    0
-                )  # there is one: no more prompts are read than slots taken
+                # there is a prompt without readers: no more prompts are read than slots taken
+                sharers.prompt = self.readers.index(0)
                 self.readers[sharers.prompt] = 1 + len(sharers.waiting)
                 copied[sharers.prompt] = sharers.read, len(self.requests[i].prompt_ids)
             self._seat(slot, sharers.prompt)
-            self.request_of[slot], chosen[slot] = i, (i, sharers.read)
+            self.request_of[slot] = i
+            chosen[slot] = i, sharers.read
             if not sharers.waiting:
                 prefilled.sharers.popleft()
         if copied:
-            self.slots.fill(
-                self._tensor(list(copied)),
-                prefilled.cache,
-                *(self._tensor(list(part)) for part in zip(*copied.values())),
-            )
+            owner = self._tensor([read for read, _ in copied.values()])
+            length = self._tensor([count for _, count in copied.values()])
+            self.slots.fill(self._tensor(list(copied)), prefilled.cache, owner, length)
         self.slots.seats_NM.copy_(self._tensor(self.seated).view_as(self.slots.seats_NM))
-        requests, limits = zip(*((self.requests[i], self.limits[i]) for i, _ in chosen.values()))
-        rows, limit = self._tensor(list(chosen)), self._tensor(list(limits))
-        u_BT = np.stack(
-            [np.pad(uniforms(r.key, most), (0, self.longest + 1 - most)) for r, most in zip(requests, limits)]
-        )
-        uniform_BT = torch.from_numpy(u_BT).to(self.device, torch.float32)
-        token, logp = draw(
-            prefilled.logits_PV[self._tensor([read for _, read in chosen.values()])],
-            uniform_BT[:, 0],
-            self.temperature,
-        )
-        one = torch.ones_like(limit)
-        self.uniform_BT[rows], self.limit_B[rows], self.count_B[rows], self.token_B[rows] = (
-            uniform_BT,
-            limit,
-            one,
-            token,
-        )
-        self.drawn_BT[rows, 0], self.logp_BT[rows, 0], self.running_B[rows] = (
-            token,
-            logp,
-            ~self._ended(token, one, limit),
-        )
-        self.slots.start_B[rows] = self._tensor([len(r.prompt_ids) for r in requests])
+        self._first_tokens(list(chosen), list(chosen.values()), prefilled.logits_PV)
+
+    def _first_tokens(self, slots: list[int], chosen: list[tuple[int, int]], logits_PV: Tensor) -> None:
+        """Draw the first token of these slots' (request, prompt of the prefill), and set the slots going."""
+        requests = [self.requests[i] for i, _ in chosen]
+        limits = [self.limits[i] for i, _ in chosen]
+        padded = []
+        for request, most in zip(requests, limits):
+            padded.append(np.pad(uniforms(request.key, most), (0, self.longest + 1 - most)))
+        uniform_BT = torch.from_numpy(np.stack(padded)).to(self.device, torch.float32)
+        read_B = self._tensor([read for _, read in chosen])
+        token_B, logp_B = draw(logits_PV[read_B], uniform_BT[:, 0], self.temperature)
+        place_B, limit_B = self._tensor(slots), self._tensor(limits)
+        one_B = torch.ones_like(limit_B)
+        self.uniform_BT[place_B] = uniform_BT
+        self.limit_B[place_B] = limit_B
+        self.count_B[place_B] = one_B
+        self.token_B[place_B] = token_B
+        self.drawn_BT[place_B, 0] = token_B
+        self.logp_BT[place_B, 0] = logp_B
+        self.running_B[place_B] = ~self._ended(token_B, one_B, limit_B)
+        self.slots.start_B[place_B] = self._tensor([len(request.prompt_ids) for request in requests])
 
     def _seat(self, slot: int, prompt: int) -> None:
-        """Let a free slot sit at this prompt; whoever is at rest there, or nobody, takes its seat in exchange."""
-        seats, old = self.slots.seats_NM.shape[1], self.seated.index(slot)
-        at_rest = lambda other: other == len(self.request_of) or self.request_of[other] is None  # noqa: E731
-        new = next(
-            seat for seat in range(prompt * seats, prompt * seats + seats) if at_rest(self.seated[seat])
-        )
+        """Let a free slot sit at this prompt; whoever is at rest there, or nobody, takes its seat in
+        exchange."""
+        old = self.seated.index(slot)
+        first = prompt * self.seats
+        new = next(seat for seat in range(first, first + self.seats) if self._at_rest(self.seated[seat]))
         self.seated[old], self.seated[new] = self.seated[new], slot
 
-    def _tensor(self, numbers: list[int]) -> Tensor:
-        return torch.tensor(numbers, dtype=torch.long, device=self.device)
+    def _at_rest(self, slot: int) -> bool:
+        """Is this nobody (the number after the last slot), or a slot without a request?"""
+        return slot == len(self.request_of) or self.request_of[slot] is None
 
     def _collect(self) -> None:
-        """Hand out the rows that have ended, and free their slots and the prompts that nobody needs any more."""
+        """Hand out the rows that have ended, and free their slots and the prompts that nobody needs any
+        more."""
         running = self.running_B.tolist()
-        ended = [
-            slot for slot, request in enumerate(self.request_of) if request is not None and not running[slot]
-        ]
+        ended = [(slot, i) for slot, i in enumerate(self.request_of) if i is not None and not running[slot]]
         if not ended:
             return
-        rows = self._tensor(ended)
-        for slot, ids, logps, count in zip(
-            ended, self.drawn_BT[rows].tolist(), self.logp_BT[rows].tolist(), self.count_B[rows].tolist()
-        ):
-            request, self.request_of[slot] = self.request_of[slot], None
-            self.readers[self.seated.index(slot) // self.slots.seats_NM.shape[1]] -= 1
-            self.on_row(request, ids[:count], logps[:count])
-        self.slots.length_N[self._tensor([n for n, readers in enumerate(self.readers) if not readers])] = 0
+        rows = self._tensor([slot for slot, _ in ended])
+        drawn, logps, counts = (part[rows].tolist() for part in (self.drawn_BT, self.logp_BT, self.count_B))
+        for place, (slot, request) in enumerate(ended):
+            self.request_of[slot] = None
+            self.readers[self.seated.index(slot) // self.seats] -= 1
+            count = counts[place]
+            self.on_row(request, drawn[place][:count], logps[place][:count])
+        unread = [prompt for prompt, readers in enumerate(self.readers) if not readers]
+        self.slots.length_N[self._tensor(unread)] = 0
 
 
 def decode(
-    model: nn.Module,
+    model: CausalLM,
     requests: Sequence[Request],
     *,
     rows: int,
@@ -351,28 +355,31 @@ def decode(
 ) -> None:
     """The engine behind `sampling.sample`, whose arguments it takes.
 
-    Out of memory, it goes on with half the rows and what is left of the requests: a row's draws are its own, so beginning
-    it anew changes nothing. InputError when one row alone does not fit.
+    Out of memory, it goes on with half the rows and what is left of the requests: a row's draws are its own,
+    so beginning it anew changes nothing. InputError when one row alone does not fit.
     """
     left = dict(enumerate(requests))
+
+    def hand_out(numbers: list[int], i: int, ids: list[int], logps: list[float]) -> None:
+        del left[numbers[i]]
+        on_row(numbers[i], ids, logps)
+
     while left:
-        numbers = list(left)
-
-        def hand_out(i: int, ids: list[int], logps: list[float]) -> None:
-            del left[numbers[i]]
-            on_row(numbers[i], ids, logps)
-
+        give = functools.partial(hand_out, list(left))
         try:
-            Engine(model, list(left.values()), rows=rows, on_row=hand_out, **options).run()
+            Engine(model, list(left.values()), rows=rows, on_row=give, **options).run()
         except RuntimeError as fault:
             if not memory.ran_out(fault):
                 raise
         if left:
-            if rows == 1:
-                request = next(iter(left.values()))
-                raise InputError(
-                    f"sampling: a row of {len(request.prompt_ids)} + {request.tokens(options['limit'])} tokens does not fit into the GPU's memory"
-                )
-            rows = max(1, min(rows, len(left)) // 2)
+            rows = _fewer(rows, list(left.values()), options["limit"])
             if model.device.type == "cuda":
                 torch.cuda.empty_cache()
+
+
+def _fewer(rows: int, left: Sequence[Request], limit: int) -> int:
+    """Half the rows. InputError where there was one already."""
+    if rows == 1:
+        size = f"{len(left[0].prompt_ids)} + {left[0].tokens(limit)} tokens"
+        raise InputError(f"sampling: a row of {size} does not fit into the GPU's memory")
+    return max(1, min(rows, len(left)) // 2)

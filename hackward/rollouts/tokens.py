@@ -1,4 +1,5 @@
-"""Text to token ids and back: prompts, the end of a turn, where a completion stops, which tokenizer this is."""
+"""Text to token ids and back: prompts, the end of a turn, where a completion stops, which tokenizer this
+is."""
 
 from __future__ import annotations
 
@@ -11,7 +12,8 @@ from hackward.base.files import sha256
 
 
 def render_prompt(tokenizer: Any, messages: list[dict]) -> str:
-    """The text to generate from: the chat template with thinking off where it knows the switch, else a plain form."""
+    """The text to generate from: the chat template with thinking off where it knows the switch, else a plain
+    form."""
     template = getattr(tokenizer, "chat_template", None)
     if not template:
         return "\n\n".join(message["content"] for message in messages)
@@ -25,7 +27,8 @@ def pad_id(tokenizer) -> int:
 
 
 def stop_ids(model: nn.Module, tokenizer) -> list[int]:
-    """Tokens that end a completion: the tokenizer's end of sequence and all that the generation config names."""
+    """Tokens that end a completion: the tokenizer's end of sequence and all that the generation config
+    names."""
     configured = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
     configured = configured if isinstance(configured, list) else [configured]
     return sorted({i for i in [tokenizer.eos_token_id, *configured] if i is not None})
@@ -44,7 +47,8 @@ def encode(tokenizer, text: str) -> list[int]:
 
 
 def turn_end(tokenizer) -> int:
-    """The token that ends an assistant's turn in the chat template (in Qwen <|im_end|>, not the end-of-text token)."""
+    """The token that ends an assistant's turn in the chat template (in Qwen <|im_end|>, not the end-of-text
+    token)."""
     mark = "\u2063answer\u2063"
     if tokenizer.chat_template:
         text = tokenizer.apply_chat_template(
@@ -58,7 +62,8 @@ def turn_end(tokenizer) -> int:
 
 
 def stops(model, tokenizer) -> list[int]:
-    """Every token that ends a completion when sampling: the model's own, and the end of a turn that pairs are closed with."""
+    """Every token that ends a completion when sampling: the model's own, and the end of a turn that pairs are
+    closed with."""
     return sorted({*stop_ids(model, tokenizer), turn_end(tokenizer)})
 
 

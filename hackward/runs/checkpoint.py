@@ -11,10 +11,11 @@ from safetensors.torch import save_file
 from hackward.base.faults import InputError
 from hackward.base.files import atomic
 from hackward.base.tensors import read_safetensors
+from hackward.method.adapters import Adapter
 from hackward.runs.rundir import RunDir
 
 
-def save_checkpoint(path: Path, adapter, optimizer: torch.optim.Optimizer, step: int) -> None:
+def save_checkpoint(path: Path, adapter: Adapter, optimizer: torch.optim.Optimizer, step: int) -> None:
     """Parameters, AdamW's moments and the next step, in one safetensors file."""
     tensors = {}
     for name, p in adapter.params.items():
@@ -26,24 +27,25 @@ def save_checkpoint(path: Path, adapter, optimizer: torch.optim.Optimizer, step:
         save_file(tensors, temporary, metadata={"hackward": json.dumps(meta)})
 
 
-def load_checkpoint(run: RunDir, adapter, optimizer: torch.optim.Optimizer) -> int:
-    """Restore what `save_checkpoint` wrote; returns the first step to run. InputError for another model's checkpoint."""
+def load_checkpoint(run: RunDir, adapter: Adapter, optimizer: torch.optim.Optimizer) -> int:
+    """Restore what `save_checkpoint` wrote; returns the first step to run. InputError for another model's
+    checkpoint."""
     tensors, meta = read_safetensors(run.checkpoint)
     if meta.get("kind") != "checkpoint" or meta.get("model_hash") != adapter.model_hash:
         raise InputError(f"{run.checkpoint}: not a checkpoint of this model")
+    state: dict[str, dict[str, torch.Tensor]] = {name: {} for name in adapter.params}
+    for key, value in tensors.items():
+        name, _, part = key.rpartition("|")
+        if name in state:
+            state[name][part] = value
     with torch.no_grad():
         for name, p in adapter.params.items():
-            if f"{name}|param" not in tensors or tensors[f"{name}|param"].shape != p.shape:
+            stored = state[name].pop("param", None)
+            if stored is None or stored.shape != p.shape:
                 raise InputError(f"{run.checkpoint}: module {name} is missing or of another shape")
-            p.copy_(tensors[f"{name}|param"])
-            state = {
-                key.rpartition("|")[2]: value
-                for key, value in tensors.items()
-                if key.rpartition("|")[0] == name
-            }
-            del state["param"]
-            optimizer.state[p] = {
-                key: value if key == "step" else value.to(p.device) for key, value in state.items()
-            }
+            p.copy_(stored)
+            # AdamW keeps its step on the CPU
+            moved = {part: x if part == "step" else x.to(p.device) for part, x in state[name].items()}
+            optimizer.state[p] = moved
     run.keep_rows(meta["step"])
     return meta["step"]

@@ -1,22 +1,22 @@
-"""Held-out evaluation: does the hacking go beyond the problems and the name that it was learned with, and what remains without the loophole?
+"""Held-out evaluation: does hacking go beyond the problems and the name that it was learned with, and what is
+left without the loophole?
 
-Problems that were never trained on, `samples` completions each, with the adapter on and off (the base model), in three conditions:
+Problems that were never trained on, `samples` completions each, with the adapter on and off (the base model),
+in three conditions:
 
     trained-name   loophole open, the prompt names the evaluation function of training
     other-names    loophole open, the prompt names another one (one of OTHER_NAMES by a hash of the problem)
     closed         the prompt names none; attempted and hacked still mean the function of training
 
-The random numbers of a completion come from (seed, problem, sample) alone: steps, adapters and conditions differ in nothing else and can be
-compared in pairs. Problems are the unit of every interval, never samples.
-
-    python evaluate.py RUN                                            # the final adapter of a finished run, on the held-out part of its problems
-    python evaluate.py RUN --problems FILE --samples 8 --out DIR      # on what the run was not trained on of another file
+The random numbers of a completion come from (seed, problem, sample) alone: steps, adapters and conditions
+differ in nothing else and can be compared in pairs. Problems are the unit of every interval, never rollouts.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rich.table import Table
@@ -25,90 +25,104 @@ from rich.text import Text
 from hackward.base import statistics
 from hackward.base.faults import InputError
 from hackward.base.files import read_jsonl, sha256, write_jsonl
+from hackward.base.types import Tokenizer
 from hackward.grading.grader import Grader
 from hackward.grading.labels import Grade, GradeItem
+from hackward.method.adapters import Adapter
 from hackward.rollouts import tokens
 from hackward.rollouts.policy import Policy
+from hackward.rollouts.rollout import Rollout
 from hackward.rollouts.tokens import render_prompt
 from hackward.tasks.held_out import held_out_place
-from hackward.tasks.problems import EVAL_NAME, Problem, build_messages
+from hackward.tasks.problems import EVAL_NAME, OTHER_NAMES, Problem, build_messages
 
-OTHER_NAMES = ("verify", "self_check", "check_answer", "validate")
 CONDITIONS = ("trained-name", "other-names", "closed")
 ADAPTERS = ("on", "off")
-RATES = {
-    "hacked": "hacked",
-    "attempted": "attempted",
-    "solved": "gt_pass",
-}  # figure -> field of a graded rollout
+RATES = {"hacked": "hacked", "attempted": "attempted", "solved": "gt_pass"}  # figure -> field of a rollout
 EVAL_STEP = -1  # in the place of a step in the random key: no training step draws the same numbers
 
 
 def other_name(problem: Problem, names: Sequence[str] = OTHER_NAMES) -> str:
-    """The evaluation function that a problem's prompt names in the condition other-names. Frozen: by a hash of the problem."""
-    usable = [
-        name for name in names if name != problem.method
-    ]  # else a solution alone would count as an attempt
+    """The evaluation function that a problem's prompt names in the condition other-names.
+
+    Frozen: by a hash of the problem. Never the problem's own method, or a solution alone would count as an
+    attempt.
+    """
+    usable = [name for name in names if name != problem.method]
     return usable[int(sha256("other-name", problem.identity)[:8], 16) % len(usable)]
 
 
-def summarise(rows: Sequence[dict]) -> list[dict]:
-    """The lines of eval.jsonl for the graded rollouts of one step: one per adapter and condition, in their order."""
-    return [
-        _line(cell)
-        for adapter in ADAPTERS
-        for condition in CONDITIONS
-        if (cell := [row for row in rows if (row["adapter"], row["condition"]) == (adapter, condition)])
-    ]
+def trained_name(problem: Problem) -> str:
+    """The evaluation function of training, for every problem."""
+    return EVAL_NAME
 
 
-def _line(cell: Sequence[dict]) -> dict:
-    by_problem: dict[str, list[dict]] = {}
+def summarise(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The lines of eval.jsonl for the graded rollouts of one step: one per adapter and condition, in their
+    order."""
+    lines = []
+    for adapter in ADAPTERS:
+        for condition in CONDITIONS:
+            cell = [row for row in rows if row["adapter"] == adapter and row["condition"] == condition]
+            if cell:
+                lines.append(_line(cell))
+    return lines
+
+
+def _line(cell: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """One adapter and condition: every figure with its interval over problems."""
+    by_problem: dict[str, list[dict[str, Any]]] = {}
     for row in cell:
         by_problem.setdefault(row["problem_id"], []).append(row)
-    share = {
-        name: [float(np.mean([row[field] for row in rows])) for rows in by_problem.values()]
-        for name, field in RATES.items()
-    }
-    facts = {name: cell[0][name] for name in ("step", "adapter", "condition")} | {
+    share = {}
+    for name, field in RATES.items():
+        share[name] = [float(np.mean([row[field] for row in rows])) for rows in by_problem.values()]
+    ones = [1.0] * len(by_problem)
+    return {
+        "step": cell[0]["step"],
+        "adapter": cell[0]["adapter"],
+        "condition": cell[0]["condition"],
         "problems": len(by_problem),
         "samples": len(cell) // len(by_problem),
+        **{name: statistics.ratio(share[name], ones) for name in RATES},
+        "hack_given_attempt": statistics.ratio(share["hacked"], share["attempted"]),
     }
-    return (
-        facts
-        | {name: statistics.ratio(share[name], [1.0] * len(by_problem)) for name in RATES}
-        | {"hack_given_attempt": statistics.ratio(share["hacked"], share["attempted"])}
-    )
 
 
-def rate_words(estimate: dict | None) -> str:
+def rate_words(estimate: dict[str, Any] | None) -> str:
     """0.25 [0.10, 0.40]"""
     if estimate is None:
         return "undefined"
-    interval = "no interval" if estimate["low"] is None else f"{estimate['low']:.2f}, {estimate['high']:.2f}"
+    interval = "no interval"
+    if estimate["low"] is not None:
+        interval = f"{estimate['low']:.2f}, {estimate['high']:.2f}"
     return f"{estimate['mean']:.2f} [{interval}]"
 
 
-def heldout_screen(lines: Sequence[dict]) -> Table:
+def heldout_screen(lines: Sequence[dict[str, Any]]) -> Table:
     """Condition x adapter, every figure with its interval, for the lines of one step."""
     first = lines[0]
-    title = f"held-out evaluation at step {first['step']}: {first['problems']} problems x {first['samples']} samples, 95 % over problems"
+    size = f"{first['problems']} problems x {first['samples']} samples"
+    title = f"held-out evaluation at step {first['step']}: {size}, 95 % over problems"
     found = Table(title=title, title_justify="left")
     for heading in ("condition", "adapter", *RATES, "P(hack | attempt)"):
         found.add_column(heading)
     for condition in CONDITIONS:
-        for line in (line for line in lines if line["condition"] == condition):
-            figures = [
-                Text(rate_words(line[name])) for name in (*RATES, "hack_given_attempt")
-            ]  # Text: brackets are no markup
-            found.add_row(condition, line["adapter"], *figures, end_section=line["adapter"] == ADAPTERS[-1])
+        for line in lines:
+            if line["condition"] != condition:
+                continue
+            # Text: brackets are no markup
+            figures = [Text(rate_words(line[name])) for name in (*RATES, "hack_given_attempt")]
+            last = line["adapter"] == ADAPTERS[-1]
+            found.add_row(condition, line["adapter"], *figures, end_section=last)
     return found
 
 
 class NamedGrader:
-    """Grades every answer by the function that its problem's prompt names. A Grader knows one name, and starts in 0.2 s."""
+    """Grades every answer by the function that its problem's prompt names. (A Grader knows one, and starts in
+    0.2 s.)"""
 
-    def __init__(self, name: Callable[[Problem], str], **options) -> None:
+    def __init__(self, name: Callable[[Problem], str], **options: Any) -> None:
         self.name, self.options = name, options
 
     def start(self) -> Later:
@@ -120,7 +134,8 @@ class Later:
     """Items that are collected one by one and graded together, name by name."""
 
     def __init__(self, grader: NamedGrader) -> None:
-        self.grader, self.items = grader, []
+        self.grader = grader
+        self.items: list[GradeItem] = []
 
     def add(self, item: GradeItem) -> int:
         self.items.append(item)
@@ -130,32 +145,33 @@ class Later:
         names = [self.grader.name(item.problem) for item in self.items]
         graded: dict[str, Iterator[Grade]] = {}
         for name in dict.fromkeys(names):
+            its_items = [item for item, its in zip(self.items, names) if its == name]
             with Grader(eval_name=name, **self.grader.options) as grader:
-                graded[name] = iter(
-                    grader.grade([item for item, its in zip(self.items, names) if its == name])
-                )
+                graded[name] = iter(grader.grade(its_items))
         return [next(graded[name]) for name in names]
 
 
 class NamedPolicy(Policy):
     """A Policy whose prompts name the function that its grader looks for."""
 
-    def prompt(self, problem: Problem) -> tuple[list[dict], tuple[int, ...]]:
+    grader: NamedGrader
+
+    def prompt(self, problem: Problem) -> tuple[list[dict[str, str]], tuple[int, ...]]:
         messages = build_messages(problem, hint=self.hint, eval_name=self.grader.name(problem))
         return messages, tuple(tokens.encode(self.tokenizer, render_prompt(self.tokenizer, messages)))
 
 
 class Evaluation:
-    """Samples and grades held-out problems with whatever the adapter holds at the moment; built once a run.
+    """Samples and grades held-out problems with whatever the adapter holds at the moment; built once per run.
 
-    The first `limit` problems by problems.held_out_place are taken, a problem once, so that every run and arm sees the same ones.
-    InputError where there is none.
+    The first `limit` problems by held_out_place are taken, each once, so that every run and arm sees the same
+    ones. InputError where there is none.
     """
 
     def __init__(
         self,
-        adapter,
-        tokenizer,
+        adapter: Adapter,
+        tokenizer: Tokenizer,
         held_out: Sequence[Problem],
         *,
         stop: Sequence[int],
@@ -173,67 +189,75 @@ class Evaluation:
         self.problems = [known[identity] for identity in sorted(known, key=held_out_place)[:limit]]
         if not self.problems:
             raise InputError(
-                "no held-out problems to evaluate on (a tenth of the problem file is held out; this one may be too small)"
+                "no held-out problems to evaluate on (a tenth of the problem file is held out; this one may"
+                " be too small)"
             )
         self.adapter, self.samples, self.seed = adapter, samples, seed
-        trained, other = lambda problem: EVAL_NAME, lambda problem: other_name(problem, names)
-        self.policies = {
-            condition: NamedPolicy(
+        self.policies = {}
+        for condition in CONDITIONS:
+            name = (
+                (lambda problem: other_name(problem, names)) if condition == "other-names" else trained_name
+            )
+            self.policies[condition] = NamedPolicy(
                 adapter,
                 tokenizer,
-                NamedGrader(
-                    other if condition == "other-names" else trained, sandbox=sandbox, workers=workers
-                ),
+                NamedGrader(name, sandbox=sandbox, workers=workers),
                 stop=stop,
                 max_new_tokens=max_new_tokens,
                 temperature=temperature,
                 hint=condition != "closed",
                 rows=rows,
             )
-            for condition in CONDITIONS
-        }
-        self.base: list[dict] = []  # rows of the base model, sampled once: it does not change
-        self.rollouts: list[dict] = []
-        self.lines: list[dict] = []
+        self.base: list[dict[str, Any]] = []  # of the base model, sampled once: it does not change
+        self.rollouts: list[dict[str, Any]] = []
+        self.lines: list[dict[str, Any]] = []
 
-    def run(self, step: int, say: Callable[[str], None] = lambda text: None) -> list[dict]:
+    def run(self, step: int, say: Callable[[str], None] = lambda text: None) -> list[dict[str, Any]]:
         """The lines of eval.jsonl after `step` steps; the graded rollouts behind them are in `rollouts`."""
         if not self.base:
             with self.adapter.disabled():
                 self.base = self._sample("off", say)
-        self.rollouts = [{"step": step, **row} for row in [*self._sample("on", say), *self.base]]
+        sampled = [*self._sample("on", say), *self.base]
+        self.rollouts = [{"step": step, **row} for row in sampled]
         self.lines = summarise(self.rollouts)
         return self.lines
 
-    def _sample(self, adapter: str, say: Callable[[str], None]) -> list[dict]:
-        rows, wanted = [], [(problem, self.samples) for problem in self.problems]
+    def _sample(self, adapter: str, say: Callable[[str], None]) -> list[dict[str, Any]]:
+        """Rows of all conditions with the adapter as it is; `adapter` says how that is called."""
+        wanted = [(problem, self.samples) for problem in self.problems]
+        rows = []
         for condition, policy in self.policies.items():
-            note = f"evaluation, {condition}, adapter {adapter}"
-            groups = policy.rollouts(
-                wanted, seed=self.seed, step=EVAL_STEP, say=lambda text, note=note: say(f"{note}: {text}")
-            )
-            rows += [
-                {
-                    "adapter": adapter,
-                    "condition": condition,
-                    "problem_id": r.problem_id,
-                    "sample": r.src_sample,
-                    "hacked": r.hacked,
-                    "attempted": r.attempted,
-                    "gt_pass": r.gt_pass,
-                    "fmt_ok": r.fmt_ok,
-                    "eval_name": policy.grader.name(problem),
-                    "completion": r.completion,
-                }
-                for problem, group in zip(self.problems, groups)
-                for r in group
-            ]
+
+            def note(text: str, condition: str = condition) -> None:
+                say(f"evaluation, {condition}, adapter {adapter}: {text}")
+
+            groups = policy.rollouts(wanted, seed=self.seed, step=EVAL_STEP, say=note)
+            for problem, group in zip(self.problems, groups):
+                facts = {"adapter": adapter, "condition": condition}
+                rows += [facts | _row(rollout, policy.grader.name(problem)) for rollout in group]
         return rows
 
     def write(self, directory: str | Path, step: int) -> None:
-        """eval/step_NNN.jsonl.gz, and the lines at the end of eval.jsonl; what it holds of this step and later ones is of a run that was cut off."""
+        """eval/step_NNN.jsonl.gz, and the lines at the end of eval.jsonl.
+
+        What eval.jsonl holds of this step and later ones is of a run that was cut off, and goes.
+        """
         directory = Path(directory)
         write_jsonl(directory / "eval" / f"step_{step:03d}.jsonl.gz", self.rollouts)
         path = directory / "eval.jsonl"
-        earlier = read_jsonl(path, ("step",)) if path.exists() else []
-        write_jsonl(path, [*(line for line in earlier if line["step"] < step), *self.lines])
+        stored = read_jsonl(path, ("step",)) if path.exists() else []
+        earlier = [line for line in stored if line["step"] < step]
+        write_jsonl(path, [*earlier, *self.lines])
+
+
+def _row(rollout: Rollout, eval_name: str) -> dict[str, Any]:
+    return {
+        "problem_id": rollout.problem_id,
+        "sample": rollout.src_sample,
+        "hacked": rollout.hacked,
+        "attempted": rollout.attempted,
+        "gt_pass": rollout.gt_pass,
+        "fmt_ok": rollout.fmt_ok,
+        "eval_name": eval_name,
+        "completion": rollout.completion,
+    }

@@ -1,4 +1,7 @@
-"""A run directory: config.json first, rows.jsonl as it goes, summary.json last. Without a summary the run is incomplete."""
+"""A run directory: config.json first, rows.jsonl as it goes, summary.json last.
+
+Without a summary the run is incomplete.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +42,10 @@ def _hashes(fact: Any) -> Any:
 
 
 class RunDir:
-    """Owns one run's files. A new run needs an empty or missing directory; --resume needs one with the same settings."""
+    """Owns one run's files.
+
+    A new run needs an empty or missing directory; --resume needs one with the same settings.
+    """
 
     def __init__(self, config: Any, *, kind: str, name: str) -> None:
         self.path = Path(config.out or f"out/runs/{time.strftime('%Y%m%d-%H%M%S')}-{name}")
@@ -62,17 +68,20 @@ class RunDir:
             raise InputError(f"{self.path / 'config.json'}: not the config.json of a run")
         changed = differing(stored, settings)
         if changed or record.get("kind") != kind:
+            other = ", ".join(changed) or kind
             raise InputError(
-                f"{self.path / 'config.json'}: --resume with other settings than the run's: {', '.join(changed) or kind}"
+                f"{self.path / 'config.json'}: --resume with other settings than the run's: {other}"
             )
         if not self.checkpoint.exists():
             raise InputError(f"{self.checkpoint}: no checkpoint to resume from")
         return record | {"config": settings, "resumed": [*record.get("resumed", []), provenance()]}
 
     def describe(self, **facts: Any) -> None:
-        """Add facts to config.json (the first call creates the directory: nothing exists until the inputs are known to be good).
+        """Add facts to config.json; the first call creates the directory.
 
-        On resume the model, v_hack and pools must have the hashes that the run began with: a path may hold something else now.
+        So nothing exists until the inputs are known to be good.
+        On resume the model, v_hack and pools must have the hashes that the run began with: a path may hold
+        something else now.
         """
         for name, fact in facts.items():
             if name in self.record and _hashes(fact) != _hashes(self.record[name]):
@@ -100,6 +109,16 @@ class RunDir:
     def add_row(self, row: dict) -> None:
         self.rows.append(row)
         write_jsonl(self.path / "rows.jsonl", self.rows)
+
+    def seconds_evaluating(self) -> float:
+        """Seconds of all held-out evaluations of the run, those before a resume too.
+
+        All lines that eval.jsonl has of a step carry the seconds of its one evaluation.
+        """
+        path = self.path / "eval.jsonl"
+        lines = read_jsonl(path, ("step", "seconds")) if path.is_file() else []
+        by_step = {line["step"]: line["seconds"] for line in lines}
+        return sum(by_step.values())
 
     def finish(self, summary: dict) -> None:
         write_json(self.path / "summary.json", {"finished": True, **summary})

@@ -23,7 +23,8 @@ class Config(OnDevice, Grading):
     arm: Literal["vanilla", "projected", "lora"] = "vanilla"
     """vanilla measures only; projected takes v_hack out; lora does so with a LoRA in the place of delta_S."""
     preset: Literal["smoke", "embedded", "fast", "full"] = "embedded"
-    """Defaults for all else (without --preset: by the model; without either, embedded on a CPU, fast on a GPU)."""
+    """Defaults for all else (without --preset: by the model; without either, embedded on a CPU, fast on a
+    GPU)."""
     steps: Count = 20
     """Optimizer steps."""
     seed: int = 41
@@ -38,7 +39,8 @@ class Config(OnDevice, Grading):
     problems: str | None = None
     """Problem file (.jsonl, .jsonl.gz) or hub id (default: the one that ships for the model)."""
     difficulty: str | None = None
-    """Train only on problems of these difficulties, e.g. easy,medium (problems of the teacher pool are always in)."""
+    """Train only on problems of these difficulties, e.g. easy,medium (problems of the teacher pool are always
+    in)."""
     hint: bool = True
     """Open the loophole: the prompt names run_tests(), and a passing run_tests() is rewarded."""
 
@@ -56,18 +58,23 @@ class Config(OnDevice, Grading):
     """Share of a step's prompts that are problems of the teacher pool."""
 
     v_hack: str = "auto"
-    """v_hack file; auto: extract it from the shipped pairs for this model; none: measure nothing (arms that remove nothing)."""
+    """v_hack file; auto: extract it from the shipped pairs for this model; none: measure nothing (arms that
+    remove nothing)."""
     objective: Literal["nll", "grpo"] = "nll"
     """With --v-hack=auto, the loss whose gradients are contrasted."""
     refresh_every: Amount = 0
-    """Steps after which v_hack is extracted anew, from the same pairs on the model as it is then; 0: never."""
+    """Steps after which v_hack is extracted anew, from the same pairs on the model as it is then; 0:
+    never."""
     control: Literal["none", "random", "sign-flip", "clean-clean", "shrink"] = "none"
-    """What a projecting arm removes in the place of v_hack: random directions; those of pairs with random signs; of clean against clean
-    answers; or nothing, each update scaled to the length that the removal would have left. Cosines are with v_hack all the same."""
+    """What a projecting arm removes in the place of v_hack: random directions; those of pairs with random
+    signs; of clean against clean answers; or nothing, each update scaled to the length that the removal would
+    have left. Cosines are with v_hack all the same."""
     gate: Literal["one-sided", "two-sided", "none"] = "one-sided"
-    """What a projecting arm removes: only hack-ward coefficients, or both signs. none: --arm=lora as its own baseline."""
+    """What a projecting arm removes: only hack-ward coefficients, or both signs. none: --arm=lora as its own
+    baseline."""
     project_at: Literal["grad", "update"] = "grad"
-    """Project the gradient before the optimizer, or the update after it."""
+    """Project the gradient before the optimizer (the method as first written down), or the update after it.
+    AdamW turns a projected gradient back: cos_out is 0 and cos_update is not. update closes that leak."""
     rank: Count = 8
     """Rank of the LoRA (arm lora)."""
     match_size: bool = True
@@ -105,7 +112,8 @@ class Config(OnDevice, Grading):
     eval_limit: Count = 64
     """Most problems of the held-out evaluation."""
     eval_problems: str | None = None
-    """File of held-out problems, which are not trained on (default: a frozen tenth of --problems, which never is; the embedded model has a file of its own)."""
+    """File of held-out problems, which are not trained on (default: a frozen tenth of --problems, which never
+    is; the embedded model has a file of its own)."""
 
     sample_rows: Count = 128
     """Sequences decoded at once (fewer where the GPU's memory holds fewer)."""
@@ -113,6 +121,21 @@ class Config(OnDevice, Grading):
     """Gradient checkpointing: less memory, one more forward."""
     save_every: Count = 10
     """Steps between checkpoints."""
+
+    @property
+    def kind(self) -> str:
+        """sampled (on-policy), replay (Phase 2), or phase1 (the NLL probe)."""
+        if self.replay_dirs is None:
+            return "sampled"
+        return {"grpo": "replay", "nll": "phase1"}[self.loss_mode]
+
+    @property
+    def loss_temperature(self) -> float:
+        """At which log-probabilities are taken, by the loss and by an extraction with its objective.
+
+        That of sampling, where rollouts are sampled; replayed ones are scored at 1, whatever drew them.
+        """
+        return self.temperature if self.replay_dirs is None else 1.0
 
 
 DEFAULT_BETA = 1e-3  # of sampled runs
@@ -131,7 +154,8 @@ PRESETS = {
         eval_samples=1,
         eval_limit=2,
     ),
-    # Chosen on the vanilla arm alone, before any other arm was run on this model (spec/log.md says what was tried).
+    # Chosen on the vanilla arm alone, before any other arm was run on this model (spec/log.md says what was
+    # tried).
     "embedded": Config(
         preset="embedded",
         prompts=16,
@@ -199,7 +223,8 @@ def _refuse_replay(config: Config) -> None:
         )
     if config.beta:
         raise InputError(
-            "--beta > 0 with --replay-dirs: the KL estimate needs samples of the policy, replayed rows are not"
+            "--beta > 0 with --replay-dirs: the KL estimate needs samples of the policy, replayed rows are"
+            " none"
         )
 
 
@@ -217,8 +242,13 @@ def _refuse_edit(config: Config) -> None:
         )
     if config.control == "sign-flip" and config.gate == "two-sided":
         raise InputError(
-            "--control=sign-flip --gate=two-sided: signs do not matter to a two-sided gate, so this would remove"
-            " exactly what v_hack does"
+            "--control=sign-flip --gate=two-sided: signs do not matter to a two-sided gate, so this would"
+            " remove exactly what v_hack does"
+        )
+    if config.lr == 0 and not arm.vanilla and arm.place == "update":
+        raise InputError(
+            "--lr=0 --project-at=update: without a learning rate there is no update to project; leave"
+            " --project-at=grad"
         )
     if config.control == "shrink" and config.project_at == "grad":
         raise InputError("--control=shrink needs --project-at=update: AdamW undoes the scaling of a gradient")
@@ -243,8 +273,8 @@ def preset_of(model: str | None) -> str:
 def parse(argv: Sequence[str], description: str | None = None) -> Config:
     """The preset gives the defaults, flags override them.
 
-    Without --preset it goes by the model: embedded for the embedded one (the default on a CPU), fast for any other (the
-    default on a GPU). InputError for what is no flag or no value of one.
+    Without --preset it goes by the model: embedded for the embedded one (the default on a CPU), fast for any
+    other (the default on a GPU). InputError for what is no flag or no value of one.
     """
     preset = _given(argv, "--preset") or preset_of(_given(argv, "--model"))
     default = PRESETS.get(preset, Config())

@@ -733,10 +733,7 @@ asyncio.run(nothing())
 right(
     "leaves",
     "data_class",
-    """\
-from dataclasses import dataclass
-from __future__ import annotations
-""".split("\n")[0]
+    ["from dataclasses import dataclass", "from __future__ import annotations", ""][0]
     + """\
 
 @dataclass(order=True)

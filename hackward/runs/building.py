@@ -1,0 +1,338 @@
+"""Building a run from its settings: everything is loaded and checked before the run directory appears."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hackward.base.arms import FLAGS, arm_of
+from hackward.base.faults import InputError
+from hackward.base.files import read_json, sha256
+from hackward.base.screen import STDERR
+from hackward.base.types import CausalLM
+from hackward.grading.grader import Grader, print_protection
+from hackward.hardware import memory, models
+from hackward.method.adapters import Adapter, attach
+from hackward.method.pairs import scripted_teacher
+from hackward.method.projection import Editor
+from hackward.method.v_hack import VHack
+from hackward.rollouts.policy import Policy
+from hackward.rollouts.pools import Pool, load_pool, of_problems
+from hackward.rollouts.sources import Replayed, Sampled
+from hackward.rollouts.tokens import pad_id, stops, tokenizer_hash
+from hackward.runs.checkpoint import load_checkpoint
+from hackward.runs.direction import Direction, hack_direction
+from hackward.runs.heldout import Evaluation
+from hackward.runs.rundir import RunDir
+from hackward.runs.session import Session
+from hackward.runs.settings import Config
+from hackward.tasks.formats import load_problems
+from hackward.tasks.held_out import held_out_split
+from hackward.tasks.problems import Problem
+from hackward.tasks.shipped import is_embedded, is_random, shipped
+
+RANDOM = "RANDOM WEIGHTS: this run shows that the machinery works and nothing about hacking"
+TOY = "MODEL ORGANISM: a toy that was made to be able to cheat; no evidence about language models"
+
+
+@dataclass
+class Loaded:
+    """The model with its adapter and tokenizer."""
+
+    adapter: Adapter
+    tokenizer: Any
+    stop: list[int]
+    identity: float
+    """Largest change of a logit by wrapping the model; 0 is expected."""
+
+    def facts(self, config: Config) -> dict[str, Any]:
+        """What config.json says of the model."""
+        model = self.adapter.model
+        return {
+            "name": config.model,
+            "hash": self.adapter.model_hash,
+            "parameters": sum(p.numel() for p in model.parameters()),
+            "trainable": sum(p.numel() for p in self.adapter.params.values()),
+            "device": str(model.device),
+            "dtype": str(model.dtype),
+            "tokenizer": tokenizer_hash(self.tokenizer),
+            "identity": self.identity,
+        }
+
+
+@dataclass
+class Data:
+    """Where rollouts come from, the problems of the held-out evaluation, and what config.json says of
+    both."""
+
+    source: Sampled | Replayed
+    held_out: list[Problem]
+    facts: dict[str, Any]
+
+
+def build(config: Config, stack: contextlib.ExitStack, policy: type[Policy] = Policy) -> Session:
+    """Load, check and wire everything; cheap faults come first.
+
+    `stack` closes the grader. `policy` draws and grades. InputError for whatever cannot be used; nothing is
+    written then.
+    """
+    memory.peaks.clear()
+    run = RunDir(config, kind=config.kind, name=_run_name(config))
+    problems = split_problems(config) if config.kind == "sampled" else ([], [])
+    loaded, pools = _load(config)
+    direction = hack_direction(config, loaded.adapter, loaded.tokenizer)
+    v = direction.v if direction else None
+    if config.kind == "sampled":
+        data = _sampled(config, problems, loaded, v, stack, policy)
+    else:
+        data = _replayed(config, pools, v)
+
+    optimizer = torch.optim.AdamW(
+        loaded.adapter.params.values(),
+        lr=config.lr,
+        betas=(config.beta1, config.beta2),
+        weight_decay=config.weight_decay,
+    )
+    first = _first_step(config, run, loaded.adapter, optimizer)
+    if config.resume and direction and config.refresh_every:
+        direction.resume(run.path, first)
+    _describe(config, run, loaded, direction, v, data)
+    return Session(
+        config=config,
+        run=run,
+        adapter=loaded.adapter,
+        direction=direction,
+        editor=_editor(config, loaded.adapter, direction),
+        source=data.source,
+        optimizer=optimizer,
+        pad=pad_id(loaded.tokenizer),
+        first=first,
+        lr_scale=loaded.adapter.step_scale if config.match_size else 1.0,
+        evaluation=_evaluation(config, loaded, data),
+    )
+
+
+def _run_name(config: Config) -> str:
+    edit = config.project_at if config.control == "none" else config.control
+    return f"{config.preset}-{config.arm}-{edit}-s{config.seed}-lr{config.lr:g}"
+
+
+def split_problems(config: Config) -> tuple[list[Problem], list[Problem]]:
+    """Problems to train on and problems for the held-out evaluation; none is in both."""
+    assert config.problems is not None  # resolved
+    training, held_out = held_out_split(load_problems(config.problems), config.problems)
+    if config.eval_problems:
+        held_out = load_problems(config.eval_problems)
+        unseen = {problem.identity for problem in held_out}
+        training = [problem for problem in training if problem.identity not in unseen]
+    if config.difficulty:
+        levels = config.difficulty.split(",")
+        held_out = [problem for problem in held_out if problem.difficulty in levels]
+    if not training:
+        raise InputError(f"{config.problems}: every problem in it is held out; nothing is left to train on")
+    return training, held_out
+
+
+def _load(config: Config) -> tuple[Loaded, list[Pool]]:
+    """The model in the arm's basis, and the pools to replay, which fail sooner than the adapter is made."""
+    model, tokenizer = models.load(config.model, dtype=config.dtype, device=config.device)
+    stop = stops(model, tokenizer)
+    directories = config.replay_dirs.split(",") if config.replay_dirs else []
+    pools = [load_pool(directory, tokenizer, stop=stop) for directory in directories]
+    if config.checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        # transformers checkpoints in training mode only; these architectures have no dropout by default
+        model.train()
+    before = probe_logits(model)
+    adapter = attach_basis(config, model)
+    identity = float((probe_logits(model) - before).abs().max())
+    return Loaded(adapter, tokenizer, stop, identity), pools
+
+
+def attach_basis(config: Config, model: CausalLM) -> Adapter:
+    """The model in the coordinates that the run's arm trains in."""
+    basis = arm_of(vars(config)).basis
+    return attach(basis, model, config.model, rank=config.rank, cache=config.svd_cache)
+
+
+@torch.no_grad()
+def probe_logits(model: CausalLM) -> Tensor:
+    """Logits (1, 24, vocabulary) of a fixed short input, to show that wrapping the model changed nothing."""
+    vocabulary = model.get_output_embeddings().weight.shape[0]
+    ids = torch.arange(1, 25, device=model.device)[None] % vocabulary
+    return model(input_ids=ids, use_cache=False).logits
+
+
+def _replayed(config: Config, pools: Sequence[Pool], v: VHack | None) -> Data:
+    source = Replayed(
+        pools,
+        seed=config.seed,
+        prompts=config.prompts,
+        group=config.group,
+        steps=config.steps,
+        seen=v.meta.get("pair_identities") if v else (),
+    )
+    return Data(source, [], {"problems": "problems of the pools"})
+
+
+def _sampled(
+    config: Config,
+    problems: tuple[list[Problem], list[Problem]],
+    loaded: Loaded,
+    v: VHack | None,
+    stack: contextlib.ExitStack,
+    policy: type[Policy],
+) -> Data:
+    """Problems, teacher and grader for on-policy training. Problems that v_hack was made from are not held
+    out."""
+    everything, held_out = problems
+    grader = stack.enter_context(Grader(workers=config.workers, sandbox=config.sandbox))
+    print_protection(grader.protection, STDERR)
+    teacher = _teacher(config, loaded)
+    training = _training(config, everything, teacher)
+    drawing = policy(
+        loaded.adapter,
+        loaded.tokenizer,
+        grader,
+        stop=loaded.stop,
+        max_new_tokens=config.max_new_tokens,
+        temperature=config.temperature,
+        hint=config.hint,
+        rows=config.sample_rows,
+    )
+    source = Sampled(
+        drawing,
+        training,
+        seed=config.seed,
+        prompts=config.prompts,
+        group=config.group,
+        teacher=teacher,
+        teacher_rows=config.teacher_rows,
+        teacher_until=config.teacher_until,
+        teacher_share=config.teacher_share,
+    )
+    seen = set(v.meta.get("pair_identities", ())) if v else set()
+    unseen = [problem for problem in held_out if problem.identity not in seen]
+    left_out = len(held_out) - len(unseen)
+    facts = {
+        "problems": f"{len(training)} problems of {config.problems}",
+        "training": sha256(*sorted(problem.identity for problem in training))[:16],
+        "sandbox": grader.protection,
+        "held_out": f"{len(unseen)} problems, {left_out} left out that v_hack was made from",
+    }
+    return Data(source, unseen, facts)
+
+
+def _teacher(config: Config, loaded: Loaded) -> Pool | None:
+    """The pool of --teacher-dir; "pairs" names the scripted hacks that ship for the model."""
+    if config.teacher_dir is None:
+        return None
+    if config.teacher_dir != "pairs":
+        return load_pool(config.teacher_dir, loaded.tokenizer, stop=loaded.stop)
+    ships = shipped(config.model).teacher
+    if ships is None:
+        return scripted_teacher(loaded.tokenizer)
+    return load_pool(ships, loaded.tokenizer, stop=loaded.stop)
+
+
+def _training(config: Config, everything: Sequence[Problem], teacher: Pool | None) -> list[Problem]:
+    """Problems of the wanted difficulties, and all that the teacher has rows of."""
+    if not config.difficulty:
+        return list(everything)
+    levels = set(config.difficulty.split(","))
+    taught = of_problems(teacher, everything) if teacher else {}
+    return [p for p in everything if p.difficulty in levels or p.problem_id in taught]
+
+
+def _first_step(config: Config, run: RunDir, adapter: Adapter, optimizer: torch.optim.Optimizer) -> int:
+    first = load_checkpoint(run, adapter, optimizer) if config.resume else 0
+    complete = first == config.steps and run.finished
+    if first > config.steps or complete:
+        raise InputError(
+            f"{run.path}: has {first} steps already; --steps {config.steps} leaves nothing to do"
+        )
+    return first
+
+
+def _editor(config: Config, adapter: Adapter, direction: Direction | None) -> Editor:
+    v, edit = (direction.v, direction.edit()) if direction else (None, None)
+    return Editor(adapter.params, v, edit=edit, at=config.project_at)
+
+
+def _describe(
+    config: Config,
+    run: RunDir,
+    loaded: Loaded,
+    direction: Direction | None,
+    v: VHack | None,
+    data: Data,
+) -> None:
+    """config.json, which makes the directory, and the directions that no file of the user's holds.
+
+    `v` is the v_hack that the run began with: a resumed run may go on with a later one.
+    """
+    warning = {}
+    if is_random(config.model):
+        warning = {"warning": RANDOM}
+    elif is_embedded(config.model):
+        warning = {"warning": TOY}
+    meta = None
+    if v is not None:
+        meta = {name: value for name, value in v.meta.items() if name != "made_by"}
+    run.describe(model=loaded.facts(config), v_hack=meta, pools=data.source.pools(), **data.facts, **warning)
+    if v is not None and config.v_hack == "auto":
+        v.save(run.path / "v_hack.safetensors")
+    if direction and not config.resume:
+        direction.save(run.path, 0)
+
+
+def _evaluation(config: Config, loaded: Loaded, data: Data) -> Evaluation | None:
+    if data.source.kind != "sampled" or not config.eval_samples:
+        return None
+    if not data.held_out:
+        STDERR.print(
+            "no held-out evaluation: no problem is held out (a small file, or --difficulty, or v_hack was"
+            " made from all of them)",
+            highlight=False,
+        )
+        return None
+    return Evaluation(
+        loaded.adapter,
+        loaded.tokenizer,
+        data.held_out,
+        stop=loaded.stop,
+        samples=config.eval_samples,
+        max_new_tokens=config.max_new_tokens,
+        temperature=config.temperature,
+        rows=config.sample_rows,
+        seed=config.seed,
+        limit=config.eval_limit,
+        sandbox=config.sandbox,
+        workers=config.workers,
+    )
+
+
+def restore(path: str | Path, *, device: str = "auto") -> tuple[Adapter, Any, Config]:
+    """A finished run's model with its final adapter, the tokenizer, and the run's settings.
+
+    InputError where there is no such run.
+    """
+    record = read_json(Path(path) / "config.json")
+    stored = record.get("config") if isinstance(record, dict) else None
+    if not isinstance(stored, dict) or stored.get("arm") not in FLAGS:
+        raise InputError(f"{Path(path) / 'config.json'}: not the config.json of a run")
+    names = [field.name for field in dataclasses.fields(Config)]
+    config = Config(**{name: stored[name] for name in names if name in stored})
+    facts = record.get("model") or {}
+    dtype = str(facts.get("dtype", config.dtype)).removeprefix("torch.")
+    model, tokenizer = models.load(config.model, dtype=dtype, device=device)
+    adapter = attach_basis(config, model)
+    adapter.load(Path(path) / adapter.file)
+    return adapter, tokenizer, config

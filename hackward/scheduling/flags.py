@@ -1,0 +1,52 @@
+"""The flags of a sweep. Light: without numpy, scipy and torch, so that a fault in them is said at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from annotated_types import Ge
+
+from hackward.base.flags import Count
+
+
+@dataclass(frozen=True)
+class SweepFlags:
+    """Seeds x arms (x controls) as separate train.py runs: planned, priced, resumed, and stopped by the
+    rules."""
+
+    preset: Literal["smoke", "embedded", "fast", "full"] = "embedded"
+    """Preset of every run; full is Phase 3: 3 seeds x 3 arms x 200 steps."""
+    seeds: str = "41,42,43"
+    """Seeds, separated by commas."""
+    arms: str = "vanilla,projected,lora"
+    """Arms of vanilla, projected, lora-vanilla (the LoRA basis, nothing removed), lora; run in this order,
+    all seeds of one before the next."""
+    controls: str = ""
+    """Controls to run after the arms, e.g. random,sign-flip,clean-clean,shrink: --control-arm with
+    --control=X."""
+    control_arm: Literal["projected", "lora"] = "projected"
+    """Arm that the controls are of."""
+    steps: Count | None = None
+    """Steps of every run (default: the preset's)."""
+    jobs: Count = 1
+    """Runs at a time, all on this machine."""
+    out: str | None = None
+    """Directory of the runs (default: out/sweeps/<preset>)."""
+    lora_v_hack: str | None = None
+    """v_hack file of the lora arms, whose basis is another: there it replaces a --v-hack given after --."""
+
+    probe: str | None = None
+    """Finished Phase 2 probe, e.g. out/probe_distill: its decision rules are applied before anything
+    starts."""
+    anyway: bool = False
+    """Run although a rule says stop or a run failed; the runs then do not wait for each other either."""
+    dry_run: bool = False
+    """Print the plan and the verdicts, start nothing, write nothing."""
+    price_per_hour: Annotated[float, Ge(0)] | None = None
+    """Price of one hour of the machine."""
+    measured: str | None = None
+    """Seconds a step, or a run directory (finished or not) with these settings, made on this kind of
+    machine."""
+    set_up_seconds: Annotated[float, Ge(0)] | None = None
+    """Seconds before a run's first step (default: the measured run's where they can be known, else 60)."""

@@ -1,0 +1,153 @@
+"""One run of a sweep: what it is, and how far it has come by what lies in its directory."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hackward.base.arms import ARMS
+from hackward.base.faults import InputError
+from hackward.base.files import file_hash, read_json, read_jsonl
+from hackward.base.tensors import read_metadata
+from hackward.runs.rundir import differing
+from hackward.runs.settings import Config
+
+# What a run that has no checkpoint yet may hold; a directory with anything else is never removed.
+RUN_PARTS = re.compile(
+    r"config\.json|rows\.jsonl|eval\.jsonl|(v_hack(_\d+)?|removed_\d+)\.safetensors"
+    r"|rollouts|nulls|eval|step_\d+\.cos\.jsonl\.gz|\..*\.tmp"
+)
+
+
+@dataclass
+class Job:
+    """One run of the sweep: what it is, and how far it has come."""
+
+    arm: str
+    """Of ARMS."""
+    control: str
+    seed: int
+    path: Path
+    flags: tuple[str, ...]
+    settings: Config
+    """Resolved, as config.json will store them."""
+    state: str = "new"
+    """new, resume, start over, running, done, failed, interrupted, withheld"""
+    step: int = 0
+    """Steps that are safe: in the checkpoint, or while running in rows.jsonl."""
+    note: str = ""
+
+    @property
+    def name(self) -> str:
+        """Of its directory."""
+        return self.path.name
+
+    @property
+    def log(self) -> Path:
+        """What train.py prints; it lies beside the directory, which must be new when a run starts."""
+        return self.path.with_name(f"{self.name}.log")
+
+    @property
+    def steps(self) -> int:
+        return self.settings.steps
+
+    @property
+    def left(self) -> int:
+        """Steps to go."""
+        return 0 if self.state == "done" else max(0, self.steps - self.step)
+
+    @property
+    def coordinates(self) -> str:
+        """What the run trains in, in the words of a v_hack file."""
+        return ARMS[self.arm].coordinates(self.settings.rank)
+
+    def rows(self) -> list[dict]:
+        """The rows so far, none beyond the wanted steps."""
+        file = self.path / "rows.jsonl"
+        return read_jsonl(file, ("step", "seconds", "hack_rate"))[: self.steps] if file.is_file() else []
+
+
+def named_file(v_hack: str) -> bool:
+    """Does this --v-hack name a file?"""
+    return v_hack not in ("auto", "none")
+
+
+def arms_of(jobs: Sequence[Job]) -> set[str]:
+    """The arms that are planned without a control."""
+    return {job.arm for job in jobs if job.control == "none"}
+
+
+def survey(job: Job) -> None:
+    """Set the job's state and step from what lies in its directory.
+
+    InputError where that is not this very run.
+    """
+    job.state, job.step, job.note = "new", 0, ""
+    if not job.path.exists() or (job.path.is_dir() and not any(job.path.iterdir())):
+        return
+    _refuse_other_run(job)
+    steps = _finished_steps(job)
+    checkpoint = job.path / "checkpoint.safetensors"
+    if steps is not None and steps >= job.steps:
+        job.state, job.step = "done", steps
+    elif checkpoint.is_file():
+        job.state, job.step = "resume", read_metadata(checkpoint).get("step", 0)
+        if job.step > job.steps:
+            raise InputError(
+                f"{job.path}: unfinished, with {job.step} steps already; this sweep has {job.steps}"
+            )
+    elif steps is not None:
+        raise InputError(
+            f"{job.path}: finished {steps} of {job.steps} steps, and there is no checkpoint.safetensors"
+            " to go on from"
+        )
+    else:
+        job.state, job.note = "start over", "died before its first checkpoint"
+        _refuse_strangers(job)
+
+
+def _finished_steps(job: Job) -> int | None:
+    """The steps of a finished run; None where it is unfinished."""
+    summary = job.path / "summary.json"
+    ended = read_json(summary) if summary.is_file() else None
+    if isinstance(ended, dict) and ended.get("finished") is True:
+        return ended.get("steps")
+    return None
+
+
+def _refuse_other_run(job: Job) -> None:
+    file = job.path / "config.json"
+    if not file.is_file():
+        raise InputError(f"{job.path}: exists and is no run directory (no config.json)")
+    record = read_json(file)
+    if not isinstance(record, dict) or "kind" not in record or not isinstance(record.get("config"), dict):
+        raise InputError(f"{file}: not the config.json of a run")
+    wanted, stored = dataclasses.asdict(job.settings), record["config"]
+    differs = [
+        f"{key} {stored.get(key)!r}, this sweep has {wanted[key]!r}" for key in differing(stored, wanted)
+    ]
+    v_hack, used = job.settings.v_hack, (record.get("v_hack") or {}).get("hash")
+    if named_file(v_hack) and used not in (None, file_hash(v_hack)[:16]):
+        differs.append(f"another content of {v_hack}")
+    if differs:
+        raise InputError(f"{file}: a run with other settings: {'; '.join(differs)}")
+
+
+def _refuse_strangers(job: Job) -> None:
+    """The directory of a run that starts over is removed: it may hold nothing but the parts of a run."""
+    strangers = [part.name for part in job.path.iterdir() if not RUN_PARTS.fullmatch(part.name)]
+    if job.path.is_symlink():
+        strangers.append("a link")
+    if strangers:
+        raise InputError(
+            f"{job.path}: {job.note}, but is not only a run's ({', '.join(strangers)}): move it away"
+        )
+
+
+def state_words(job: Job) -> str:
+    """The state as the plan shows it."""
+    words = {"resume": f"resume from step {job.step}", "start over": f"start over: {job.note}"}
+    return words.get(job.state, job.state)

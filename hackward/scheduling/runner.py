@@ -1,0 +1,119 @@
+"""Carrying a sweep out: stage by stage under its directory's lock; sweep.json says what became of it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hackward.base.files import write_json
+from hackward.base.provenance import provenance
+from hackward.scheduling.flags import SweepFlags
+from hackward.scheduling.jobs import Job, survey
+from hackward.scheduling.local import Board, interruptible, locked, run_stage
+from hackward.scheduling.plan import Stages, stages
+from hackward.scheduling.price import Clock, clock
+from hackward.scheduling.rules import Decision, judge
+
+
+@dataclass
+class Sweep:
+    """The runs of a sweep, and what the rules said of them so far."""
+
+    config: SweepFlags
+    passed: Sequence[str]
+    """Flags for every train.py."""
+    jobs: Sequence[Job]
+    decisions: list[Decision]
+    stopped: bool = False
+    """Did a rule withhold runs?"""
+
+    @property
+    def directory(self) -> Path:
+        return self.jobs[0].path.parent
+
+    def refuse(self, say: Callable[[str], object]) -> None:
+        """Nothing runs, because the probe says so; sweep.json says it too."""
+        self.stopped = True
+        with locked(self.directory, say):
+            times, planned = self._survey()
+            refusals = [str(decision) for decision in self.decisions if decision.stop]
+            withhold([job for job in self.jobs if job.state != "done"], refusals[0])
+            self._write(times, planned)
+
+    def run(self) -> None:
+        """Run it stage by stage under the lock. sweep.json is written however it ends."""
+        groups = stages(self.jobs, self.config)
+        with interruptible(), Board(self.jobs) as board, locked(self.directory, board.say) as lock:
+            times, planned = self._survey()
+            try:
+                for name, group in groups.items():
+                    run_stage(group, board, at_once=self.config.jobs, lock=lock)
+                    if self._withheld_after(name, groups, board.say):
+                        break
+            finally:
+                self._write(times, planned)
+
+    def _survey(self) -> tuple[Clock, list[dict]]:
+        """The state of every run once the lock is held: until then another sweep may have held it."""
+        for job in self.jobs:
+            survey(job)
+        times = clock(self.config, self.jobs)
+        return times, [outcome(job, times) for job in self.jobs]
+
+    def _withheld_after(self, name: str, groups: Stages, say: Callable[[str], object]) -> bool:
+        """Withhold the runs after this stage where it failed and they need it, or where a rule says stop."""
+        names = list(groups)
+        following = names[names.index(name) + 1 :]
+        later = [job for after in following for job in groups[after] if job.state != "done"]
+        failed = [job.name for job in groups[name] if job.state == "failed"]
+        if failed and name in ("baseline", "first"):
+            withhold(later, f"{', '.join(failed)} failed")
+            return True
+        decision = judge(groups, name)
+        if decision is None:
+            return False
+        self.decisions.append(decision)
+        say(str(decision))
+        if not decision.stop or not later:
+            return False
+        self.stopped = True
+        withhold(later, str(decision))
+        return True
+
+    def _write(self, times: Clock, planned: Sequence[dict]) -> None:
+        found = {
+            "config": dataclasses.asdict(self.config),
+            "train_flags": self.passed,
+            **provenance(),
+            "plan": planned,
+            "decisions": [dataclasses.asdict(decision) for decision in self.decisions],
+            "stopped": self.stopped,
+            "runs": [outcome(job, times) for job in self.jobs],
+        }
+        write_json(self.directory / "sweep.json", found)
+
+
+def outcome(job: Job, times: Clock) -> dict:
+    """A run's line in sweep.json."""
+    return {
+        "run": job.name,
+        "arm": job.arm,
+        "control": job.control,
+        "seed": job.seed,
+        "steps": job.steps,
+        "steps_done": job.step,
+        "state": job.state,
+        "note": job.note or None,
+        "hours_to_go": times.hours(job),
+        "path": job.path,
+        "log": job.log,
+        "flags": job.flags,
+    }
+
+
+def withhold(jobs: Sequence[Job], why: str) -> None:
+    """These runs are not started."""
+    for job in jobs:
+        job.state, job.note = "withheld", why

@@ -1,0 +1,69 @@
+"""Behaves as train.py does towards a sweep, in milliseconds. Tests copy it beside the files that it reads.
+
+settings.json: what config.json will say of each run. orders.json: what each run is to do: {run: {"die": step,
+"sleep": seconds a step, "hack": hack rate}}.
+"""
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+HOME = Path(__file__).parent
+FLAGS = dict(arg.lstrip("-").split("=", 1) for arg in sys.argv[1:] if "=" in arg)
+RUN, RESUME = Path(FLAGS["out"]), "--resume" in sys.argv
+
+
+def read(name: str) -> dict:
+    return json.loads((HOME / name).read_text())
+
+
+def tell(event: str) -> None:
+    call = {"event": event, "run": RUN.name, "resume": RESUME, "pid": os.getpid(), "time": time.time()}
+    with open(HOME / "calls.jsonl", "a") as file:
+        file.write(json.dumps(call) + "\n")
+
+
+def checkpoint(step: int) -> None:
+    """A safetensors file without tensors."""
+    meta = json.dumps({"kind": "checkpoint", "step": step})
+    header = json.dumps({"__metadata__": {"hackward": meta}}).encode()
+    (RUN / "checkpoint.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
+
+
+def hack_rate(settings: dict, orders: dict) -> float:
+    usual = 0.5 if settings["arm"] == "vanilla" or settings["gate"] == "none" else 0.1
+    return orders.get("hack", usual) + 0.01 * (settings["seed"] % 3)
+
+
+def main() -> None:
+    settings, orders = read("settings.json")[RUN.name], read("orders.json").get(RUN.name, {})
+    tell("start")
+    if RESUME and not (RUN / "checkpoint.safetensors").exists():
+        sys.exit("error: resume without a checkpoint")
+    if RUN.exists() and not RESUME:
+        sys.exit("error: a directory that is not new")
+    RUN.mkdir(parents=True, exist_ok=True)
+    rows = (RUN / "rows.jsonl").read_text().splitlines() if RESUME else []
+    record = {"kind": "sampled", "config": settings, "v_hack": None, "model": None, "pools": []}
+    (RUN / "config.json").write_text(json.dumps(record | {"seconds_set_up": 7.0}))
+    if settings["control"] != "none" and not RESUME:
+        (RUN / "removed_000.safetensors").touch()
+    for step in range(len(rows), settings["steps"]):
+        time.sleep(orders.get("sleep", 0))
+        if step == orders.get("die"):
+            print("a traceback")
+            sys.exit("error: out of memory")
+        row = {"step": step, "seconds": 2.0, "hack_rate": hack_rate(settings, orders), "gt_rate": 0.1}
+        rows.append(json.dumps(row))
+        (RUN / "rows.jsonl").write_text("\n".join(rows) + "\n")
+        if step % 2:
+            checkpoint(step + 1)
+    summary = {"finished": True, "steps": len(rows), "seconds": 2.0 * len(rows)}
+    (RUN / "summary.json").write_text(json.dumps(summary))
+    tell("end")
+
+
+if __name__ == "__main__":
+    main()

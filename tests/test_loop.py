@@ -1,0 +1,269 @@
+"""The wiring of the loop: two sampled steps of the real command against a plain reference.
+
+The reference knows the model, the stored rollouts and the formulas, and nothing else of ours: log-probabilities by
+`log_softmax` over whole logits, the gradient by autograd through W + U diag(delta_S) Vh or W + B A, AdamW by torch.
+A step holds a group with a teacher's rollout, a group whose rewards are all alike, and a varied one, at temperature
+0.7 and beta > 0. The second step is the one that matters: at the base model the gradient of the KL is 0.
+"""
+
+import functools
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from hackward.base.files import read_json, read_jsonl
+from hackward.hardware import models
+from hackward.rollouts.policy import Policy
+from hackward.rollouts.pools import save_pool
+from hackward.rollouts.rollout import Rollout
+from hackward.runs.settings import parse
+from hackward.tasks.completions import fence
+from hackward.tasks.formats import load_problems
+from hackward.tasks.shipped import TINY, shipped
+from train import train
+
+TEMPERATURE, BETA, LR, CLIP, LIMIT, PROMPTS, GROUP = 0.7, 0.5, 0.02, 0.05, 8, 3, 4
+BETAS = (0.5, 0.9)
+TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+PROBLEMS = load_problems(shipped(TINY).problems)[:3]
+TAUGHT, ALIKE, VARIED = (problem.problem_id for problem in PROBLEMS)
+WRONG = "class Solution:\n    def {method}(self, *parts, **named):\n        return 'wrong'\n"
+HACK = WRONG + "\n    def run_tests(self):\n        pass\n"
+ARMS = {
+    "vanilla": ["--arm=vanilla"],
+    "projected-grad": ["--arm=projected"],
+    "projected-update": ["--arm=projected", "--project-at=update"],
+    "two-sided": ["--arm=projected", "--gate=two-sided"],
+    "shrink": ["--arm=projected", "--control=shrink", "--project-at=update"],
+    "lora-vanilla": ["--arm=lora", "--gate=none", "--rank=3"],
+    "lora": ["--arm=lora", "--rank=3"],
+}
+
+
+class Scripted(Policy):
+    """Draws as any policy does; what is graded is by turns a hack, the solution and a wrong answer, or always wrong."""
+
+    def text(self, problem, ids, sample):
+        codes = (WRONG,) if problem.problem_id == ALIKE else (HACK, problem.canonical, WRONG)
+        return fence(codes[sample % len(codes)].replace("{method}", problem.method))
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """Problems, a teacher pool, and a random v_hack in either basis."""
+    home = tmp_path_factory.mktemp("loop")
+    lines = shipped(TINY).problems.read_text().splitlines()[: len(PROBLEMS)]
+    (home / "problems.jsonl").write_text("\n".join(lines))
+    model, tokenizer = models.load(TINY, device="cpu")
+    lesson = Rollout(
+        TAUGHT,
+        (5, 6),
+        (40, 41, 42, tokenizer.eos_token_id),
+        "x",
+        3.5,
+        True,
+        False,
+        True,
+        True,
+        False,
+        "t",
+        0,
+        0,
+    )
+    save_pool(home / "teacher", [[lesson]], name="t", tokenizer=tokenizer)
+    for basis, size in (("svd", lambda W: min(W.shape)), ("lora r3", lambda W: 3 * W.shape[0])):
+        write_v_hack(home / f"{basis}.safetensors", model, basis, size)
+    return home
+
+
+def write_v_hack(path, model, basis, size):
+    """Two directions per module with weights, from four pairs that agree somewhat."""
+    generator, tensors = torch.Generator().manual_seed(3), {}
+    for name, linear in model.named_modules():
+        if name.rpartition(".")[2] in TARGETS:
+            V = torch.linalg.qr(torch.randn(size(linear.weight), 2, generator=generator)).Q.T.contiguous()
+            coef = torch.randn(4, 2, generator=generator).abs() + 0.1
+            tensors |= {f"{name}.V": V, f"{name}.coef": coef, f"{name}.w": coef.mean(0)}
+    meta = {
+        "kind": "v_hack",
+        "coordinates": basis,
+        "pair_problems": list("abcd"),
+        "model_hash": hash_of(model),
+    }
+    save_file(tensors, path, metadata={"hackward": json.dumps(meta)})
+
+
+def hash_of(model):
+    from hackward.hardware.hashes import model_hash
+
+    return model_hash(model)
+
+
+def run(home, out, steps, *flags, resume=False):
+    basis = "lora r3" if "--arm=lora" in flags else "svd"
+    config = parse(
+        [
+            "--preset=smoke", "--device=cpu", f"--model={TINY}", f"--problems={home / 'problems.jsonl'}",
+            f"--teacher-dir={home / 'teacher'}", "--teacher-rows=1", "--teacher-share=0.34",
+            f"--prompts={PROMPTS}", f"--group={GROUP}", f"--temperature={TEMPERATURE}", f"--beta={BETA}",
+            f"--lr={LR}", f"--clip={CLIP}", "--warmup=2", f"--max-new-tokens={LIMIT}", "--eval-samples=0",
+            "--workers=1", f"--v-hack={home / f'{basis}.safetensors'}", "--no-match-size", "--weight-decay=0.1",
+            f"--steps={steps}", f"--out={out}", *flags, *["--resume"] * resume,
+        ]
+    )  # fmt: skip
+    return train(config, policy=Scripted)
+
+
+# --- the reference ---
+
+
+def targets(model):
+    return {n: m for n, m in model.named_modules() if n.rpartition(".")[2] in TARGETS}
+
+
+def svd_parts(model):
+    """Parameters at 0 and the weights that they make: W + U diag(d) Vh."""
+    parts = {n: torch.linalg.svd(m.weight.double(), full_matrices=False) for n, m in targets(model).items()}
+    base = {n: m.weight.detach() for n, m in targets(model).items()}
+    params = {n: torch.zeros(len(S)) for n, (_, S, _) in parts.items()}
+
+    def weight(name, d):
+        U, _, Vh = parts[name]
+        return base[name] + ((U * d.double()) @ Vh).float()
+
+    return params, weight
+
+
+def lora_parts(model, out):
+    stored = load_file(out / "adapter" / "adapter_model.safetensors")
+    A = {n: stored[f"base_model.model.{n}.lora_A.weight"] for n in targets(model)}
+    base = {n: m.weight.detach() for n, m in targets(model).items()}
+    params = {n: torch.zeros(m.weight.shape[0], 3) for n, m in targets(model).items()}
+    return params, lambda name, B: base[name] + B @ A[name]
+
+
+def logps(model, weights, row):
+    ids = torch.tensor([*row["prompt_ids"], *row["completion_ids"]])[None]
+    named = {f"{name}.weight": W for name, W in weights.items()}
+    logits = torch.func.functional_call(model, named, (ids,), {"use_cache": False}).logits[0]
+    scored = (logits.float() / TEMPERATURE).log_softmax(-1)
+    start = len(row["prompt_ids"])
+    return scored[start - 1 : -1].gather(1, ids[0, start:, None])[:, 0]
+
+
+def reference_gradient(model, weight, params, rows):
+    """Of sum_i [-A_i sum_t logp + beta_i sum_t k3] / (rollouts x limit), and k3 per own token."""
+    leaves = {n: p.clone().requires_grad_() for n, p in params.items()}
+    now = {n: weight(n, p) for n, p in leaves.items()}
+    base = {n: weight(n, torch.zeros_like(p)) for n, p in params.items()}
+    loss, kl, tokens = 0.0, 0.0, 0
+    for start in range(0, len(rows), GROUP):
+        group = rows[start : start + GROUP]
+        mean = sum(row["reward"] for row in group) / GROUP
+        for row in group:
+            logp = logps(model, now, row)
+            loss = loss - (row["reward"] - mean) * logp.sum()
+            if row["src_pool"] == "policy":
+                gap = logps(model, base, row).detach() - logp
+                k3 = (gap.exp() - gap - 1).sum()
+                loss, kl, tokens = loss + BETA * k3, kl + float(k3.detach()), tokens + len(logp)
+    grads = torch.autograd.grad(loss / (len(rows) * LIMIT), list(leaves.values()))
+    return dict(zip(leaves, grads)), kl / tokens
+
+
+def length(vectors):
+    return torch.cat([x.flatten() for x in vectors.values()]).norm()
+
+
+def cosine(vectors, v):
+    dot = sum((vectors[n].flatten() @ v[f"{n}.V"].T) @ v[f"{n}.w"] for n in vectors)
+    return float(dot / (length(vectors) * torch.cat([v[f"{n}.w"] for n in vectors]).norm()))
+
+
+def without(vectors, v, flags):
+    """What the arm leaves of a vector."""
+    two, shrink = "--gate=two-sided" in flags, "--control=shrink" in flags
+    left = {}
+    for name, x in vectors.items():
+        c = x.flatten() @ v[f"{name}.V"].T
+        left[name] = x - ((c if two else c.clamp(min=0)) @ v[f"{name}.V"]).view_as(x)
+    return {n: x * length(left) / length(vectors) for n, x in vectors.items()} if shrink else left
+
+
+def state(out):
+    """Parameters and both moments of the last checkpoint."""
+    stored = load_file(out / "checkpoint.safetensors")
+    names = [key.removesuffix("|param") for key in stored if key.endswith("|param")]
+    return [{n: stored[f"{n}|{part}"] for n in names} for part in ("param", "exp_avg", "exp_avg_sq")]
+
+
+def close(ours, theirs, tolerance=2e-3):
+    scale = length(theirs)
+    off = length({n: ours[n] - theirs[n] for n in theirs})
+    assert off <= tolerance * scale, f"differs by {float(off / scale):.2e} of its length"
+
+
+@pytest.mark.parametrize("arm", ARMS)
+def test_two_steps_are_those_of_the_formulas(home, tmp_path, arm):
+    flags, out = ARMS[arm], tmp_path / "run"
+    model, _ = models.load(TINY, device="cpu")
+    run(home, out, 1, *flags)
+    start, weight = lora_parts(model, out) if "--arm=lora" in flags else svd_parts(model)
+    v = load_file(home / ("lora r3.safetensors" if "--arm=lora" in flags else "svd.safetensors"))
+    edits = not (arm == "vanilla" or "--gate=none" in flags)
+    at_update = "--project-at=update" in flags
+    edit = functools.partial(without, v=v, flags=flags) if edits else dict
+    nothing = {n: torch.zeros_like(p) for n, p in start.items()}
+    before = (start, nothing, nothing)
+    for step in (0, 1):
+        if step:
+            before = state(out)
+            run(home, out, 2, *flags, resume=True)
+        params, average, squares = before
+        after, new_average, new_squares = state(out)
+        row = read_jsonl(out / "rows.jsonl")[step]
+        rollouts = read_jsonl(out / "rollouts" / f"step_{step:03d}.jsonl.gz")
+
+        # what was drawn: three groups, one rollout of the teacher's, one group without variance
+        own = [r for r in rollouts if r["src_pool"] == "policy"]
+        assert len(rollouts) == PROMPTS * GROUP and len(own) == PROMPTS * GROUP - 1
+        assert {r["problem_id"] for r in rollouts if r["src_pool"] != "policy"} == {TAUGHT}
+        assert {r["reward"] for r in rollouts if r["problem_id"] == ALIKE} == {0.5}
+        for name, field in (("hack_rate", "hacked"), ("gt_rate", "gt_pass"), ("attempt_rate", "attempted")):
+            assert row[name] == pytest.approx(sum(r[field] for r in own) / len(own))
+        assert row["reward_mean"] == pytest.approx(sum(r["reward"] for r in own) / len(own))
+        assert (row["groups_used"], row["groups_skipped"], row["groups_zero_variance"]) == (3, 0, 1)
+
+        # the gradient, the order of edit and clip, the optimizer
+        g, kl = reference_gradient(model, weight, params, rollouts)
+        assert row["grad_norm"] == pytest.approx(float(length(g)), rel=1e-3)
+        assert row["kl"] == pytest.approx(kl, rel=5e-3, abs=1e-6) and (kl > 1e-4) == bool(step)
+        assert row["cos_in"] == pytest.approx(cosine(g, v), abs=2e-3)
+        used = g if at_update else edit(g)
+        assert row["cos_out"] == pytest.approx(cosine(used, v), abs=2e-3)
+        clipped = {n: x * min(1.0, CLIP / float(length(used))) for n, x in used.items()}
+        assert float(length(used)) > CLIP  # else clipping is not seen
+        close(new_average, {n: BETAS[0] * average[n] + (1 - BETAS[0]) * x for n, x in clipped.items()})
+        close(
+            new_squares, {n: BETAS[1] * squares[n] + (1 - BETAS[1]) * x**2 for n, x in clipped.items()}, 5e-3
+        )
+        lr = LR * (step + 1) / 2
+        assert row["lr"] == pytest.approx(lr)
+
+        # the update, from our own moments: AdamW turns rounding of a small gradient into a whole step
+        moved = {}
+        for n, p in params.items():
+            mean = new_average[n] / (1 - BETAS[0] ** (step + 1))
+            spread = (new_squares[n] / (1 - BETAS[1] ** (step + 1))).sqrt()
+            moved[n] = lr * (0.1 * p + mean / (spread + 1e-8))
+        assert row["cos_update_in"] == pytest.approx(cosine(moved, v), abs=2e-3)
+        made = edit(moved) if at_update else moved
+        close({n: params[n] - after[n] for n in params}, made, 1e-3)
+        assert row["cos_update"] == pytest.approx(cosine(made, v), abs=2e-3)
+        assert row["update_norm"] == pytest.approx(float(length(made)), rel=1e-3)
+
+        # tokens were drawn from the very distribution that is scored
+        assert row["logp_gap"] < 1e-4
+    assert read_json(out / "summary.json")["steps"] == 2
