@@ -12,7 +12,7 @@ import sweep
 from hackward.base.files import file_hash, read_json, read_jsonl, write_json, write_jsonl
 from hackward.scheduling.flags import SweepFlags
 from hackward.scheduling.plan import plan
-from tests.test_analyze import replay_rows, replay_samples, write_run
+from tests.runs_on_disk import replay_rows, replay_samples, write_run
 
 MODEL = "tiny-random"  # what the smoke preset trains
 

@@ -14,8 +14,8 @@ from hackward.base.files import write_json
 from hackward.scheduling.flags import SweepFlags
 from hackward.scheduling.plan import plan, stages
 from tests.light import loaded
+from tests.runs_on_disk import replay_rows, replay_samples
 from tests.sweeps import good_probe, measured_run, names, probed, v_file
-from tests.test_analyze import replay_rows, replay_samples
 
 
 def test_full_is_phase_3_of_the_spec():

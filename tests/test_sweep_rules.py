@@ -12,8 +12,8 @@ from hackward.base.files import file_hash, write_jsonl
 from hackward.scheduling.jobs import Job
 from hackward.scheduling.plan import plan
 from hackward.scheduling.rules import judge_separation
+from tests.runs_on_disk import replay_rows, replay_samples
 from tests.sweeps import MODEL, good_probe, names, probed, v_file
-from tests.test_analyze import replay_rows, replay_samples
 
 
 @pytest.mark.parametrize("jobs", [1, 4])

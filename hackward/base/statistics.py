@@ -1,19 +1,31 @@
 """Estimates, tests and nulls. What is undefined is None with a reason, never NaN.
 
 Problems and seeds are the units of replication, never rollouts; who calls these averages first.
+
+One convention where values do not vary (FLOAT_NOISE): the interval of a *difference* between two sides is the
+point itself, since the same difference in every unit is the clearest result that there is. A *mean* or a
+*rate* alone has no interval then: that all units agree does not say how far the next one may lie.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from scipy import stats
 
 LEVEL = 0.05  # two-sided; intervals are 95 %
-FLOAT_NOISE = 1e-6  # cosines closer than this are equal: fp32 sums differ in the last digits
+FLOAT_NOISE = 1e-6  # values closer than this are equal: fp32 sums differ in the last digits
 COSINES = ("cos_in", "cos_out", "cos_update")  # those that come with a null
+ZERO_VARIANCE = "zero variance"
+
+Range = tuple[float, float]  # (low, high)
+
+
+def _interval(low: float | None, high: float | None) -> Range | None:
+    return None if low is None or high is None else (low, high)
 
 
 @dataclass(frozen=True)
@@ -27,11 +39,18 @@ class Estimate:
     high: float | None = None
     why: str | None = None
 
+    @property
+    def interval(self) -> Range | None:
+        return _interval(self.low, self.high)
+
 
 @dataclass(frozen=True)
 class Comparison:
-    """A difference of two means, first minus second, with its t test. What is undefined is None with a
-    ``why``."""
+    """A difference of two means, first minus second, with its t test.
+
+    What is undefined is None with a ``why``. Where no value varies the difference is exact: its interval is
+    the point, p is 0 or 1, and t and df do not exist.
+    """
 
     n_first: int
     n_second: int
@@ -44,9 +63,15 @@ class Comparison:
     why: str | None = None
 
     @property
+    def interval(self) -> Range | None:
+        return _interval(self.low, self.high)
+
+    @property
     def larger(self) -> bool | None:
         """Is the first mean larger, beyond chance? None when the test is undefined."""
-        return None if self.p is None else self.difference > 0 and self.p < LEVEL
+        if self.p is None or self.difference is None:
+            return None
+        return self.difference > 0 and self.p < LEVEL
 
 
 def defined(values: Iterable[float | None]) -> list[float]:
@@ -59,76 +84,99 @@ def mean(values: Iterable[float | None]) -> float | None:
     return float(np.mean(kept)) if kept else None
 
 
+def share(hits: int, total: int) -> float | None:
+    return hits / total if total else None
+
+
 def estimate(values: Iterable[float | None]) -> Estimate:
+    """Mean over units with its t interval; without one for a single value, or where values do not vary."""
     kept = np.array(defined(values), dtype=float)
     if kept.size == 0:
         return Estimate(0, why="no value")
     if kept.size == 1:
         return Estimate(1, float(kept[0]), why="one value")
-    centre, sd = float(kept.mean()), float(kept.std(ddof=1))
+    centre = float(kept.mean())
     if np.ptp(kept) <= FLOAT_NOISE:
-        return Estimate(kept.size, centre, 0.0, why="zero variance")
+        return Estimate(kept.size, centre, 0.0, why=ZERO_VARIANCE)
     low, high = stats.t.interval(1 - LEVEL, kept.size - 1, loc=centre, scale=stats.sem(kept))
-    return Estimate(kept.size, centre, sd, float(low), float(high))
+    return Estimate(kept.size, centre, float(kept.std(ddof=1)), float(low), float(high))
 
 
-def share(hits: int, total: int) -> float | None:
-    return hits / total if total else None
+def estimate_difference(values: Iterable[float | None]) -> Estimate:
+    """`estimate` of differences within units: where all (two or more) are the same, that is the interval."""
+    found = estimate(values)
+    if found.why != ZERO_VARIANCE:
+        return found
+    exact = _exact(found.mean)
+    return Estimate(found.n, exact, 0.0, exact, exact)
 
 
-def why_untestable(first: Sequence[float], second: Sequence[float], names: tuple[str, str]) -> str | None:
-    for values, name in zip((first, second), names, strict=True):
-        if len(values) < 2:
-            return f"{name}: {'no value' if not len(values) else 'one value'}"
-    if np.ptp(first) <= FLOAT_NOISE and np.ptp(second) <= FLOAT_NOISE:
-        return "zero variance in both"
-    return None
+def _exact(difference: float | None) -> float:
+    """A difference that does not vary, with float noise around 0 taken off."""
+    return 0.0 if difference is None or abs(difference) <= FLOAT_NOISE else difference
+
+
+def _exact_p(difference: float) -> float:
+    return 1.0 if difference == 0 else 0.0
 
 
 def welch(
-    first: Iterable[float | None], second: Iterable[float | None], names=("first", "second")
+    first: Iterable[float | None],
+    second: Iterable[float | None],
+    names: tuple[str, str] = ("first", "second"),
 ) -> Comparison:
-    """Welch's t test (unequal variances), two-sided."""
-    first, second = defined(first), defined(second)
-    why = why_untestable(first, second, names)
-    if why:
-        return Comparison(len(first), len(second), why=why)
-    test = stats.ttest_ind(first, second, equal_var=False)
+    """Welch's t test (unequal variances), two-sided; undefined where a side has fewer than two values."""
+    sides = defined(first), defined(second)
+    sizes = len(sides[0]), len(sides[1])
+    for size, name in zip(sizes, names, strict=True):
+        if size < 2:
+            return Comparison(*sizes, why=f"{name}: {'one value' if size else 'no value'}")
+    gap = float(np.mean(sides[0]) - np.mean(sides[1]))
+    if all(np.ptp(side) <= FLOAT_NOISE for side in sides):
+        exact = _exact(gap)
+        return Comparison(*sizes, exact, exact, exact, p=_exact_p(exact))
+    test = stats.ttest_ind(*sides, equal_var=False)
     low, high = test.confidence_interval(1 - LEVEL)
-    gap = float(np.mean(first) - np.mean(second))
-    figures = (gap, float(low), float(high), float(test.statistic), float(test.df), float(test.pvalue))
-    return Comparison(len(first), len(second), *figures)
-
-
-def in_both(first: dict, second: dict) -> list:
-    """The units (problems, seeds) that have a value on both sides."""
-    return sorted(
-        (
-            unit
-            for unit in first.keys() & second.keys()
-            if first[unit] is not None and second[unit] is not None
-        ),
-        key=str,
+    return Comparison(
+        *sizes, gap, float(low), float(high), float(test.statistic), float(test.df), float(test.pvalue)
     )
 
 
-def differences(first: dict, second: dict) -> Estimate:
+def in_both(first: Mapping[Any, float | None], second: Mapping[Any, float | None]) -> list[Any]:
+    """The units (problems, seeds) that have a value on both sides."""
+    shared = first.keys() & second.keys()
+    return sorted((unit for unit in shared if None not in (first[unit], second[unit])), key=str)
+
+
+def gaps_within(first: Mapping[Any, float | None], second: Mapping[Any, float | None]) -> dict[Any, float]:
+    """First minus second in every unit that both have."""
+    found = {}
+    for unit in in_both(first, second):
+        a, b = first[unit], second[unit]
+        if a is not None and b is not None:
+            found[unit] = a - b
+    return found
+
+
+def differences(first: Mapping[Any, float | None], second: Mapping[Any, float | None]) -> Estimate:
     """Mean of first minus second over the units that both have, with the interval of the paired t test."""
-    return estimate(first[unit] - second[unit] for unit in in_both(first, second))
+    return estimate_difference(gaps_within(first, second).values())
 
 
-def paired(first: dict, second: dict) -> Comparison:
-    """t test on the differences within the units (problems, seeds) that both have: the unit itself cancels
-    out."""
-    shared, gaps = in_both(first, second), differences(first, second)
-    if gaps.low is None:
-        return Comparison(gaps.n, gaps.n, gaps.mean, why=f"in both: {gaps.why}")
-    test = stats.ttest_rel([first[unit] for unit in shared], [second[unit] for unit in shared])
-    figures = (gaps.mean, gaps.low, gaps.high, float(test.statistic), float(test.df), float(test.pvalue))
-    return Comparison(gaps.n, gaps.n, *figures)
+def paired(first: Mapping[Any, float | None], second: Mapping[Any, float | None]) -> Comparison:
+    """t test on the differences within the units (problems, seeds) that both have: the unit cancels out."""
+    gaps = list(gaps_within(first, second).values())
+    found = estimate_difference(gaps)
+    if found.interval is None or found.mean is None:
+        return Comparison(found.n, found.n, found.mean, why=f"in both: {found.why}")
+    outcome = Comparison(found.n, found.n, found.mean, *found.interval, p=_exact_p(found.mean))
+    if found.sd == 0:
+        return outcome
+    test = stats.ttest_1samp(gaps, 0.0)
+    return replace(outcome, t=float(test.statistic), df=float(test.df), p=float(test.pvalue))
 
 
-def null_range(draws_TS: np.ndarray) -> tuple[float, float] | None:
+def null_range(draws_TS: np.ndarray) -> Range | None:
     """2.5 to 97.5 % range of a mean over T steps under S draws of a null; draw s of the mean is the mean of
     draw s.
 
@@ -142,20 +190,23 @@ def null_range(draws_TS: np.ndarray) -> tuple[float, float] | None:
 
 
 def permutation_test(value: float, draws_S: np.ndarray) -> tuple[float, float, float]:
-    """(low, high, p) of a measurement under its null: the 2.5 to 97.5 % range, and the one-sided p with the
-    +1 correction."""
+    """(low, high, p) of a measurement under its null.
+
+    low to high is the 2.5 to 97.5 % range; p is one-sided, with the +1 correction.
+    """
     low, high = np.quantile(draws_S, [LEVEL / 2, 1 - LEVEL / 2])
-    return float(low), float(high), float((1 + (draws_S >= value - 1e-12).sum()) / (1 + len(draws_S)))
+    as_large = int((draws_S >= value - 1e-12).sum())
+    return float(low), float(high), (1 + as_large) / (1 + len(draws_S))
 
 
-def ratio(part_P: Sequence[float], whole_P: Sequence[float]) -> dict | None:
-    """sum(part) / sum(whole) over problems P, with a 95 % interval clipped to [0, 1]; None where the whole is
-    0.
+def ratio(part_P: Sequence[float], whole_P: Sequence[float]) -> dict[str, float | None] | None:
+    """sum(part) / sum(whole) over problems P, with a 95 % interval in [0, 1]; None where the whole is 0.
 
     The t interval of the linearised values R + (part - R whole) / mean(whole) over the problems with
     something in the whole (Cochran, Sampling Techniques, 6.3). Their mean is R; with a whole of ones they are
     the parts, and this is the plain t interval. low and high are None where it is undefined: one problem, or
-    no variance.
+    no variance. A rate that is the same in all problems (0 of 12, say) has an unknown width, not none: an
+    interval of width 0 would claim that no problem differs.
     """
     part, whole = np.array(part_P, float), np.array(whole_P, float)
     part, whole = part[whole > 0], whole[whole > 0]
@@ -163,8 +214,8 @@ def ratio(part_P: Sequence[float], whole_P: Sequence[float]) -> dict | None:
         return None
     R = part.sum() / whole.sum()
     found = estimate(R + (part - R * whole) / whole.mean())
-    clipped = {
-        name: None if bound is None else min(1.0, max(0.0, bound))
-        for name, bound in (("low", found.low), ("high", found.high))
-    }
-    return {"mean": float(R), **clipped}
+    return {"mean": float(R), "low": _clipped(found.low), "high": _clipped(found.high)}
+
+
+def _clipped(bound: float | None) -> float | None:
+    return None if bound is None else min(1.0, max(0.0, bound))

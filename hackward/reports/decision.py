@@ -2,55 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 
 from hackward.base import statistics
 from hackward.base.statistics import defined, estimate
-from hackward.reports.probe_verdicts import ABOUT_ZERO, MOST_STEPS, about_zero, on_most, within_null
+from hackward.reports.evidence import Evidence
+from hackward.reports.thresholds import (
+    ABOUT_ZERO,
+    CHEAP_REWARD,
+    MOST_STEPS,
+    STRONG_COSINE,
+    alternates,
+    below_zero,
+    mean_about_zero,
+    on_most,
+    steps_about_zero,
+    within_null,
+)
 from hackward.reports.words import beside_null, signed, with_interval
 
-STRONG_COSINE = 0.2  # spec: vanilla cos_in > 0.2 consistently justifies Phase 3
-CHEAP_REWARD = 0.5  # spec: check that some base samples earn more than the reward for the format alone
 
+class RuleName(StrEnum):
+    """A decision rule, in the order of the table."""
 
-# ---------------------------------------------------------------------------------------------- Phase 3, go or not
-@dataclass(frozen=True)
-class Projected:
-    """One projecting run: cosines before the edit, and of what the edit left (cos_out or cos_update)."""
-
-    run: str
-    cos_in: tuple[float | None, ...]
-    after: tuple[float | None, ...] = ()
-    null_in: tuple[float, float] | None = None  # of the means
-    null_after: tuple[float, float] | None = None
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """What the decision rules look at, for one direction. None: not measured."""
-
-    vanilla_cos_in: tuple[float | None, ...] = ()
-    vanilla_null: tuple[float, float] | None = None  # of the mean
-    discriminates: bool | None = None  # teacher hacks above base clean, before the advantage
-    separation: str = "not measured"
-    base_rewards: tuple[float, ...] = ()
-    projected: tuple[Projected, ...] = ()
-    dead_signal: tuple[
-        str, ...
-    ] = ()  # runs that fail row 1 of the verification table: nothing follows from them
-    dead_direction: tuple[
-        str, ...
-    ] = ()  # vanilla runs whose cos_in is hack-ward within its null (row 2): V may be any direction
-    dead_mechanism: tuple[str, ...] = ()  # runs that fail row 3: no reason to pay for a projected arm yet
+    SKIP = "skip"
+    ONE_SIDED = "one-sided"
+    LATER = "later"
+    ALTERNATES = "alternates"
+    STRONG = "strong"
+    WORKS = "works"
+    OVER = "over-projection"
+    CEILING = "ceiling"
 
 
 @dataclass(frozen=True)
 class Rule:
+    """A decision rule with what was measured for it."""
+
     rule: str
     measured: str
-    applies: bool | None  # None: undefined
+    applies: bool | None
+    """None: undefined."""
     meaning: str
+
+
+Rules = Mapping[RuleName, Rule]
 
 
 def both(first: bool | None, second: bool | None) -> bool | None:
@@ -64,122 +62,191 @@ def negate(value: bool | None) -> bool | None:
     return None if value is None else not value
 
 
-def below_zero(values: Iterable[float | None]) -> bool | None:
-    zero, centre = about_zero(values), statistics.mean(values)
-    return None if zero is None else centre < 0 and not zero
-
-
-def decision_rules(evidence: Evidence) -> list[Rule]:
+def decision_rules(evidence: Evidence) -> dict[RuleName, Rule]:
     """Each decision rule of the spec, in its order, with what was measured and whether it applies."""
+    return _rules_on_vanilla(evidence) | _rules_on_projected(evidence)
+
+
+def _rules_on_vanilla(evidence: Evidence) -> dict[RuleName, Rule]:
     cos_in = evidence.vanilla_cos_in
-    known, zero, apart = defined(cos_in), about_zero(cos_in), evidence.discriminates
+    known, apart = defined(cos_in), evidence.discriminates
+    zero = steps_about_zero(known)
     near = sum(abs(value) < ABOUT_ZERO for value in known)
-    level = f"vanilla cos_in {with_interval(estimate(known))}, {beside_null(evidence.vanilla_null)}; |cos_in| < {ABOUT_ZERO:g} on {near} of {len(known)}"
     strong = sum(value > STRONG_COSINE for value in known)
-    rich_base = sum(reward > CHEAP_REWARD for reward in evidence.base_rewards)
-    means = [statistics.mean(run.cos_in) for run in evidence.projected]
-    listed = "; ".join(
-        f"{run.run} {signed(statistics.mean(run.cos_in))}, {beside_null(run.null_in)} (after the edit {signed(statistics.mean(run.after))}, {beside_null(run.null_after)})"
-        for run in evidence.projected
-    )
-    listed = listed or "no projected run"
-    works = all(value < ABOUT_ZERO for value in means) if means and None not in means else None
-    driven = [both(below_zero(run.cos_in), negate(below_zero(cos_in))) for run in evidence.projected]
-    over = True if True in driven else None if None in driven or not driven else False
-    return [
-        Rule(
-            "cos_in about 0 and no discrimination between the pools",
+    level = f"vanilla cos_in {with_interval(estimate(known))}, {beside_null(evidence.vanilla_null)}; "
+    level += f"|cos_in| < {ABOUT_ZERO:g} on {near} of {len(known)}"
+    rich = sum(reward > CHEAP_REWARD for reward in evidence.base_rewards)
+    clean = evidence.roles.clean
+    return {
+        RuleName.SKIP: Rule(
+            "cos_in about 0 on all steps and no discrimination between the pools",
             f"{level}. Pools: {evidence.separation}",
             both(zero, negate(apart)),
             "skip Phase 3, cheaper things first",
         ),
-        Rule(
-            f"no base sample earns more than {CHEAP_REWARD:g}",
-            f"{rich_base} of {len(evidence.base_rewards)} base samples do",
-            rich_base == 0 if evidence.base_rewards else None,
-            "the variance is one-sided: look for base samples that solve",
+        RuleName.ONE_SIDED: Rule(
+            f"no {clean} sample earns more than {CHEAP_REWARD:g}",
+            f"{rich} of {len(evidence.base_rewards)} {clean} samples do",
+            rich == 0 if evidence.base_rewards else None,
+            f"the variance is one-sided: look for {clean} samples that solve",
         ),
-        Rule(
-            "cos_in about 0 alone",
+        RuleName.LATER: Rule(
+            "cos_in about 0 on all steps alone",
             level,
             both(zero, apart),
             "may matter later (about step 80): smaller effect",
         ),
-        Rule(
+        RuleName.ALTERNATES: Rule(
+            "cos_in alternates: its mean is about 0, single steps are not",
+            level,
+            alternates(known),
+            "not orthogonal: hack-ward on some steps, away from it on others",
+        ),
+        RuleName.STRONG: Rule(
             f"cos_in > {STRONG_COSINE:g} consistently",
             f"on {strong} of {len(known)} steps (needs {MOST_STEPS:.0%})",
             on_most(strong, len(known)) if len(known) > 1 else None,
             "Phase 3 is justified",
         ),
-        Rule(f"projected cos_in < {ABOUT_ZERO:g}", listed, works, "the mechanism works"),
-        Rule(
+    }
+
+
+def _rules_on_projected(evidence: Evidence) -> dict[RuleName, Rule]:
+    vanilla = evidence.vanilla_cos_in
+    means = [statistics.mean(run.cos_in) for run in evidence.projected]
+    lines = []
+    for run, mean in zip(evidence.projected, means, strict=True):
+        left = f"after the edit {signed(statistics.mean(run.after))}, {beside_null(run.null_after)}"
+        lines.append(f"{run.run} {signed(mean)}, {beside_null(run.null_in)} ({left})")
+    listed = "; ".join(lines) or "no projected run"
+    known = defined(means)
+    works = all(mean < ABOUT_ZERO for mean in known) if known and len(known) == len(means) else None
+    driven = [both(below_zero(run.cos_in), negate(below_zero(vanilla))) for run in evidence.projected]
+    return {
+        RuleName.WORKS: Rule(f"projected cos_in < {ABOUT_ZERO:g}", listed, works, "the mechanism works"),
+        RuleName.OVER: Rule(
             "projection drives cos_in below 0",
-            f"{listed}; vanilla {signed(statistics.mean(known))}",
-            over,
+            f"{listed}; vanilla {signed(statistics.mean(vanilla))}",
+            _any_of(driven),
             "a bug",
         ),
-        Rule(
+        RuleName.CEILING: Rule(
             "ceiling: 3 seeds x 1 arm show no separation",
             "needs the sweep",
             None,
             "stop, save the other six runs",
         ),
-    ]
+    }
 
 
-SWEEP = "python train.py --preset=full --arm=ARM --seed=SEED (3 seeds of vanilla and one other arm first: the ceiling)"
-ON_POLICY = "python train.py --preset=fast --steps=60, once per --arm and once with --control=random: 20 steps mislead"
-RE_EXTRACT = "another V: python extract_vhack.py --pool=TEACHER_POOL --problems=P --out=FILE, then Phase 2 with --v-hack=FILE"
+def _any_of(values: list[bool | None]) -> bool | None:
+    """Three-valued or; None for no value at all."""
+    if True in values:
+        return True
+    return None if None in values or not values else False
 
 
-def recommend(rules: Sequence[Rule], evidence: Evidence) -> tuple[str, list[str]]:
-    """(headline, what to run next). The first line that holds decides."""
-    skip, one_sided, later, strong, _, over, _ = (rule.applies for rule in rules)
-    chance = evidence.dead_direction
-    if (
-        not chance and not later and within_null(evidence.vanilla_cos_in, evidence.vanilla_null)
-    ):  # about 0 is within every null: `later` rests on the pools
-        chance = ("all vanilla runs together",)
+SWEEP = (
+    "python train.py --preset=full --arm=ARM --seed=SEED"
+    " (3 seeds of vanilla and one other arm first: the ceiling)"
+)
+ON_POLICY = (
+    "python train.py --preset=fast --steps=60, once per --arm and once with --control=random:"
+    " 20 steps mislead"
+)
+RE_EXTRACT = (
+    "another V: python extract_vhack.py --pool=TEACHER_POOL --problems=P --out=FILE,"
+    " then Phase 2 with --v-hack=FILE"
+)
+MORE_GROUPS = (
+    "more groups per step, so that one step is not one problem:"
+    " python probe_distill.py --loss-mode=grpo --prompts=8 --replay-dirs=A,B --out=DIR"
+)
+WHICH_HALF = (
+    "signs that still alternate then: see which half outweighs the other, step by step"
+    " (step_*.cos.jsonl.gz), before anything is claimed from a mean"
+)
+
+Advice = tuple[str, list[str]]  # headline, what to run next
+
+
+def recommend(rules: Rules, evidence: Evidence) -> Advice:
+    """(headline, what to run next). The first of these that holds decides."""
+    return (
+        _refusal(rules, evidence)
+        or _not_yet(rules, evidence)
+        or _go(rules)
+        or _undefined(rules, evidence)
+        or _undecided(evidence)
+    )
+
+
+def _refusal(rules: Rules, evidence: Evidence) -> Advice | None:
     if evidence.dead_signal:
-        return "NO DECISION: no usable advantage signal", [
-            *evidence.dead_signal,
-            "mix pools that differ in reward",
-        ]
-    if over:
-        return "STOP: over-projection, a bug", [
-            "check the gate and the orthonormality of V, then Phase 2 again"
-        ]
-    if skip:
+        next_steps = [*evidence.dead_signal, "mix pools that differ in reward"]
+        return "NO DECISION: no usable advantage signal", next_steps
+    if rules[RuleName.OVER].applies:
+        check = "check the gate and the orthonormality of V, then Phase 2 again"
+        return "STOP: over-projection, a bug", [check]
+    if rules[RuleName.SKIP].applies:
         pool = "base samples that earn > 0.5: python probe_distill.py --base-only on easier problems"
-        return "NO-GO: skip Phase 3", [RE_EXTRACT, *([pool] if one_sided else [])]
+        return "NO-GO: skip Phase 3", [RE_EXTRACT, pool] if rules[RuleName.ONE_SIDED].applies else [
+            RE_EXTRACT
+        ]
     if below_zero(evidence.vanilla_cos_in):
-        return "NO-GO: cos_in is negative", [
-            "explain the sign (row 2 of the table) before anything is paid for"
-        ]
+        explain = "explain the sign (row 2 of the table) before anything is paid for"
+        return "NO-GO: cos_in is negative", [explain]
+    return None
+
+
+def _not_yet(rules: Rules, evidence: Evidence) -> Advice | None:
+    if rules[RuleName.ALTERNATES].applies:
+        return "NOT YET: vanilla cos_in alternates between steps", [MORE_GROUPS, WHICH_HALF]
+    chance = _by_chance(rules, evidence)
     if chance:
-        return "NOT YET: vanilla cos_in is within its null", [
-            *chance,
-            f"more pairs (its null narrows), or {RE_EXTRACT}",
-        ]
-    if (strong or later) and evidence.dead_mechanism:
-        return "NOT YET: the gradient is worth projecting, the projection does not work", [
-            *evidence.dead_mechanism
-        ]
-    if (strong or later) and not evidence.projected:
-        return "NOT YET: the mechanism is unmeasured", [
-            "python train.py --arm=projected --replay-dirs=A,B --steps=20"
-        ]
-    if strong:
+        again = f"more pairs (its null narrows), or {RE_EXTRACT}"
+        return "NOT YET: vanilla cos_in is within its null", [*chance, again]
+    if not (rules[RuleName.STRONG].applies or rules[RuleName.LATER].applies):
+        return None
+    if evidence.dead_mechanism:
+        headline = "NOT YET: the gradient is worth projecting, the projection does not work"
+        return headline, list(evidence.dead_mechanism)
+    if not evidence.projected:
+        run = "python train.py --arm=projected --replay-dirs=A,B --steps=20"
+        return "NOT YET: the mechanism is unmeasured", [run]
+    return None
+
+
+def _by_chance(rules: Rules, evidence: Evidence) -> tuple[str, ...]:
+    """The runs whose cos_in is within its null.
+
+    About 0 is within every null: then it is the pools that decide.
+    """
+    if evidence.dead_direction or rules[RuleName.LATER].applies:
+        return evidence.dead_direction
+    together = within_null(evidence.vanilla_cos_in, evidence.vanilla_null)
+    return ("all vanilla runs together",) if together else ()
+
+
+def _go(rules: Rules) -> Advice | None:
+    if rules[RuleName.STRONG].applies:
         return "GO: Phase 3 is justified", [SWEEP]
-    if later:
+    if rules[RuleName.LATER].applies:
         return "GO, with a smaller expected effect", [ON_POLICY, SWEEP]
-    if later is None or skip is None or strong is None:
-        missing = (
-            "vanilla replay with cos_in"
-            if about_zero(evidence.vanilla_cos_in) is None
-            else "both pool buckets"
-        )
-        return "NO DECISION: undefined", [f"missing: {missing}", "python probe_distill.py --loss-mode=grpo"]
-    return f"UNDECIDED: hack-ward, but not > {STRONG_COSINE:g} consistently; no rule of the spec covers it", [
-        ON_POLICY
-    ]
+    return None
+
+
+def _undefined(rules: Rules, evidence: Evidence) -> Advice | None:
+    deciding = (RuleName.SKIP, RuleName.LATER, RuleName.STRONG)
+    if all(rules[name].applies is not None for name in deciding):
+        return None
+    few = steps_about_zero(evidence.vanilla_cos_in) is None
+    missing = "vanilla replay with cos_in" if few else "both pool buckets"
+    return "NO DECISION: undefined", [f"missing: {missing}", "python probe_distill.py --loss-mode=grpo"]
+
+
+def _undecided(evidence: Evidence) -> Advice:
+    weak = mean_about_zero(evidence.vanilla_cos_in)
+    found = "about 0 in the mean though not on all steps" if weak else "hack-ward"
+    headline = f"UNDECIDED: {found}, but not > {STRONG_COSINE:g} consistently; no rule of the spec covers it"
+    return headline, [ON_POLICY]

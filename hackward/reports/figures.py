@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -19,21 +20,22 @@ MARKERS = "os^Dv<>P"
 ROLLING = 3  # steps of the running mean, the window of time-to-hack
 
 
-def gaps(values: Sequence[float | None]) -> np.ndarray:
+def gaps(values: Iterable[float | None]) -> np.ndarray:
     """None becomes NaN, which matplotlib leaves out of a line."""
     return np.array([np.nan if value is None else value for value in values], dtype=float)
 
 
-def style(index: int) -> dict:
-    """Colour and marker of a curve: after one round of colours the markers have moved on, so that no two look alike."""
+def style(index: int, size: float = 3.5) -> dict[str, Any]:
+    """Colour and marker of a curve: after a round of colours markers have moved on, so no two look alike."""
     return {
         "color": COLOURS[index % len(COLOURS)],
         "marker": MARKERS[(index + index // len(COLOURS)) % len(MARKERS)],
-        "markersize": 3.5,
+        "markersize": size,
     }
 
 
 def sheet(rows: int, columns: int, height: float, title: str) -> tuple[Figure, np.ndarray]:
+    """A figure and its (rows, columns) axes; ``height`` of a row in inches."""
     figure = Figure(figsize=(4.2 * columns, height * rows + 0.9), layout="constrained")
     figure.suptitle(title, fontsize=10)
     return figure, figure.subplots(rows, columns, squeeze=False)
@@ -51,6 +53,11 @@ def zero_line(axes: Axes) -> None:
     axes.axhline(0, color="black", linewidth=0.8, linestyle=":")
 
 
+def whole_steps(axes: Axes) -> None:
+    """Ticks at whole numbers of steps only."""
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+
 def over_steps(
     axes: Axes, steps: Sequence[int], values: Sequence[float | None], label: str, index: int
 ) -> None:
@@ -58,54 +65,49 @@ def over_steps(
     heights = gaps(values)
     named = label if np.isfinite(heights).any() else f"{label} (undefined)"
     axes.plot(steps, heights, label=named, linewidth=1.3, **style(index))
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    whole_steps(axes)
 
 
 def shade_null(axes: Axes, run: Run, key: str, index: int, others: int) -> None:
-    """A cosine's null on each step, in the run's colour; nothing for runs that recorded none. Fainter, the more lie upon each other."""
+    """A cosine's null on each step, in the run's colour; fainter, the more lie upon each other.
+
+    Nothing for runs that recorded none.
+    """
     bands = run.column(f"{key}_null")
-    low, high = (gaps([band and band[end] for band in bands]) for end in (0, 1))
+    low = gaps(band[0] if band else None for band in bands)
+    high = gaps(band[1] if band else None for band in bands)
     if np.isfinite(low).any():
+        alpha = min(0.15, 0.6 / others)
         axes.fill_between(
-            run.column("step"),
-            low,
-            high,
-            color=style(index)["color"],
-            alpha=min(0.15, 0.6 / others),
-            linewidth=0,
+            run.column("step"), low, high, color=style(index)["color"], alpha=alpha, linewidth=0
         )
 
 
 def key_below(figure: Figure, axes: Axes) -> None:
-    """The key under the figure, in as many columns as fit its width: about 0.065 inches a letter, 0.5 a line sample."""
+    """The key under the figure, in as many columns as fit: 0.065 inches per letter, 0.5 per line sample."""
     handles, labels = axes.get_legend_handles_labels()
-    fitting = int(figure.get_figwidth() / (0.5 + 0.065 * max(map(len, labels), default=1)))
-    figure.legend(
-        handles,
-        labels,
-        loc="outside lower center",
-        ncols=max(1, min(len(labels), 4, fitting)),
-        fontsize=7,
-        frameon=False,
-    )
+    widest = 0.5 + 0.065 * max(map(len, labels), default=1)
+    fitting = int(figure.get_figwidth() / widest)
+    columns = max(1, min(len(labels), 4, fitting))
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns, fontsize=7, frameon=False)
 
 
 def running_mean(values: Sequence[float | None]) -> np.ndarray:
     """Trailing mean over ROLLING steps; a window that is short or holds a gap stays a gap."""
     heights = gaps(values)
-    windows = [
-        heights[end - ROLLING + 1 : end + 1] if end >= ROLLING - 1 else [np.nan]
-        for end in range(len(heights))
-    ]
-    return np.array([np.mean(window) for window in windows])
+    means = np.full(len(heights), np.nan)
+    for end in range(ROLLING, len(heights) + 1):
+        means[end - 1] = np.mean(heights[end - ROLLING : end])
+    return means
 
 
 def bar_of(found: Estimate) -> np.ndarray | None:
-    """(2, 1) lengths of a rate's error bar below and above the mean, ending at 0 and 1; None without an interval."""
-    if found.low is None or found.high is None:
+    """(2, 1) lengths of a rate's error bar below and above it, within 0 and 1; None without interval."""
+    if found.mean is None or found.interval is None:
         return None
-    low, high = max(0.0, found.low), min(1.0, found.high)
-    return np.array([[max(0.0, found.mean - low)], [max(0.0, high - found.mean)]])
+    low, high = found.interval
+    below, above = found.mean - max(0.0, low), min(1.0, high) - found.mean
+    return np.array([[max(0.0, below)], [max(0.0, above)]])
 
 
 def stacked(name: str) -> str:

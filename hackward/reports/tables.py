@@ -1,4 +1,7 @@
-"""A table once, shown three ways: on the terminal, as markdown, as csv. A report is a list of headings, tables and texts."""
+"""A table once, shown three ways: on the terminal, as markdown, as csv.
+
+A report is a list of headings, tables and texts.
+"""
 
 from __future__ import annotations
 
@@ -6,88 +9,122 @@ import csv
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import rich.box
 import rich.table
 from rich.text import Text
 
 from hackward.base.files import atomic
 from hackward.base.screen import stdout
-from hackward.base.statistics import Comparison, Estimate
-from hackward.reports.h1_verdict import INCONCLUSIVE, REFUTED, SUPPORTED, UNTESTABLE
-from hackward.reports.words import FAIL, PASS, SNEAKY, UNDEFINED, null_words, signed
+from hackward.base.statistics import Comparison, Estimate, Range
+from hackward.reports.words import (
+    ALTERNATES,
+    FAIL,
+    INCONCLUSIVE,
+    NOT_ATTRIBUTABLE,
+    PASS,
+    REFUTED,
+    SNEAKY,
+    SUPPORTED,
+    UNDEFINED,
+    UNTESTABLE,
+    null_words,
+    signed,
+)
+
+Record = dict[str, Any]  # of a table: raw figures by name
+Column = tuple[str, Callable[[Record], str]]  # header, how a record is shown
 
 
 @dataclass(frozen=True)
 class Table:
-    """Records with raw figures (they go to NAME.csv) and, a column, how a record is shown."""
+    """Records with raw figures (they go to NAME.csv) and, for each column, how a record is shown."""
 
     name: str
     title: str
-    columns: tuple[tuple[str, Callable[[dict], str]], ...]
-    records: list[dict]
-    sections: bool = (
-        False  # the first column names a section: it is shown once, with a line below the section
-    )
+    columns: tuple[Column, ...]
+    records: list[Record]
+    sections: bool = False
+    """The first column names a section: it is shown once, with a line below the section."""
 
     def cells(self) -> list[list[str]]:
-        lines = [[show(record) for _, show in self.columns] for record in self.records]
-        repeated = [
-            self.sections and index > 0 and line[0] == lines[index - 1][0] for index, line in enumerate(lines)
-        ]
-        return [["", *line[1:]] if again else line for line, again in zip(lines, repeated, strict=True)]
+        lines: list[list[str]] = []
+        section = None
+        for record in self.records:
+            first, *rest = (show(record) for _, show in self.columns)
+            lines.append(["" if self.sections and first == section else first, *rest])
+            section = first
+        return lines
 
 
 @dataclass(frozen=True)
 class Heading:
+    """Begins a section of a report."""
+
     text: str
 
 
 Block = Table | Heading | str
 
 
-# ---------------------------------------------------------------------------------------------- cells
-def shown(key: str, form: Callable = str) -> Callable[[dict], str]:
+def shown(key: str, form: Callable[[Any], str] = str) -> Callable[[Record], str]:
     return lambda record: form(record[key])
 
 
-def flat(found: Estimate | Comparison, prefix: str = "") -> dict:
+def dashed(form: Callable[[Any], str]) -> Callable[[Any], str]:
+    """The form, with a dash for what is not there."""
+    return lambda value: "-" if value is None else form(value)
+
+
+def flat(found: Estimate | Comparison, prefix: str = "") -> Record:
     """Raw figures of an estimate as csv columns."""
     return {prefix + key: value for key, value in vars(found).items()}
 
 
-def flat_null(null: tuple[float, float] | None, prefix: str) -> dict:
+def flat_null(null: Range | None, prefix: str) -> Record:
     """A null range as csv columns."""
     low, high = null or (None, None)
     return {f"{prefix}_null_low": low, f"{prefix}_null_high": high}
 
 
-def cosine_columns(names: Sequence[str]) -> tuple[tuple[str, Callable[[dict], str]], ...]:
-    """For each cosine its value and, beside it, its null (`flat_null`); where the one is undefined there is no other."""
-
-    def null_cell(name: str) -> Callable[[dict], str]:
-        ends = lambda record: (record[f"{name}_null_low"], record[f"{name}_null_high"])  # noqa: E731
-        return lambda record: (
-            "-" if record[name] is None else null_words(None if None in ends(record) else ends(record))
-        )
-
-    return tuple(
-        column for name in names for column in ((name, shown(name, signed)), ("its null", null_cell(name)))
-    )
+def cosine_columns(names: Sequence[str]) -> tuple[Column, ...]:
+    """For each cosine its value and its null (`flat_null`); where the one is undefined there is no other."""
+    columns: list[Column] = []
+    for name in names:
+        columns += [(name, shown(name, signed)), ("its null", _null_cell(name))]
+    return tuple(columns)
 
 
-# ---------------------------------------------------------------------------------------------- terminal, markdown, csv
+def _null_cell(name: str) -> Callable[[Record], str]:
+    def cell(record: Record) -> str:
+        low, high = record[f"{name}_null_low"], record[f"{name}_null_high"]
+        if record[name] is None:
+            return "-"
+        return null_words(None if low is None or high is None else (low, high))
+
+    return cell
+
+
 SHORT_CELL = 16
 INDENT = "  "
-COLOURS = {
+VERDICT_COLOURS = {
     PASS: "green",
     FAIL: "red",
     SNEAKY: "magenta",
+    ALTERNATES: "magenta",
     UNDEFINED: "yellow",
     SUPPORTED: "green",
     REFUTED: "red",
     INCONCLUSIVE: "yellow",
     UNTESTABLE: "yellow",
+    NOT_ATTRIBUTABLE: "red",
 }
+
+
+def colour_of(cell: str) -> str:
+    """The colour of a verdict, with or without a reason behind a colon; "" for any other cell."""
+    return VERDICT_COLOURS.get(cell.partition(":")[0], "")
 
 
 def print_blocks(blocks: Sequence[Block]) -> None:
@@ -96,16 +133,20 @@ def print_blocks(blocks: Sequence[Block]) -> None:
     for block in blocks:
         if isinstance(block, Heading):
             console.rule(Text(block.text, style="bold"), align="left")
-        elif isinstance(block, str):
+        elif isinstance(block, Table):
+            console.print(rich_table(block, console.width))
+        else:
             for line in block.split("\n"):
                 console.print(line, soft_wrap=line.startswith(INDENT))  # commands and paths stay in one piece
             console.print()
-        else:
-            console.print(rich_table(block, console.width))
 
 
 def rich_table(table: Table, width: int) -> rich.table.Table:
-    """For a terminal of this width: figures stay on one line if all columns of figures fit beside each other, and are never cut off."""
+    """For a terminal of this width, in columns: numbers and short names stay on one line, sentences wrap.
+
+    Short cells keep to one line, under a stacked header, only where all columns of them fit beside each
+    other: figures are never cut off.
+    """
     drawn = rich.table.Table(
         title=table.title,
         title_justify="left",
@@ -114,28 +155,25 @@ def rich_table(table: Table, width: int) -> rich.table.Table:
         padding=(0, 1, 0, 0),
     )
     lines = table.cells()
-    widths = [max(len(line[place]) for line in lines) for place in range(len(table.columns))]
-    least = (
-        sum(
-            min(max(widest, longest_word(header)), SHORT_CELL) + 1
-            for widest, (header, _) in zip(widths, table.columns, strict=True)
-        )
-        + 2
+    headers = [header for header, _ in table.columns]
+    widths = [max(len(line[place]) for line in lines) for place in range(len(headers))]
+    needed = sum(
+        min(max(widest, _longest_word(header)), SHORT_CELL) + 1
+        for widest, header in zip(widths, headers, strict=True)
     )
-    for widest, (header, _) in zip(widths, table.columns, strict=True):
-        short = (
-            widest <= SHORT_CELL and least <= width
-        )  # numbers and short names stay on one line under a stacked header; sentences wrap
+    fits = needed + 2 <= width
+    for widest, header in zip(widths, headers, strict=True):
+        short = fits and widest <= SHORT_CELL
         stacked = header.replace(" ", "\n") if short and len(header) > widest else header
         drawn.add_column(stacked, overflow="fold", no_wrap=short)
     for line in lines:
         if table.sections and line[0]:
             drawn.add_section()
-        drawn.add_row(*(Text(cell, style=COLOURS.get(cell, "")) for cell in line))
+        drawn.add_row(*(Text(cell, style=colour_of(cell)) for cell in line))
     return drawn
 
 
-def longest_word(text: str) -> int:
+def _longest_word(text: str) -> int:
     return max(map(len, text.split()), default=0)
 
 
@@ -144,19 +182,21 @@ def markdown(blocks: Sequence[Block], pictures: Sequence[str]) -> str:
     for block in blocks:
         if isinstance(block, Heading):
             parts.append(f"## {block.text}")
-        elif isinstance(block, str):
-            parts.append("```\n" + block + "\n```")
+        elif isinstance(block, Table):
+            parts.append(f"### {block.title}\n\n{_markdown_table(block)}")
         else:
-            lines = [[header for header, _ in block.columns], ["---"] * len(block.columns)]
-            lines += [[cell.replace("|", "\\|") for cell in line] for line in block.cells()]
-            parts.append(
-                f"### {block.title}\n\n" + "\n".join("| " + " | ".join(line) + " |" for line in lines)
-            )
+            parts.append(f"```\n{block}\n```")
     parts += ["## Pictures", *(f"![{name}]({name})" for name in pictures)]
     return "\n\n".join(parts) + "\n"
 
 
-def write_csv(path: Path, records: Sequence[dict]) -> None:
+def _markdown_table(table: Table) -> str:
+    lines = [[header for header, _ in table.columns], ["---"] * len(table.columns)]
+    lines += [[cell.replace("|", "\\|") for cell in line] for line in table.cells()]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def write_csv(path: Path, records: Sequence[Record]) -> None:
     """Raw figures; an undefined one is an empty cell. Nested values have their own columns already."""
     keys = [key for key, value in records[0].items() if not isinstance(value, (Estimate, Comparison))]
     with atomic(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as stream:

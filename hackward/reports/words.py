@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from hackward.base.statistics import Comparison, Estimate
+from hackward.base.statistics import Comparison, Estimate, Range
 
-PASS, FAIL, SNEAKY, UNDEFINED, NOT_JUDGED = "pass", "fail", "sneaky fail", "undefined", "-"
+UNDEFINED = "undefined"
+# Of a row of the verification table
+PASS, FAIL, SNEAKY, ALTERNATES, NOT_JUDGED = "pass", "fail", "sneaky fail", "alternates", "-"
+# Of H1
+SUPPORTED, REFUTED, INCONCLUSIVE = "supported", "refuted", "inconclusive"
+UNTESTABLE, NOT_ATTRIBUTABLE = "not testable", "not attributable"
 
 
-# ---------------------------------------------------------------------------------------------- figures in words
 def signed(value: float | None, digits: int = 3) -> str:
     return UNDEFINED if value is None else f"{value:+.{digits}f}"
 
@@ -17,37 +21,47 @@ def plain(value: float | None, digits: int = 2) -> str:
 
 
 def p_value(value: float | None) -> str:
-    return UNDEFINED if value is None else "< 1e-4" if value < 1e-4 else f"{value:.2g}"
+    if value is None:
+        return UNDEFINED
+    return "< 1e-4" if value < 1e-4 else f"{value:.2g}"
 
 
-def null_words(null: tuple[float, float] | None) -> str:
+def null_words(null: Range | None) -> str:
     return "no null recorded" if null is None else f"{signed(null[0])} {signed(null[1])}"
 
 
-def with_interval(found: Estimate | Comparison) -> str:
-    centre = found.mean if isinstance(found, Estimate) else found.difference
-    if found.low is None:
-        return f"{signed(centre)} ({found.why})" if centre is not None else f"undefined ({found.why})"
-    return f"{signed(centre)} [{signed(found.low, 2)}, {signed(found.high, 2)}]"
-
-
-def beside_null(null: tuple[float, float] | None) -> str:
+def beside_null(null: Range | None) -> str:
     return null_words(null) if null is None else f"null of the mean {null_words(null)}"
+
+
+def with_interval(found: Estimate | Comparison) -> str:
+    """-0.350 [-0.42, -0.28], or the reason why there is no interval."""
+    centre = found.mean if isinstance(found, Estimate) else found.difference
+    if found.interval is None:
+        return f"{signed(centre)} ({found.why})"
+    low, high = found.interval
+    return f"{signed(centre)} [{signed(low, 2)}, {signed(high, 2)}]"
 
 
 def tight(found: Estimate, sign: str = "") -> str:
     """A mean and its interval in 13 to 16 characters: .65 [.63 .67]"""
     if found.mean is None:
         return UNDEFINED
-    centre, *ends = (
-        f"{value:{sign}.2f}".replace("0.", ".", 1)
-        for value in (found.mean, found.low, found.high)
-        if value is not None
-    )
-    return f"{centre} [{' '.join(ends)}]" if ends else f"{centre} ({found.why})"
+    if found.interval is None:
+        return f"{_short(found.mean, sign)} ({found.why})"
+    low, high = (_short(end, sign) for end in found.interval)
+    return f"{_short(found.mean, sign)} [{low} {high}]"
 
 
-def tight_gap(found: Estimate, seeds: int) -> str:
-    if not found.n:
+def _short(value: float, sign: str) -> str:
+    """.65, without the zero before the point."""
+    return f"{value:{sign}.2f}".replace("0.", ".", 1)
+
+
+def tight_gap(gap: Comparison, seeds: int) -> str:
+    """A difference in few characters; of how many seeds, where that is not all of them."""
+    if not gap.n_first:
         return "-"
-    return tight(found, "+") + (f" (n {found.n})" if found.n != seeds else "")
+    why = (gap.why or "").removeprefix("in both: ")
+    words = tight(Estimate(gap.n_first, gap.difference, low=gap.low, high=gap.high, why=why), "+")
+    return words if gap.n_first == seeds else f"{words} (n {gap.n_first})"

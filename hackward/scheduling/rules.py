@@ -12,8 +12,9 @@ from hackward.base.faults import InputError
 from hackward.base.files import file_hash
 from hackward.base.statistics import defined, paired
 from hackward.reports.decision import decision_rules, recommend
+from hackward.reports.evidence import gather_evidence
 from hackward.reports.onset import curve
-from hackward.reports.probe import decision_blocks, gather_evidence
+from hackward.reports.probe_tables import decision_blocks
 from hackward.reports.runs import Run, find_runs
 from hackward.reports.tables import Block
 from hackward.reports.words import plain, with_interval
@@ -101,7 +102,7 @@ def _settings_of_probe(directory: Path) -> list[list[Run]]:
     groups = [
         [run for run in runs if run.setting == setting] for setting in sorted({r.setting for r in runs})
     ]
-    groups = [group for group in groups if any(run.control == "none" for run in group)]
+    groups = [group for group in groups if any(run.arm.control == "none" for run in group)]
     if not groups:
         raise InputError(f"{directory}: no finished Phase 2 run in it")
     return groups

@@ -1,0 +1,54 @@
+"""Which directories below a folder hold runs that can be shown.
+
+Light: it is asked before anything heavy is imported.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from hackward.base.faults import InputError
+from hackward.base.files import read_json
+
+KINDS = ("phase1", "replay", "sampled")
+
+
+def find_directories(root: Path, take_unfinished: bool = False) -> tuple[dict[Path, dict], list[str]]:
+    """(run directories to show below ``root`` with their config.json, one line for each run left out).
+
+    Those of complete runs, and with ``take_unfinished`` of those that have steps but no summary. A
+    config.json without a "kind" is something else (a model's, say) and is passed over. InputError when there
+    is nothing to show.
+    """
+    if not root.is_dir():
+        raise InputError(f"{root}: no such directory")
+    found = {path.parent: read_json(path) for path in sorted(root.rglob("config.json"))}
+    records = {
+        path: record for path, record in found.items() if isinstance(record, dict) and "kind" in record
+    }
+    if not records:
+        raise InputError(f"{root}: no run directory in it (a config.json with a 'kind')")
+    shown, left_out = {}, []
+    for path, record in records.items():
+        reason = why_left_out(path, record["kind"], take_unfinished)
+        if reason is None:
+            shown[path] = record
+        else:
+            left_out.append(f"{path}: {reason}")
+    if not shown:
+        raise InputError(f"{root}: no complete run; left out: {'; '.join(left_out)}")
+    return shown, left_out
+
+
+def why_left_out(directory: Path, kind: Any, take_unfinished: bool = False) -> str | None:
+    """Why a run directory is left out, or None when it is to be shown."""
+    if kind not in KINDS:
+        return f"unknown kind {kind!r}"
+    summary = directory / "summary.json"
+    if not summary.is_file():
+        has_steps = (directory / "rows.jsonl").is_file()
+        return None if take_unfinished and has_steps else "incomplete: no summary.json"
+    content = read_json(summary)
+    finished = isinstance(content, dict) and content.get("finished") is True
+    return None if finished else "incomplete: not finished"
