@@ -128,13 +128,13 @@ def test_turn_end_is_what_the_chat_template_closes_an_answer_with(tokenizer):
     ("changes", "fault"),
     [
         ({"reward": KeyError}, "no field 'reward'"),
-        ({"reward": float("nan")}, "is not a number"),
-        ({"hacked": "yes"}, "hacked 'yes' is not true or false"),
-        ({"completion": None}, "completion is not text"),
-        ({"completion_ids": []}, "completion_ids is not a list of token ids"),
-        ({"prompt_ids": ["a"]}, "prompt_ids is not a list of token ids"),
-        ({"comp_len": 0}, "comp_len 0 is not a positive whole number"),
-        ({"problem_messages": [{"role": "user"}]}, "problem_messages is not a list of messages"),
+        ({"reward": float("nan")}, "must be a number"),
+        ({"hacked": "yes"}, "'hacked' must be true or false, found 'yes'"),
+        ({"completion": None}, "'completion' must be text, found None"),
+        ({"completion_ids": []}, "'completion_ids' must be a list of token ids"),
+        ({"prompt_ids": ["a"]}, "'prompt_ids' must be a list of token ids"),
+        ({"comp_len": 0}, "'comp_len' must be a positive whole number, found 0"),
+        ({"problem_messages": [{"role": "user"}]}, "'problem_messages' must be a list of messages"),
     ],
 )
 def test_a_malformed_row_is_named(tmp_path, tokenizer, changes, fault):

@@ -106,7 +106,7 @@ def test_other_bad_input_is_refused(shop, tmp_path, capsys, flags, fault):
         (
             '{"problem_id": "a", "hack": 3, "clean": "x", "prompt": "p"}',
             [],
-            "pair 1: hack 3 is not text",
+            "pair 1: 'hack' must be text, found 3",
         ),
         ('{"problem_id": "a", "hack": "x"}', [], "pair 1: no field 'clean'"),
         ("", ["--k=0"], "--k 0: must be at least 1"),

@@ -18,19 +18,12 @@ from safetensors.numpy import load_file
 from hackward.base.arms import Arm, arm_of
 from hackward.base.faults import InputError
 from hackward.base.files import read_json
+from hackward.base.records import checked_lines, checked_object
 from hackward.base.statistics import COSINES
 from hackward.reports.buckets import bucket_of
 from hackward.reports.directories import KINDS, find_directories
 from hackward.reports.labels import Described, counted, short_labels
-from hackward.reports.schema import (
-    HELDOUT_LINES,
-    SAMPLES,
-    STEPS,
-    SUMMARY,
-    checked_facts,
-    checked_lines,
-    checked_object,
-)
+from hackward.reports.schema import HELDOUT_LINES, SAMPLES, STEPS, SUMMARY, checked_facts
 
 Nulls = dict[int, dict[str, np.ndarray]]  # step -> cosine -> (S,) draws
 HELDOUT = {

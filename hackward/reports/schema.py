@@ -12,17 +12,15 @@ None. A fault is one line that names the file, the row and the field.
 from __future__ import annotations
 
 import math
-import reprlib
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, NotRequired
 
-from pydantic import AfterValidator, ConfigDict, Strict, TypeAdapter, ValidationError, with_config
+from pydantic import AfterValidator, ConfigDict, Strict, TypeAdapter, with_config
 from typing_extensions import TypedDict  # pydantic asks for it before Python 3.12
 
 from hackward.base.arms import FLAGS
 from hackward.base.faults import InputError
-from hackward.base.files import read_jsonl
+from hackward.base.records import checked_object
 
 
 def _finite(value: float | None) -> float | None:
@@ -224,29 +222,6 @@ RUN_FACTS = TypeAdapter(RunFacts)
 SUMMARY = TypeAdapter(Summary)
 
 
-def checked_lines(path: Path, lines: TypeAdapter) -> list[dict[str, Any]]:
-    """All lines of a .jsonl or .jsonl.gz file, checked.
-
-    InputError that names the file, the row and the field.
-    """
-    rows = read_jsonl(path)
-    try:
-        return lines.validate_python(rows)
-    except ValidationError as faults:
-        fault = faults.errors(include_url=False)[0]
-        number, *field = fault["loc"]
-        raise InputError(f"{path}: row {int(number) + 1}: {fault_words(field, fault)}") from None
-
-
-def checked_object(path: Path, content: Any, kind: TypeAdapter) -> dict[str, Any]:
-    """What a .json file holds, checked. InputError that names the file and the field."""
-    try:
-        return kind.validate_python(content)
-    except ValidationError as faults:
-        fault = faults.errors(include_url=False)[0]
-        raise InputError(f"{path}: {fault_words(fault['loc'], fault)}") from None
-
-
 def checked_facts(path: Path, content: Any) -> dict[str, Any]:
     """config.json of a run, checked. InputError that names the file and the field."""
     record = checked_object(path, content, RUN_FACTS)
@@ -255,35 +230,3 @@ def checked_facts(path: Path, content: Any) -> dict[str, Any]:
     if record["kind"] == "sampled" and "training" not in record:
         raise InputError(f"{path}: no field 'training'")
     return record
-
-
-PAIR = "two numbers"
-MUST_BE = {  # by pydantic's type of fault; nearly every float and bool of these files may be null
-    "float_type": "a number or null",
-    "bool_type": "true, false or null",
-    "int_type": "a whole number",
-    "string_type": "a string",
-    "list_type": "a list",
-    "dict_type": "an object",
-    "tuple_type": PAIR,
-    "too_long": PAIR,
-}
-
-
-def fault_words(field: Sequence[int | str], fault: Any) -> str:
-    """'cos_in' must be a number or null, found 'x'"""
-    missing = fault["type"] == "missing"
-    wanted = MUST_BE.get(fault["type"]) or fault["msg"].removeprefix("Input should be ")
-    if fault["input"] is None:
-        wanted = wanted.replace(" or null", "")
-    if missing and isinstance(field[-1], int):  # one end of a range
-        return f"{_named(field[:-1])} must be {PAIR}"
-    if missing:
-        return f"no field {_named(field)}"
-    return f"{_named(field)} must be {wanted}, found {reprlib.repr(fault['input'])}"
-
-
-def _named(field: Sequence[int | str]) -> str:
-    """'v_hack.heldout.auc', 'advantages[3]'"""
-    parts = (f"[{part}]" if isinstance(part, int) else f".{part}" for part in field)
-    return repr("".join(parts).removeprefix("."))
