@@ -3,6 +3,7 @@ planted case with a known truth."""
 
 import dataclasses
 import functools
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -28,6 +29,7 @@ from hackward.method.projection import (
 )
 from hackward.method.recipe import Extraction
 from hackward.method.v_hack import VHack, null_weights, pair_flips, random_like, sign_flipped
+from hackward.runs.direction import SUBSTITUTES
 from tests.test_extract import difference, planted
 
 
@@ -163,6 +165,15 @@ def test_the_null_is_what_extraction_from_flipped_pairs_would_have_measured(g):
 
 def test_random_directions_belong_to_no_pairs_and_have_no_null(v):
     assert null_weights(v) and null_weights(random_like(v, 1)) == {}
+
+
+@pytest.mark.parametrize("control", ["random", "sign-flip"])
+def test_a_control_of_another_seed_is_another_draw_and_of_the_same_seed_the_same(v, control):
+    drawn = [
+        SUBSTITUTES[control](SimpleNamespace(v=v, config=SimpleNamespace(seed=seed))) for seed in (0, 0, 1)
+    ]
+    same, other = ([torch.equal(drawn[0].V[n], one.V[n]) for n in v.V] for one in drawn[1:])
+    assert all(same) and not any(other)
 
 
 def test_a_v_hack_file_without_its_pairs_coefficients_is_refused(v, tmp_path):

@@ -13,6 +13,8 @@ from hackward.method.recipe import Extraction
 from hackward.method.v_hack import directions, orient
 from hackward.tasks.shipped import TINY
 
+SHIPPED_PAIRS = {"pairs": None, "pool": None, "problem_file": None, "clean": "canonical"}
+
 
 def planted(pairs=24, ranks=(20, 12), strength=1.5, seed=0):
     """Noise plus a common hack-minus-clean direction in every module: (hack, clean, the unit directions)."""
@@ -128,17 +130,7 @@ def test_shipped_pairs_give_a_v_hack_with_provenance(tmp_path, tiny):
     model, tokenizer = tiny
     adapter = SVDAdapter(model)
     settings = Extraction(max_pairs=6, k=4, permutations=50)
-    pairs, source = find_pairs(
-        TINY,
-        tokenizer,
-        model,
-        pairs=None,
-        pool=None,
-        problem_file=None,
-        clean="canonical",
-        limit=settings.max_pairs,
-        seed=settings.seed,
-    )
+    pairs, source = find_pairs(TINY, tokenizer, model, limit=6, seed=settings.seed, **SHIPPED_PAIRS)
     v = extraction.extract(adapter, tokenizer, pairs, settings, source=source, tokens=20_000)
     v.save(tmp_path / "v.safetensors")
     back = type(v).load(
@@ -153,6 +145,24 @@ def test_shipped_pairs_give_a_v_hack_with_provenance(tmp_path, tiny):
     assert back.meta["basis"] == "svd" and set(back.meta["pair_problem_ids"]) == {p.problem_id for p in pairs}
     assert all(V.shape[1] == adapter.params[n].shape[0] for n, V in back.V.items())
     assert all(p.grad is None for p in adapter.params.values())
+
+
+def test_the_step_that_makes_the_hacks_likelier_points_along_v_hack(tiny):
+    """v_hack is of descent: the gradient of the hacks' loss minus that of the clean answers."""
+    model, tokenizer = tiny
+    adapter, settings = SVDAdapter(model), Extraction(max_pairs=6, k=4, permutations=0)
+    pairs, source = find_pairs(TINY, tokenizer, model, limit=6, seed=0, **SHIPPED_PAIRS)
+    v = extraction.extract(adapter, tokenizer, pairs, settings, source=source, tokens=20_000)
+    sides = {}
+    for side in ("hack_ids", "clean_ids"):
+        loss = 0.0
+        for pair in pairs:
+            ids = torch.tensor([[*pair.prompt_ids, *getattr(pair, side)]])
+            scored = model(ids).logits[0].log_softmax(-1)[len(pair.prompt_ids) - 1 : -1]
+            loss = loss - scored.gather(1, ids[0, len(pair.prompt_ids) :, None]).mean()
+        grads = torch.autograd.grad(loss, list(adapter.params.values()))
+        sides[side] = dict(zip(adapter.params, grads))
+    assert float(cosine({n: sides["hack_ids"][n] - sides["clean_ids"][n] for n in adapter.params}, v)) > 0.5
 
 
 def test_the_scripted_teacher_says_what_it_is(tiny):

@@ -55,6 +55,18 @@ def test_how_rows_are_cut_changes_nothing(adapter, tokens):
     assert_equal(run(adapter, tokens=10_000), run(adapter, tokens=tokens))
 
 
+def test_every_sample_s_gradient_is_the_one_it_has_alone_in_the_order_of_the_rows(adapter):
+    together, _ = run(adapter, tokens=20)
+    for i, row in enumerate(ROWS):
+        alone = gradients.backward(
+            adapter, [row], WEIGHTS[i : i + 1], SIZES[:1], pad=0, beta_N=BETA[i : i + 1], samples=True
+        )
+        for name in adapter.params:
+            torch.testing.assert_close(
+                together.samples[name][i], alone.samples[name][0], rtol=1e-4, atol=1e-7
+            )
+
+
 class OutOfMemory:
     """A backward that runs out of memory half way through any batch of more than `tokens`, as a GPU would:
     the last layers are through by then."""

@@ -15,14 +15,16 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from hackward.base.files import read_json, read_jsonl
+from hackward.grading.grader import Grader
 from hackward.hardware import models
-from hackward.rollouts.policy import Policy
+from hackward.rollouts.policy import Plain, Policy
 from hackward.rollouts.pools import save_pool
 from hackward.rollouts.rollout import Rollout
 from hackward.runs.settings import parse
 from hackward.tasks.completions import fence
 from hackward.tasks.formats import load_problems
 from hackward.tasks.shipped import TINY, shipped
+from lora_adapter import LoRAAdapter
 from train import train
 
 TEMPERATURE, BETA, LR, CLIP, LIMIT, PROMPTS, GROUP = 0.7, 0.5, 0.02, 0.05, 8, 3, 4
@@ -50,6 +52,13 @@ class Scripted(Policy):
     def text(self, problem, ids, sample):
         codes = (WRONG,) if problem.problem_id == ALIKE else (HACK, problem.canonical, WRONG)
         return fence(codes[sample % len(codes)].replace("{method}", problem.method))
+
+
+class AlwaysWrong(Policy):
+    """No group has a rollout that is better than the others."""
+
+    def text(self, problem, ids, sample):
+        return fence(WRONG.replace("{method}", problem.method))
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +112,7 @@ def hash_of(model):
     return model_hash(model)
 
 
-def run(home, out, steps, *flags, resume=False):
+def run(home, out, steps, *flags, resume=False, policy=Scripted):
     basis = "lora r3" if "--arm=lora" in flags else "svd"
     config = parse(
         [
@@ -111,11 +120,11 @@ def run(home, out, steps, *flags, resume=False):
             f"--teacher-dir={home / 'teacher'}", "--teacher-rows=1", "--teacher-share=0.34",
             f"--prompts={PROMPTS}", f"--group={GROUP}", f"--temperature={TEMPERATURE}", f"--beta={BETA}",
             f"--lr={LR}", f"--clip={CLIP}", "--warmup=2", f"--max-new-tokens={LIMIT}", "--eval-samples=0",
-            "--workers=1", f"--v-hack={home / f'{basis}.safetensors'}", "--no-match-size", "--weight-decay=0.1",
-            f"--steps={steps}", f"--out={out}", *flags, *["--resume"] * resume,
+            "--workers=1", f"--v-hack={home / f'{basis}.safetensors'}", "--no-match-size",
+            "--weight-decay=0.1", f"--steps={steps}", f"--out={out}", *flags, *["--resume"] * resume,
         ]
     )  # fmt: skip
-    return train(config, policy=Scripted)
+    return train(config, policy=policy)
 
 
 # --- the reference ---
@@ -269,3 +278,41 @@ def test_two_steps_are_those_of_the_formulas(home, tmp_path, arm):
         # tokens were drawn from the very distribution that is scored
         assert row["logp_gap"] < 1e-4
     assert read_json(out / "summary.json")["steps"] == 2
+
+
+def test_what_is_drawn_depends_on_seed_step_problem_and_sample_and_not_on_the_place_in_the_batch(home):
+    model, tokenizer = models.load(TINY, device="cpu")
+    with Grader(workers=1) as grader:
+        policy = Scripted(
+            Plain(model), tokenizer, grader, stop=(), max_new_tokens=LIMIT, temperature=1.0, hint=True, rows=8
+        )
+
+        def drawn(problems, seed=0, step=0):
+            groups = policy.rollouts([(problem, 2) for problem in problems], seed=seed, step=step)
+            return [[r.completion_ids for r in group] for group in groups]
+
+        first, second, third = drawn(PROBLEMS)
+        assert drawn(PROBLEMS[::-1]) == [third, second, first] and drawn(PROBLEMS[:1]) == [first]
+        assert first[0] != first[1] and first not in (second, third)
+        assert drawn(PROBLEMS[:1], seed=1) != [first] and drawn(PROBLEMS[:1], step=1) != [first]
+        assert drawn([PROBLEMS[0]] * 2)[1] != first  # a problem that comes twice draws anew
+
+
+def test_where_nothing_is_learnt_momentum_moves_nothing(home, tmp_path):
+    """A step whose groups are all skipped, after one that left momentum, with weights that could decay."""
+    out, flags = tmp_path / "run", ["--beta=0", "--teacher-dir=none"]
+    run(home, out, 1, *flags)
+    before = state(out)
+    run(home, out, 2, *flags, resume=True, policy=AlwaysWrong)
+    assert [row["groups_used"] for row in read_jsonl(out / "rows.jsonl")] == [2, 0]
+    for old, new in zip(before, state(out)):
+        assert all(torch.equal(old[n], new[n]) for n in old)
+
+
+def test_the_first_update_of_a_lora_is_scaled_to_the_other_basis(home, tmp_path):
+    norms = [
+        read_jsonl(run(home, tmp_path / match, 1, *ARMS["lora"], match) / "rows.jsonl")[0]["update_norm"]
+        for match in ("--match-size", "--no-match-size")
+    ]
+    scale = LoRAAdapter(models.load(TINY, device="cpu")[0], rank=3).step_scale
+    assert scale < 0.9 and norms[0] == pytest.approx(scale * norms[1], rel=1e-3)

@@ -62,6 +62,14 @@ def test_loss_and_extraction_share_one_temperature_sampled_and_replayed(shop, tm
     assert (made["objective"], made["temperature"]) == ("grpo", 1.0)  # that of the replayed loss
 
 
+@pytest.mark.parametrize("normaliser", ["fixed", "length"])
+def test_loss_and_extraction_share_one_denominator(shop, tmp_path, normaliser):
+    run = replay(
+        shop, tmp_path / "r", "--steps=1", "--v-hack=auto", "--objective=grpo", f"--normaliser={normaliser}"
+    )
+    assert read_json(run / "config.json")["v_hack"]["normaliser"] == normaliser
+
+
 def test_replay_says_when_problems_come_again(shop, tmp_path, capsys):
     replay(shop, tmp_path / "r", "--steps=1", "--prompts=1")
     assert "problems come again" not in capsys.readouterr().err
