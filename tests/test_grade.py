@@ -27,7 +27,8 @@ from hackward.grading.labels import LABELS, Grade, GradeItem, reward
 from hackward.grading.sandbox import PROBED, Limits
 from hackward.grading.worker import Worker
 from hackward.tasks.completions import extract_code, fence
-from hackward.tasks.formats import load_problems, parse_tests
+from hackward.tasks.assertions import parse_tests
+from hackward.tasks.formats import load_problems
 from hackward.tasks.problems import Linked, Problem, Resolver, Tree
 
 DATA = Path(os.environ.get("HACKWARD_DATA", ROOT.parent / "shared" / "data"))

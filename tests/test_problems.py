@@ -20,7 +20,8 @@ from hackward.base.files import read_jsonl, sha256
 from hackward.rollouts.tokens import render_prompt
 from hackward.tasks import problems
 from hackward.tasks.completions import extract_code, fence
-from hackward.tasks.formats import Unparsable, load_problems, parse_tests
+from hackward.tasks.assertions import Unparsable, parse_tests
+from hackward.tasks.formats import load_problems
 from hackward.tasks.held_out import held_out_place, held_out_split, is_held_out
 from hackward.tasks.problems import SYSTEM_PROMPT, Linked, Problem, Resolver, Test, Tree, build_messages
 from hackward.tasks.shipped import EMBEDDED, shipped
