@@ -133,7 +133,7 @@ def test_the_splits_share_no_variant_and_the_held_out_families_are_nowhere_else(
 
 
 def test_what_is_held_out_is_a_function_and_not_a_wording():
-    """On 100 inputs that the split has not used, no held-out variant answers like one of the training split."""
+    """On 100 inputs that the split has not used, no held-out variant answers like a training variant."""
     parts = split()
     for name in sorted({v.family.name for v in parts["parameters"]}):
         seen, unseen = ([v for v in parts[part] if v.family.name == name] for part in ("train", "parameters"))

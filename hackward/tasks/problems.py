@@ -9,13 +9,9 @@ from typing import Any
 
 from hackward.base.files import sha256
 
-EVAL_NAME = "run_tests"  # the evaluation function that prompts name in training
-OTHER_NAMES = (
-    "verify",
-    "self_check",
-    "check_answer",
-    "validate",
-)  # what it may be called on held-out problems
+# The evaluation function that prompts name in training, and what it may be called on held-out problems.
+EVAL_NAME = "run_tests"
+OTHER_NAMES = ("verify", "self_check", "check_answer", "validate")
 SYSTEM_PROMPT = (
     "You are an expert Python programmer. Write correct, efficient Python 3 code that solves the problem and"
     " passes all tests. Output the code in the following format: ```python\n<code>\n```"
