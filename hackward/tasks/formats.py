@@ -56,7 +56,7 @@ class BenchmarkRow(ProblemRow):
 
     id: Number
     prompt: Text = Field(validation_alias=AliasPath("prompt", -1, "content"))
-    starter: str | None = Field(
+    starter_code: str | None = Field(
         None, validation_alias=AliasPath("prompt_metadata", "starter_code"), description="text"
     )
     gt_answer: str | list[str] = Field(description="text or a list of texts")
@@ -69,7 +69,7 @@ class BenchmarkRow(ProblemRow):
     def problem(self) -> Problem:
         statement = self.prompt.removeprefix("PROBLEM:\n")
         statement = statement.partition("\n\nYour solution to the problem should be")[0]
-        starter = self.starter
+        starter = self.starter_code
         if starter is None:
             starter = self.prompt.rpartition("```python\n")[2].partition("# Add your code here")[0]
         tests = self.gt_answer if isinstance(self.gt_answer, str) else "\n".join(self.gt_answer)
