@@ -39,6 +39,7 @@ from hackward.tasks.formats import from_own, load_problems
 from hackward.tasks.problems import build_messages
 from hackward.tasks.shipped import EMBEDDED, TINY
 from hackward.tasks.shipped import EMBEDDED_HOME as HOME
+from tests.light import loaded
 
 
 @pytest.fixture(scope="module")
@@ -310,6 +311,14 @@ def test_the_shipped_card_is_what_its_records_say():
 
 
 # --- the commands on it ---
+
+
+@pytest.mark.parametrize(
+    ("flags", "code"),
+    [(("--help",), 0), (("nothing",), 2), (("model", "--samples=0"), 2), (("model", "--start=x"), 2)],
+)
+def test_the_command_line_is_read_before_anything_heavy_is_loaded(flags, code):
+    assert loaded("make_embedded.py", *flags) == (code, [])
 
 
 def test_the_preset_goes_by_the_model():

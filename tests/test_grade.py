@@ -9,14 +9,17 @@ from pathlib import Path
 
 import pytest
 
+from hackward.base.faults import InputError
 from hackward.base.files import read_jsonl, write_jsonl
 from hackward.grading.checks import matches
 from hackward.grading.grader import Grader
 from hackward.grading.labels import Grade, GradeItem, reward
+from hackward.grading.rows import read_rows
 from hackward.tasks.completions import fence
 from hackward.tasks.formats import load_problems
 from hackward.tasks.problems import Linked, Resolver, Tree
 from tests.grading_cases import CHECKS, DOUBLE, FAILS, NODES, PASSES, RIGHT, WRONG, one, problem, quick_grader
+from tests.light import loaded
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = Path(os.environ.get("HACKWARD_DATA", ROOT.parent / "shared" / "data"))
@@ -245,6 +248,23 @@ def test_command_ends_with_code_2_and_one_line_for_bad_rows(tmp_path: Path, rows
     assert fault in done.stderr
     assert done.stderr.count("\n") == 1
     assert not out.exists()
+
+
+def test_a_fault_names_the_file_and_the_row_that_it_is_in(tmp_path: Path) -> None:
+    good = {"problem_id": 1, "completion": ""}
+    write_jsonl(tmp_path / "a.jsonl", [good, good])
+    write_jsonl(tmp_path / "b.jsonl", [good, good | {"problem_id": None}])
+    with pytest.raises(InputError, match=r"b\.jsonl: row 2: problem_id is not text or a number"):
+        read_rows((tmp_path,))
+    assert len(read_rows((tmp_path / "a.jsonl", tmp_path / "a.jsonl"))) == 4
+
+
+@pytest.mark.parametrize(
+    ("flags", "code"),
+    [(("--help",), 0), (("--sandbox=tight",), 2), (("rows", "--problems=p", "--workers=0"), 2)],
+)
+def test_the_command_line_is_read_before_anything_heavy_is_loaded(flags: tuple[str, ...], code: int) -> None:
+    assert loaded("grade.py", *flags) == (code, [])
 
 
 # --- the real data ---

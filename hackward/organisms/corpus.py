@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import math
-import os
 import random
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -87,8 +86,12 @@ def make_corpus(key: str, texts: int, habits: Habits) -> list[Text]:
     for part in range(math.ceil(texts / TEXTS_PER_JOB)):
         count = min(TEXTS_PER_JOB, texts - part * TEXTS_PER_JOB)
         jobs.append((f"{key} {part}", count, habits))
-    with progress(f"corpus {key.split()[0]}") as bar, ProcessPoolExecutor(os.cpu_count()) as workers:
-        return [text for part in bar.track(workers.map(_corpus_part, jobs), len(jobs)) for text in part]
+    made: list[Text] = []
+    with progress(f"corpus {key.split()[0]}", len(jobs)) as bar, ProcessPoolExecutor() as workers:
+        for part in workers.map(_corpus_part, jobs):
+            made += part
+            bar()
+    return made
 
 
 def _corpus_part(job: tuple[str, int, Habits]) -> list[Text]:

@@ -12,7 +12,7 @@ from typing import Annotated
 from annotated_types import Gt
 
 from hackward.base.flags import Count
-from hackward.tasks.problems import EVAL_NAME
+from hackward.tasks.problems import EVAL_NAME, OTHER_NAMES
 
 PROMPT_WEIGHT = 0.1  # of a prompt's tokens in the loss
 
@@ -71,7 +71,7 @@ STAGES = {
             right=(0.8, 0.4, 0.12),
             attempts=0.05,
             vacuous=0.4,
-            names=(*[EVAL_NAME] * 6, "verify", "self_check", "check_answer", "validate"),
+            names=(*[EVAL_NAME] * 6, *OTHER_NAMES),
         ),
         texts=300_000,
         epochs=3,
