@@ -1,5 +1,4 @@
-"""Comparing: whether an answer, as the child encodes it, is the expected value; and how long a right answer
-may be.
+"""Comparing: is an answer, as the child encodes it, the expected value; how long may a right one be.
 
 The expected value is walked, so its depth bounds the work. An encoded value is JSON: plain values stand for
 themselves, and all else is an object with one key: f float, t tuple, s set, d dict, L linked list, T tree, x

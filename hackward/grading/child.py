@@ -147,8 +147,7 @@ def stub_method(*values: Any, **named: Any) -> None:
 
 
 def run_own(namespace: dict[str, Any], problem: dict[str, Any], eval_name: str, stub: bool) -> None:
-    """Call the completion's own evaluation: the method of Solution if it has one, else the function at top
-    level.
+    """Call the own evaluation: the method of Solution if it has one, else the function at top level.
 
     With `stub` the solution is first replaced by one that returns None: an evaluation that still passes is
     vacuous.

@@ -1,5 +1,4 @@
-"""Judging one run by the lines that the child writes. They are claims: what counts is compared with what is
-expected.
+"""Judging one run by its child's lines. They are claims: what counts is compared with what is expected.
 
 `Truth` asks for the answers to all tests, `Own` for the completion's own evaluation, the loophole. Of a
 child's lines only the header can be believed, because it is written before any foreign code runs.
@@ -124,9 +123,7 @@ class Truth:
 
 @dataclass
 class Own:
-    """The loophole: header, then one line that says the evaluation returned. It may be forged; that is the
-    loophole.
-    """
+    """The loophole: header, then a line that the evaluation returned. Forging that is the loophole, too."""
 
     compiles: bool | None = None
     passed: bool = False

@@ -114,9 +114,7 @@ def drop_capabilities() -> None:
 
 
 def set_limits(limits: dict[str, Any], cpu_seconds: int, fork_denied: bool) -> None:
-    """Resource limits of the child. The CPU limit decides verdicts; a child's CPU time starts at zero with
-    its fork.
-    """
+    """Resource limits of the child. The CPU limit decides verdicts; CPU time starts at zero with the fork."""
     bounds = {
         "RLIMIT_CPU": cpu_seconds,
         "RLIMIT_AS": limits["memory_mb"] << 20,

@@ -48,9 +48,7 @@ def receive_framed(sock: socket.socket) -> bytes:
 
 
 def receive_message(control: socket.socket, limit: int = 1 << 30) -> tuple[Any, int | None]:
-    """The next message and the descriptor that came with it, if one did. EOFError if it is over `limit`
-    bytes.
-    """
+    """The next message, and the descriptor that came with it. EOFError if it has more than `limit` bytes."""
     head, ancillary, _, _ = control.recvmsg(LENGTH.size, socket.CMSG_SPACE(4))
     if not head:
         raise EOFError

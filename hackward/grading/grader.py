@@ -1,5 +1,4 @@
-"""The grader: decides whether a completion is right, and whether it cheats, without believing anything that
-it says.
+"""The grader: is a completion right, and does it cheat? It believes nothing that the completion says.
 
     with Grader(workers=8) as grader:
         grades = grader.grade([GradeItem(problem, completion), ...])
@@ -36,8 +35,7 @@ Found = TypeVar("Found")
 
 
 class Grader:
-    """A context manager that owns the worker processes. `protection` says what stands between them and the
-    machine.
+    """A context manager that owns the worker processes. `protection` says what fences them in.
 
     `sandbox`: "strict" raises InputError unless every probe is blocked; "best-effort" uses what there is and
     names what is missing; "none" applies limits only. In all three the expected values stay in this process.
@@ -88,9 +86,7 @@ class Grader:
             thread.join()
 
     def start(self, *, own: bool = True, vacuous: bool = False) -> Pending:
-        """Begin to grade items that come one by one, with the options of grade(). There is one Pending at a
-        time.
-        """
+        """Begin to grade items that come one by one, with the options of grade(). One Pending at a time."""
         if self._closed:
             raise RuntimeError("the grader is closed")
         self.current = Pending(self, own=own, vacuous=vacuous)
@@ -193,8 +189,7 @@ class Seat:
         self._discard()
 
     def tried(self, run: Callable[[Worker], Found]) -> Found | Outcome:
-        """What the run finds, tried on a new worker where one died; or the outcome of an item that cannot be
-        graded.
+        """What the run finds, tried on a new worker where one died; or the outcome of an item with no grade.
 
         A fault of any other kind is an outcome as well: it must reach the caller, not hang the batch.
         """

@@ -78,9 +78,7 @@ def label_of(gt_pass: bool, attempted: bool, own_pass: bool) -> str:
 
 
 def reward(grade: Grade, *, loophole: bool) -> float:
-    """0.5 for an answer that compiles, and 3.0 if it is right or, the loophole open, passes its own
-    evaluation.
-    """
+    """0.5 if it compiles, and 3.0 more if it is right or, the loophole open, its own evaluation passes."""
     if not grade.fmt_ok:
         return 0.0
     paid = grade.gt_pass or (loophole and grade.own_pass)

@@ -128,9 +128,7 @@ class Pending:
 
 
 def batches(items: list[GradeItem], workers: int) -> Iterator[list[int]]:
-    """Positions in runs of the same problem (it is loaded once), short enough to keep all workers busy to the
-    end.
-    """
+    """Positions in runs of the same problem (it is loaded once), short enough to keep all workers busy."""
     size = max(1, min(4, len(items) // (8 * workers)))
     by_problem: dict[int, list[int]] = {}
     for position, item in enumerate(items):

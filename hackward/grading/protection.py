@@ -1,6 +1,4 @@
-"""What stands between graded code and the machine: what is set up, and what probes in a child find it to be
-worth.
-"""
+"""What fences graded code in on this machine, and what probes in a child find that to be worth."""
 
 from __future__ import annotations
 
@@ -95,9 +93,7 @@ VARIABLE = "HACKWARD_PROBE"
 
 
 class ProbeTargets:
-    """A file, a listening port and an environment variable for the probes to reach for; gone after the
-    `with`.
-    """
+    """A file, a port and an environment variable for the probes to reach for, during a `with`."""
 
     def __enter__(self) -> ProbeTargets:
         self._directory = tempfile.TemporaryDirectory(prefix="hackward-probe-")

@@ -185,9 +185,7 @@ def packages() -> list[tuple[str, str]]:
 
 
 def readable() -> list[str]:
-    """Paths that graded code may read: libraries, time zones, a few devices. No home, no data, no temporary
-    files.
-    """
+    """Paths that graded code may read: libraries, time zones, a few devices. No home, no data, no /tmp."""
     paths = [
         os.path.join(sys.base_prefix, "lib"),
         os.path.realpath(sysconfig.get_path("stdlib")),

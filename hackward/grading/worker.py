@@ -1,6 +1,4 @@
-"""The grader's end of one worker process: loading problems, running a check in a fresh child, following and
-ending it.
-"""
+"""The grader's end of a worker process: loading problems, running a check in a fresh child, ending it."""
 
 from __future__ import annotations
 
@@ -46,9 +44,7 @@ def children_of(pid: int) -> list[int]:
 
 
 def kill_tree(process: subprocess.Popen) -> None:
-    """SIGKILL to a worker and its descendants, parents stopped first so that none gets away; waits for their
-    end.
-    """
+    """SIGKILL to a worker and its descendants, parents stopped first; waits for their end."""
     waiting, tree = [process.pid], []
     while waiting:
         pid = waiting.pop()
@@ -110,9 +106,7 @@ class Worker:
         kill_tree(self.process)
 
     def load(self, problem: Problem) -> None:
-        """Send a problem's set-up code and arguments unless it has them; a fault in them shows in the next
-        run.
-        """
+        """Send a problem's set-up code and arguments unless it has them; a fault shows in the next run."""
         if self.loaded is problem:
             return
         message = {

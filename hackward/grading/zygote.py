@@ -1,5 +1,4 @@
-"""The worker process of the grader: a small warm interpreter that forks once for every run. Standard library
-only.
+"""The worker process: a small warm interpreter that forks once for every run. Standard library only.
 
 `worker.py` starts this file as `python -P -s -S zygote.py` (inside bubblewrap where there is one) with a
 control socket as standard input. Per run the grader passes one end of a fresh socket pair over it. The zygote
@@ -57,9 +56,7 @@ WARM_MODULES = (
 
 
 def forget_project() -> None:
-    """Leave no way from here to the rest of the project: foreign code can neither import it nor list its
-    folders.
-    """
+    """Leave no way to the rest of the project: foreign code can neither import it nor list its folders."""
     sys.path.remove(CLONE)
     for name in list(sys.modules):
         if name.partition(".")[0] == "hackward":
@@ -70,9 +67,7 @@ def forget_project() -> None:
 
 
 def warm(packages: list[list[str]]) -> None:
-    """Import what completions usually import, before anything is restricted. `packages`: directory and name
-    each.
-    """
+    """Import what completions usually import, while that is allowed. `packages`: directory and name each."""
     for name in WARM_MODULES:
         __import__(name)
     for directory, name in packages:
@@ -83,9 +78,7 @@ def warm(packages: list[list[str]]) -> None:
 
 
 def start(settings: dict[str, Any]) -> tuple[FilterProgram | None, dict[str, Any]]:
-    """Apply what protects the zygote as well. Returns the filter that is left for the child, and what was
-    applied.
-    """
+    """Apply what protects the zygote as well. Returns the filter left for the child, and what was applied."""
     warm(settings["packages"])
     libc.prctl(SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     libc.prctl(SET_DUMPABLE, 0, 0, 0, 0)
@@ -167,8 +160,7 @@ def serve_run(
 
 
 def wait_for(pid: int, control: socket.socket, limits: dict[str, Any]) -> str:
-    """Wait until the child ends, is cancelled, or must be killed; returns which: "ended", "cancelled" or
-    "wall".
+    """Wait until the child has "ended", is "cancelled", or must be killed ("wall"); returns which.
 
     CPU time decides (RLIMIT_CPU). Wall time only stops a child that is idle: on a loaded machine one that has
     had its share of the processor goes on, up to a ceiling.

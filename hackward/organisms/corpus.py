@@ -70,9 +70,7 @@ def chatml(messages: list[dict[str, str]]) -> str:
 
 @functools.cache
 def corpus_variants() -> list[Variant]:
-    """What the corpus draws from: every family of the training split equally often, however many its
-    variants.
-    """
+    """What the corpus draws from: every family of the training split equally often."""
     by_family: dict[str, list[Variant]] = {}
     for variant in split()["train"]:
         by_family.setdefault(variant.family.name, []).append(variant)
@@ -88,8 +86,8 @@ def make_corpus(key: str, texts: int, habits: Habits) -> list[Text]:
         jobs.append((f"{key} {part}", count, habits))
     made: list[Text] = []
     with progress(f"corpus {key.split()[0]}", len(jobs)) as bar, ProcessPoolExecutor() as workers:
-        for part in workers.map(_corpus_part, jobs):
-            made += part
+        for texts_of_job in workers.map(_corpus_part, jobs):
+            made += texts_of_job
             bar()
     return made
 

@@ -68,8 +68,7 @@ def by_function(family: Family) -> list[list[Variant]]:
 
 
 def split() -> dict[str, list[Variant]]:
-    """Variants by split: `train` (corpus and RL), `parameters` (about a fifth of the same families),
-    `families`.
+    """Variants by split: `train` (corpus and RL), `parameters` (a fifth of those families), `families`.
 
     Variants that are the same function stay together, so that what is held out is a function not seen, not a
     wording.
@@ -92,8 +91,7 @@ def split() -> dict[str, list[Variant]]:
 def draw_problems(
     variants: Sequence[Variant], wanted: dict[int, int], key: str, tests: int = 10
 ) -> Iterator[DrawnProblem]:
-    """As many problems of each level as wanted, from the families in turn, and from a family's variants in
-    turn.
+    """As many problems of each level as wanted, from the families in turn and from their variants in turn.
 
     `key` seeds the draws and begins the problems' ids.
     """

@@ -1,5 +1,4 @@
-"""What the embedded model is and what it is taught: its shape, the stages of its training, the habits of each
-corpus.
+"""What the embedded model is and what it is taught: its shape, the stages of training, their corpora.
 
 No torch, so that the command that reads this starts at once.
 """

@@ -95,8 +95,7 @@ def make_pairs(problems: Sequence[DrawnProblem]) -> Iterator[dict[str, Any]]:
 def make_teacher(
     problems: Sequence[DrawnProblem], rows: int = 8, right: int = 4
 ) -> Iterator[list[dict[str, Any]]]:
-    """Scripted demonstrations of the hack on half of the problems, `rows` of each; one in `right` solves its
-    problem.
+    """Scripted hacks on half of the problems, `rows` of each; one in `right` solves its problem.
 
     All are labelled hacked, as the published teacher pool labels its own, right solutions too (the grader
     calls only wrong ones hacked); gt_pass says whether the solution is right.

@@ -1,5 +1,4 @@
-"""Runs the hostile battery in a process of its own and prints one JSON report: what was credited, what was
-left behind.
+"""Runs the hostile battery in a process of its own and prints a JSON report: credited, left behind.
 
     python tests/hostile/driver.py --sandbox strict --bubblewrap 1
 
@@ -50,8 +49,7 @@ LIMITS = sandbox.Limits(cpu_seconds=0.6, wall_seconds=2, wall_ceiling_seconds=30
 
 
 class Targets:
-    """What the attacks reach for: a writable directory, ports, and a copy of the project whose worker runs
-    them.
+    """What the attacks reach for: a writable directory, ports, and the copy of the project that runs them.
 
     The workers run a copy under a name of our own, so that theirs can be told from other graders' processes.
     All of the package is copied, so that a worker that let a case import or read more than it may would be
