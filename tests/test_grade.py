@@ -235,7 +235,7 @@ def test_command_writes_one_label_a_row_in_order(tmp_path: Path) -> None:
     ("rows", "fault"),
     [
         ('{"problem_id": "p1"}', "no field 'completion'"),
-        ('{"problem_id": "p1", "completion": 3}', "completion 3 is not text"),
+        ('{"problem_id": "p1", "completion": 3}', "'completion' must be text, found 3"),
         ("not json", "not JSON"),
     ],
 )
@@ -254,7 +254,7 @@ def test_a_fault_names_the_file_and_the_row_that_it_is_in(tmp_path: Path) -> Non
     good = {"problem_id": 1, "completion": ""}
     write_jsonl(tmp_path / "a.jsonl", [good, good])
     write_jsonl(tmp_path / "b.jsonl", [good, good | {"problem_id": None}])
-    with pytest.raises(InputError, match=r"b\.jsonl: row 2: problem_id is not text or a number"):
+    with pytest.raises(InputError, match=r"b\.jsonl: row 2: 'problem_id' must be text or a number"):
         read_rows((tmp_path,))
     assert len(read_rows((tmp_path / "a.jsonl", tmp_path / "a.jsonl"))) == 4
 
