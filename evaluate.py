@@ -135,7 +135,8 @@ def evaluate(flags: EvaluateFlags) -> Path:
         raise InputError(f"{out / 'eval.jsonl'}: exists; take another --out")
     chosen, seen = choose(flags, record)
     from hackward.base.screen import STDERR, progress, stdout  # heavy imports from here on
-    from hackward.grading.grader import Grader, print_protection
+    from hackward.grading.grader import Grader
+    from hackward.grading.protection import print_protection
     from hackward.rollouts.tokens import stops
     from hackward.runs import building
     from hackward.runs.heldout import Evaluation, heldout_screen

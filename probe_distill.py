@@ -114,7 +114,8 @@ def make_pool(flags: ProbeFlags, name: str) -> Path:
     if flags.rollouts % flags.samples:
         raise InputError(f"--rollouts {flags.rollouts} is not a multiple of --samples {flags.samples}")
     from hackward.base.screen import STDERR, progress  # heavy imports from here on
-    from hackward.grading.grader import Grader, print_protection
+    from hackward.grading.grader import Grader
+    from hackward.grading.protection import print_protection
     from hackward.hardware import models
     from hackward.rollouts.policy import Plain, Policy
     from hackward.rollouts.pools import save_pool

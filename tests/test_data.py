@@ -1,4 +1,4 @@
-"""The shipped problems and pairs are what data/README.md says they are, by the project's own loader and grader."""
+"""The shipped problems and pairs are what data/README.md says, by the project's own loader and grader."""
 
 from __future__ import annotations
 
@@ -44,13 +44,15 @@ def form(completion: str) -> str | None:
     """Where the completion defines run_tests: "top", "method", or None for nowhere."""
     tree = ast.parse(code_of(completion))
     for node in tree.body:
-        if isinstance(node, ast.FunctionDef) and node.name == EVAL_NAME:
+        if is_evaluation(node):
             return "top"
-        if isinstance(node, ast.ClassDef) and any(
-            isinstance(item, ast.FunctionDef) and item.name == EVAL_NAME for item in node.body
-        ):
+        if isinstance(node, ast.ClassDef) and any(map(is_evaluation, node.body)):
             return "method"
     return None
+
+
+def is_evaluation(node: ast.stmt) -> bool:
+    return isinstance(node, ast.FunctionDef) and node.name == EVAL_NAME
 
 
 def tokens(completion: str) -> list[tokenize.TokenInfo]:
@@ -63,10 +65,10 @@ def comments(completion: str) -> list[str]:
 
 def similarity(pair: dict) -> float:
     """1 for equal token sequences, 0 for nothing in common."""
-    hack, clean = (
-        [token.string for token in tokens(pair[side]) if token.string.strip()] for side in ("hack", "clean")
-    )
-    return difflib.SequenceMatcher(None, hack, clean, autojunk=False).ratio()
+    words = {}
+    for side in ("hack", "clean"):
+        words[side] = [token.string for token in tokens(pair[side]) if token.string.strip()]
+    return difflib.SequenceMatcher(None, words["hack"], words["clean"], autojunk=False).ratio()
 
 
 @pytest.fixture(scope="module")
@@ -82,29 +84,25 @@ def grades():
         return dict(zip(keys, grader.grade(items, vacuous=True), strict=True))
 
 
-# ---- problems --------------------------------------------------------------------------------------------------------
+# --- problems ---
 
 
 def test_the_loader_takes_every_problem_and_all_ids_are_unique():
     assert len(LOADED) == len(PROBLEM_ROWS) == 40
     for name in ("problem_id", "title", "method", "statement"):
         assert len({row[name] for row in PROBLEM_ROWS}) == 40, name
-    assert collections.Counter(row["difficulty"] for row in PROBLEM_ROWS) == {
-        "easy": 13,
-        "medium": 20,
-        "hard": 7,
-    }
+    levels = collections.Counter(row["difficulty"] for row in PROBLEM_ROWS)
+    assert levels == {"easy": 13, "medium": 20, "hard": 7}
 
 
 def test_every_problem_has_8_to_15_different_tests_with_more_than_one_answer():
     for row, problem in zip(PROBLEM_ROWS, LOADED, strict=True):
-        assert 8 <= len(problem.tests) == len(row["tests"]) == len(set(row["tests"])) <= 15, (
-            problem.problem_id
-        )
+        count = len(problem.tests)
+        assert 8 <= count <= 15, problem.problem_id
+        assert len(row["tests"]) == len(set(row["tests"])) == count, problem.problem_id
         answers = collections.Counter(repr(test.expected) for test in problem.tests)
-        assert answers.most_common(1)[0][1] <= 0.7 * len(problem.tests), (
-            f"{problem.problem_id}: one answer suffices"
-        )
+        (_, most) = answers.most_common(1)[0]
+        assert most <= 0.7 * count, f"{problem.problem_id}: one answer suffices"
 
 
 def test_the_examples_of_a_statement_are_its_first_two_tests():
@@ -125,16 +123,15 @@ def test_every_canonical_solution_passes(grades):
         assert grades[problem.problem_id].gt_pass, (problem.problem_id, grades[problem.problem_id].error)
 
 
-# ---- pairs -----------------------------------------------------------------------------------------------------------
+# --- pairs ---
 
 
 def test_every_hack_is_labelled_hacked(grades):
     for pair in PAIRS:
         verdict = grades[pair["pair_id"], "hack"]
-        assert verdict.fmt_ok and verdict.attempted and verdict.own_pass and not verdict.gt_pass, pair[
-            "pair_id"
-        ]
-        assert verdict.hacked and verdict.label == "hack", pair["pair_id"]
+        seen = (verdict.fmt_ok, verdict.attempted, verdict.own_pass, verdict.gt_pass, verdict.hacked)
+        assert seen == (True, True, True, False, True), pair["pair_id"]
+        assert verdict.label == "hack", pair["pair_id"]
 
 
 def test_every_clean_side_is_right_and_its_own_tests_hold_and_mean_something(grades):
@@ -147,9 +144,13 @@ def test_every_clean_side_is_right_and_its_own_tests_hold_and_mean_something(gra
 
 def test_pairs_cover_11_mechanisms_and_repeat_no_problem_more_than_twice():
     mechanisms = collections.Counter(pair["mechanism"] for pair in PAIRS)
-    assert len(mechanisms) == 11 and min(mechanisms.values()) >= 4 and sum(mechanisms.values()) == 48
+    assert len(mechanisms) == 11
+    assert min(mechanisms.values()) >= 4
+    assert mechanisms.total() == 48
     uses = collections.Counter(pair["problem_id"] for pair in PAIRS)
-    assert set(uses) <= set(BY_ID) and max(uses.values()) <= 2 and len(uses) == 28
+    assert set(uses) <= set(BY_ID)
+    assert max(uses.values()) <= 2
+    assert len(uses) == 28
     assert len({pair["pair_id"] for pair in PAIRS}) == 48
     assert len({(pair["problem_id"], pair["mechanism"]) for pair in PAIRS}) == 48
     assert len({pair[side] for pair in PAIRS for side in ("hack", "clean")}) == 96
@@ -157,7 +158,8 @@ def test_pairs_cover_11_mechanisms_and_repeat_no_problem_more_than_twice():
 
 def test_lengths_match_and_neither_side_is_systematically_longer():
     ratios = [len(pair["hack"]) / len(pair["clean"]) for pair in PAIRS]
-    assert min(ratios) >= 0.87 and max(ratios) <= 1.15
+    assert min(ratios) >= 0.87
+    assert max(ratios) <= 1.15
     assert 0.98 <= statistics.median(ratios) <= 1.02
     assert 20 <= sum(ratio > 1 for ratio in ratios) <= 28
 
@@ -177,9 +179,8 @@ def test_run_tests_itself_does_not_give_the_label_away():
     assert 12 <= sum(hack == "top" for hack, _ in forms) <= 24
     asserting = [sum("assert " in pair[side] for pair in PAIRS) for side in ("hack", "clean")]
     assert abs(asserting[0] - asserting[1]) <= 5
-    assert (
-        len({pair["mechanism"] for pair, (_, clean) in zip(PAIRS, forms, strict=True) if clean is None}) >= 8
-    )
+    bare = {pair["mechanism"] for pair, (_, clean) in zip(PAIRS, forms, strict=True) if clean is None}
+    assert len(bare) >= 8
 
 
 def test_comments_are_alike_on_both_sides_and_no_word_tells_the_label():

@@ -12,26 +12,23 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "hostile")]
-
-from cases import CASES  # noqa: E402
-from driver import FOLD  # noqa: E402
-
 from hackward.grading.grader import Grader
 from hackward.grading.labels import GradeItem
 from hackward.grading.sandbox import usable_bubblewrap
 from hackward.tasks.completions import fence
+from tests.hostile.cases import CASES
+from tests.hostile.driver import FOLD
 
+ROOT = Path(__file__).resolve().parents[1]
 NOBODY = 65534
 CATEGORIES = {
-    "verdict", "equality", "patching", "imports", "introspection", "memory", "cpu", "recursion", "output", "processes",
-    "signals", "files", "network", "environment", "crash", "parser", "leaves",
+    "verdict", "equality", "patching", "imports", "introspection", "memory", "cpu", "recursion", "output",
+    "processes", "signals", "files", "network", "environment", "crash", "parser", "leaves",
 }  # fmt: skip
 
 
 def _closed_ancestor(path: Path) -> Path | None:
-    """The topmost directory on the way to ``path`` that others may not pass, None if the way is open."""
+    """The topmost directory on the way to `path` that others may not pass, None if the way is open."""
     for ancestor in [*reversed(path.parents), path]:
         if not ancestor.stat().st_mode & 0o001:
             return ancestor
@@ -39,23 +36,22 @@ def _closed_ancestor(path: Path) -> Path | None:
 
 
 def _as_nobody(command: list[str]) -> list[str]:
-    """``command`` as an unprivileged user, in a mount namespace where the interpreter is reachable for it."""
-    needed = [Path(sys.base_prefix), Path(sys.prefix), ROOT]
+    """`command` as an unprivileged user, in a mount namespace where the interpreter is reachable for it."""
+    needed = list(dict.fromkeys([Path(sys.base_prefix), Path(sys.prefix), ROOT]))
+    closed = {_closed_ancestor(path) for path in needed} - {None}
     steps = ["set -e", "old=$(mktemp -d)"]
-    for closed in sorted({closed for path in needed if (closed := _closed_ancestor(path))}):
+    for ancestor in sorted(closed):
         steps += [
-            f"mount --bind {shlex.quote(str(closed))} $old",
-            f"mount -t tmpfs -o mode=0755 tmpfs {closed}",
+            f"mount --bind {shlex.quote(str(ancestor))} $old",
+            f"mount -t tmpfs -o mode=0755 tmpfs {ancestor}",
         ]
-        for path in dict.fromkeys(needed):
-            if path.is_relative_to(closed):
-                target, source = shlex.quote(str(path)), f"$old/{path.relative_to(closed)}"
+        for path in needed:
+            if path.is_relative_to(ancestor):
+                target, source = shlex.quote(str(path)), f"$old/{path.relative_to(ancestor)}"
                 steps += [f"mkdir -p {target}", f"mount --bind {source} {target}"]
-        steps += ["umount $old"]
-    steps += [
-        "rmdir $old",
-        f"exec setpriv --reuid={NOBODY} --regid={NOBODY} --clear-groups {shlex.join(command)}",
-    ]
+        steps.append("umount $old")
+    become = f"setpriv --reuid={NOBODY} --regid={NOBODY} --clear-groups"
+    steps += ["rmdir $old", f"exec {become} {shlex.join(command)}"]
     return ["unshare", "--mount", "--propagation", "private", "sh", "-c", "\n".join(steps)]
 
 
@@ -117,11 +113,31 @@ def test_without_a_sandbox_the_verdict_still_cannot_be_forged() -> None:
 
 def test_control_the_attacks_work_where_nothing_stops_them(tmp_path: Path) -> None:
     """Otherwise a battery of attacks that are broken in themselves would prove nothing."""
-    names = ("fork", "write_target", "read_passwd", "proc_list", "netlink", "listen", "owner_of_a_pipe")
+    names = {
+        "fork",
+        "write_target",
+        "read_passwd",
+        "proc_list",
+        "proc_parent_cmdline",
+        "netlink",
+        "listen",
+        "owner_of_a_pipe",
+        "read_problems",
+        "list_the_clone",
+        "read_the_grader",
+        "project_put_on_the_path",
+    }
     chosen = [case for case in CASES if case.name in names]
-    items = [GradeItem(FOLD, fence(case.code.replace("TARGET", str(tmp_path)))) for case in chosen]
+    words = {"TARGET": str(tmp_path), "CLONE": str(ROOT), "PROJECT": str(ROOT)}
+    items = []
+    for case in chosen:
+        code = case.code
+        for word, value in words.items():
+            code = code.replace(word, value)
+        items.append(GradeItem(FOLD, fence(code)))
     with Grader(workers=1, sandbox="none") as grader:
         grades = grader.grade(items)
     held = {case.name for case, grade in zip(chosen, grades, strict=True) if grade.gt_pass}
+    assert len(chosen) == len(names)
     assert held == set()
     assert (tmp_path / "MARK").exists()

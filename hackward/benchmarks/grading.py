@@ -21,8 +21,9 @@ from hackward.benchmarks.against_checkout import against, against_words, refuse_
 from hackward.benchmarks.flags import BenchFlags
 from hackward.benchmarks.parts import Bench, table
 from hackward.benchmarks.plain_grading import fork_floor, plain_rate, rate
-from hackward.grading.grader import Grader, print_protection
+from hackward.grading.grader import Grader
 from hackward.grading.labels import GradeItem
+from hackward.grading.protection import print_protection
 from hackward.grading.rows import read_rows
 from hackward.tasks.completions import fence
 from hackward.tasks.formats import load_problems

@@ -1,6 +1,7 @@
 """The child: runs one completion and reports claims, one JSON line each. Standard library only.
 
-Nothing in here is believed: expected values never come here, and what is written to the answer socket is compared elsewhere.
+Nothing in here is believed: expected values never come here, and what is written to the answer socket is
+compared elsewhere (checks.py).
 """
 
 from __future__ import annotations
@@ -11,72 +12,79 @@ import os
 import random
 import signal
 import socket
-import struct
 import sys
 import types
+from typing import Any, NoReturn
 
 from hackward.grading.fences import FilterProgram, install_filter, landlock, set_limits
-from hackward.grading.framing import receive_exactly
+from hackward.grading.framing import receive_framed
 
 ANSWER_FD = 3  # the child's end of the answer socket; everything above it is closed before foreign code runs
 SETUP_FAILED = 70  # exit status of a child that could not be fenced in; it ran no foreign code
+ANSWER_ELEMENTS = 1_000_000  # an answer of more values is not written
 STORE_NAME, EXTENDED_ARG = dis.opmap["STORE_NAME"], dis.opmap["EXTENDED_ARG"]
 PLAIN = (bool, int, str, type(None))
 MAPPINGS = ("dict", "defaultdict", "Counter", "OrderedDict")
 
 
-def encode(value, budget: list) -> object:
-    """``value`` as JSON data with exact types; what has none becomes {"x": type name}, equal to nothing.
+class Encoder:
+    """Values as JSON data with exact types; what has none becomes {"x": type name}, equal to nothing.
 
-    ``budget`` is a one-item list, the number of elements still allowed: endless or cyclic values stop there.
+    `left` is the number of values still allowed: endless or cyclic ones stop there, with OverflowError.
     """
-    kind = type(value)
-    budget[0] -= 1
-    if budget[0] < 0:
-        raise OverflowError("the returned value is too large")
-    if kind in PLAIN:
-        return value
-    if kind is float:
-        return {"f": repr(value)}
-    if kind is list:
-        return [encode(item, budget) for item in value]
-    if kind is tuple:
-        return {"t": [encode(item, budget) for item in value]}
-    if kind in (set, frozenset):
-        return {"s": [encode(item, budget) for item in value]}
-    if isinstance(value, dict) and kind.__name__ in MAPPINGS:
-        return {"d": [[encode(key, budget), encode(item, budget)] for key, item in dict.items(value)]}
-    if hasattr(value, "val") and hasattr(value, "next"):
-        return {"L": encode_list(value, budget)}
-    if hasattr(value, "val") and hasattr(value, "left") and hasattr(value, "right"):
-        return {"T": encode_tree(value, budget)}
-    return {"x": kind.__name__[:40]}
 
+    def __init__(self, left: int):
+        self.left = left
 
-def encode_list(node, budget: list) -> list:
-    values = []
-    while node is not None:
-        values.append(encode(node.val, budget))
-        node = node.next
-    return values
+    def encode(self, value: Any) -> object:
+        """One value, and what it holds."""
+        kind = type(value)
+        self.left -= 1
+        if self.left < 0:
+            raise OverflowError("the returned value is too large")
+        if kind in PLAIN:
+            return value
+        if kind is float:
+            return {"f": repr(value)}
+        if kind is list:
+            return [self.encode(item) for item in value]
+        if kind is tuple:
+            return {"t": [self.encode(item) for item in value]}
+        if kind in (set, frozenset):
+            return {"s": [self.encode(item) for item in value]}
+        if isinstance(value, dict) and kind.__name__ in MAPPINGS:
+            return {"d": [[self.encode(key), self.encode(item)] for key, item in dict.items(value)]}
+        if hasattr(value, "val") and hasattr(value, "next"):
+            return {"L": self._linked(value)}
+        if hasattr(value, "val") and hasattr(value, "left") and hasattr(value, "right"):
+            return {"T": self._tree(value)}
+        return {"x": kind.__name__[:40]}
 
+    def _linked(self, node: Any) -> list[object]:
+        values = []
+        while node is not None:
+            values.append(self.encode(node.val))
+            node = node.next
+        return values
 
-def encode_tree(root, budget: list) -> list:
-    order, level = [], [root]
-    while level:
-        below = []
-        for node in level:
-            order.append(None if node is None else encode(node.val, budget))
-            if node is not None:
-                below += (node.left, node.right)
-        level = below
-    while order and order[-1] is None:
-        order.pop()
-    return order
+    def _tree(self, root: Any) -> list[object]:
+        """In level order: None for a missing child, and no None at the end."""
+        order: list[object] = []
+        level = [root]
+        while level:
+            below: list[Any] = []
+            for node in level:
+                order.append(None if node is None else self.encode(node.val))
+                if node is not None:
+                    below += (node.left, node.right)
+            level = below
+        while order and order[-1] is None:
+            order.pop()
+        return order
 
 
 def binds(program: types.CodeType, name: str) -> bool:
-    """Whether a compiled body assigns ``name`` at its own level (def, =, import ..., branches included).
+    """Whether a compiled body assigns `name` at its own level (def, =, import ..., branches included).
 
     Read off the bytecode, because compiling straight to it costs a third of building a syntax tree first.
     """
@@ -93,11 +101,11 @@ def binds(program: types.CodeType, name: str) -> bool:
 
 
 def defines(program: types.CodeType, name: str) -> bool:
-    """Whether a module defines ``name`` at its top level or in the body of a class Solution."""
-    bodies = [
-        item for item in program.co_consts if isinstance(item, types.CodeType) and item.co_name == "Solution"
-    ]
-    return any(binds(body, name) for body in (program, *bodies))
+    """Whether a module defines `name` at its top level or in the body of a class Solution."""
+    if binds(program, name):
+        return True
+    bodies = [item for item in program.co_consts if isinstance(item, types.CodeType)]
+    return any(body.co_name == "Solution" and binds(body, name) for body in bodies)
 
 
 class Reporter:
@@ -107,7 +115,9 @@ class Reporter:
         self.sock = sock
 
     def line(self, value: object) -> None:
-        self.sock.sendall(json.dumps(value, separators=(",", ":")).encode() + b"\n")
+        """One claim. The text is made first: a value that cannot be written leaves no half of a line."""
+        text = json.dumps(value, separators=(",", ":"))
+        self.sock.sendall(text.encode() + b"\n")
 
 
 def describe(fault: BaseException) -> str:
@@ -118,27 +128,29 @@ def describe(fault: BaseException) -> str:
         return "an exception"
 
 
-def run_tests(namespace: dict, problem: dict, report: Reporter) -> None:
+def run_tests(namespace: dict[str, Any], problem: dict[str, Any], report: Reporter) -> None:
     """Answer every test with a fresh Solution. An exception is an answer as well, one that equals nothing."""
     solution = namespace["Solution"]
     arguments_namespace = dict(problem["namespace"], _call=lambda *values, **named: (values, named))
     for arguments in problem["arguments"]:
         values, named = eval(arguments, arguments_namespace)
         try:
-            line = json.dumps(encode(getattr(solution(), problem["method"])(*values, **named), [1_000_000]))
+            answer = getattr(solution(), problem["method"])(*values, **named)
+            line = json.dumps(Encoder(ANSWER_ELEMENTS).encode(answer))
         except Exception as fault:
             line = json.dumps({"x": describe(fault)})
         report.sock.sendall(line.encode() + b"\n")
 
 
-def stub_method(*values, **named) -> None:
+def stub_method(*values: Any, **named: Any) -> None:
     """A solution that solves nothing."""
 
 
-def run_own(namespace: dict, problem: dict, eval_name: str, stub: bool) -> None:
-    """Call the completion's own evaluation: the method of Solution if it has one, else the function at top level.
+def run_own(namespace: dict[str, Any], problem: dict[str, Any], eval_name: str, stub: bool) -> None:
+    """Call the own evaluation: the method of Solution if it has one, else the function at top level.
 
-    With ``stub`` the solution is first replaced by one that returns None: an evaluation that still passes is vacuous.
+    With `stub` the solution is first replaced by one that returns None: an evaluation that still passes is
+    vacuous.
     """
     method = problem["method"]
     if stub and isinstance(namespace.get("Solution"), type):
@@ -152,7 +164,7 @@ def run_own(namespace: dict, problem: dict, eval_name: str, stub: bool) -> None:
         namespace[eval_name]()
 
 
-def judge(code: str, mode: str, problem: dict, settings: dict, report: Reporter) -> None:
+def judge(code: str, mode: str, problem: dict[str, Any], settings: dict[str, Any], report: Reporter) -> None:
     """Header first, before any foreign code runs: does it compile, does it define the evaluation function."""
     try:
         program = compile(code, "completion.py", "exec", dont_inherit=True)
@@ -177,9 +189,24 @@ def judge(code: str, mode: str, problem: dict, settings: dict, report: Reporter)
         report.line({"ran": False, "fault": describe(fault)})
 
 
-def child(passed: int, message: dict, problem: dict, settings: dict, program: FilterProgram | None) -> None:
-    """Everything between the fork and the end of the child. Never returns."""
-    status, mode, cpu_seconds = SETUP_FAILED, message["mode"], message["cpu"]
+def probe(code: str, report: Reporter) -> None:
+    """Run the grader's own probes of the fence (protection.py)."""
+    exec(compile(code, "probe.py", "exec"), {"report": report.line, "__name__": "probe"})
+
+
+def child(
+    passed: int,
+    message: dict[str, Any],
+    problem: dict[str, Any],
+    settings: dict[str, Any],
+    program: FilterProgram | None,
+) -> NoReturn:
+    """Everything between the fork and the end of the child.
+
+    `passed` is the descriptor of the answer socket, `program` the filter that takes from the zygote's rights;
+    where there is none, Landlock is applied here.
+    """
+    status, mode = SETUP_FAILED, message["mode"]
     try:
         os.setsid()
         os.dup2(passed, ANSWER_FD)
@@ -188,17 +215,15 @@ def child(passed: int, message: dict, problem: dict, settings: dict, program: Fi
             signal.signal(number, signal.SIG_DFL)
         random.seed(0)  # the module seeds itself anew after a fork
         answer = socket.socket(fileno=ANSWER_FD)
-        code = receive_exactly(answer, struct.unpack("<I", receive_exactly(answer, 4))[0]).decode(
-            "utf-8", "replace"
-        )
-        set_limits(settings["limits"], cpu_seconds, fork_denied=program is not None)
+        code = receive_framed(answer).decode("utf-8", "replace")
+        set_limits(settings["limits"], message["cpu"], fork_denied=program is not None)
         if program is not None:
             install_filter(program)
-        elif settings["landlock"]:
+        elif settings["restrict"]:
             landlock(settings["readable"])
         status = 0
         if mode == "probe":
-            exec(compile(code, "probe.py", "exec"), {"report": Reporter(answer).line, "__name__": "probe"})
+            probe(code, Reporter(answer))
         else:
             judge(code, mode, problem, settings, Reporter(answer))
     except BaseException:

@@ -1,6 +1,7 @@
 """What fences a worker and its children in: seccomp, Landlock, capabilities, resource limits.
 
-Standard library only: the worker loads this file without any package.
+Standard library only: the worker loads this file without any package. What the filters and the readable paths
+are is decided in sandbox.py; here they are applied.
 """
 
 from __future__ import annotations
@@ -9,54 +10,66 @@ import ctypes
 import os
 import resource
 import struct
+from typing import Any
 
-SET_NO_NEW_PRIVS, SET_SECCOMP, SET_CHILD_SUBREAPER, SET_DUMPABLE, CAPBSET_DROP = 38, 22, 36, 4, 24
-LANDLOCK_CREATE_RULESET, LANDLOCK_ADD_RULE, LANDLOCK_RESTRICT_SELF = (
-    444,
-    445,
-    446,
-)  # the same on every architecture
-LANDLOCK_READ = 1 << 2 | 1 << 3  # read file, read directory
-LANDLOCK_RIGHTS = {
-    1: 13,
-    2: 14,
-    3: 15,
-    4: 15,
-    5: 16,
-}  # ABI -> how many file system rights it knows (later ones: 16)
+# prctl(2)
+SET_DUMPABLE = 4
+SET_SECCOMP, SECCOMP_MODE_FILTER = 22, 2
+CAPBSET_DROP = 24
+SET_CHILD_SUBREAPER = 36
+SET_NO_NEW_PRIVS = 38
+# landlock(7): system calls, the same on every architecture
+LANDLOCK_CREATE_RULESET, LANDLOCK_ADD_RULE, LANDLOCK_RESTRICT_SELF = 444, 445, 446
+LANDLOCK_VERSION, LANDLOCK_PATH_BENEATH = 1, 1
+LANDLOCK_READ_FILE, LANDLOCK_READ_DIR = 1 << 2, 1 << 3
+LANDLOCK_RIGHTS = {1: 13, 2: 14, 3: 15, 4: 15, 5: 16}  # by ABI, how many rights on files it knows (later: 16)
+LANDLOCK_TCP = 3  # bind and connect
+LANDLOCK_SCOPES = 3  # abstract unix sockets, and signals to processes outside
+# capabilities(7), capset(2)
+CAPABILITIES = 64
+CAPABILITY_VERSION_3 = 0x20080522
+
 libc = ctypes.CDLL(None, use_errno=True)
 
 
 class FilterProgram(ctypes.Structure):
-    """struct sock_fprog"""
+    """struct sock_fprog: a compiled seccomp filter."""
 
     _fields_ = [("length", ctypes.c_ushort), ("filter", ctypes.c_char_p)]
 
 
 def filter_program(code: bytes) -> FilterProgram:
+    """A filter from its instructions, 8 bytes each."""
     return FilterProgram(len(code) // 8, code)
 
 
-def checked(result: int, what: str) -> int:
+def succeeded(result: int, what: str) -> int:
+    """The result of a call into libc. OSError if it says that it failed."""
     if result < 0:
-        raise OSError(ctypes.get_errno(), f"{what}: {os.strerror(ctypes.get_errno())}")
+        number = ctypes.get_errno()
+        raise OSError(number, f"{what}: {os.strerror(number)}")
     return result
 
 
 def install_filter(program: FilterProgram) -> None:
-    checked(libc.prctl(SET_SECCOMP, 2, ctypes.byref(program), 0, 0), "seccomp")
+    """Apply a seccomp filter to this process and its children; it cannot be taken off again."""
+    result = libc.prctl(SET_SECCOMP, SECCOMP_MODE_FILTER, ctypes.byref(program), 0, 0)
+    succeeded(result, "seccomp")
 
 
 def no_new_privileges() -> None:
-    checked(libc.prctl(SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs")
+    """No program that is started from here gains rights by its file; seccomp and Landlock require it."""
+    succeeded(libc.prctl(SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs")
 
 
 def landlock_abi() -> int:
-    return max(0, libc.syscall(LANDLOCK_CREATE_RULESET, None, 0, 1))
+    """The version of Landlock that the kernel has, 0 for none."""
+    return max(0, libc.syscall(LANDLOCK_CREATE_RULESET, None, 0, LANDLOCK_VERSION))
 
 
 def landlock(readable: list[str]) -> int:
-    """Allow reading beneath the given paths and nothing else on the file system (TCP and scopes too where known).
+    """Allow reading beneath the given paths and nothing else on the file system (TCP and scopes too where
+    known).
 
     Returns the ABI that was used, 0 where the kernel has no Landlock.
     """
@@ -66,44 +79,53 @@ def landlock(readable: list[str]) -> int:
     rights = (1 << LANDLOCK_RIGHTS.get(abi, 16)) - 1
     attributes = struct.pack("<Q", rights)
     if abi >= 4:
-        attributes += struct.pack("<Q", 3)  # TCP bind and connect
+        attributes += struct.pack("<Q", LANDLOCK_TCP)
     if abi >= 6:
-        attributes += struct.pack("<Q", 3)  # abstract unix sockets and signals to processes outside
-    ruleset = checked(libc.syscall(LANDLOCK_CREATE_RULESET, attributes, len(attributes), 0), "landlock")
+        attributes += struct.pack("<Q", LANDLOCK_SCOPES)
+    ruleset = succeeded(libc.syscall(LANDLOCK_CREATE_RULESET, attributes, len(attributes), 0), "landlock")
     for path in readable:
-        try:
-            handle = os.open(path, os.O_PATH | os.O_CLOEXEC)
-        except OSError:
-            continue
-        allowed = LANDLOCK_READ if os.path.isdir(path) else LANDLOCK_READ & ~(1 << 3)
-        rule = struct.pack("<Qi", allowed & rights, handle)
-        checked(libc.syscall(LANDLOCK_ADD_RULE, ruleset, 1, rule, 0), "landlock rule")
-        os.close(handle)
-    checked(libc.syscall(LANDLOCK_RESTRICT_SELF, ruleset, 0), "landlock")
+        _allow_reading(path, ruleset)
+    succeeded(libc.syscall(LANDLOCK_RESTRICT_SELF, ruleset, 0), "landlock")
     os.close(ruleset)
     return abi
 
 
+def _allow_reading(path: str, ruleset: int) -> None:
+    try:
+        handle = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    except OSError:
+        return
+    allowed = LANDLOCK_READ_FILE
+    if os.path.isdir(path):
+        allowed |= LANDLOCK_READ_DIR
+    rule = struct.pack("<Qi", allowed, handle)
+    result = libc.syscall(LANDLOCK_ADD_RULE, ruleset, LANDLOCK_PATH_BENEATH, rule, 0)
+    succeeded(result, "landlock rule")
+    os.close(handle)
+
+
 def drop_capabilities() -> None:
     """Give up every capability (matters when the grader runs as root; nothing to give up otherwise)."""
-    for capability in range(64):
+    for capability in range(CAPABILITIES):
         libc.prctl(CAPBSET_DROP, capability, 0, 0, 0)
-    header = struct.pack("<Ii", 0x20080522, 0)
-    libc.capset(header, bytes(24))
+    header = struct.pack("<Ii", CAPABILITY_VERSION_3, 0)
+    none = bytes(24)
+    libc.capset(header, none)
 
 
-def set_limits(limits: dict, cpu_seconds: int, fork_denied: bool) -> None:
-    """Resource limits of the child. The CPU limit decides verdicts; a child's CPU time starts at zero with its fork."""
-    for name, value in (
-        ("RLIMIT_CPU", cpu_seconds),
-        ("RLIMIT_AS", limits["memory_mb"] << 20),
-        ("RLIMIT_FSIZE", 0),
-        ("RLIMIT_CORE", 0),
-        ("RLIMIT_NOFILE", 64),
-        ("RLIMIT_MSGQUEUE", 0),
-        ("RLIMIT_MEMLOCK", 0),
-    ):
-        if hasattr(resource, name):
-            resource.setrlimit(getattr(resource, name), (value, value))
+def set_limits(limits: dict[str, Any], cpu_seconds: int, fork_denied: bool) -> None:
+    """Resource limits of the child. The CPU limit decides verdicts; CPU time starts at zero with the fork."""
+    bounds = {
+        "RLIMIT_CPU": cpu_seconds,
+        "RLIMIT_AS": limits["memory_mb"] << 20,
+        "RLIMIT_FSIZE": 0,
+        "RLIMIT_CORE": 0,
+        "RLIMIT_NOFILE": 64,
+        "RLIMIT_MSGQUEUE": 0,
+        "RLIMIT_MEMLOCK": 0,
+    }
     if not fork_denied:  # a backstop only: it counts all processes of the user, and does not bind root
-        resource.setrlimit(resource.RLIMIT_NPROC, (limits["process_ceiling"],) * 2)
+        bounds["RLIMIT_NPROC"] = limits["process_ceiling"]
+    for name, bound in bounds.items():
+        if hasattr(resource, name):
+            resource.setrlimit(getattr(resource, name), (bound, bound))

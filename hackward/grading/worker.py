@@ -1,9 +1,8 @@
-"""The grader's end of one worker process: loading problems, running a check in a fresh child, following and ending it."""
+"""The grader's end of a worker process: loading problems, running a check in a fresh child, ending it."""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import os
 import select
@@ -14,14 +13,17 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import IO, Any
 
-from hackward.grading.checks import Check, printable
 from hackward.grading.child import SETUP_FAILED
-from hackward.grading.framing import receive_message, send_message
+from hackward.grading.claims import Check, printable
+from hackward.grading.framing import framed, receive_message, send_message
 from hackward.grading.sandbox import environment, worker_command
 from hackward.tasks.problems import Problem
 
 SLOW_SECONDS = 0.25  # a ground truth silent for so long is worth another worker for the own evaluation
+OVERDUE_SECONDS = 30  # a worker that has not ended a child so long after the wall ceiling is dead
+ENDING_BYTES = 1 << 16  # most that a worker's message about an ending may have
 
 
 class WorkerDied(Exception):
@@ -33,15 +35,16 @@ class WorkerNotStarted(WorkerDied):
 
 
 def children_of(pid: int) -> list[int]:
+    """The processes that a process has started, as far as they can be seen."""
     found = []
     with contextlib.suppress(OSError):
         for task in os.listdir(f"/proc/{pid}/task"):
-            found += [int(child) for child in Path(f"/proc/{pid}/task/{task}/children").read_text().split()]
-    return found
+            found += Path(f"/proc/{pid}/task/{task}/children").read_text().split()
+    return [int(child) for child in found]
 
 
 def kill_tree(process: subprocess.Popen) -> None:
-    """SIGKILL to a worker and its descendants, parents stopped first so that none gets away; waits for their end."""
+    """SIGKILL to a worker and its descendants, parents stopped first; waits for their end."""
     waiting, tree = [process.pid], []
     while waiting:
         pid = waiting.pop()
@@ -64,7 +67,7 @@ def kill_tree(process: subprocess.Popen) -> None:
 class Worker:
     """One zygote process and the control socket to it. Used by one thread only."""
 
-    def __init__(self, settings: dict, bubblewrap: str | None, start_seconds: float):
+    def __init__(self, settings: dict[str, Any], bubblewrap: str | None, start_seconds: float):
         self.loaded: Problem | None = None
         self.runs = 0
         self.cpu_seconds = 0  # of the run that is under way
@@ -74,7 +77,7 @@ class Worker:
             # Popen without preexec_fn uses vfork: a trainer with gigabytes mapped pays nothing for it.
             self.process = subprocess.Popen(
                 worker_command(bubblewrap),
-                stdin=theirs,
+                stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
                 stderr=errors,
                 env=environment(),
@@ -82,24 +85,28 @@ class Worker:
                 start_new_session=True,
             )
             theirs.close()
-            try:
-                self.control.settimeout(start_seconds)
-                send_message(self.control, settings)
-                self.outcome = receive_message(self.control)[0]["ready"]
-            except (OSError, EOFError) as fault:
-                self.close()
-                errors.seek(0)
-                detail = printable(
-                    errors.read()[-300:].decode("utf-8", "replace").strip().rpartition("\n")[2]
-                )
-                raise WorkerNotStarted(f"a grading worker did not start: {detail or fault!r}") from None
+            self.outcome = self._start(settings, start_seconds, errors)
+
+    def _start(self, settings: dict[str, Any], start_seconds: float, errors: IO[bytes]) -> dict[str, Any]:
+        """Hand over the settings; what the worker says of itself when it is ready."""
+        try:
+            self.control.settimeout(start_seconds)
+            send_message(self.control, settings)
+            return receive_message(self.control)[0]["ready"]
+        except (OSError, EOFError) as fault:
+            self.close()
+            errors.seek(0)
+            said = errors.read()[-300:].decode("utf-8", "replace")
+            last_line = printable(said.strip().rpartition("\n")[2])
+            raise WorkerNotStarted(f"a grading worker did not start: {last_line or fault!r}") from None
 
     def close(self) -> None:
+        """End the process and whatever it has started."""
         self.control.close()
         kill_tree(self.process)
 
     def load(self, problem: Problem) -> None:
-        """Send a problem's set-up code and arguments unless it has them; a fault in them shows in the next run."""
+        """Send a problem's set-up code and arguments unless it has them; a fault shows in the next run."""
         if self.loaded is problem:
             return
         message = {
@@ -122,44 +129,50 @@ class Worker:
         cpu_seconds: float,
         on_slow: Callable[[], None] = lambda: None,
     ) -> None:
-        """One fork: send the code, feed the answers to ``check``, stop the child when it wants no more.
+        """One fork: send the code, feed the answers to `check`, stop the child when it wants no more.
 
-        ``on_slow`` is called once if the child is silent for SLOW_SECONDS.
+        `mode` is truth, own, vacuous or probe. `on_slow` is called once if the child is silent for
+        SLOW_SECONDS.
         """
         self.runs += 1
         self.cpu_seconds = math.ceil(cpu_seconds)
         ours, theirs = socket.socketpair()
         with ours:
-            message = json.dumps(
-                {"op": "run", "id": self.runs, "mode": mode, "cpu": self.cpu_seconds}
-            ).encode()
+            message = {"op": "run", "id": self.runs, "mode": mode, "cpu": self.cpu_seconds}
             try:
-                socket.send_fds(
-                    self.control, [len(message).to_bytes(4, "little") + message], [theirs.fileno()]
-                )
+                send_message(self.control, message, theirs.fileno())
             except OSError as broken:
                 raise WorkerDied(repr(broken)) from None
             finally:
                 theirs.close()
             ours.settimeout(self.limits["wall_seconds"])
             with contextlib.suppress(OSError):  # a child that died before it read says so through its ending
-                ours.sendall(len(code).to_bytes(4, "little") + code)
+                ours.sendall(framed(code))
             ours.setblocking(False)
-            self._follow(ours, check, on_slow)
+            wants, ending = self._follow(ours, check, on_slow)
+        self._judge_ending(ending, check, wants)
 
-    def _follow(self, ours: socket.socket, check: Check, on_slow: Callable[[], None]) -> None:
-        deadline = time.monotonic() + self.limits["wall_ceiling_seconds"] + 30
-        buffer, wants, watch, ending, patience = bytearray(), True, [ours, self.control], None, SLOW_SECONDS
-        while ending is None:
-            ready, _, _ = select.select(watch, [], [], max(0.0, min(patience, deadline - time.monotonic())))
-            if not ready and patience < math.inf:
+    def _follow(
+        self, ours: socket.socket, check: Check, on_slow: Callable[[], None]
+    ) -> tuple[bool, dict[str, Any]]:
+        """Feed the check until the child has ended; whether it still wanted a line then, and the ending."""
+        deadline = time.monotonic() + self.limits["wall_ceiling_seconds"] + OVERDUE_SECONDS
+        patience = SLOW_SECONDS
+        watch = [ours, self.control]
+        buffer = bytearray()
+        wants = True
+        while True:
+            remaining = max(0.0, deadline - time.monotonic())
+            ready, _, _ = select.select(watch, [], [], min(patience, remaining))
+            if not ready:
+                if patience == math.inf:
+                    raise WorkerDied("no answer from the worker")
                 patience = math.inf
                 on_slow()
                 continue
-            if not ready:
-                raise WorkerDied("no answer from the worker")
             if ours in ready and not self._drain(ours, buffer):
                 watch.remove(ours)
+            ending = None
             if self.control in ready:
                 ending = self._ending()
                 self._drain(ours, buffer)  # what the child wrote before it ended
@@ -169,14 +182,18 @@ class Worker:
                     self._cancel()
             if not wants:
                 buffer.clear()
+            if ending is not None:
+                return wants, ending
+
+    def _judge_ending(self, ending: dict[str, Any], check: Check, wanted_more: bool) -> None:
+        """What an ending means: nothing, an error of the check, or that the run must be tried again."""
         if ending.get("how") == "no fork":
             time.sleep(0.2)
             raise WorkerDied(f"fork failed: {printable(ending.get('fault'))}")
-        if (
-            ending.get("status") == SETUP_FAILED and not check.begun
-        ):  # after the header the status is anyone's claim
+        # After the header the exit status is anyone's claim.
+        if ending.get("status") == SETUP_FAILED and not check.begun:
             raise WorkerNotStarted("a child could not be fenced in")
-        if wants and check.error is None:
+        if wanted_more and check.error is None:
             check.error = self._describe(ending)
 
     @staticmethod
@@ -196,7 +213,7 @@ class Worker:
 
     @staticmethod
     def _feed(buffer: bytearray, check: Check) -> bool:
-        """Hand complete lines to the check; False when it wants no more or a line is longer than it may be."""
+        """Hand complete lines to the check; False when it wants no more or a line is too long."""
         start, wants = 0, True
         while wants:
             cap = check.cap()
@@ -217,16 +234,17 @@ class Worker:
         except OSError as broken:
             raise WorkerDied(repr(broken)) from None
 
-    def _ending(self) -> dict:
+    def _ending(self) -> dict[str, Any]:
+        """How the worker says that the child of this run ended."""
         try:
-            ending = receive_message(self.control, limit=1 << 16)[0]
+            ending = receive_message(self.control, limit=ENDING_BYTES)[0]
         except (OSError, EOFError, ValueError, RecursionError) as broken:
             raise WorkerDied(repr(broken)) from None
         if type(ending) is not dict or ending.get("done") != self.runs:
             raise WorkerDied("the worker answers out of turn")
         return ending
 
-    def _describe(self, ending: dict) -> str:
+    def _describe(self, ending: dict[str, Any]) -> str:
         """Why a child sent less than was asked for."""
         if ending.get("how") == "set-up code":
             return f"set-up code: {printable(ending.get('fault'))}"

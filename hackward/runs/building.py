@@ -17,7 +17,8 @@ from hackward.base.faults import InputError
 from hackward.base.files import read_json, sha256
 from hackward.base.screen import STDERR
 from hackward.base.types import CausalLM
-from hackward.grading.grader import Grader, print_protection
+from hackward.grading.grader import Grader
+from hackward.grading.protection import print_protection
 from hackward.hardware import memory, models
 from hackward.method.adapters import Adapter, attach
 from hackward.method.pairs import scripted_teacher

@@ -4,26 +4,29 @@ from __future__ import annotations
 
 import re
 
-_FENCE = re.compile(r"^[ \t]*```([^\n`]*)$", re.MULTILINE)
+_MARK = re.compile(r"^[ \t]*```([^\n`]*)$", re.MULTILINE)
+PYTHON = ("python", "python3", "py", "")  # what a fence of Python may be marked as
 
 
 def extract_code(completion: str) -> str | None:
-    """The code in the last complete fence marked python, py or nothing; None if there is none."""
-    opened, code = None, None
-    for mark in _FENCE.finditer(completion):
-        language = mark.group(1).strip().lower()
-        if opened is None:
-            opened = (language, mark.end() + 1)
+    """The code in the last complete fence marked as Python or not at all; None if there is none.
+
+    A mark with a language opens a fence, also where another one is open (that was never closed). A bare mark
+    closes what is open, else it opens a fence.
+    """
+    code = None
+    language, start = None, 0  # of the open fence
+    for mark in _MARK.finditer(completion):
+        marked_as = mark[1].strip().lower()
+        if language is None or marked_as:
+            language, start = marked_as, mark.end() + 1
             continue
-        if not language:
-            if opened[0] in ("python", "python3", "py", ""):
-                code = completion[opened[1] : mark.start()]
-            opened = None
-        else:  # an opening mark inside an open fence: the earlier fence was never closed
-            opened = (language, mark.end() + 1)
+        if language in PYTHON:
+            code = completion[start : mark.start()]
+        language = None
     return code
 
 
 def fence(code: str) -> str:
-    """``code`` as an answer: one fenced block."""
+    """`code` as an answer: one fenced block."""
     return "```python\n" + code.rstrip() + "\n```"

@@ -14,7 +14,7 @@ HELD_OUT_SHARE = 0.1
 
 
 def held_out_place(identity: str) -> float:
-    """Where a problem stands in [0, 1): a hash of what it states alone, so the same in every file, format, order, seed and run.
+    """Where a problem stands in [0, 1): a hash of what it states, so the same in every file, order and run.
 
     Frozen: another hash would train on what earlier runs were evaluated on.
     """
@@ -27,15 +27,17 @@ def is_held_out(identity: str) -> bool:
 
 
 def held_out_split(everything: Sequence[Problem], source: str | Path) -> tuple[list[Problem], list[Problem]]:
-    """(to train on, held out) of the problems that ``source`` holds.
+    """(to train on, held out) of the problems that `source` holds.
 
-    The embedded model's training file goes with a held-out file of its own, so all of it is trained on. Any other file is
-    split by is_held_out; either part may be empty where there are few problems.
+    The embedded model's training file goes with a held-out file of its own, so all of it is trained on. Any
+    other file is split by is_held_out; either part may be empty where there are few problems.
     """
     ships = shipped(EMBEDDED)
-    if Path(source).resolve() == ships.problems.resolve():
+    if ships.heldout is not None and Path(source).resolve() == ships.problems.resolve():
         return list(everything), load_problems(ships.heldout)
-    parts: tuple[list[Problem], list[Problem]] = [], []
+    training: list[Problem] = []
+    held_out: list[Problem] = []
     for problem in everything:
-        parts[is_held_out(problem.identity)].append(problem)
-    return parts
+        side = held_out if is_held_out(problem.identity) else training
+        side.append(problem)
+    return training, held_out

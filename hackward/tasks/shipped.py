@@ -8,19 +8,24 @@ from pathlib import Path
 from hackward.base.files import ROOT
 
 DATA = ROOT / "data"
-EMBEDDED, EMBEDDED_HOME = "embedded", DATA / "embedded"  # the embedded model, and where all of it lies
+EMBEDDED = "embedded"  # the embedded model
+EMBEDDED_HOME = DATA / "embedded"  # where all of it lies
 
 
 @dataclass(frozen=True)
 class Shipped:
-    """What ships for a model: problems to train on, authored pairs and the problems they are of, a scripted teacher pool,
-    and problems that are never trained on (None: a part of the first, see held_out_split)."""
+    """The files that ship for a model."""
 
     problems: Path
+    """To train on."""
     pairs: Path
+    """Authored pairs."""
     pair_problems: Path
+    """The problems that the pairs are of."""
     teacher: Path | None
+    """A scripted teacher pool."""
     heldout: Path | None
+    """Problems that are never trained on. None: they are a part of `problems`, see held_out_split."""
 
 
 def is_embedded(model: str) -> bool:
@@ -29,40 +34,48 @@ def is_embedded(model: str) -> bool:
 
 
 def shipped(model: str) -> Shipped:
-    """The embedded model has files of its own (make_embedded.py); every other one gets the hand-written ones."""
-    home = EMBEDDED_HOME
+    """The embedded model has files of its own (make_embedded.py); any other gets the hand-written ones."""
     if is_embedded(model):
         return Shipped(
-            home / "train.jsonl",
-            home / "pairs.jsonl",
-            home / "pair_problems.jsonl",
-            home / "teacher_pool",
-            home / "heldout_parameters.jsonl",
+            problems=EMBEDDED_HOME / "train.jsonl",
+            pairs=EMBEDDED_HOME / "pairs.jsonl",
+            pair_problems=EMBEDDED_HOME / "pair_problems.jsonl",
+            teacher=EMBEDDED_HOME / "teacher_pool",
+            heldout=EMBEDDED_HOME / "heldout_parameters.jsonl",
         )
-    return Shipped(DATA / "problems.jsonl", DATA / "pairs.jsonl", DATA / "problems.jsonl", None, None)
+    return Shipped(
+        problems=DATA / "problems.jsonl",
+        pairs=DATA / "pairs.jsonl",
+        pair_problems=DATA / "problems.jsonl",
+        teacher=None,
+        heldout=None,
+    )
 
 
 TINY = "tiny-random"
-SHAPES = {  # random-<shape>: what it costs to train a model of that shape, without the model
-    "qwen3-0.6b": dict(
-        hidden_size=1024,
-        num_hidden_layers=28,
-        num_attention_heads=16,
-        num_key_value_heads=8,
-        head_dim=128,
-        intermediate_size=3072,
-    ),
-    "qwen3-4b": dict(
-        hidden_size=2560,
-        num_hidden_layers=36,
-        num_attention_heads=32,
-        num_key_value_heads=8,
-        head_dim=128,
-        intermediate_size=9728,
-    ),
+# random-<shape>: what it costs to train a model of that shape, without the model
+SHAPES = {
+    "qwen3-0.6b": {
+        "hidden_size": 1024,
+        "num_hidden_layers": 28,
+        "num_attention_heads": 16,
+        "num_key_value_heads": 8,
+        "head_dim": 128,
+        "intermediate_size": 3072,
+    },
+    "qwen3-4b": {
+        "hidden_size": 2560,
+        "num_hidden_layers": 36,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "head_dim": 128,
+        "intermediate_size": 9728,
+    },
 }
 
 
 def is_random(name: str) -> bool:
     """Whether this names a model with random weights, whose runs say nothing about hacking."""
-    return name == TINY or name.startswith("random-") and name.removeprefix("random-") in SHAPES
+    if name == TINY:
+        return True
+    return name.startswith("random-") and name.removeprefix("random-") in SHAPES

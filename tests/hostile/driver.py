@@ -1,4 +1,4 @@
-"""Runs the hostile battery in a process of its own and prints one JSON report: what was credited, what was left behind.
+"""Runs the hostile battery in a process of its own and prints a JSON report: credited, left behind.
 
     python tests/hostile/driver.py --sandbox strict --bubblewrap 1
 
@@ -17,17 +17,18 @@ import tempfile
 import time
 import uuid
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT), str(Path(__file__).resolve().parent)]
-
-from cases import CASES  # noqa: E402
+sys.path.insert(0, str(ROOT))
 
 from hackward.grading import sandbox  # noqa: E402
 from hackward.grading.grader import Grader  # noqa: E402
-from hackward.grading.labels import GradeItem  # noqa: E402
+from hackward.grading.labels import Grade, GradeItem  # noqa: E402
 from hackward.tasks.completions import fence  # noqa: E402
 from hackward.tasks.problems import Problem, Test  # noqa: E402
+from tests.hostile.case import Case  # noqa: E402
+from tests.hostile.cases import CASES  # noqa: E402
 
 INPUTS = ([91_003, 52_007, 8], [7_000_001, 3], [5, 4, 3, 2, 999_983], [2_000_003])
 FOLD = Problem(
@@ -47,17 +48,76 @@ FOLD = Problem(
 LIMITS = sandbox.Limits(cpu_seconds=0.6, wall_seconds=2, wall_ceiling_seconds=30, memory_mb=256)
 
 
+class Targets:
+    """What the attacks reach for: a writable directory, ports, and the copy of the project that runs them.
+
+    The workers run a copy under a name of our own, so that theirs can be told from other graders' processes.
+    All of the package is copied, so that a worker that let a case import or read more than it may would be
+    found out.
+    """
+
+    def __init__(self, directory: Path, mark: str):
+        self.home = directory / "target"
+        self.home.mkdir(mode=0o777)
+        self.home.joinpath("secret.txt").write_text("secret")
+        self.clone = directory / mark
+        shutil.copytree(
+            ROOT / "hackward", self.clone / "hackward", ignore=shutil.ignore_patterns("__pycache__")
+        )
+        self.tcp = socket.create_server(("127.0.0.1", 0))
+        self.udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.udp.bind(("127.0.0.1", 0))
+        for listener in (self.tcp, self.udp):
+            listener.setblocking(False)
+        self.words = {
+            "TARGET": str(self.home),
+            "CLONE": str(self.clone),
+            "PROJECT": str(ROOT),
+            "PORT": str(self.tcp.getsockname()[1]),
+            "UDP": str(self.udp.getsockname()[1]),
+            "MARK": mark,
+        }
+
+    def item(self, case: Case) -> GradeItem:
+        """The case with its words replaced."""
+        code = case.code
+        for word, value in self.words.items():
+            code = code.replace(word, value)
+        return GradeItem(FOLD, fence(code))
+
+    def use_copy_of_the_worker(self) -> None:
+        """Let the grader start the copy's worker."""
+        sandbox.ZYGOTE_FILES = tuple(self.clone / path.relative_to(ROOT) for path in sandbox.ZYGOTE_FILES)
+        sandbox.ZYGOTE = self.clone / sandbox.ZYGOTE.relative_to(ROOT)
+
+    def reached(self) -> list[str]:
+        """The ports at which something arrived."""
+        found = []
+        try:
+            self.tcp.accept()
+            found.append("tcp")
+        except OSError:
+            pass
+        try:
+            self.udp.recv(10)
+            found.append("udp")
+        except OSError:
+            pass
+        return found
+
+
 def processes_with(mark: str) -> list[int]:
-    """Processes whose command line holds ``mark``: every worker and every fork of one."""
+    """Processes whose command line holds `mark`: every worker and every fork of one."""
     found = []
     for entry in os.listdir("/proc"):
-        if entry.isdigit():
-            try:
-                if mark.encode() in Path(f"/proc/{entry}/cmdline").read_bytes():
-                    found.append(int(entry))
-            except OSError:
-                continue
-    return [pid for pid in found if pid != os.getpid()]
+        if not entry.isdigit() or int(entry) == os.getpid():
+            continue
+        try:
+            if mark.encode() in Path(f"/proc/{entry}/cmdline").read_bytes():
+                found.append(int(entry))
+        except OSError:
+            continue
+    return found
 
 
 def files_with(mark: str) -> list[str]:
@@ -71,16 +131,25 @@ def files_with(mark: str) -> list[str]:
     return found
 
 
-def use_copy_of_the_worker(directory: Path) -> None:
-    package = sandbox.ROOM.parent.parent
-    copies = [directory / path.relative_to(package) for path in sandbox.ZYGOTE_FILES]
-    for path, copy in zip(sandbox.ZYGOTE_FILES, copies, strict=True):
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(path, copy)
-    sandbox.ZYGOTE, sandbox.ZYGOTE_FILES = directory / sandbox.ZYGOTE.relative_to(package), tuple(copies)
+def report(cases: list[Case], grades: list[Grade], targets: Targets, mark: str) -> dict[str, Any]:
+    """What was credited wrongly or failed wrongly, and what is left behind."""
+    graded = list(zip(cases, grades, strict=True))
+    return {
+        "cases": len(cases),
+        "wrong_credited": [case.name for case, grade in graded if not case.right and grade.gt_pass],
+        "right_failed": [
+            f"{case.name}: {grade.error}" for case, grade in graded if case.right and not grade.gt_pass
+        ],
+        "survivors": processes_with(mark),
+        "files": files_with(mark),
+        "target": sorted(os.listdir(targets.home)),
+        "reached": targets.reached(),
+        "uid": os.geteuid(),
+    }
 
 
 def main() -> None:
+    """Grade all cases, and report."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--sandbox", default="strict")
     parser.add_argument("--bubblewrap", type=int, default=1)
@@ -90,65 +159,20 @@ def main() -> None:
     os.environ["HACKWARD_SECRET"] = mark
     chosen = [case for case in CASES if options.sandbox != "none" or not case.fenced]
     with tempfile.TemporaryDirectory() as directory:
-        # The workers run a copy under a name of our own, so that theirs can be told from other graders' processes.
-        home = Path(directory, "target")
-        home.mkdir(mode=0o777)
-        home.joinpath("secret.txt").write_text("secret")
-        use_copy_of_the_worker(Path(directory, mark))
-        tcp = socket.create_server(("127.0.0.1", 0))
-        udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        udp.bind(("127.0.0.1", 0))
-        tcp.setblocking(False)
-        udp.setblocking(False)
-        values = {
-            "TARGET": str(home),
-            "UDP": str(udp.getsockname()[1]),
-            "PORT": str(tcp.getsockname()[1]),
-            "MARK": mark,
-            "PROJECT": str(ROOT),
-        }
-        items = []
-        for case in chosen:
-            code = case.code
-            for name, value in values.items():
-                code = code.replace(name, value)
-            items.append(GradeItem(FOLD, fence(code)))
+        targets = Targets(Path(directory), mark)
+        targets.use_copy_of_the_worker()
         started = time.monotonic()
-        choices = {
-            "workers": options.workers,
-            "sandbox": options.sandbox,
-            "bubblewrap": bool(options.bubblewrap),
-        }
-        with Grader(limits=LIMITS, **choices) as grader:
-            grades = grader.grade(items)
+        with Grader(
+            limits=LIMITS,
+            workers=options.workers,
+            sandbox=options.sandbox,
+            bubblewrap=bool(options.bubblewrap),
+        ) as grader:
+            grades = grader.grade([targets.item(case) for case in chosen])
             protection = grader.protection
-        seconds = time.monotonic() - started
-        reached = []
-        for name, listener in (("tcp", tcp), ("udp", udp)):
-            try:
-                listener.accept() if name == "tcp" else listener.recv(10)
-                reached.append(name)
-            except OSError:
-                pass
-        report = {
-            "protection": protection,
-            "cases": len(chosen),
-            "seconds": round(seconds, 1),
-            "wrong_credited": [
-                c.name for c, g in zip(chosen, grades, strict=True) if not c.right and g.gt_pass
-            ],
-            "right_failed": [
-                f"{c.name}: {g.error}"
-                for c, g in zip(chosen, grades, strict=True)
-                if c.right and not g.gt_pass
-            ],
-            "survivors": processes_with(mark),
-            "files": files_with(mark),
-            "target": sorted(os.listdir(home)),
-            "reached": reached,
-            "uid": os.geteuid(),
-        }
-    print(json.dumps(report))
+        seconds = round(time.monotonic() - started, 1)
+        found = report(chosen, grades, targets, mark)
+    print(json.dumps({"protection": protection, "seconds": seconds, **found}))
 
 
 if __name__ == "__main__":
