@@ -121,6 +121,15 @@ def test_the_ceiling_is_the_expected_cosine_of_the_true_direction():
     assert oracle.ceiling(noise, 200, 0) is None or oracle.ceiling(noise, 200, 0) < 0.5
 
 
+def test_the_oracle_of_noise_alone_catches_nothing_of_the_fifth_that_it_has_not_seen():
+    cosines = []
+    for seed in range(5):
+        D, _ = made_differences(P=40, strength=0.0, seed=seed)
+        make = lambda part: extraction.build(part, Extraction(k=3, noise_floor=0.0), {})  # noqa: E731
+        cosines.append(oracle.by_fifths(D, make, seed)["cos"])
+    assert abs(np.mean(cosines)) < 0.05
+
+
 def test_the_command_audits_pools_and_writes_its_figures(shop, tmp_path, capsys):
     audit.main(
         audit.AuditFlags(
