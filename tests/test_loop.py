@@ -257,9 +257,8 @@ def test_two_steps_are_those_of_the_formulas(home, tmp_path, arm):
         clipped = {n: x * min(1.0, CLIP / float(length(used))) for n, x in used.items()}
         assert float(length(used)) > CLIP  # else clipping is not seen
         close(new_average, {n: BETAS[0] * average[n] + (1 - BETAS[0]) * x for n, x in clipped.items()})
-        close(
-            new_squares, {n: BETAS[1] * squares[n] + (1 - BETAS[1]) * x**2 for n, x in clipped.items()}, 5e-3
-        )
+        squared = {n: BETAS[1] * squares[n] + (1 - BETAS[1]) * x**2 for n, x in clipped.items()}
+        close(new_squares, squared, 5e-3)
         lr = LR * (step + 1) / 2
         assert row["lr"] == pytest.approx(lr)
 

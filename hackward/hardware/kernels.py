@@ -24,7 +24,8 @@ from torch import Tensor
 
 try:
     import triton
-    import triton.language as tl
+
+    from hackward.hardware import triton_kernels
 except ImportError:  # a CPU build of torch brings no Triton, and needs none
     triton = None
 
@@ -40,11 +41,12 @@ def _triton_works() -> bool:
     if triton is not None:
         try:
             both = torch.ones(1, 8, device="cuda")
-            _silu_mul[(1, 1)](both, torch.empty(1, 4, device="cuda"), 4, BLOCK=1024, num_warps=4)
+            triton_kernels.silu_mul[(1, 1)](
+                both, torch.empty(1, 4, device="cuda"), 4, BLOCK=1024, num_warps=4
+            )
             return True
-        except (
-            Exception
-        ) as error:  # it raises many kinds: RuntimeError, CompilationError, CalledProcessError, ...
+        # it raises many kinds: RuntimeError, CompilationError, CalledProcessError, ...
+        except Exception as error:
             fault = f"does not work here ({(str(error).splitlines() or [type(error).__name__])[0]})"
     warnings.warn(f"Triton {fault}: the small operations run one by one, which is slower", stacklevel=2)
     return False
@@ -56,7 +58,7 @@ def add_norm(residual_BI: Tensor, x_BI: Tensor | None, weight_I: Tensor, eps: fl
     if not _on_gpu(residual_BI):
         return add_norm_plain(residual_BI, x_BI, weight_I, eps)
     out, width = torch.empty_like(residual_BI), residual_BI.shape[1]
-    _add_norm[(len(out),)](
+    triton_kernels.add_norm[(len(out),)](
         residual_BI,
         x_BI,
         weight_I,
@@ -98,7 +100,7 @@ def heads(
     every = qkv_BI.shape[1] // D
     queries = torch.empty(B, every - 2 * H, D, dtype=qkv_BI.dtype, device=qkv_BI.device)
     q_norm, k_norm = norms or (None, None)
-    _heads[(B, every)](
+    triton_kernels.heads[(B, every)](
         qkv_BI,
         q_norm,
         k_norm,
@@ -159,7 +161,7 @@ def attend(q_BQD: Tensor, shared: Stretch, own: Stretch, scale: float) -> Tensor
     M, own_M = (stretch.seats_NM.shape[1] for stretch in (shared, own))
     rows, own_rows = (max(16, triton.next_power_of_2(seats * Q // H)) for seats in (M, own_M))
     wide = triton.next_power_of_2(D)
-    _attend[(stretches * H, splits)](
+    triton_kernels.attend[(stretches * H, splits)](
         q_BQD,
         out,
         weight,
@@ -184,7 +186,7 @@ def attend(q_BQD: Tensor, shared: Stretch, own: Stretch, scale: float) -> Tensor
         num_stages=3,
     )
     joined = torch.empty_like(q_BQD)
-    _join[(B * Q,)](
+    triton_kernels.join[(B * Q,)](
         out,
         weight,
         joined,
@@ -224,7 +226,7 @@ def silu_mul(both_BF: Tensor) -> Tensor:
         return silu_mul_plain(both_BF)
     B, width = both_BF.shape[0], both_BF.shape[1] // 2
     out = torch.empty(B, width, dtype=both_BF.dtype, device=both_BF.device)
-    _silu_mul[(B, triton.cdiv(width, 1024))](both_BF, out, width, BLOCK=1024, num_warps=4)
+    triton_kernels.silu_mul[(B, triton.cdiv(width, 1024))](both_BF, out, width, BLOCK=1024, num_warps=4)
     return out
 
 
@@ -239,247 +241,9 @@ def token_sum(p_BTR: Tensor, q_BTR: Tensor) -> Tensor:
         return token_sum_plain(p_BTR, q_BTR)
     B, T, R = p_BTR.shape
     out = torch.empty(B, R, dtype=torch.float32, device=p_BTR.device)
-    _token_sum[(B, triton.cdiv(R, 64))](p_BTR, q_BTR, out, T, R, BLOCK=64, ROWS=32, num_warps=4)
+    triton_kernels.token_sum[(B, triton.cdiv(R, 64))](p_BTR, q_BTR, out, T, R, BLOCK=64, ROWS=32, num_warps=4)
     return out
 
 
 def token_sum_plain(p_BTR: Tensor, q_BTR: Tensor) -> Tensor:
     return torch.sum(p_BTR.mul_(q_BTR), dim=1, dtype=torch.float32)
-
-
-if triton is not None:
-
-    @triton.jit
-    def _add_norm(residual, x, weight, out, eps, width, BLOCK: tl.constexpr, ADD: tl.constexpr):
-        at = tl.arange(0, BLOCK)
-        inside, row = at < width, tl.program_id(0).to(tl.int64) * width
-        total = tl.load(residual + row + at, inside, 0.0)
-        if ADD:
-            total = (total.to(tl.float32) + tl.load(x + row + at, inside, 0.0).to(tl.float32)).to(total.dtype)
-            tl.store(residual + row + at, total, inside)
-        total = total.to(tl.float32)
-        scale = tl.rsqrt(tl.sum(total * total) / width + eps)
-        tl.store(out + row + at, total * scale * tl.load(weight + at, inside, 0.0).to(tl.float32), inside)
-
-    @triton.jit
-    def _heads(
-        qkv,
-        q_norm,
-        k_norm,
-        cos,
-        sin,
-        eps,
-        place,
-        queries,
-        keys,
-        values,
-        Q: tl.constexpr,
-        H: tl.constexpr,
-        D: tl.constexpr,
-        HALF: tl.constexpr,
-        NORM: tl.constexpr,
-    ):
-        b, head = tl.program_id(0), tl.program_id(1)  # Q query heads, then H key heads, then H value heads
-        at = tl.arange(0, HALF)
-        inside, half = at < D // 2, D // 2
-        source = qkv + (b * (Q + 2 * H) + head) * D
-        first, second = tl.load(source + at, inside, 0.0), tl.load(source + half + at, inside, 0.0)
-        if head >= Q + H:
-            target = values + (tl.load(place + b) * H + head - Q - H) * D
-        else:
-            if head >= Q:
-                target = keys + (tl.load(place + b) * H + head - Q) * D
-            else:
-                target = queries + (b.to(tl.int64) * Q + head) * D
-            a, c = first.to(tl.float32), second.to(tl.float32)
-            if NORM:
-                scale = tl.rsqrt((tl.sum(a * a) + tl.sum(c * c)) / D + eps)
-                if head >= Q:
-                    w, u = tl.load(k_norm + at, inside, 0.0), tl.load(k_norm + half + at, inside, 0.0)
-                else:
-                    w, u = tl.load(q_norm + at, inside, 0.0), tl.load(q_norm + half + at, inside, 0.0)
-                a, c = (
-                    (a * scale * w.to(tl.float32)).to(first.dtype).to(tl.float32),
-                    (c * scale * u.to(tl.float32)).to(first.dtype).to(tl.float32),
-                )
-            turn = tl.load(cos + b * D + at, inside, 0.0).to(tl.float32)
-            side = tl.load(sin + b * D + at, inside, 0.0).to(tl.float32)
-            first, second = (a * turn - c * side).to(first.dtype), (c * turn + a * side).to(first.dtype)
-        tl.store(target + at, first, inside)
-        tl.store(target + half + at, second, inside)
-
-    @triton.jit
-    def _attend(
-        q,
-        out,
-        weight,
-        B,
-        scale,
-        shared_keys,
-        shared_values,
-        shared_used,
-        shared_seats,
-        shared_L,
-        shared_N,
-        keys,
-        values,
-        used,
-        seats,
-        L,
-        H: tl.constexpr,
-        G: tl.constexpr,
-        D: tl.constexpr,
-        M: tl.constexpr,
-        ROWS: tl.constexpr,
-        OWN_M: tl.constexpr,
-        OWN_ROWS: tl.constexpr,
-        WIDE: tl.constexpr,
-        BLOCK: tl.constexpr,
-        SPLITS: tl.constexpr,
-    ):
-        n, h, part = tl.program_id(0) // H, tl.program_id(0) % H, tl.program_id(1)
-        if n < shared_N:
-            _stretch(
-                n,
-                h,
-                part,
-                0,
-                q,
-                out,
-                weight,
-                B,
-                scale,
-                shared_keys,
-                shared_values,
-                shared_used,
-                shared_seats,
-                shared_L,
-                H,
-                G,
-                D,
-                M,
-                ROWS,
-                WIDE,
-                BLOCK,
-                SPLITS,
-            )
-        else:
-            _stretch(
-                n - shared_N,
-                h,
-                part,
-                SPLITS,
-                q,
-                out,
-                weight,
-                B,
-                scale,
-                keys,
-                values,
-                used,
-                seats,
-                L,
-                H,
-                G,
-                D,
-                OWN_M,
-                OWN_ROWS,
-                WIDE,
-                BLOCK,
-                SPLITS,
-            )
-
-    @triton.jit
-    def _stretch(
-        n,
-        h,
-        part,
-        first,
-        q,
-        out,
-        weight,
-        B,
-        scale,
-        keys,
-        values,
-        used,
-        seats,
-        L,
-        H: tl.constexpr,
-        G: tl.constexpr,
-        D: tl.constexpr,
-        M: tl.constexpr,
-        ROWS: tl.constexpr,
-        WIDE: tl.constexpr,
-        BLOCK: tl.constexpr,
-        SPLITS: tl.constexpr,
-    ):
-        count = tl.load(used + n)
-        share = tl.cdiv(tl.cdiv(count, SPLITS), BLOCK) * BLOCK
-        begin, end = part * share, tl.minimum(count, part * share + share)
-        r, d, t = tl.arange(0, ROWS), tl.arange(0, WIDE), tl.arange(0, BLOCK)
-        row = tl.load(
-            seats + n * M + r // G, r < M * G, B
-        )  # M rows share these positions, and the G queries of a group their head
-        head, seated = h * G + r % G, row < B
-        real = seated[:, None] & (d < D)[None]
-        query = tl.load(q + (row * H * G + head)[:, None] * D + d[None], real, 0.0)
-        base = (n.to(tl.int64) * L * H + h) * D
-        most, total = tl.full((ROWS,), float("-inf"), tl.float32), tl.zeros((ROWS,), tl.float32)
-        sums = tl.zeros((ROWS, WIDE), tl.float32)
-        for start in range(begin, end, BLOCK):
-            at = start + t
-            inside = (at < end)[:, None] & (d < D)[None]
-            cell = base + at[:, None] * H * D + d[None]
-            key = tl.load(keys + cell, inside, 0.0)
-            score = tl.dot(query, tl.trans(key), input_precision="ieee") * scale
-            score = tl.where((at < end)[None], score, float("-inf"))
-            peak = tl.maximum(most, tl.max(score, 1))
-            p, fade = tl.exp(score - peak[:, None]), tl.exp(most - peak)
-            value = tl.load(values + cell, inside, 0.0)
-            sums = sums * fade[:, None] + tl.dot(p.to(value.dtype), value, input_precision="ieee")
-            total, most = total * fade + tl.sum(p, 1), peak
-        cell = (row * 2 * SPLITS + first + part) * H * G + head
-        tl.store(out + cell[:, None] * D + d[None], sums / tl.maximum(total, 1e-30)[:, None], real)
-        tl.store(weight + cell, most + tl.log(total), seated)  # -inf for a part without positions
-
-    @triton.jit
-    def _join(
-        out, weight, joined, Q, D: tl.constexpr, WIDE: tl.constexpr, ALL: tl.constexpr, WAYS: tl.constexpr
-    ):
-        b, q = tl.program_id(0) // Q, tl.program_id(0) % Q  # a softmax over parts of a softmax
-        s, d = tl.arange(0, WAYS), tl.arange(0, WIDE)
-        cell, real = (b * ALL + s) * Q + q, (s < ALL)[:, None] & (d < D)[None]
-        logs = tl.load(weight + cell, s < ALL, float("-inf"))
-        share = tl.exp(logs - tl.max(logs))
-        mixed = tl.sum(
-            tl.load(out + cell[:, None] * D + d[None], real, 0.0) * (share / tl.sum(share))[:, None], 0
-        )
-        tl.store(joined + tl.program_id(0) * D + d, mixed, d < D)
-
-    @triton.jit
-    def _silu_mul(both, out, width, BLOCK: tl.constexpr):
-        row, at = tl.program_id(0).to(tl.int64), tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
-        inside = at < width
-        gate, up = (
-            tl.load(both + row * 2 * width + at, inside, 0.0),
-            tl.load(both + row * 2 * width + width + at, inside, 0.0),
-        )
-        gate = gate.to(tl.float32)
-        tl.store(out + row * width + at, (gate * tl.sigmoid(gate)).to(up.dtype) * up, inside)
-
-    @triton.jit
-    def _token_sum(p, q, out, T, R, BLOCK: tl.constexpr, ROWS: tl.constexpr):
-        b, at, row = (
-            tl.program_id(0).to(tl.int64),
-            tl.program_id(1) * BLOCK + tl.arange(0, BLOCK),
-            tl.arange(0, ROWS),
-        )
-        total = tl.zeros((ROWS, BLOCK), tl.float32)
-        for start in range(0, T, ROWS):
-            inside = ((start + row) < T)[:, None] & (at < R)[None]
-            cell = (b * T + start + row)[:, None] * R + at[None]
-            total += tl.load(p + cell, inside, 0.0).to(tl.float32) * tl.load(q + cell, inside, 0.0).to(
-                tl.float32
-            )
-        tl.store(out + b * R + at, tl.sum(total, 0), at < R)
