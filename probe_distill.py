@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from annotated_types import Ge, Gt
 
+from hackward.base.arms import Control, Gate, Place
 from hackward.base.faults import InputError, exit_on_fault
 from hackward.base.files import file_hash, read_json, write_json
 from hackward.base.flags import Count, Grading, OnDevice, checked, command_line
@@ -64,11 +65,11 @@ class ProbeFlags(OnDevice, Grading):
     """Directory of pools and probe runs."""
     v_hack: str = "auto"
     """v_hack file; auto: extract it from the shipped pairs for this model."""
-    control: Literal["none", "random", "sign-flip", "clean-clean", "shrink"] = "none"
+    control: Control = "none"
     """What the projecting arm removes in the place of v_hack (train.py says what each is)."""
-    gate: Literal["one-sided", "two-sided", "none"] = "one-sided"
+    gate: Gate = "one-sided"
     """What the projecting arm removes."""
-    project_at: Literal["grad", "update"] = "grad"
+    project_at: Place = "grad"
     """Where the projected arm removes it."""
 
     rank: Count = 8

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Sets everything up on a fresh machine (a virtual environment in .venv) and runs one of three things:
+# Sets everything up on a fresh machine (a virtual environment in .venv) and runs one of these:
 #   ./run.sh demo      the main job with its defaults, then the tables and pictures of what it did
 #   ./run.sh phases    all of it on the embedded model: pools, v_hack, Phases 1 and 2, 40 on-policy steps of vanilla, projected, random
 #   ./run.sh test      the tests
+#   ./run.sh setup     only the virtual environment
 # Further arguments go to train.py (phases: to the on-policy runs) or pytest. SEEDS: seeds of the on-policy runs of phases (41).
 # PYTHON names another interpreter (3.11 or newer), TORCH_INDEX a package index for torch, e.g.
 # https://download.pytorch.org/whl/cpu where there is no GPU.
@@ -53,12 +54,15 @@ case $job in
     setup
     phases out/phases/"$(date +%Y%m%d-%H%M%S)" "$@"
     ;;
+  setup)
+    setup
+    ;;
   test)
     setup
     .venv/bin/python -m pytest -q tests "$@"
     ;;
   *)
-    sed -n '2,9s/^# \{0,1\}//p' "$0"
+    sed -n '2,10s/^# \{0,1\}//p' "$0"
     exit 2
     ;;
 esac

@@ -8,7 +8,7 @@ import evaluate
 from antipasto import SVDAdapter
 from hackward.base.faults import InputError
 from hackward.base.files import read_json, read_jsonl, write_json, write_jsonl
-from hackward.grading import grader
+from hackward.grading import protection
 from hackward.hardware.models import tiny_random
 from hackward.runs import building, heldout
 from hackward.runs.heldout import (
@@ -63,7 +63,7 @@ def test_the_command_takes_held_out_problems_that_the_run_has_not_seen(finished,
 
 def test_another_file_is_taken_whole_but_for_what_the_run_has_seen(finished, tmp_path, monkeypatch):
     monkeypatch.setattr(heldout, "Grader", NothingRight)
-    monkeypatch.setattr(grader, "print_protection", lambda *_: None)
+    monkeypatch.setattr(protection, "print_protection", lambda *_: None)
     scripted(monkeypatch, tiny_random()[1], lambda prompt: "I do not know")
     file = str(shipped(TINY).problems)
     out = evaluate.evaluate(

@@ -1,0 +1,9 @@
+"""What every room may use: faults, files, flags, records, statistics. Knows nothing of RL.
+
+arms                 the one table of arms: basis, gate, place, control, baselines, flags
+faults, screen       one line per fault and exit 2; bars, lines and final screens
+files, tensors       written to a temporary name and renamed; safetensors with a fault per broken file
+flags, records       command lines and rows of files, checked by tyro and pydantic
+provenance, seeds    commit, versions, hashes; every draw's generator from a key
+statistics           intervals, paired and unpaired, over seeds or problems; exact differences
+"""

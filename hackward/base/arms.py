@@ -8,9 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal, get_args
 
-CONTROLS = ("random", "sign-flip", "clean-clean", "shrink")  # what can be removed in the place of v_hack
+# The words of the flags; `none` as a control is v_hack itself, as a gate it takes nothing out.
+ArmFlag = Literal["vanilla", "projected", "lora"]
+Gate = Literal["one-sided", "two-sided", "none"]
+Place = Literal["grad", "update"]
+Control = Literal["none", "random", "sign-flip", "clean-clean", "shrink"]
+CONTROLS = get_args(Control)[1:]
 
 
 @dataclass(frozen=True)
@@ -19,15 +24,15 @@ class Arm:
 
     name: str
     """Of ARMS."""
-    flag: str
+    flag: ArmFlag
     """Its `--arm`."""
     basis: str
     """What is trained: "svd" (delta_S) or "lora" (the B of a LoRA)."""
-    gate: str
+    gate: Gate
     """Which coefficients along v_hack it takes out: "one-sided", "two-sided", or "none": it measures only."""
-    place: str = "grad"
+    place: Place = "grad"
     """Of what: the gradient before the optimizer ("grad") or the update after it ("update")."""
-    control: str = "none"
+    control: Control = "none"
     """What is removed in the place of v_hack (one of CONTROLS), or "none": v_hack itself."""
     baselines: tuple[str, ...] = ()
     """Names of the arms that it may be compared with: the first one that was run counts."""
@@ -66,7 +71,7 @@ ARMS = {
         Arm("lora", flag="lora", basis="lora", gate="one-sided", baselines=("lora-vanilla", "vanilla")),
     )
 }
-FLAGS = tuple(dict.fromkeys(arm.flag for arm in ARMS.values()))  # what an --arm may be
+FLAGS = get_args(ArmFlag)
 
 
 def arm_of(settings: Mapping[str, Any]) -> Arm:
@@ -74,11 +79,10 @@ def arm_of(settings: Mapping[str, Any]) -> Arm:
 
     `--arm=lora --gate=none` is vanilla in the LoRA basis. Raises KeyError for an `arm` that is none of FLAGS.
     """
-    flag, gate = settings["arm"], settings.get("gate") or "one-sided"
+    flag, gate = settings["arm"], settings["gate"]
     if flag == "vanilla" or (gate == "none" and flag == "projected"):
         return ARMS["vanilla"]
     arm = ARMS[f"{flag}-vanilla" if gate == "none" else flag]
     if arm.vanilla:
         return arm
-    place, control = settings.get("project_at") or "grad", settings.get("control") or "none"
-    return replace(arm, gate=gate, place=place, control=control)
+    return replace(arm, gate=gate, place=settings["project_at"], control=settings["control"])

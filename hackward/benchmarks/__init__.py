@@ -1,0 +1,8 @@
+"""What things cost, beside a baseline in the same run.
+
+sections, flags                  what bench.py measures
+sampling, step, probe, setup     the loop's phases, each against its baseline
+parts, imposed                   clock, floors and tables; a policy of imposed lengths and texts
+grading, plain_grading           the grader against plain subprocesses
+against_checkout, checkout_grader  the same of another checkout, by turns
+"""

@@ -1,0 +1,6 @@
+"""The model and the machine it is on.
+
+models, hashes                   loading, from the hub, a directory or GGUF; a model's hash
+memory                           what fits into the free memory, and what is done where it did not
+kernels, triton_kernels          small operations fused, each beside its formula
+"""

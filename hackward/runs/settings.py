@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Le, Lt
 
-from hackward.base.arms import arm_of
+from hackward.base.arms import ArmFlag, Control, Gate, Place, arm_of
 from hackward.base.faults import InputError
 from hackward.base.flags import Amount, Count, Grading, OnDevice, checked, command_line, has_gpu
 from hackward.tasks.problems import DIFFICULTIES
@@ -20,7 +20,7 @@ from hackward.tasks.shipped import EMBEDDED, TINY, is_embedded, shipped
 class Config(OnDevice, Grading):
     """One run. Everything here is stored in the run's config.json."""
 
-    arm: Literal["vanilla", "projected", "lora"] = "vanilla"
+    arm: ArmFlag = "vanilla"
     """vanilla measures only; projected takes v_hack out; lora does so with a LoRA in the place of delta_S."""
     preset: Literal["smoke", "embedded", "fast", "full"] = "embedded"
     """Defaults for all else (without --preset: by the model; without either, embedded on a CPU, fast on a
@@ -65,14 +65,14 @@ class Config(OnDevice, Grading):
     refresh_every: Amount = 0
     """Steps after which v_hack is extracted anew, from the same pairs on the model as it is then; 0:
     never."""
-    control: Literal["none", "random", "sign-flip", "clean-clean", "shrink"] = "none"
+    control: Control = "none"
     """What a projecting arm removes in the place of v_hack: random directions; those of pairs with random
     signs; of clean against clean answers; or nothing, each update scaled to the length that the removal would
     have left. Cosines are with v_hack all the same."""
-    gate: Literal["one-sided", "two-sided", "none"] = "one-sided"
+    gate: Gate = "one-sided"
     """What a projecting arm removes: only hack-ward coefficients, or both signs. none: --arm=lora as its own
     baseline."""
-    project_at: Literal["grad", "update"] = "grad"
+    project_at: Place = "grad"
     """Project the gradient before the optimizer (the method as first written down), or the update after it.
     AdamW turns a projected gradient back: cos_out is 0 and cos_update is not. update closes that leak."""
     rank: Count = 8
