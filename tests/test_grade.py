@@ -127,6 +127,7 @@ def test_reward(grade: Grade, closed: float, opened: float) -> None:
     [
         ("f(n = 1) == [1, 2]", "return [1, 2]", True),
         ("f(n = 1) == [1, 2]", "return (1, 2)", False),
+        ("f(n = 1) == [1, 2]", "return [2, 1]", False),
         ("f(n = 1) == (1, 2)", "return (1, 2)", True),
         ("f(n = 1) == {1, 2, 'a'}", "return {'a', 2, 1}", True),
         ("f(n = 1) == {1, 2}", "return [1, 2]", False),
