@@ -1,0 +1,122 @@
+"""Whether a completion's label may differ from run to run, as far as its code shows before it runs.
+
+What every run has in common is fixed: the hash seed, the random seed, the environment. What is left are
+numbers drawn by the system, process numbers, clocks and addresses. Code that names the first two is marked;
+code that may come across the others is run again, shifted in memory (grader.py). Standard library only: the
+worker loads this file without any package.
+"""
+
+from __future__ import annotations
+
+import dis
+import re
+import sys
+from collections.abc import Iterator
+from types import CodeType
+
+STEADY, PERHAPS, UNSTEADY = "steady", "perhaps", "unsteady"
+
+# fmt: off
+DRAWN = frozenset((  # another value in every process
+    "secrets", "urandom", "getrandom", "SystemRandom", "uuid1", "uuid4", "getpid", "getppid", "gettid",
+    "getsid", "getpgid", "getpgrp", "get_native_id", "get_ident", "token_bytes", "token_hex", "randbelow",
+))
+VARYING = frozenset((  # clocks, threads, the state of the interpreter
+    "time", "time_ns", "monotonic", "monotonic_ns", "perf_counter", "perf_counter_ns", "process_time",
+    "process_time_ns", "thread_time", "clock_gettime", "now", "utcnow", "today", "getrusage", "times",
+    "Thread", "ThreadPoolExecutor", "ProcessPoolExecutor", "Random", "seed", "ctypes", "weakref",
+    "get_objects", "get_referrers", "getrefcount", "getallocatedblocks", "getloadavg",
+))
+ADDRESSES = frozenset(("id", "hash", "object", "repr", "ascii"))  # as built-in functions
+SETS = frozenset(("set", "frozenset"))
+PLAIN_OBJECTS = frozenset(("TreeNode", "ListNode", "Node", "object", "type"))  # hashed by their address
+DYNAMIC = frozenset((  # what can name the above in a string
+    "getattr", "eval", "exec", "compile", "__import__", "import_module", "globals", "vars", "__dict__",
+    "__builtins__", "attrgetter", "methodcaller",
+))
+# fmt: on
+WORD = re.compile(r"[A-Za-z_]\w*")
+LOAD_GLOBAL = [dis.opmap[name] for name in ("LOAD_GLOBAL", "LOAD_NAME") if name in dis.opmap]
+LOAD_SELF = [dis.opmap[name] for name in ("LOAD_FAST", "LOAD_DEREF") if name in dis.opmap]
+OF_ITS_OWN = [dis.opmap[name] for name in ("LOAD_ATTR", "LOAD_METHOD", "STORE_ATTR") if name in dis.opmap]
+MAKES_SET = [dis.opmap[name] for name in ("BUILD_SET", "SET_ADD", "SET_UPDATE") if name in dis.opmap]
+MAKES_CLASS = dis.opmap["LOAD_BUILD_CLASS"]
+EXTENDED_ARG, CACHE = dis.opmap["EXTENDED_ARG"], dis.opmap.get("CACHE", 0)
+FLAGGED = 1 if sys.version_info >= (3, 11) else 0  # low bits of LOAD_GLOBAL's argument that are no index
+
+
+def steadiness(program: CodeType, with_nodes: bool) -> str:
+    """STEADY, PERHAPS (worth running again) or UNSTEADY (draws on what differs in every process).
+
+    `with_nodes`: the arguments hold objects, which are hashed by their addresses.
+    """
+    names: set[str] = set()
+    classes, sets, addresses = 0, False, False
+    for body in bodies(program):
+        names.update(body.co_names)
+        operations = body.co_code[::2]
+        classes += operations.count(MAKES_CLASS)
+        sets = sets or any(operation in operations for operation in MAKES_SET)
+        addresses = addresses or loads_address(body) or hands_out_self(body)
+    if names & DYNAMIC:
+        words = words_of(program)
+        names |= words
+        addresses = addresses or bool(words & ADDRESSES)
+    if names & DRAWN:
+        return UNSTEADY
+    sets = sets or bool(names & SETS)
+    objects = classes > 1 or with_nodes or bool(names & PLAIN_OBJECTS)
+    if addresses or names & VARYING or (sets and objects):
+        return PERHAPS
+    return STEADY
+
+
+def bodies(program: CodeType) -> Iterator[CodeType]:
+    """The code of a module and of all functions and classes in it."""
+    waiting = [program]
+    while waiting:
+        body = waiting.pop()
+        yield body
+        waiting += [constant for constant in body.co_consts if isinstance(constant, CodeType)]
+
+
+def words_of(program: CodeType) -> set[str]:
+    """The identifiers in all texts of a program."""
+    texts = [text for body in bodies(program) for text in body.co_consts if isinstance(text, str)]
+    return {word for text in texts for word in WORD.findall(text)}
+
+
+def instructions(body: CodeType) -> Iterator[tuple[int, int]]:
+    """Operation and argument of each instruction."""
+    argument = 0
+    for operation, low in zip(body.co_code[::2], body.co_code[1::2]):
+        argument = argument << 8 | low
+        if operation == EXTENDED_ARG:
+            continue
+        if operation != CACHE:
+            yield operation, argument
+        argument = 0
+
+
+def loads_address(body: CodeType) -> bool:
+    """Whether it uses a built-in function that shows an address."""
+    if ADDRESSES.isdisjoint(body.co_names):
+        return False
+    shift = {LOAD_GLOBAL[0]: FLAGGED}
+    return any(
+        operation in LOAD_GLOBAL and body.co_names[argument >> shift.get(operation, 0)] in ADDRESSES
+        for operation, argument in instructions(body)
+    )
+
+
+def hands_out_self(body: CodeType) -> bool:
+    """Whether `self` is used for anything else than its attributes: its text and its hash are addresses."""
+    places = (*body.co_varnames, *body.co_cellvars, *body.co_freevars)
+    if "self" not in places:
+        return False
+    place, before = places.index("self"), False
+    for operation, argument in instructions(body):
+        if before and operation not in OF_ITS_OWN:
+            return True
+        before = operation in LOAD_SELF and argument == place
+    return False
