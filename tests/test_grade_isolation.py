@@ -39,9 +39,9 @@ def test_expected_values_are_not_among_what_is_sent(grader: Grader, monkeypatch:
     sent: list[bytes] = []
     send = send_message
 
-    def record(control: object, message: dict, descriptor: int | None = None) -> None:
+    def record(control: object, message: dict, *descriptors: int) -> None:
         sent.append(json.dumps(message).encode())
-        send(control, message, descriptor)
+        send(control, message, *descriptors)
 
     monkeypatch.setattr(worker, "send_message", record)
     one(grader, WRONG, task)
