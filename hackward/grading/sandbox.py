@@ -28,6 +28,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hackward.base.faults import InputError
+from hackward.grading.view import HOST
 
 MODES = ("strict", "best-effort", "none")
 ROOM = Path(__file__).resolve().parent
@@ -223,7 +224,7 @@ def worker_command(bubblewrap: str | None) -> list[str]:
     for path in hidden():
         mounts += ["--remount-ro", path]
     return [
-        bubblewrap, "--unshare-all", "--unshare-user", "--die-with-parent", *mounts, "--remount-ro", "/",
+        bubblewrap, "--unshare-all", "--unshare-user", "--hostname", HOST.decode(), "--die-with-parent", *mounts, "--remount-ro", "/",
         "--chdir", "/", "--cap-drop", "ALL", "--cap-add", "CAP_SYS_ADMIN", "--", *plain,
     ]  # fmt: skip
 

@@ -30,6 +30,7 @@ OPEN_TREE, MOVE_MOUNT, MOUNT_SETATTR = 428, 429, 442
 OPEN_TREE_CLONE, AT_RECURSIVE, AT_EMPTY_PATH, MOVE_MOUNT_F_EMPTY_PATH = 1, 0x8000, 0x1000, 4
 MOUNT_ATTR_RDONLY, MOUNT_ATTR_NOSUID = 1, 2
 AT_FDCWD = -100
+HOST = b"localhost"  # what the machine is called in a view
 PLACE = "/proc"  # where the new root is put together: a directory that every Linux has
 
 
@@ -47,6 +48,7 @@ def cut_off() -> None:
     ):
         with open(f"/proc/self/{file}", "w") as stream:
             stream.write(text)
+    succeeded(libc.sethostname(HOST, len(HOST)), "host name")
     die_with_parent()
     pid = os.fork()
     if pid:
@@ -63,11 +65,11 @@ def see_only(paths: list[str], without: list[str]) -> None:
     succeeded(libc.mount(None, b"/", None, MS_REC | MS_PRIVATE, None), "mount")
     trees = [(path, _copied_tree(path)) for path in paths if not _inside(path, without)]
     late = [(path, _copied_tree(path)) for path in paths if _inside(path, without)]
-    _empty_directory(PLACE)
+    empty_directory(PLACE)
     for path, tree in trees:
         _attach(tree, path)
     for path in without:
-        _empty_directory(PLACE + path)
+        empty_directory(PLACE + path)
     for path, tree in late:
         _attach(tree, path)
     for path in ("", *without):
@@ -84,6 +86,19 @@ def own_process_numbers(home: int) -> None:
     # From one such space there is no way into a second; first back home.
     succeeded(libc.setns(home, CLONE_NEWPID), "process numbers")
     succeeded(libc.unshare(CLONE_NEWPID), "process numbers")
+
+
+def empty_directory(path: str) -> None:
+    """Cover a directory with an empty one."""
+    options = ctypes.c_char_p(b"mode=0755,size=1m")
+    result = libc.mount(b"tmpfs", path.encode(), b"tmpfs", MS_NOSUID | MS_NODEV, options)
+    succeeded(result, f"empty {path}")
+
+
+def hide(path: str) -> None:
+    """Cover a directory with an empty one that stays empty."""
+    empty_directory(path)
+    _read_only(AT_FDCWD, path.encode(), 0)
 
 
 def _inside(path: str, folders: list[str]) -> bool:
@@ -115,9 +130,3 @@ def _attach(tree: int, path: str) -> None:
     result = libc.syscall(MOVE_MOUNT, tree, b"", AT_FDCWD, target.encode(), MOVE_MOUNT_F_EMPTY_PATH)
     succeeded(result, f"mount of {path}")
     os.close(tree)
-
-
-def _empty_directory(path: str) -> None:
-    options = ctypes.c_char_p(b"mode=0755,size=1m")
-    result = libc.mount(b"tmpfs", path.encode(), b"tmpfs", MS_NOSUID | MS_NODEV, options)
-    succeeded(result, f"empty {path}")

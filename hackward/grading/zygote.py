@@ -55,7 +55,7 @@ from hackward.grading.framing import (  # noqa: E402
     receive_message,
     send_message,
 )
-from hackward.grading.view import cut_off, own_process_numbers, see_only  # noqa: E402
+from hackward.grading.view import cut_off, hide, own_process_numbers, see_only  # noqa: E402
 
 NAMESPACES = 64  # distinct set-up codes that are kept
 # fmt: off
@@ -113,6 +113,8 @@ def start(settings: dict[str, Any]) -> Fence:
     if settings["view"] == "own":
         cut_off()
         see_only(settings["readable"], settings["hidden"])
+    elif settings["view"] == "bubblewrap":  # which had to let in the files of this process
+        hide(os.path.join(CLONE, "hackward"))
     die_with_parent()
     warm(settings["packages"])
     libc.prctl(SET_CHILD_SUBREAPER, 1, 0, 0, 0)
