@@ -111,8 +111,8 @@ for name, use in (
     ("mapped_memory", "import mmap; mmap.mmap(-1, 8192).write(b'x')"),
     ("threads_that_join", "import threading\nts = [threading.Thread(target=int) for _ in range(20)]\n"
      "[t.start() for t in ts]; [t.join() for t in ts]"),
-    ("every_module", "import importlib, os, sys\nfor d in filter(os.path.isdir, sys.path):\n    for n in sorted(os.listdir(d)):\n"
-     "        if n.endswith('.so') and not n.startswith(('_test', 'xx', '_tkinter', '_ctypes_test')):\n"
+    ("every_module", "import importlib, os, sys\nfor d in filter(os.path.isdir, sys.path):\n"
+     "    for n in sorted(os.listdir(d)):\n        if n.endswith('.so') and not n.startswith(('_test', 'xx', '_tkinter', '_ctypes_test')):\n"
      "            importlib.import_module(n.partition('.')[0])"),
 ):
     right("library", name, use + "\n" + RIGHT)
