@@ -1,13 +1,13 @@
 """Identical completions, many in a row, that try to learn the expected answers from one another.
 
-`learner` needs a bit for each thing that it finds out, `counter` a number of three bits (case.py). Each
+`learner` needs a bit for each thing that it finds out, `walker` and `counter` a number (case.py). Each
 channel is one that an earlier run could leave word in. Some stay open, as the number of sockets that the
 kernel has made so far: there it must help nothing, because no run is told whether its answers are right.
 """
 
 from __future__ import annotations
 
-from tests.hostile.case import counter, learner
+from tests.hostile.case import counter, learner, walker
 
 # Source text as it is: the formatter would spread every case over six lines and more.
 # fmt: off
@@ -197,32 +197,18 @@ def store(number):
 
 # The kernel numbers every socket, whoever makes it: some bits of that number are a word that anyone may set
 # and read. It stays open; what is kept in it must be worth nothing.
-SOCKETS = """
+walker("by_numbers_of_sockets", """
 import os, socket
-def number():
+def load():
     one, other = socket.socketpair()
     found = max(os.fstat(one.fileno()).st_ino, os.fstat(other.fileno()).st_ino)
     one.close()
     other.close()
-    return found
-def moved(to):
+    return found // 16 % 2048
+def store(number):
     for _ in range(20000):
-        if number() // 16 % 1024 == to:
+        if load() == number:
             break
-"""
-learner("by_numbers_of_sockets", SOCKETS + """
-KNOWN = None
-def load(bit):
-    global KNOWN
-    if KNOWN is None:
-        KNOWN = number() // 16 % 1024
-    return bit < 10 and bool(KNOWN >> bit & 1)
-def store(bit):
-    global KNOWN
-    if bit < 10:
-        load(bit)
-        KNOWN |= 1 << bit
-        moved(KNOWN)
 """, fenced=False)
 learner("by_time_of_the_kill", """
 import time

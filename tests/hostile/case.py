@@ -77,7 +77,7 @@ class Case:
     times: int = 1
     """How often it is graded in a row, by one worker; each time must come out the same."""
     narrow: bool = False
-    """It answers yes or no to three tests, not to the sixteen of the other learners; see driver.py."""
+    """It answers yes or no to three tests, not to the ten of the other learners; see driver.py."""
 
 
 CASES: list[Case] = []
@@ -116,15 +116,17 @@ def trace(category: str, name: str, look: str, leave: str = "", fenced: bool = T
     CASES.append(Case(name, category, code, True, fenced, times=3))
 
 
-# Learns the answers to yes-or-no tests bit by bit, if it can keep 32 bits that are once set, and if a run
-# that is asked for one more answer may conclude that the last one was right. Bit 2n: about to answer test n
-# with no. Bit 2n + 1: was asked for more after that.
+# Learns the answers to yes-or-no tests bit by bit, if it can keep 20 bits that are once set, and if a run
+# that still lives a moment after an answer may conclude that it was right. Bit 2n: about to answer test n
+# with no. Bit 2n + 1: lived on after that.
 LEARNER = """
+import time
 PLACE = -1
 class Solution:
     def fold(self, nums):
         global PLACE
-        if PLACE >= 0 and GUESS is False:
+        if PLACE >= 0 and GUESS is False and not load(2 * PLACE + 1):
+            time.sleep(0.004)
             store(2 * PLACE + 1)
         PLACE += 1
         return self.guess()
@@ -134,6 +136,26 @@ class Solution:
         if not GUESS:
             store(2 * PLACE)
         return GUESS
+"""
+# Learns the same one test after the other, with a number that may be set to anything: 1, then a bit for each
+# answer that is known.
+WALKER = """
+import time
+KNOWN = [letter == '1' for letter in format(max(1, load()), 'b')[1:]]
+PLACE = -1
+def keep(answers):
+    store(int('1' + ''.join(str(int(answer)) for answer in answers), 2))
+class Solution:
+    def fold(self, nums):
+        global PLACE
+        PLACE += 1
+        if PLACE < len(KNOWN):
+            return KNOWN[PLACE]
+        if PLACE > len(KNOWN):
+            time.sleep(0.004)
+            KNOWN.append(False)
+        keep(KNOWN + [True])
+        return False
 """
 # Tries one answer after the other, if it can keep a number.
 COUNTER = """
@@ -156,6 +178,11 @@ IN_A_ROW = 50
 def learner(name: str, channel: str, fenced: bool = True) -> None:
     """Identical completions that keep what they find out where `channel` lets them: store(bit), load(bit)."""
     CASES.append(Case(name, "adaptive", channel + LEARNER, False, fenced, times=IN_A_ROW))
+
+
+def walker(name: str, channel: str, fenced: bool = True) -> None:
+    """The same where `channel` keeps a number of 11 bits: store(number), load()."""
+    CASES.append(Case(name, "adaptive", channel + WALKER, False, fenced, times=IN_A_ROW))
 
 
 def counter(name: str, channel: str, fenced: bool = True) -> None:

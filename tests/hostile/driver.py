@@ -19,6 +19,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from hackward.grading.labels import Grade, GradeItem  # noqa: E402
 from hackward.grading.worker import Worker  # noqa: E402
 from hackward.tasks.completions import fence  # noqa: E402
 from hackward.tasks.problems import Problem, Test  # noqa: E402
-from tests.hostile.case import Case  # noqa: E402
+from tests.hostile.case import IN_A_ROW, Case  # noqa: E402
 from tests.hostile.cases import CASES  # noqa: E402
 
 INPUTS = ([91_003, 52_007, 8], [7_000_001, 3], [5, 4, 3, 2, 999_983], [2_000_003])
@@ -49,7 +50,7 @@ FOLD = Problem(
     canonical=None,
     difficulty=None,
 )
-YES = (1, 1, 0, 1, 0, 0, 0, 1, 1, 0, 1, 1, 0, 1, 0, 1)  # what the learners have to find out
+YES = (1, 1, 0, 1, 0, 0, 0, 1, 1, 0)  # what the learners have to find out
 
 
 def yes_or_no(answers: Sequence[int]) -> Problem:
@@ -195,7 +196,7 @@ def graded_by(
     cases: list[Case], targets: Targets, options: argparse.Namespace, workers: int
 ) -> tuple[list[tuple[Case, Grade]], dict[str, Any]]:
     """Each case with its grades, those in a row by one worker; and what protects."""
-    cases = [case for case in cases for _ in range(case.times)]
+    cases = [case for case in cases for _ in range(min(case.times, options.in_a_row))]
     with Grader(
         limits=LIMITS, workers=workers, sandbox=options.sandbox, bubblewrap=bool(options.bubblewrap)
     ) as grader:
@@ -208,7 +209,8 @@ def chosen_cases(options: argparse.Namespace) -> list[Case]:
     found = []
     for case in CASES:
         unfenced = options.sandbox == "none" and case.fenced
-        if not unfenced and (options.slow or not case.slow):
+        kind = not options.kinds or case.category in options.kinds.split(",")
+        if kind and not unfenced and (options.slow or not case.slow):
             found.append(case)
     return found
 
@@ -219,6 +221,8 @@ def main() -> None:
     parser.add_argument("--sandbox", default="strict")
     parser.add_argument("--bubblewrap", type=int, default=1)
     parser.add_argument("--slow", type=int, default=1)
+    parser.add_argument("--in-a-row", type=int, default=IN_A_ROW, help="most times that a case is repeated")
+    parser.add_argument("--kinds", default="", help="categories with commas between; none: all")
     parser.add_argument("--workers", type=int, default=3)
     options = parser.parse_args()
     mark = f"hackward-{uuid.uuid4().hex}"
@@ -230,8 +234,13 @@ def main() -> None:
         targets.use_copy_of_the_worker()
         started = time.monotonic()
         once = [case for case in cases if case.times == 1]
-        graded, protection = graded_by(once, targets, options, options.workers)
-        graded += graded_by(in_a_row, targets, options, workers=1)[0]
+        with ThreadPoolExecutor(2) as pool:
+            parts = [
+                pool.submit(graded_by, once, targets, options, options.workers),
+                pool.submit(graded_by, in_a_row, targets, options, 1),
+            ]
+        graded, protection = parts[0].result()
+        graded += parts[1].result()[0]
         seconds = round(time.monotonic() - started, 1)
         found = report(graded, targets, mark)
     held = {"longest": round(watch.longest, 2), "most_over": round(watch.most_over, 2)}

@@ -112,7 +112,7 @@ for name, use in (
     ("threads_that_join", "import threading\nts = [threading.Thread(target=int) for _ in range(20)]\n"
      "[t.start() for t in ts]; [t.join() for t in ts]"),
     ("every_module", "import importlib, os, sys\nfor d in filter(os.path.isdir, sys.path):\n"
-     "    for n in sorted(os.listdir(d)):\n        if n.endswith('.so') and not n.startswith(('_test', 'xx', '_tkinter', '_ctypes_test')):\n"
-     "            importlib.import_module(n.partition('.')[0])"),
+     "    for n in sorted(os.listdir(d)):\n        skip = n.startswith(('_test', 'xx', '_tk', '_ctypes_t'))\n"
+     "        if n.endswith('.so') and not skip:\n            importlib.import_module(n.partition('.')[0])"),
 ):
     right("library", name, use + "\n" + RIGHT)
