@@ -14,9 +14,9 @@ from hackward.grading.probes import GROUPS, PROBED, Probed, ProbeTargets
 from hackward.grading.sandbox import (
     MODES,
     Limits,
-    hidden,
     packages,
     readable,
+    shown,
     usable_bubblewrap,
     warm_the_page_cache,
 )
@@ -44,7 +44,7 @@ class Setup:
         self.settings: dict[str, Any] = {
             "restrict": restrict,
             "view": ("bubblewrap" if self.bubblewrap else "own") if restrict else "",
-            "hidden": hidden(),
+            "shown": shown(),
             "filters": [program.hex() for program in filters],
             "readable": readable(),
             "packages": packages(),

@@ -166,6 +166,11 @@ def readable() -> list[str]:
     return [path for path in dict.fromkeys(paths) if os.path.exists(path)]
 
 
+def shown() -> dict[str, list[str]]:
+    """What a worker puts together where it makes its view itself: the arguments of view.see_only."""
+    return {"paths": readable(), "without": hidden()}
+
+
 @functools.cache
 def warm_the_page_cache() -> None:
     """Have the kernel read every file that graded code may read, so that no run is the first to do so.
@@ -224,8 +229,8 @@ def worker_command(bubblewrap: str | None) -> list[str]:
     for path in hidden():
         mounts += ["--remount-ro", path]
     return [
-        bubblewrap, "--unshare-all", "--unshare-user", "--hostname", HOST.decode(), "--die-with-parent", *mounts, "--remount-ro", "/",
-        "--chdir", "/", "--cap-drop", "ALL", "--cap-add", "CAP_SYS_ADMIN", "--", *plain,
+        bubblewrap, "--unshare-all", "--unshare-user", "--hostname", HOST.decode(), "--die-with-parent",
+        *mounts, "--remount-ro", "/", "--chdir", "/", "--cap-drop", "ALL", "--cap-add", "CAP_SYS_ADMIN", "--", *plain,
     ]  # fmt: skip
 
 

@@ -112,7 +112,7 @@ def start(settings: dict[str, Any]) -> Fence:
     """Apply what protects the zygote as well. OSError where the view that is asked for cannot be made."""
     if settings["view"] == "own":
         cut_off()
-        see_only(settings["readable"], settings["hidden"])
+        see_only(**settings["shown"])
     elif settings["view"] == "bubblewrap":  # which had to let in the files of this process
         hide(os.path.join(CLONE, "hackward"))
     die_with_parent()

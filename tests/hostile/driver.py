@@ -60,6 +60,7 @@ def yes_or_no(answers: Sequence[int]) -> Problem:
 
 
 WIDE, NARROW = yes_or_no(YES), yes_or_no(YES[1:4])
+LINES = 3  # workers for cases that are graded several times in a row, each with cases of its own
 LIMITS = sandbox.Limits(cpu_seconds=0.6, wall_seconds=2, wall_ceiling_seconds=30, memory_mb=256)
 
 
@@ -234,13 +235,12 @@ def main() -> None:
         targets.use_copy_of_the_worker()
         started = time.monotonic()
         once = [case for case in cases if case.times == 1]
-        with ThreadPoolExecutor(2) as pool:
-            parts = [
-                pool.submit(graded_by, once, targets, options, options.workers),
-                pool.submit(graded_by, in_a_row, targets, options, 1),
-            ]
-        graded, protection = parts[0].result()
-        graded += parts[1].result()[0]
+        with ThreadPoolExecutor() as pool:
+            parts = [pool.submit(graded_by, once, targets, options, options.workers)]
+            for share in range(LINES):
+                parts.append(pool.submit(graded_by, in_a_row[share::LINES], targets, options, 1))
+        graded = [pair for part in parts for pair in part.result()[0]]
+        protection = parts[0].result()[1]
         seconds = round(time.monotonic() - started, 1)
         found = report(graded, targets, mark)
     held = {"longest": round(watch.longest, 2), "most_over": round(watch.most_over, 2)}
