@@ -16,7 +16,14 @@ import sys
 import types
 from typing import Any, NoReturn
 
-from hackward.grading.fences import FilterProgram, install_filter, landlock, set_limits
+from hackward.grading.fences import (
+    FilterProgram,
+    die_with_parent,
+    install_filter,
+    landlock,
+    set_capabilities,
+    set_limits,
+)
 from hackward.grading.framing import receive_framed
 
 ANSWER_FD = 3  # the child's end of the answer socket; everything above it is closed before foreign code runs
@@ -195,37 +202,44 @@ def probe(code: str, report: Reporter) -> None:
 
 
 def child(
-    passed: int,
-    message: dict[str, Any],
+    descriptors: list[int],
     problem: dict[str, Any],
     settings: dict[str, Any],
     program: FilterProgram | None,
 ) -> NoReturn:
     """Everything between the fork and the end of the child.
 
-    `passed` is the descriptor of the answer socket, `program` the filter that takes from the zygote's rights;
-    where there is none, Landlock is applied here.
+    `descriptors` are those of the answer socket and of a null device, opened for this run alone: it becomes
+    standard input and output. `program` is the filter that takes from the zygote's rights; where there is
+    none, Landlock is applied here.
     """
-    status, mode = SETUP_FAILED, message["mode"]
+    status = SETUP_FAILED
     try:
         os.setsid()
+        passed, null = descriptors
+        for number in (0, 1, 2):
+            os.dup2(null, number)
         os.dup2(passed, ANSWER_FD)
         os.closerange(ANSWER_FD + 1, 1 << 16)
+        die_with_parent()
         for number in (signal.SIGINT, signal.SIGPIPE):
             signal.signal(number, signal.SIG_DFL)
         random.seed(0)  # the module seeds itself anew after a fork
         answer = socket.socket(fileno=ANSWER_FD)
+        task = json.loads(receive_framed(answer))
         code = receive_framed(answer).decode("utf-8", "replace")
-        set_limits(settings["limits"], message["cpu"], fork_denied=program is not None)
+        set_limits(settings["limits"], task["cpu"], fork_denied=program is not None)
+        if settings["restrict"]:
+            set_capabilities()
         if program is not None:
             install_filter(program)
         elif settings["restrict"]:
             landlock(settings["readable"])
         status = 0
-        if mode == "probe":
+        if task["mode"] == "probe":
             probe(code, Reporter(answer))
         else:
-            judge(code, mode, problem, settings, Reporter(answer))
+            judge(code, task["mode"], problem, settings, Reporter(answer))
     except BaseException:
         pass
     finally:

@@ -2,12 +2,16 @@
 
 `Truth` asks for the answers to all tests, `Own` for the completion's own evaluation, the loophole. Of a
 child's lines only the header can be believed, because it is written before any foreign code runs.
+
+No answer is looked at before the child is gone. So nothing that a child can notice, such as when it is
+stopped or how fast its lines are taken, depends on an expected value: it learns nothing that it could leave
+to a later one.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from hackward.grading.checks import matches
@@ -28,18 +32,20 @@ class Check(Protocol):
     def begun(self) -> bool:
         """Whether a line has come, so that foreign code may be running."""
 
-    def cap(self) -> int:
-        """Bytes that the next line may have at most."""
-
     def line(self, data: bytes) -> bool:
         """Take a line; False when no more is wanted."""
 
+    def end(self) -> None:
+        """The child is gone: judge what it has answered."""
 
-def decode(data: bytes) -> Any:
-    """JSON of a line, or an object that equals nothing.
+
+def decode(data: bytes, cap: int = HEADER_BYTES) -> Any:
+    """JSON of a line of at most `cap` bytes, or an object that equals nothing.
 
     A hostile line must cost one item its credit, nothing more.
     """
+    if len(data) > cap:
+        return {"x": "answer longer than any right one"}
     try:
         return json.loads(data)
     except (ValueError, RecursionError):
@@ -66,7 +72,7 @@ def printable(text: Any) -> str:
 
 @dataclass
 class Truth:
-    """Ground truth: header, start, then one answer per test. Stops at the first that is wrong."""
+    """Ground truth: header, start, then one answer per test, which are compared at the end."""
 
     problem: Problem
     caps: list[int]
@@ -76,7 +82,8 @@ class Truth:
     attempted: bool = False
     started: bool = False
     right: int = 0
-    """Tests answered rightly."""
+    """Tests answered rightly, up to the first that is not."""
+    answers: list[bytes] = field(default_factory=list)
     error: str | None = None
 
     @property
@@ -88,16 +95,23 @@ class Truth:
         """Whether all tests were answered rightly."""
         return self.right == len(self.problem.tests)
 
-    def cap(self) -> int:
-        return self.caps[self.right] if self.started else HEADER_BYTES
-
     def line(self, data: bytes) -> bool:
-        answer = decode(data)
         if self.compiles is None:
-            return self._header(answer)
+            return self._header(decode(data))
         if not self.started:
-            return self._start(answer)
-        return self._answer(answer)
+            return self._start(decode(data))
+        self.answers.append(data)
+        return len(self.answers) < len(self.problem.tests)
+
+    def end(self) -> None:
+        for test, data, cap in zip(self.problem.tests, self.answers, self.caps, strict=False):
+            answer = decode(data, cap)
+            if not matches(test.expected, answer):
+                raised = text_of(answer, "x") or text_of(answer, "fault")
+                self.error = f"test {self.right + 1}: {raised or 'wrong answer'}"
+                break
+            self.right += 1
+        self.answers.clear()
 
     def _header(self, answer: Any) -> bool:
         self.compiles = says(answer, "compiles")
@@ -112,14 +126,6 @@ class Truth:
             self.error = text_of(answer, "fault") or "unreadable answer"
         return self.started
 
-    def _answer(self, answer: Any) -> bool:
-        if not matches(self.problem.tests[self.right].expected, answer):
-            raised = text_of(answer, "x") or text_of(answer, "fault")
-            self.error = f"test {self.right + 1}: {raised or 'wrong answer'}"
-            return False
-        self.right += 1
-        return not self.passed
-
 
 @dataclass
 class Own:
@@ -133,9 +139,6 @@ class Own:
     def begun(self) -> bool:
         return self.compiles is not None
 
-    def cap(self) -> int:
-        return HEADER_BYTES
-
     def line(self, data: bytes) -> bool:
         answer = decode(data)
         if self.compiles is None:
@@ -143,3 +146,6 @@ class Own:
             return self.compiles
         self.passed = says(answer, "ran")
         return False
+
+    def end(self) -> None:
+        pass
