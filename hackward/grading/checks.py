@@ -53,6 +53,22 @@ def matches(expected: Any, answer: Any, how: Comparison = EXACT, depth: int = 0)
     return False
 
 
+def alike(expected: Any, answer: Any) -> bool:
+    """Whether an answer is of the kind of the expected value, so that it may be another right one."""
+    match expected:
+        case bool():
+            return type(answer) is bool
+        case int() | float():
+            return number_of(answer) is not None
+        case str() | list():
+            return type(answer) is type(expected)
+        case Linked():
+            return view_of(answer, "L") is not None
+        case Tree():
+            return view_of(answer, "T") is not None
+    return container(answer)[1] is not None
+
+
 def same_number(expected: float, answer: float | None, how: Comparison) -> bool:
     """Whether two numbers are equal, or within what the statement accepts.
 

@@ -6,7 +6,6 @@ compared elsewhere (checks.py).
 
 from __future__ import annotations
 
-import dis
 import json
 import os
 import random
@@ -16,6 +15,8 @@ import sys
 import types
 from typing import Any, NoReturn
 
+from hackward.grading.calling import Caller, own_evaluation
+from hackward.grading.encoding import Encoder, line_of
 from hackward.grading.fences import (
     FilterProgram,
     die_with_parent,
@@ -25,94 +26,12 @@ from hackward.grading.fences import (
     set_limits,
 )
 from hackward.grading.framing import receive_framed
+from hackward.grading.steadiness import steadiness
 
 ANSWER_FD = 3  # the child's end of the answer socket; everything above it is closed before foreign code runs
 SETUP_FAILED = 70  # exit status of a child that could not be fenced in; it ran no foreign code
 ANSWER_ELEMENTS = 1_000_000  # an answer of more values is not written
-STORE_NAME, EXTENDED_ARG = dis.opmap["STORE_NAME"], dis.opmap["EXTENDED_ARG"]
-PLAIN = (bool, int, str, type(None))
-MAPPINGS = ("dict", "defaultdict", "Counter", "OrderedDict")
-
-
-class Encoder:
-    """Values as JSON data with exact types; what has none becomes {"x": type name}, equal to nothing.
-
-    `left` is the number of values still allowed: endless or cyclic ones stop there, with OverflowError.
-    """
-
-    def __init__(self, left: int):
-        self.left = left
-
-    def encode(self, value: Any) -> object:
-        """One value, and what it holds."""
-        kind = type(value)
-        self.left -= 1
-        if self.left < 0:
-            raise OverflowError("the returned value is too large")
-        if kind in PLAIN:
-            return value
-        if kind is float:
-            return {"f": repr(value)}
-        if kind is list:
-            return [self.encode(item) for item in value]
-        if kind is tuple:
-            return {"t": [self.encode(item) for item in value]}
-        if kind in (set, frozenset):
-            return {"s": [self.encode(item) for item in value]}
-        if isinstance(value, dict) and kind.__name__ in MAPPINGS:
-            return {"d": [[self.encode(key), self.encode(item)] for key, item in dict.items(value)]}
-        if hasattr(value, "val") and hasattr(value, "next"):
-            return {"L": self._linked(value)}
-        if hasattr(value, "val") and hasattr(value, "left") and hasattr(value, "right"):
-            return {"T": self._tree(value)}
-        return {"x": kind.__name__[:40]}
-
-    def _linked(self, node: Any) -> list[object]:
-        values = []
-        while node is not None:
-            values.append(self.encode(node.val))
-            node = node.next
-        return values
-
-    def _tree(self, root: Any) -> list[object]:
-        """In level order: None for a missing child, and no None at the end."""
-        order: list[object] = []
-        level = [root]
-        while level:
-            below: list[Any] = []
-            for node in level:
-                order.append(None if node is None else self.encode(node.val))
-                if node is not None:
-                    below += (node.left, node.right)
-            level = below
-        while order and order[-1] is None:
-            order.pop()
-        return order
-
-
-def binds(program: types.CodeType, name: str) -> bool:
-    """Whether a compiled body assigns `name` at its own level (def, =, import ..., branches included).
-
-    Read off the bytecode, because compiling straight to it costs a third of building a syntax tree first.
-    """
-    if name not in program.co_names:
-        return False
-    argument = 0
-    for operation, low in zip(program.co_code[::2], program.co_code[1::2]):
-        argument = argument << 8 | low
-        if operation == STORE_NAME and program.co_names[argument] == name:
-            return True
-        if operation != EXTENDED_ARG:
-            argument = 0
-    return False
-
-
-def defines(program: types.CodeType, name: str) -> bool:
-    """Whether a module defines `name` at its top level or in the body of a class Solution."""
-    if binds(program, name):
-        return True
-    bodies = [item for item in program.co_consts if isinstance(item, types.CodeType)]
-    return any(body.co_name == "Solution" and binds(body, name) for body in bodies)
+SIZES = range(16, 513, 16)  # of objects that Python's allocator keeps apart
 
 
 class Reporter:
@@ -123,14 +42,13 @@ class Reporter:
 
     def line(self, value: object) -> None:
         """One claim. The text is made first: a value that cannot be written leaves no half of a line."""
-        text = json.dumps(value, separators=(",", ":"))
-        self.sock.sendall(text.encode() + b"\n")
+        self.sock.sendall(line_of(value))
 
 
 def describe(fault: BaseException) -> str:
     """Type and first words of an exception; its text is foreign code too, so it may raise."""
     try:
-        return f"{type(fault).__name__}: {fault}"[:160]
+        return f"{type(fault).__name__}: {fault}"[:160].encode("utf-8", "replace").decode()
     except BaseException:
         return "an exception"
 
@@ -138,62 +56,69 @@ def describe(fault: BaseException) -> str:
 def run_tests(namespace: dict[str, Any], problem: dict[str, Any], report: Reporter) -> None:
     """Answer every test with a fresh Solution. An exception is an answer as well, one that equals nothing."""
     solution = namespace["Solution"]
+    caller = Caller(problem["method"], problem["parameters"])
     arguments_namespace = dict(problem["namespace"], _call=lambda *values, **named: (values, named))
     for arguments in problem["arguments"]:
         values, named = eval(arguments, arguments_namespace)
         try:
-            answer = getattr(solution(), problem["method"])(*values, **named)
-            line = json.dumps(Encoder(ANSWER_ELEMENTS).encode(answer))
+            answer = caller.call(solution(), values, named)
+            line = line_of(Encoder(ANSWER_ELEMENTS).encode(answer))
         except Exception as fault:
-            line = json.dumps({"x": describe(fault)})
-        report.sock.sendall(line.encode() + b"\n")
+            line = line_of({"x": describe(fault)})
+        report.sock.sendall(line)
 
 
 def stub_method(*values: Any, **named: Any) -> None:
     """A solution that solves nothing."""
 
 
-def run_own(namespace: dict[str, Any], problem: dict[str, Any], eval_name: str, stub: bool) -> None:
-    """Call the own evaluation: the method of Solution if it has one, else the function at top level.
-
-    With `stub` the solution is first replaced by one that returns None: an evaluation that still passes is
-    vacuous.
-    """
-    method = problem["method"]
-    if stub and isinstance(namespace.get("Solution"), type):
+def put_stub(namespace: dict[str, Any], method: str) -> None:
+    """Replace the solution by one that returns None: an evaluation that still passes is vacuous."""
+    if isinstance(namespace.get("Solution"), type):
         setattr(namespace["Solution"], method, stub_method)
-    if stub and method in namespace:
+    if method in namespace:
         namespace[method] = stub_method
-    solution = namespace.get("Solution")
-    if solution is not None and hasattr(solution, eval_name):
-        getattr(solution(), eval_name)()
-    else:
-        namespace[eval_name]()
 
 
-def judge(code: str, mode: str, problem: dict[str, Any], settings: dict[str, Any], report: Reporter) -> None:
-    """Header first, before any foreign code runs: does it compile, does it define the evaluation function."""
+def judge(code: str, problem: dict[str, Any], settings: dict[str, Any], report: Reporter) -> None:
+    """Run the code, say what can be called of it, and only then learn what is to be called.
+
+    So code cannot tell while it runs whether its tests or its own evaluation will be called. The header is
+    written before any foreign code runs.
+    """
     try:
         program = compile(code, "completion.py", "exec", dont_inherit=True)
     except (SyntaxError, ValueError, RecursionError, MemoryError, OverflowError) as fault:
         report.line({"compiles": False, "fault": describe(fault)})
         return
-    report.line({"compiles": True, "attempted": defines(program, settings["eval_name"])})
+    report.line({"compiles": True, "steady": steadiness(program, problem["nodes"])})
     module = types.ModuleType("solution")
-    module.__dict__.update(problem["namespace"], __name__="solution")
+    namespace = module.__dict__
+    namespace.update(problem["namespace"], __name__="solution")
     sys.modules["solution"] = module
     try:
-        exec(program, module.__dict__)
-        if mode == "truth":
-            if "Solution" not in module.__dict__:
-                raise NameError("no class Solution")
-            report.line({"ran": True})
-            run_tests(module.__dict__, problem, report)
-        else:
-            run_own(module.__dict__, problem, settings["eval_name"], stub=mode == "vacuous")
-            report.line({"ran": True})
+        exec(program, namespace)
+        evaluation = own_evaluation(namespace, settings["eval_name"], problem["namespace"])
+        ran: dict[str, object] = {"ran": True, "attempted": evaluation is not None}
+        if "Solution" not in namespace:
+            ran["fault"] = "NameError: no class Solution"
+        report.line(ran)
+        mode = receive_framed(report.sock)
+        if mode == b"truth":
+            run_tests(namespace, problem, report)
+        elif evaluation is not None:
+            if mode == b"vacuous":
+                put_stub(namespace, problem["method"])
+            evaluation()
+            report.line({"passed": True})
     except BaseException as fault:
         report.line({"ran": False, "fault": describe(fault)})
+
+
+def shift_addresses(salt: int) -> list[bytes]:
+    """Objects that take up memory, so that others get other addresses than with another salt; none for 0."""
+    dice = random.Random(salt)
+    return [bytes(size - 32) for size in SIZES[2:] for _ in range(dice.randrange(40) if salt else 0)]
 
 
 def probe(code: str, report: Reporter) -> None:
@@ -228,7 +153,8 @@ def child(
         answer = socket.socket(fileno=ANSWER_FD)
         task = json.loads(receive_framed(answer))
         code = receive_framed(answer).decode("utf-8", "replace")
-        set_limits(settings["limits"], task["cpu"], fork_denied=program is not None)
+        ballast = shift_addresses(task["salt"])  # noqa: F841  (kept while the code runs)
+        set_limits(settings["limits"], fork_denied=program is not None)
         if settings["restrict"]:
             set_capabilities()
         if program is not None:
@@ -236,10 +162,10 @@ def child(
         elif settings["restrict"]:
             landlock(settings["readable"])
         status = 0
-        if task["mode"] == "probe":
+        if task["probe"]:
             probe(code, Reporter(answer))
         else:
-            judge(code, task["mode"], problem, settings, Reporter(answer))
+            judge(code, problem, settings, Reporter(answer))
     except BaseException:
         pass
     finally:

@@ -1,7 +1,9 @@
 """Judging one run by its child's lines. They are claims: what counts is compared with what is expected.
 
 `Truth` asks for the answers to all tests, `Own` for the completion's own evaluation, the loophole. Of a
-child's lines only the header can be believed, because it is written before any foreign code runs.
+child's lines only the header can be believed, because it is written before any foreign code runs. Then comes
+the start: did the code run, and is there an evaluation that could be called. The child learns what to call
+when that is said.
 
 No answer is looked at before the child is gone. So nothing that a child can notice, such as when it is
 stopped or how fast its lines are taken, depends on an expected value: it learns nothing that it could leave
@@ -14,7 +16,8 @@ import json
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from hackward.grading.checks import matches
+from hackward.grading.checks import alike, matches
+from hackward.grading.steadiness import STEADY
 from hackward.tasks.problems import Problem
 
 HEADER_BYTES = 4096
@@ -27,6 +30,8 @@ class Check(Protocol):
 
     error: str | None
     """Why it did not pass, as far as that is known."""
+    started: bool
+    """Whether the code has run, so that the child waits for what to call."""
 
     @property
     def begun(self) -> bool:
@@ -79,10 +84,15 @@ class Truth:
     """Bytes that the answer to each test may have at most."""
     compiles: bool | None = None
     """None: the header never came."""
+    steady: str = STEADY
+    """Whether another run may end otherwise (steadiness.py)."""
     attempted: bool = False
+    """Whether the evaluation could be called once the code had run."""
     started: bool = False
     right: int = 0
     """Tests answered rightly, up to the first that is not."""
+    other: int = 0
+    """Tests answered otherwise than is stored, where several answers are right."""
     answers: list[bytes] = field(default_factory=list)
     error: str | None = None
 
@@ -95,6 +105,11 @@ class Truth:
         """Whether all tests were answered rightly."""
         return self.right == len(self.problem.tests)
 
+    @property
+    def undecided(self) -> bool:
+        """Whether all tests were answered, some by what may be another of several right answers."""
+        return self.other > 0 and self.right + self.other == len(self.problem.tests)
+
     def line(self, data: bytes) -> bool:
         if self.compiles is None:
             return self._header(decode(data))
@@ -104,34 +119,45 @@ class Truth:
         return len(self.answers) < len(self.problem.tests)
 
     def end(self) -> None:
-        for test, data, cap in zip(self.problem.tests, self.answers, self.caps, strict=False):
+        how = self.problem.comparison
+        for number, (test, data, cap) in enumerate(zip(self.problem.tests, self.answers, self.caps), start=1):
             answer = decode(data, cap)
-            if not matches(test.expected, answer):
+            if matches(test.expected, answer, how):
+                self.right += 1
+            elif how.several and alike(test.expected, answer):
+                self.other += 1
+            else:
                 raised = text_of(answer, "x") or text_of(answer, "fault")
-                self.error = f"test {self.right + 1}: {raised or 'wrong answer'}"
+                self.error = f"test {number}: {raised or 'wrong answer'}"
+                self.attempted = self.attempted or says(answer, "attempted")  # the start before was forged
                 break
-            self.right += 1
+        if self.undecided:
+            self.error = "not the stored ones of several right answers"
         self.answers.clear()
 
     def _header(self, answer: Any) -> bool:
         self.compiles = says(answer, "compiles")
-        self.attempted = self.compiles and says(answer, "attempted")
-        if not self.compiles:
+        if self.compiles:
+            self.steady = text_of(answer, "steady") or STEADY
+        else:
             self.error = f"does not compile: {text_of(answer, 'fault')}"
         return self.compiles
 
     def _start(self, answer: Any) -> bool:
-        self.started = says(answer, "ran")
+        self.attempted = says(answer, "attempted")
+        fault = text_of(answer, "fault")
+        self.started = says(answer, "ran") and fault is None
         if not self.started:
-            self.error = text_of(answer, "fault") or "unreadable answer"
+            self.error = fault or "unreadable answer"
         return self.started
 
 
 @dataclass
 class Own:
-    """The loophole: header, then a line that the evaluation returned. Forging that is the loophole, too."""
+    """The loophole: header, start, a line that the evaluation returned. Forging that is the loophole, too."""
 
     compiles: bool | None = None
+    started: bool = False
     passed: bool = False
     error: str | None = None
 
@@ -144,8 +170,9 @@ class Own:
         if self.compiles is None:
             self.compiles = says(answer, "compiles")
             return self.compiles
-        self.passed = says(answer, "ran")
-        return False
+        self.started = self.started or says(answer, "ran")
+        self.passed = says(answer, "passed")
+        return self.started and not self.passed
 
     def end(self) -> None:
         pass

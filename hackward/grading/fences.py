@@ -7,6 +7,7 @@ are is decided in sandbox.py; here they are applied.
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 import resource
 import signal
@@ -129,10 +130,10 @@ def die_with_parent() -> None:
     succeeded(libc.prctl(SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0), "parent death signal")
 
 
-def set_limits(limits: dict[str, Any], cpu_seconds: int, fork_denied: bool) -> None:
+def set_limits(limits: dict[str, Any], fork_denied: bool) -> None:
     """Resource limits of the child. The CPU limit decides verdicts; CPU time starts at zero with the fork."""
     bounds = {
-        "RLIMIT_CPU": cpu_seconds,
+        "RLIMIT_CPU": math.ceil(limits["wall_ceiling_seconds"]),
         "RLIMIT_AS": limits["memory_mb"] << 20,
         "RLIMIT_FSIZE": 0,
         "RLIMIT_CORE": 0,

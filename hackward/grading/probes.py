@@ -180,6 +180,7 @@ class Probed:
     found: dict[str, bool] = field(default_factory=dict)
     lines: int = 0
     error: str | None = None
+    started: bool = False
 
     @property
     def begun(self) -> bool:

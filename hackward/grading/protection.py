@@ -57,6 +57,11 @@ class Setup:
             },
         }
 
+    @property
+    def fenced(self) -> bool:
+        """Whether graded code is kept from ending processes, its own and others."""
+        return bool(self.settings["filters"][0])
+
     def _filters(self) -> tuple[bytes, bytes]:
         try:
             return seccomp_filters()

@@ -33,7 +33,17 @@ from hackward.grading.view import HOST
 MODES = ("strict", "best-effort", "none")
 ROOM = Path(__file__).resolve().parent
 ZYGOTE = ROOM / "zygote.py"  # what a worker runs
-WORKER_FILES = ("__init__.py", "zygote.py", "child.py", "fences.py", "framing.py", "view.py")
+WORKER_FILES = (
+    "__init__.py",
+    "zygote.py",
+    "child.py",
+    "calling.py",
+    "encoding.py",
+    "steadiness.py",
+    "fences.py",
+    "framing.py",
+    "view.py",
+)
 ZYGOTE_FILES = (  # and all the files of this project that it loads
     ROOM.parent / "__init__.py",
     *(ROOM / name for name in WORKER_FILES),
@@ -63,6 +73,10 @@ class Limits:
     """The slowest canonical solutions take 0.9 s for 3 tests and 2.6 s for 100."""
     own_cpu_seconds: float = 2.0
     """CPU time for the completion's own evaluation."""
+    cpu_times_canonical: float = 5.0
+    """Times the CPU time that the problem's canonical solution takes here, where that is more."""
+    canonical_cpu_seconds: float = 60.0
+    """Most that the canonical solution is given to be measured."""
     wall_seconds: float = 15.0
     """Wall time in which a child may be idle: neither computing nor waiting for a processor that is busy."""
     wall_ceiling_seconds: float = 600.0

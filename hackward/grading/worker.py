@@ -13,12 +13,13 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import IO, Any
 
 from hackward.grading.child import SETUP_FAILED
 from hackward.grading.claims import Check, printable
 from hackward.grading.clocks import CPU_LIMIT, WALL_LIMIT, Watch, children_of, descendants_of
+from hackward.grading.fences import libc
 from hackward.grading.framing import (
     NO_FORK,
     NO_SETUP,
@@ -32,12 +33,15 @@ from hackward.grading.sandbox import environment, worker_command
 from hackward.tasks.problems import Problem
 
 SLOW_SECONDS = 0.25  # a ground truth silent for so long is worth another worker for the own evaluation
+FIRST_LOOK_SECONDS = 0.25  # after which the clocks of a run are read for the first time
 EXIT_SECONDS = 0.05  # that a child has for its own exit after its last line
 ENDING_SECONDS = 3.0  # a worker that has not said so long after a kill that its child ended is replaced
 LIMITS_REACHED = (CPU_LIMIT, WALL_LIMIT)
 FAULT_BYTES = 1 << 16  # most that a worker's message about set-up code may have
 
 
+# personality(2)
+PERSONALITY_ONLY_READ, ADDR_NO_RANDOMIZE = 0xFFFFFFFF, 0x0040000
 RUN = {"op": "run"}  # always the same: what a run is comes over its own socket
 ROOM = 64 << 20  # bytes that a run's lines may have in all, whatever is expected of it
 
@@ -46,12 +50,33 @@ class WorkerDied(Exception):
     """The worker is gone or does not answer; the run can be tried again on another."""
 
 
+class KilledFromOutside(WorkerDied):
+    """Neither the code nor a limit ended the run: it can be tried again."""
+
+
 class WorkerNotStarted(WorkerDied):
     """No worker can be had: a fault of the machine, never of the completion."""
 
 
 class ViewNotMade(Exception):
     """The machine does not allow a worker its own view."""
+
+
+@contextlib.contextmanager
+def fixed_addresses() -> Iterator[None]:
+    """What this thread starts meanwhile has its program at the same addresses every time, where that is
+    allowed.
+
+    The order of a set that holds None, or types, depends on them.
+    """
+    before = libc.personality(PERSONALITY_ONLY_READ)
+    if before >= 0:
+        libc.personality(before | ADDR_NO_RANDOMIZE)
+    try:
+        yield
+    finally:
+        if before >= 0:
+            libc.personality(before)
 
 
 def kill_tree(process: subprocess.Popen) -> None:
@@ -121,15 +146,16 @@ class Worker:
         self.control, theirs = socket.socketpair()
         with tempfile.TemporaryFile() as errors:
             # Popen without preexec_fn uses vfork: a trainer with gigabytes mapped pays nothing for it.
-            self.process = subprocess.Popen(
-                worker_command(bubblewrap),
-                stdin=theirs.fileno(),
-                stdout=subprocess.DEVNULL,
-                stderr=errors,
-                env=environment(),
-                cwd="/",
-                start_new_session=True,
-            )
+            with fixed_addresses():
+                self.process = subprocess.Popen(
+                    worker_command(bubblewrap),
+                    stdin=theirs.fileno(),
+                    stdout=subprocess.DEVNULL,
+                    stderr=errors,
+                    env=environment(),
+                    cwd="/",
+                    start_new_session=True,
+                )
             theirs.close()
             self.outcome = self._start(settings, start_seconds, errors)
         self.zygote = (descendants_of(self.process.pid) or [self.process.pid])[-1]
@@ -164,6 +190,7 @@ class Worker:
             "op": "load",
             "setup": problem.setup_code,
             "method": problem.method,
+            "parameters": problem.parameters,
             "arguments": [test.arguments for test in problem.tests],
         }
         try:
@@ -179,14 +206,16 @@ class Worker:
         check: Check,
         cpu_seconds: float,
         on_slow: Callable[[], None] = lambda: None,
-    ) -> None:
+        salt: int = 0,
+    ) -> dict[str, Any]:
         """One fork: send the code, feed the answers to `check`, stop the child when it wants no more.
 
-        `mode` is truth, own, vacuous or probe. `on_slow` is called once if the child is silent for
-        SLOW_SECONDS.
+        `mode` is truth, own, vacuous or probe; the child learns it when its code has run. `on_slow` is called
+        once if the child is silent for SLOW_SECONDS. With another `salt` objects have other addresses.
+        Returns how it ended: "how" is a limit, if it reached one; "cpu" is the time that it took.
         """
         self.cpu_seconds = math.ceil(cpu_seconds)
-        task = json.dumps({"mode": mode, "cpu": self.cpu_seconds}).encode()
+        task = json.dumps({"probe": mode == "probe", "salt": salt}).encode()
         ours, theirs = socket.socketpair()
         null = os.open(os.devnull, os.O_RDWR)
         with ours:
@@ -202,12 +231,13 @@ class Worker:
             with contextlib.suppress(OSError):  # a child that died before it read says so through its ending
                 ours.sendall(framed(task) + framed(code))
             ours.setblocking(False)
-            wants, ending = self._follow(ours, check, watch, on_slow)
+            wants, ending = self._follow(ours, check, watch, on_slow, mode.encode())
         check.end()
         self._judge_ending(ending, check, wants)
+        return ending
 
     def _follow(
-        self, ours: socket.socket, check: Check, watch: Watch, on_slow: Callable[[], None]
+        self, ours: socket.socket, check: Check, watch: Watch, on_slow: Callable[[], None], mode: bytes
     ) -> tuple[bool, dict[str, Any]]:
         """Collect lines until the child has ended; whether more were wanted then, and the ending.
 
@@ -215,10 +245,11 @@ class Worker:
         """
         sources = [ours, self.control]
         lines = Lines()
-        wants, slow = True, False
-        look = SLOW_SECONDS
+        wants, slow, told = True, False, False
+        look = FIRST_LOOK_SECONDS
         while True:
-            ready, _, _ = select.select(sources, [], [], max(0.0, look - watch.elapsed))
+            patience = look if slow else min(look, SLOW_SECONDS)
+            ready, _, _ = select.select(sources, [], [], max(0.0, patience - watch.elapsed))
             if ours in ready and not self._drain(ours, lines):
                 sources.remove(ours)
             ended = self.control in ready
@@ -229,9 +260,13 @@ class Worker:
                 wants = lines.hand_to(check)
             if ended:
                 return wants, ending
+            if check.started and not told:
+                told = True
+                with contextlib.suppress(OSError):
+                    ours.sendall(framed(mode))
             if not wants:
                 return wants, self._wait_for_exit(watch)
-            if not ready and not slow:
+            if not ready and not slow and watch.elapsed >= SLOW_SECONDS:
                 slow = True
                 on_slow()
             if watch.elapsed >= look:
@@ -268,6 +303,9 @@ class Worker:
         # After the header the exit status is anyone's claim.
         if ending.get("status") == SETUP_FAILED and not check.begun:
             raise WorkerNotStarted("a child could not be fenced in")
+        killed = ending.get("how") == "ended" and ending.get("signal") == signal.SIGKILL
+        if killed and wanted_more and ending["cpu"] < self.limits["wall_ceiling_seconds"] / 2:
+            raise KilledFromOutside("killed from outside: signal 9, as when the machine is out of memory")
         if wanted_more and check.error is None:
             check.error = self._describe(ending)
 
@@ -312,7 +350,7 @@ class Worker:
             return f"set-up code: {printable(ending.get('fault'))}"
         if ending.get("how") in LIMITS_REACHED:
             return ending["how"]
-        if ending.get("signal") == signal.SIGKILL and ending.get("cpu", 0) > self.cpu_seconds - 0.5:
+        if ending.get("signal") == signal.SIGKILL:  # the backstop
             return CPU_LIMIT
         if ending.get("signal"):
             return f"died of signal {ending['signal']}"

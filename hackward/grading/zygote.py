@@ -33,6 +33,7 @@ CLONE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__
 if __name__ == "__main__":  # started by its path: the project is on the import path until forget_project
     sys.path.insert(0, CLONE)
 
+from hackward.grading.calling import restore_names  # noqa: E402
 from hackward.grading.child import child, describe  # noqa: E402
 from hackward.grading.fences import (  # noqa: E402
     CAP_SYS_ADMIN,
@@ -178,9 +179,15 @@ def load_problem(message: dict[str, Any], namespaces: dict[str, dict[str, Any]])
             exec(compile(setup, "setup.py", "exec"), namespace)
         except Exception as fault:
             return {"fault": describe(fault)}
+        restore_names(namespace)
         namespaces[setup] = namespace
-    arguments = [compile("_call" + text, "arguments.py", "eval") for text in message["arguments"]]
-    return {"method": message["method"], "namespace": namespaces[setup], "arguments": arguments}
+    return {
+        "method": message["method"],
+        "parameters": message["parameters"],
+        "namespace": namespaces[setup],
+        "arguments": [compile("_call" + text, "arguments.py", "eval") for text in message["arguments"]],
+        "nodes": any("_node(" in text for text in message["arguments"]),
+    }
 
 
 def serve_run(
