@@ -114,9 +114,9 @@ for name, action in (
     ("signal the parent", signal_parent), ("signal the grader", signal_grader),
     ("trace the parent", trace_parent), ("memory of the parent", memory_of_parent),
     ("see the environment", see_environment), ("see which files exist", see_files),
-    ("access times", access_time), ("page cache", page_cache), ("locks on files", lock),
-    ("flags of descriptors", descriptors), ("process numbers", process_numbers),
-    ("clock of the parent", clock_of_parent), ("load of the machine", load_of_machine),
+    ("leave an access time", access_time), ("see or clear the page cache", page_cache), ("lock a file", lock),
+    ("leave flags on a descriptor", descriptors), ("count process numbers", process_numbers),
+    ("read the clock of the parent", clock_of_parent), ("read the load of the machine", load_of_machine),
 ):
     attempt(name, action)
 """
@@ -135,13 +135,13 @@ GROUPS = {
     ),
     "see the environment": ("see the environment",),
     "leave word for a later run": (
-        "access times",
-        "page cache",
-        "locks on files",
-        "flags of descriptors",
-        "process numbers",
-        "clock of the parent",
-        "load of the machine",
+        "leave an access time",
+        "see or clear the page cache",
+        "lock a file",
+        "leave flags on a descriptor",
+        "count process numbers",
+        "read the clock of the parent",
+        "read the load of the machine",
     ),
 }
 PROBED = tuple(name for names in GROUPS.values() for name in names)
