@@ -134,7 +134,8 @@ class Solution:
         zeros = "[" + chr(0) + "]"
         pattern = re.compile((zeros * 5 + "[" + chr(status) + "]" + zeros * 6).encode("latin-1"))
         top = libc.sbrk(0)
-        starts = {(id(item) >> 20) << 20 for item in gc.get_objects()} | {top - (n << 20) for n in range(1, 17)}
+        starts = {(id(item) >> 20) << 20 for item in gc.get_objects()}
+        starts |= {top - (n << 20) for n in range(1, 17)}
         found = 0
         for start in starts:
             for address in range(start & ~4095, start + (1 << 20), 4096):
@@ -169,6 +170,14 @@ def _answer(grader: Grader, code: str, task: object) -> int:
         patch.setattr(Truth, "end", kept)
         one(grader, code, task)
     return int(answers[0])
+
+
+def test_set_up_code_may_start_threads_between_two_runs() -> None:
+    threads = "import threading\nt = threading.Thread(target=int)\nt.start()\nt.join()\n"
+    with Grader(workers=1, limits=LIMITS, bubblewrap=False) as grader:
+        for number in range(2):
+            task = problem(f"f(n = {number}) == {2 * number}", setup=threads + f"N = {number}")
+            assert one(grader, RIGHT, task).gt_pass
 
 
 # --- no worker is held ---

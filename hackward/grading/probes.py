@@ -134,6 +134,7 @@ GROUPS = {
         "memory of the parent",
     ),
     "see the environment": ("see the environment",),
+    "hold a worker past its limits": ("outlast its limits",),
     "leave word for a later run": (
         "leave an access time",
         "see or clear the page cache",
@@ -144,6 +145,7 @@ GROUPS = {
         "read the load of the machine",
     ),
 }
+FROM_OUTSIDE = ("outlast its limits",)  # not tried by a child
 PROBED = tuple(name for names in GROUPS.values() for name in names)
 VARIABLE = "HACKWARD_PROBE"
 
@@ -190,7 +192,7 @@ class Probed:
         answer: Any = decode(data)
         for name, succeeded in answer.items():
             self.found[name] = self.found.get(name, False) or succeeded
-        return self.lines < len(PROBED)
+        return self.lines < len(PROBED) - len(FROM_OUTSIDE)
 
     def end(self) -> None:
         self.lines = 0

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from hackward.base.faults import InputError
 from hackward.grading.claims import printable
+from hackward.grading.clocks import can_watch
 from hackward.grading.probes import GROUPS, PROBED, Probed, ProbeTargets
 from hackward.grading.sandbox import (
     MODES,
@@ -107,6 +108,7 @@ class Setup:
             raise InputError(f"--sandbox {self.sandbox}: the start-up probes did not finish ({probed.error})")
         if not worker.outcome["quiet"]:  # the kernel writes access times rarely, so an attempt may miss it
             probed.found["leave an access time"] = True
+        probed.found["outlast its limits"] = not can_watch()
         return probed.found, worker.outcome
 
     def _first_worker(self) -> Worker:

@@ -55,7 +55,7 @@ from hackward.grading.framing import (  # noqa: E402
     receive_message,
     send_message,
 )
-from hackward.grading.view import cut_off, hide, own_process_numbers, see_only  # noqa: E402
+from hackward.grading.view import cut_off, hide, own_process_numbers, same_process_numbers, see_only  # noqa: E402
 
 NAMESPACES = 64  # distinct set-up codes that are kept
 # fmt: off
@@ -157,7 +157,8 @@ def home_of_process_numbers() -> int | None:
     """A pidfd of this process if children can have process numbers of their own (Linux 5.8), else None."""
     home = os.pidfd_open(os.getpid())
     try:
-        own_process_numbers(home)
+        own_process_numbers()
+        same_process_numbers(home)
     except OSError:
         os.close(home)
         return None
@@ -197,7 +198,7 @@ def serve_run(
             ending.how = NO_SETUP
             return
         if fence.home is not None:
-            own_process_numbers(fence.home)
+            own_process_numbers()
         pid.value = os.fork()
         if pid.value == 0:
             child(descriptors, problem, settings, fence.program)
@@ -207,6 +208,8 @@ def serve_run(
     finally:
         for descriptor in descriptors:
             os.close(descriptor)
+    if fence.home is not None:
+        same_process_numbers(fence.home)
     libc.wait4(pid, ctypes.byref(ending, Ending.status.offset), 0, ctypes.byref(ending, Ending.usage.offset))
     fork_denied = fence.program is not None
     if not fork_denied:
