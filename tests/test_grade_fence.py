@@ -256,6 +256,34 @@ def test_a_worker_that_was_stopped_is_replaced() -> None:
         assert one(grader, RIGHT).gt_pass
 
 
+GRADES_A_SLEEPER = """
+import sys
+sys.path.insert(0, ROOT)
+from tests.grading_cases import *
+with Grader(workers=1, sandbox=sys.argv[1], bubblewrap=sys.argv[2] == "1") as grader:
+    print("ready", flush=True)
+    one(grader, "import time; time.sleep(1000)")
+"""
+
+
+@pytest.mark.parametrize(("sandbox", "bubblewrap"), [("strict", "0"), ("strict", "1"), ("none", "0")])
+def test_a_run_ends_with_the_grader_that_is_killed(sandbox: str, bubblewrap: str) -> None:
+    if bubblewrap == "1" and usable_bubblewrap() is None:
+        pytest.skip("no bubblewrap that can make a namespace here")
+    program = GRADES_A_SLEEPER.replace("ROOT", repr(str(ROOT)))
+    command = [sys.executable, "-c", program, sandbox, bubblewrap]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT) as grader:
+        grader.stdout.readline()
+        time.sleep(1)
+        family = clocks.descendants_of(grader.pid)
+        grader.kill()
+    assert len(family) >= 2  # a worker and the run
+    until = time.monotonic() + 10
+    while any(clocks.computed(pid) for pid in family):
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
 # --- what holds in which mode: the table of spec/grader.md ---
 
 
