@@ -16,6 +16,7 @@ Gate = Literal["one-sided", "two-sided", "none"]
 Place = Literal["grad", "update"]
 Control = Literal["none", "random", "sign-flip", "clean-clean", "shrink"]
 CONTROLS = get_args(Control)[1:]
+HACKWARD_GATES = ("one-sided", "two-sided")  # those that lower the cosine with v_hack
 
 
 @dataclass(frozen=True)
@@ -44,8 +45,8 @@ class Arm:
 
     @property
     def projects(self) -> bool:
-        """Does it take directions out? A shrinking control edits the length only."""
-        return not self.vanilla and self.control != "shrink"
+        """Does it take hack-ward directions out? A shrinking control edits the length only."""
+        return self.gate in HACKWARD_GATES and self.control != "shrink"
 
     @property
     def flags(self) -> list[str]:
@@ -77,12 +78,21 @@ FLAGS = get_args(ArmFlag)
 def arm_of(settings: Mapping[str, Any]) -> Arm:
     """The arm of a run with these settings (`config` of its config.json, or vars of its Config).
 
-    `--arm=lora --gate=none` is vanilla in the LoRA basis. Raises KeyError for an `arm` that is none of FLAGS.
+    An arm is told by its basis and gate: `--arm=lora --gate=none` is vanilla in the LoRA basis. A gate that
+    no arm of the basis has makes another kind of the basis's first projecting arm. Raises KeyError for an
+    `arm` that is none of FLAGS.
     """
-    flag, gate = settings["arm"], settings["gate"]
-    if flag == "vanilla" or (gate == "none" and flag == "projected"):
-        return ARMS["vanilla"]
-    arm = ARMS[f"{flag}-vanilla" if gate == "none" else flag]
+    own, gate = ARMS[settings["arm"]], settings["gate"] or own_gate(settings["arm"])
+    if own.vanilla:
+        return own
+    kin = [arm for arm in ARMS.values() if arm.basis == own.basis]
+    first = next(arm for arm in kin if not arm.vanilla)
+    arm = next((arm for arm in kin if arm.gate == gate), first)
     if arm.vanilla:
         return arm
     return replace(arm, gate=gate, place=settings["project_at"], control=settings["control"])
+
+
+def own_gate(flag: ArmFlag) -> Gate:
+    """The gate of a run that names none; vanilla, which has no use for one, records the usual one."""
+    return "one-sided" if ARMS[flag].vanilla else ARMS[flag].gate

@@ -33,6 +33,11 @@ def children_of(pid: int) -> list[int]:
     return [int(child) for child in found]
 
 
+def can_watch() -> bool:
+    """Whether the kernel lists the children of a process, without which no clock of a run is found."""
+    return os.path.exists(f"/proc/self/task/{os.getpid()}/children")
+
+
 def descendants_of(pid: int) -> list[int]:
     """The processes below a process, parents before their children."""
     found = children_of(pid)

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from hackward.base.faults import InputError
 from hackward.grading.claims import printable
+from hackward.grading.clocks import can_watch
 from hackward.grading.probes import GROUPS, PROBED, Probed, ProbeTargets
 from hackward.grading.sandbox import (
     MODES,
@@ -85,7 +86,8 @@ class Setup:
         if self.sandbox == "strict" and open_doors:
             missing = "; ".join(self.missing) or "nothing that is known"
             raise InputError(
-                f"--sandbox strict: graded code could {', '.join(open_doors)} (missing: {missing})"
+                f"--sandbox strict: graded code could {', '.join(open_doors)} (missing: {missing});"
+                " --sandbox best-effort runs with what there is"
             )
         return {
             "sandbox": self.sandbox,
@@ -110,7 +112,8 @@ class Setup:
         if probed.error:
             raise InputError(f"--sandbox {self.sandbox}: the start-up probes did not finish ({probed.error})")
         if not worker.outcome["quiet"]:  # the kernel writes access times rarely, so an attempt may miss it
-            probed.found["access times"] = True
+            probed.found["leave an access time"] = True
+        probed.found["outlast its limits"] = not can_watch()
         return probed.found, worker.outcome
 
     def _first_worker(self) -> Worker:
@@ -118,7 +121,7 @@ class Setup:
         try:
             return self.start_worker()
         except ViewNotMade as fault:
-            self.missing.append(f"user namespaces ({printable(fault)})")
+            self.missing.append(f"user namespaces ({fault})")
             self.settings["view"] = ""
             return self.start_worker()
 

@@ -38,8 +38,6 @@ EXIT_SECONDS = 0.05  # that a child has for its own exit after its last line
 ENDING_SECONDS = 3.0  # a worker that has not said so long after a kill that its child ended is replaced
 LIMITS_REACHED = (CPU_LIMIT, WALL_LIMIT)
 FAULT_BYTES = 1 << 16  # most that a worker's message about set-up code may have
-
-
 # personality(2)
 PERSONALITY_ONLY_READ, ADDR_NO_RANDOMIZE = 0xFFFFFFFF, 0x0040000
 RUN = {"op": "run"}  # always the same: what a run is comes over its own socket
@@ -58,7 +56,7 @@ class WorkerNotStarted(WorkerDied):
     """No worker can be had: a fault of the machine, never of the completion."""
 
 
-class ViewNotMade(Exception):
+class ViewNotMade(WorkerNotStarted):
     """The machine does not allow a worker its own view."""
 
 
@@ -168,7 +166,7 @@ class Worker:
             said, _ = receive_message(self.control)
             if "fault" in said:
                 self.close()
-                raise ViewNotMade(said["fault"])
+                raise ViewNotMade(f"a grading worker has no view of its own: {printable(said['fault'])}")
             return said["ready"]
         except (OSError, EOFError) as fault:
             self.close()

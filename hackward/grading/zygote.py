@@ -56,7 +56,7 @@ from hackward.grading.framing import (  # noqa: E402
     receive_message,
     send_message,
 )
-from hackward.grading.view import cut_off, hide, own_process_numbers, see_only  # noqa: E402
+from hackward.grading.view import cut_off, hide, own_process_numbers, same_process_numbers, see_only  # noqa: E402
 
 NAMESPACES = 64  # distinct set-up codes that are kept
 # fmt: off
@@ -75,9 +75,14 @@ def forget_project() -> None:
     for name in list(sys.modules):
         if name.partition(".")[0] == "hackward":
             del sys.modules[name]
-    for directory in list(sys.path_importer_cache):
-        if directory.startswith(CLONE):
-            del sys.path_importer_cache[directory]
+    forget_directory(CLONE)
+
+
+def forget_directory(directory: str) -> None:
+    """Drop what the import system remembers of a directory and of all below it."""
+    for place in list(sys.path_importer_cache):
+        if place == directory or place.startswith(directory + os.sep):
+            del sys.path_importer_cache[place]
 
 
 def warm(packages: list[list[str]]) -> None:
@@ -89,6 +94,7 @@ def warm(packages: list[list[str]]) -> None:
         with contextlib.suppress(ImportError):
             __import__(name)
         sys.path.remove(directory)
+        forget_directory(directory)
 
 
 @dataclass
@@ -158,7 +164,8 @@ def home_of_process_numbers() -> int | None:
     """A pidfd of this process if children can have process numbers of their own (Linux 5.8), else None."""
     home = os.pidfd_open(os.getpid())
     try:
-        own_process_numbers(home)
+        own_process_numbers()
+        same_process_numbers(home)
     except OSError:
         os.close(home)
         return None
@@ -204,7 +211,7 @@ def serve_run(
             ending.how = NO_SETUP
             return
         if fence.home is not None:
-            own_process_numbers(fence.home)
+            own_process_numbers()
         pid.value = os.fork()
         if pid.value == 0:
             child(descriptors, problem, settings, fence.program)
@@ -214,6 +221,8 @@ def serve_run(
     finally:
         for descriptor in descriptors:
             os.close(descriptor)
+    if fence.home is not None:
+        same_process_numbers(fence.home)
     libc.wait4(pid, ctypes.byref(ending, Ending.status.offset), 0, ctypes.byref(ending, Ending.usage.offset))
     fork_denied = fence.program is not None
     if not fork_denied:

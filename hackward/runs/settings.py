@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Le, Lt
 
-from hackward.base.arms import ArmFlag, Control, Gate, Place, arm_of
+from hackward.base.arms import ArmFlag, Control, Gate, Place, arm_of, own_gate
 from hackward.base.faults import InputError
 from hackward.base.flags import Amount, Count, Grading, OnDevice, checked, command_line, has_gpu
 from hackward.tasks.problems import DIFFICULTIES
@@ -69,9 +69,9 @@ class Config(OnDevice, Grading):
     """What a projecting arm removes in the place of v_hack: random directions; those of pairs with random
     signs; of clean against clean answers; or nothing, each update scaled to the length that the removal would
     have left. Cosines are with v_hack all the same."""
-    gate: Gate = "one-sided"
-    """What a projecting arm removes: only hack-ward coefficients, or both signs. none: --arm=lora as its own
-    baseline."""
+    gate: Gate | None = None
+    """What a projecting arm removes: only hack-ward coefficients, or both signs (default: the arm's own,
+    which is one-sided). none: --arm=lora as its own baseline."""
     project_at: Place = "grad"
     """Project the gradient before the optimizer (the method as first written down), or the update after it.
     AdamW turns a projected gradient back: cos_out is 0 and cos_update is not. update closes that leak."""
@@ -199,6 +199,7 @@ def resolve(config: Config) -> Config:
     sampled_beta = DEFAULT_BETA if config.beta is None else config.beta
     return dataclasses.replace(
         config,
+        gate=config.gate or own_gate(config.arm),
         problems=config.problems or str(shipped(config.model).problems),
         beta=0.0 if replayed else sampled_beta,
         normaliser=config.normaliser or ("length" if replayed else "fixed"),
@@ -230,8 +231,9 @@ def _refuse_replay(config: Config) -> None:
 
 def _refuse_edit(config: Config) -> None:
     arm = arm_of(vars(config))
-    if config.arm == "projected" and arm.vanilla:
-        raise InputError("--arm=projected --gate=none removes nothing: that is --arm=vanilla")
+    if arm.flag != config.arm:
+        removes = " removes nothing" if arm.vanilla else ""
+        raise InputError(f"--arm={config.arm} --gate={config.gate}{removes}: that is --arm={arm.flag}")
     if config.v_hack == "none" and not arm.vanilla:
         raise InputError(f"--arm={config.arm} needs a --v-hack")
     if config.v_hack == "none" and config.refresh_every:
