@@ -43,7 +43,10 @@ def block(code: str, info: str = "python", marks: str = "```") -> str:
         block(CODE) + "``",
         block(CODE).rstrip() + "``````",
         *(block(CODE, info) for info in ("", "Python", "py", "python3", " python", 'python title="a.py"')),
-        *(block(CODE, info) for info in ("{.python .numbers}", "python,linenos", "python:sol.py", "{python}")),
+        *(
+            block(CODE, info)
+            for info in ("{.python .numbers}", "python,linenos", "python:sol.py", "{python}")
+        ),
         # In lists and quotations
         f"1. So:\n\n{indented(block(CODE), '   ')}",
         f"- So:\n\n{indented(block(CODE), '  ')}\n- and more",

@@ -149,7 +149,9 @@ def test_a_node_that_cannot_be_read_in_one_way_is_still_one_in_the_other() -> No
         sent(endless)
 
 
-@pytest.mark.parametrize("value", [Cell(), Cell(val=1), Cell(val=1, left=None), frozenset, 1j, b"1", range(3)])
+@pytest.mark.parametrize(
+    "value", [Cell(), Cell(val=1), Cell(val=1, left=None), frozenset, 1j, b"1", range(3)]
+)
 def test_what_has_no_encoding_equals_nothing(value: object) -> None:
     assert set(sent(value)) == {"x"}
 

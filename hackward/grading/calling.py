@@ -20,7 +20,7 @@ _INHERITED = ("__init__", "__new__", "__getattribute__")  # that every class has
 class ModuleAndFunction(types.ModuleType):
     """A module that can be called like its function of the same name, such as bisect."""
 
-    def __init__(self, module: types.ModuleType, function: Callable):
+    def __init__(self, module: types.ModuleType, function: Any):
         super().__init__(module.__name__, module.__doc__)
         self.__dict__.update(vars(module))
         self.__dict__["_function"] = function
@@ -76,7 +76,8 @@ class Caller:
             by_name = True
             try:
                 signature = inspect.signature(method)
-                by_name = fits(signature, values, named) or not fits(signature, (*values, *named.values()), {})
+                in_order = (*values, *named.values())
+                by_name = fits(signature, values, named) or not fits(signature, in_order, {})
             except (TypeError, ValueError):
                 pass
             self._by_name[names] = by_name

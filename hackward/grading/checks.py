@@ -184,6 +184,7 @@ def same_node(expected: Any, answer: Any, how: Comparison) -> bool:
 
 def key_of_expected(value: Any, how: Comparison, depth: int) -> Key:
     """What an expected value is sorted by among others: equal values have equal keys."""
+    items: Collection
     match value:
         case None:
             return 0, 0

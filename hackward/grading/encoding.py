@@ -44,7 +44,7 @@ class Encoder:
         return self._node(value) or {"x": kind.__name__[:40]}
 
     def _node(self, value: Any) -> dict[str, object]:
-        """A node as a linked list and as a tree, as far as it can be read so; further attributes count nothing.
+        """A node as a linked list and as a tree, as far as it can be read so; other attributes count nothing.
 
         Which of the two is meant depends on what is expected, which is not known here.
         """

@@ -160,7 +160,11 @@ class Grader:
         if halves is not None:
             return halves.truth_ended(truth, self._vacuous(worker, task, data, truth))
         grade = graded(truth, self._own(worker, task, data, truth), self._vacuous(worker, task, data, truth))
-        if truth.steady == PERHAPS and truth.error not in LIMITS_REACHED and self._varies(worker, task, data, grade):
+        if (
+            truth.steady == PERHAPS
+            and truth.error not in LIMITS_REACHED
+            and self._varies(worker, task, data, grade)
+        ):
             return dataclasses.replace(grade, unstable=True)
         return grade
 

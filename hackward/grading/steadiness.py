@@ -25,14 +25,15 @@ VARYING = frozenset((  # clocks, threads, the state of the interpreter
     "time", "time_ns", "monotonic", "monotonic_ns", "perf_counter", "perf_counter_ns", "process_time",
     "process_time_ns", "thread_time", "clock_gettime", "now", "utcnow", "today", "getrusage", "times",
     "Thread", "ThreadPoolExecutor", "ProcessPoolExecutor", "Random", "seed", "ctypes", "weakref",
-    "get_objects", "get_referrers", "getrefcount", "getallocatedblocks", "getloadavg",
+    "get_objects", "get_referrers", "getrefcount", "getallocatedblocks", "getloadavg", "setitimer", "alarm",
 ))
+OWN_TEXT = frozenset(("__hash__", "__repr__", "__str__", "__format__"))  # what an object makes of its address
 ADDRESSES = frozenset(("id", "hash", "object", "repr", "ascii"))  # as built-in functions
 SETS = frozenset(("set", "frozenset"))
 PLAIN_OBJECTS = frozenset(("TreeNode", "ListNode", "Node", "object", "type"))  # hashed by their address
-DYNAMIC = frozenset((  # what can name the above in a string
+DYNAMIC = frozenset((  # what can name the above in a text, or under another name
     "getattr", "eval", "exec", "compile", "__import__", "import_module", "globals", "vars", "__dict__",
-    "__builtins__", "attrgetter", "methodcaller",
+    "__builtins__", "builtins", "attrgetter", "methodcaller", "open", "read_bytes", "FileIO",
 ))
 # fmt: on
 WORD = re.compile(r"[A-Za-z_]\w*")
@@ -58,15 +59,15 @@ def steadiness(program: CodeType, with_nodes: bool) -> str:
         classes += operations.count(MAKES_CLASS)
         sets = sets or any(operation in operations for operation in MAKES_SET)
         addresses = addresses or loads_address(body) or hands_out_self(body)
-    if names & DYNAMIC:
-        words = words_of(program)
-        names |= words
-        addresses = addresses or bool(words & ADDRESSES)
+    dynamic = bool(names & DYNAMIC)
+    if dynamic:
+        names |= words_of(program)
     if names & DRAWN:
         return UNSTEADY
     sets = sets or bool(names & SETS)
     objects = classes > 1 or with_nodes or bool(names & PLAIN_OBJECTS)
-    if addresses or names & VARYING or (sets and objects):
+    shows_address = addresses or bool(names & OWN_TEXT)
+    if dynamic or shows_address or names & VARYING or (sets and objects):
         return PERHAPS
     return STEADY
 

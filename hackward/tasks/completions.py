@@ -1,8 +1,8 @@
 """The code in a completion, and code as a completion.
 
-Blocks of code are found as CommonMark defines them, by markdown-it-py. Models also write what CommonMark reads
+Blocks of code are found as CommonMark defines them, by markdown-it-py. Models also write what it reads
 otherwise than they mean: a fence behind text on its line, a fence in a docstring that stands as far left as
-the code's own, a closing fence behind the last line of code, code in a list item that is not indented. Such
+the code's own, a closing fence behind the last line of code, code in a list item that is not indented. Other
 readings are tried only where the plain one holds no answer.
 """
 
@@ -153,7 +153,7 @@ def marks_or_hiding(marks: str) -> re.Pattern[str]:
 
 
 def joined(blocks: list[Block], lines: list[str]) -> Iterator[Block]:
-    """The blocks; one whose last string is left open goes on to a later end, or comes from an earlier start."""
+    """The blocks; one whose last string is left open goes on to a later end, or begins earlier."""
     for place, block in enumerate(blocks):
         if not scanned(block.code, block.marks).open_string:
             yield block

@@ -1,5 +1,4 @@
-"""Which problems are for what: those that can be graded, and of these a frozen tenth that is never trained on.
-"""
+"""Which problems are for what: those that can be graded, a frozen tenth of which is never trained on."""
 
 from __future__ import annotations
 
