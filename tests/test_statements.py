@@ -49,7 +49,7 @@ def read(statement: str, *expected: object, starter: str = STARTER) -> Compariso
         ("Group the anagrams together and return the result in any order.", GROUPS, "both"),
         ("The order of the output and the order of the triplets does not matter.", GROUPS, "both"),
         # Inside each part only
-        ("Return a list of two lists. The names in each list may be returned in any order.", GROUPS, "inside"),
+        ("Return two lists. The names in each list may be returned in any order.", GROUPS, "inside"),
         # Asks for all of something and names no order
         ("Return all possible ways to cut s into mirror words.", GROUPS, "whole"),
         ("Return all lucky numbers, sorted by their size.", FLAT, "kept"),

@@ -119,9 +119,10 @@ def own_evaluation(namespace: dict[str, Any], name: str, given: dict[str, Any]) 
 def of_solution(solution: Any, name: str) -> Callable[[], Any] | None:
     """The evaluation that an instance of Solution has, from its class or from its own beginning."""
     try:
-        if _callable(_getattr(solution, name, None)):
+        of_class = _getattr(solution, name, None)
+        if _callable(of_class):
             return lambda: _getattr(solution(), name)()
-        if makes_names(solution):
+        if of_class is not None or makes_names(solution):  # a property is an object that cannot be called
             found = _getattr(solution(), name, None)
             if _callable(found):
                 return found

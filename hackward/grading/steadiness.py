@@ -2,8 +2,9 @@
 
 What every run has in common is fixed: the hash seed, the random seed, the environment. What is left are
 numbers drawn by the system, process numbers, clocks and addresses. Code that names the first two is marked;
-code that may come across the others is run again, shifted in memory (grader.py). Standard library only: the
-worker loads this file without any package.
+code that may come across the others is run again, shifted in memory (grader.py). What goes unmarked: a label
+that is another one in few runs only, and text of a function or an iterator, which holds an address. Standard
+library only: the worker loads this file without any package.
 """
 
 from __future__ import annotations

@@ -143,10 +143,18 @@ class Worker:
         self.limits = settings["limits"]
         self.control, theirs = socket.socketpair()
         with tempfile.TemporaryFile() as errors:
+            with theirs:
+                self.process = self._process(worker_command(bubblewrap), theirs, errors)
+            self.outcome = self._start(settings, start_seconds, errors)
+        self.zygote = (descendants_of(self.process.pid) or [self.process.pid])[-1]
+
+    def _process(self, command: list[str], theirs: socket.socket, errors: IO[bytes]) -> subprocess.Popen:
+        """The process, with its end of the control socket as standard input."""
+        try:
             # Popen without preexec_fn uses vfork: a trainer with gigabytes mapped pays nothing for it.
             with fixed_addresses():
-                self.process = subprocess.Popen(
-                    worker_command(bubblewrap),
+                return subprocess.Popen(
+                    command,
                     stdin=theirs.fileno(),
                     stdout=subprocess.DEVNULL,
                     stderr=errors,
@@ -154,9 +162,9 @@ class Worker:
                     cwd="/",
                     start_new_session=True,
                 )
-            theirs.close()
-            self.outcome = self._start(settings, start_seconds, errors)
-        self.zygote = (descendants_of(self.process.pid) or [self.process.pid])[-1]
+        except OSError as fault:
+            self.control.close()
+            raise WorkerNotStarted(f"a grading worker did not start: {fault}") from None
 
     def _start(self, settings: dict[str, Any], start_seconds: float, errors: IO[bytes]) -> dict[str, Any]:
         """Hand over the settings; what the worker says of itself when it is ready."""
