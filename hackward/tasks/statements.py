@@ -131,13 +131,13 @@ def comparison_of(statement: str, starter_code: str, tests: Sequence[Test]) -> C
     values = [test.expected for test in tests]
     absolute, relative = _tolerance(sentences) if _has_decimals(starter_code, values) else (0.0, 0.0)
     order: Order = "kept"
-    several = False
+    reason = ""
     if not all(isinstance(value, bool) for value in values):
         order = _order(statement, sentences, values)
-        several = _several(sentences, order)
-    if several:
-        order = "kept"
-    return Comparison(order, several, absolute, relative)
+        reason = _several(sentences, order)
+    if reason:
+        return Comparison("kept", True, absolute, relative, reason)
+    return Comparison(order, False, absolute, relative)
 
 
 def _sentences(statement: str) -> Iterator[str]:
@@ -225,14 +225,16 @@ def _asks_for_a_set(sentences: list[str]) -> bool:
 # --- several answers ---
 
 
-def _several(sentences: list[str], order: Order) -> bool:
-    """Whether several answers are right that differ in more than their order."""
-    if any(map(_accepts_several, sentences)):
-        return True
-    return order == "kept" and any(map(_shows_another, sentences))
+def _several(sentences: list[str], order: Order) -> str:
+    """The sentence by which several answers are right that differ in more than their order, or nothing."""
+    for sentence in sentences:
+        if _accepts_several(sentence) or (order == "kept" and _shows_another(sentence)):
+            return sentence
+    return ""
 
 
 def _accepts_several(sentence: str) -> bool:
+    """Whether it calls any of several answers right."""
     if TOLERANT.search(sentence) and (POWER.search(sentence) or SMALL.search(sentence)):
         return False
     if SOME_FREE.search(sentence) and not FREES_ALL.search(sentence):
