@@ -27,6 +27,7 @@ CORRECT, ATTEMPTED = "correct", "correct_attempted"
 
 ANY = "You may return the answer in any order."
 NEAR = "Answers within 10<sup>-5</sup> of the actual answer will be accepted."
+SAME_TREE = "is_same_tree(f(x = tree_node([1])), tree_node([1]))"
 STARS = "from typing import *\nfrom operator import *\nfrom math import *\nfrom collections import *\n"
 
 
@@ -81,10 +82,11 @@ def label_in(grader: Grader, directory: Path, row: dict, code: str, several_answ
         # Names of parameters
         (row_of("Double.", ["f(x = 3) == 6"]), RIGHT, CORRECT),
         # Encoding
-        (row_of("Leave it.", ["is_same_tree(f(x = tree_node([1])), tree_node([1]))"]),
+        (row_of("Leave it.", [SAME_TREE]),
          "class Solution:\n    def f(self, x):\n        x.next = None\n        return x\n", CORRECT),
-        (row_of("Leave it.", ["is_same_tree(f(x = tree_node([1])), tree_node([1]))"]),
-         "class Solution:\n    def f(self, x):\n        x.left = TreeNode(None)\n        return x\n", "incorrect"),
+        (row_of("Leave it.", [SAME_TREE]),
+         "class Solution:\n    def f(self, x):\n        x.left = TreeNode(None)\n        return x",
+         "incorrect"),
         (row_of("Smile.", ["f(x = 1) == '\U0001f600'"]), answer(r"'\ud83d\ude00'"), "incorrect"),
         (row_of("Smile.", [r"f(x = 1) == '\ud83d\ude00'"]), answer(r"'\ud83d\ude00'"), CORRECT),
     ],
