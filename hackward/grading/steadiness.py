@@ -39,8 +39,15 @@ DYNAMIC = frozenset((  # what can name the above in a text, or under another nam
 # fmt: on
 WORD = re.compile(r"[A-Za-z_]\w*")
 LOAD_GLOBAL = [dis.opmap[name] for name in ("LOAD_GLOBAL", "LOAD_NAME") if name in dis.opmap]
-LOAD_SELF = [dis.opmap[name] for name in ("LOAD_FAST", "LOAD_DEREF") if name in dis.opmap]
+LOAD_SELF = [
+    dis.opmap[name] for name in ("LOAD_FAST", "LOAD_FAST_BORROW", "LOAD_DEREF") if name in dis.opmap
+]
 OF_ITS_OWN = [dis.opmap[name] for name in ("LOAD_ATTR", "LOAD_METHOD", "STORE_ATTR") if name in dis.opmap]
+LOAD_TWO = [  # Python 3.13 has instructions for two variables, 4 bits each
+    dis.opmap[name]
+    for name in ("LOAD_FAST_LOAD_FAST", "LOAD_FAST_BORROW_LOAD_FAST_BORROW")
+    if name in dis.opmap
+]
 MAKES_SET = [dis.opmap[name] for name in ("BUILD_SET", "SET_ADD", "SET_UPDATE") if name in dis.opmap]
 MAKES_CLASS = dis.opmap["LOAD_BUILD_CLASS"]
 EXTENDED_ARG, CACHE = dis.opmap["EXTENDED_ARG"], dis.opmap.get("CACHE", 0)
@@ -116,9 +123,12 @@ def hands_out_self(body: CodeType) -> bool:
     places = (*body.co_varnames, *body.co_cellvars, *body.co_freevars)
     if "self" not in places:
         return False
-    place, before = places.index("self"), False
-    for operation, argument in instructions(body):
-        if before and operation not in OF_ITS_OWN:
-            return True
-        before = operation in LOAD_SELF and argument == place
-    return False
+    place, code = places.index("self"), body.co_code
+    for load in LOAD_SELF:
+        start = code.find(bytes((load, place)))
+        while start >= 0:
+            if start % 2 == 0 and code[start + 2] not in OF_ITS_OWN:
+                return True
+            start = code.find(bytes((load, place)), start + 1)
+    pairs = zip(code[::2], code[1::2]) if any(map(code[::2].count, LOAD_TWO)) else ()
+    return any(operation in LOAD_TWO and place in divmod(both, 16) for operation, both in pairs)
