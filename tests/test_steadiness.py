@@ -6,9 +6,9 @@ import pytest
 
 from hackward.grading.grader import Grader
 from hackward.grading.labels import GradeItem
-from hackward.grading.steadiness import PERHAPS, STEADY, UNSTEADY, steadiness
+from hackward.grading.steadiness import PERHAPS, STEADY, UNSTEADY, may_vary, steadiness
 from hackward.tasks.completions import fence
-from tests.grading_cases import DOUBLE, RIGHT, one, problem, quick_grader
+from tests.grading_cases import DOUBLE, PASSES, RIGHT, one, problem, quick_grader
 
 RUNS = 20
 
@@ -46,8 +46,8 @@ VARYING = [
     right_if("os.getpid() & 1", "import os"),
     right_if("threading.get_native_id() & 1", "import os, threading"),
     right_if("open('/dev/urandom', 'rb').read(1)[0] & 1"),
-    right_if("getattr(__import__('os'), 'uran' + 'dom')(1)[0] & 1"),
-    right_if("eval('i' + 'd(bytearray(9)) >> 4 & 1')"),
+    right_if("getattr(__import__('os'), 'urandom')(1)[0] & 1"),
+    right_if("eval('id(bytearray(9)) >> 4 & 1')"),
     right_if("tick & 1", "import time\ntick = time.perf_counter_ns() >> 6"),
 ]
 
@@ -119,3 +119,16 @@ def test_nodes_in_the_arguments_are_hashed_by_their_addresses(grader: Grader) ->
 )
 def test_what_the_code_shows(code: str, found: str) -> None:
     assert steadiness(compile(code, "", "exec"), with_nodes=False) == found
+    assert found == STEADY or may_vary(code.encode(), with_nodes=False)
+
+
+@pytest.mark.parametrize("code", VARYING)
+def test_what_varies_is_seen_in_the_text(code: str) -> None:
+    assert may_vary(code.encode(), with_nodes=False)
+
+
+def test_plain_code_is_not_looked_at() -> None:
+    assert not may_vary((RIGHT + PASSES).encode(), with_nodes=False)
+    assert may_vary(RIGHT.encode(), with_nodes=True)
+    assert may_vary("import \uff53ecrets".encode(), with_nodes=False)  # a wide letter: Python reads secrets
+    assert may_vary(("# def f(self\n" + RIGHT + "        print(self)").encode(), with_nodes=False)

@@ -26,7 +26,7 @@ from hackward.grading.fences import (
     set_limits,
 )
 from hackward.grading.framing import receive_framed
-from hackward.grading.steadiness import steadiness
+from hackward.grading.steadiness import STEADY, steadiness
 
 ANSWER_FD = 3  # the child's end of the answer socket; everything above it is closed before foreign code runs
 SETUP_FAILED = 70  # exit status of a child that could not be fenced in; it ran no foreign code
@@ -80,18 +80,19 @@ def put_stub(namespace: dict[str, Any], method: str) -> None:
         namespace[method] = stub_method
 
 
-def judge(code: str, problem: dict[str, Any], settings: dict[str, Any], report: Reporter) -> None:
+def judge(code: str, look: bool, problem: dict[str, Any], settings: dict[str, Any], report: Reporter) -> None:
     """Run the code, say what can be called of it, and only then learn what is to be called.
 
     So code cannot tell while it runs whether its tests or its own evaluation will be called. The header is
-    written before any foreign code runs.
+    written before any foreign code runs. `look`: whether its label may vary is to be looked at.
     """
     try:
         program = compile(code, "completion.py", "exec", dont_inherit=True)
     except (SyntaxError, ValueError, RecursionError, MemoryError, OverflowError) as fault:
         report.line({"compiles": False, "fault": describe(fault)})
         return
-    report.line({"compiles": True, "steady": steadiness(program, problem["nodes"])})
+    steady = steadiness(program, problem["nodes"]) if look else STEADY
+    report.line({"compiles": True, "steady": steady})
     module = types.ModuleType("solution")
     namespace = module.__dict__
     namespace.update(problem["namespace"], __name__="solution")
@@ -167,7 +168,7 @@ def child(
         if task["probe"]:
             probe(code, Reporter(answer))
         else:
-            judge(code, problem, settings, Reporter(answer))
+            judge(code, task["look"], problem, settings, Reporter(answer))
     except BaseException:
         pass
     finally:

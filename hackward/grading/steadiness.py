@@ -13,6 +13,7 @@ import dis
 import re
 import sys
 from collections.abc import Iterator
+from functools import lru_cache
 from types import CodeType
 
 STEADY, PERHAPS, UNSTEADY = "steady", "perhaps", "unsteady"
@@ -37,11 +38,13 @@ DYNAMIC = frozenset((  # what can name the above in a text, or under another nam
     "__builtins__", "builtins", "attrgetter", "methodcaller", "open", "read_bytes", "FileIO",
 ))
 # fmt: on
+SUSPICIOUS = DRAWN | VARYING | ADDRESSES | PLAIN_OBJECTS | DYNAMIC | OWN_TEXT
 WORD = re.compile(r"[A-Za-z_]\w*")
+CLASS = re.compile(r"\bclass\b")
+SELF = re.compile(r"\bself\b(?!\s*\.)")
+SELF_AS_PARAMETER = re.compile(r"\bdef\s+\w+\s*\(\s*self\b(?!\s*\.)")
 LOAD_GLOBAL = [dis.opmap[name] for name in ("LOAD_GLOBAL", "LOAD_NAME") if name in dis.opmap]
-LOAD_SELF = [
-    dis.opmap[name] for name in ("LOAD_FAST", "LOAD_FAST_BORROW", "LOAD_DEREF") if name in dis.opmap
-]
+LOAD_SELF = [dis.opmap[name] for name in ("LOAD_FAST", "LOAD_FAST_BORROW", "LOAD_DEREF") if name in dis.opmap]
 OF_ITS_OWN = [dis.opmap[name] for name in ("LOAD_ATTR", "LOAD_METHOD", "STORE_ATTR") if name in dis.opmap]
 LOAD_TWO = [  # Python 3.13 has instructions for two variables, 4 bits each
     dis.opmap[name]
@@ -67,17 +70,29 @@ def steadiness(program: CodeType, with_nodes: bool) -> str:
         classes += operations.count(MAKES_CLASS)
         sets = sets or any(operation in operations for operation in MAKES_SET)
         addresses = addresses or loads_address(body) or hands_out_self(body)
-    dynamic = bool(names & DYNAMIC)
-    if dynamic:
-        names |= words_of(program)
+    if names & DYNAMIC:
+        words = words_of(program)
+        names |= words
+        addresses = addresses or bool(words & ADDRESSES) or "builtins" in names
     if names & DRAWN:
         return UNSTEADY
     sets = sets or bool(names & SETS)
     objects = classes > 1 or with_nodes or bool(names & PLAIN_OBJECTS)
     shows_address = addresses or bool(names & OWN_TEXT)
-    if dynamic or shows_address or names & VARYING or (sets and objects):
+    if shows_address or names & VARYING or (sets and objects):
         return PERHAPS
     return STEADY
+
+
+@lru_cache(maxsize=64)
+def may_vary(data: bytes, with_nodes: bool) -> bool:
+    """Whether the text of code has anything that `steadiness` looks for; if not, it is steady. Cheap."""
+    if with_nodes or not data.isascii():  # other letters may stand for those of a name
+        return True
+    code = data.decode()
+    if not SUSPICIOUS.isdisjoint(WORD.findall(code)) or len(CLASS.findall(code)) > 1:
+        return True
+    return len(SELF.findall(code)) > len(SELF_AS_PARAMETER.findall(code))
 
 
 def bodies(program: CodeType) -> Iterator[CodeType]:

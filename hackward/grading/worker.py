@@ -30,6 +30,7 @@ from hackward.grading.framing import (
     send_message,
 )
 from hackward.grading.sandbox import environment, worker_command
+from hackward.grading.steadiness import may_vary
 from hackward.tasks.problems import Problem
 
 SLOW_SECONDS = 0.25  # a ground truth silent for so long is worth another worker for the own evaluation
@@ -139,6 +140,8 @@ class Worker:
 
     def __init__(self, settings: dict[str, Any], bubblewrap: str | None, start_seconds: float):
         self.loaded: Problem | None = None
+        self.spent = 0.0  # CPU seconds of all runs that have ended by themselves
+        self._nodes = False  # among the arguments of that problem
         self.cpu_seconds = 0  # of the run that is under way
         self.limits = settings["limits"]
         self.control, theirs = socket.socketpair()
@@ -192,12 +195,15 @@ class Worker:
         """Send a problem's set-up code and arguments unless it has them; a fault shows in the next run."""
         if self.loaded is problem:
             return
+        arguments = [test.arguments for test in problem.tests]
+        self._nodes = any("_node(" in text for text in arguments)
         message = {
             "op": "load",
             "setup": problem.setup_code,
             "method": problem.method,
             "parameters": problem.parameters,
-            "arguments": [test.arguments for test in problem.tests],
+            "arguments": arguments,
+            "nodes": self._nodes,
         }
         try:
             send_message(self.control, message)
@@ -221,7 +227,8 @@ class Worker:
         Returns how it ended: "how" is a limit, if it reached one; "cpu" is the time that it took.
         """
         self.cpu_seconds = math.ceil(cpu_seconds)
-        task = json.dumps({"probe": mode == "probe", "salt": salt}).encode()
+        look = may_vary(code, self._nodes)
+        task = json.dumps({"probe": mode == "probe", "salt": salt, "look": look}).encode()
         ours, theirs = socket.socketpair()
         null = os.open(os.devnull, os.O_RDWR)
         with ours:
@@ -238,6 +245,7 @@ class Worker:
                 ours.sendall(framed(task) + framed(code))
             ours.setblocking(False)
             wants, ending = self._follow(ours, check, watch, on_slow, mode.encode())
+        self.spent += ending.get("cpu", 0.0)
         check.end()
         self._judge_ending(ending, check, wants)
         return ending

@@ -193,7 +193,7 @@ def load_problem(message: dict[str, Any], namespaces: dict[str, dict[str, Any]])
         "parameters": message["parameters"],
         "namespace": namespaces[setup],
         "arguments": [compile("_call" + text, "arguments.py", "eval") for text in message["arguments"]],
-        "nodes": any("_node(" in text for text in message["arguments"]),
+        "nodes": message["nodes"],
     }
 
 
