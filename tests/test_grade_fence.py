@@ -21,7 +21,7 @@ from hackward.grading.protection import print_protection
 from hackward.grading.sandbox import MODES, Limits, usable_bubblewrap
 from hackward.grading.worker import Lines, Worker
 from tests.grading_cases import RIGHT, WRONG, one, problem
-from tests.test_hostile import _as_nobody
+from tests.hostile.battery import as_nobody
 
 ROOT = Path(__file__).resolve().parents[1]
 LIMITS = Limits(cpu_seconds=0.5, own_cpu_seconds=1, wall_seconds=2)
@@ -325,7 +325,7 @@ def _opened(sandbox: str, user: str, seccomp: str, view: str) -> set[str]:
     program = FACTS.replace("ROOT", repr(str(ROOT)))
     command = [sys.executable, "-B", "-c", program, sandbox, seccomp, view]
     if user == "ordinary" and os.geteuid() == 0:
-        command = _as_nobody(command)
+        command = as_nobody(command)
     done = subprocess.run(command, capture_output=True, text=True, cwd="/", timeout=120)
     assert done.returncode == 0, done.stderr[-400:]
     return {name for name, state in json.loads(done.stdout)["probes"].items() if state == "OPEN"}
