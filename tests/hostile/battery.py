@@ -2,7 +2,8 @@
 
     python -m tests.hostile.battery      a line for each user, sandbox and view
 
-It ends with 1 if one of them did not hold. A line takes about two minutes on two cores. The ordinary user is "nobody", whom only root can become.
+It ends with 1 if one of them did not hold. A line takes half a minute to two minutes on two cores. The
+ordinary user is "nobody", whom only root can become.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ def _closed_ancestor(path: Path) -> Path | None:
 def as_nobody(command: Sequence[str]) -> list[str]:
     """`command` as an ordinary user, in a mount namespace where the interpreter is reachable for it."""
     needed = list(dict.fromkeys([Path(sys.base_prefix), Path(sys.prefix), ROOT]))
-    closed = {_closed_ancestor(path) for path in needed} - {None}
+    closed = {ancestor for path in needed if (ancestor := _closed_ancestor(path))}
     steps = ["set -e", "old=$(mktemp -d)"]
     for ancestor in sorted(closed):
         steps += [
@@ -85,7 +86,7 @@ def battery(sandbox: str, bubblewrap: bool, ordinary: bool, *options: str) -> di
 
 
 def left_behind(report: dict[str, Any]) -> list[str]:
-    """Processes, files and arrivals that a battery must not leave, and a writable directory that has changed."""
+    """What a battery must not leave: processes, files, arrivals at a port, changes of a directory."""
     found = [f"process {pid}" for pid in report["survivors"]] + report["files"] + report["reached"]
     if report["target"] != ["secret.txt"]:
         found.append(f"target holds {report['target']}")
