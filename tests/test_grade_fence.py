@@ -13,7 +13,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from hackward.grading import claims, clocks, probes, worker
+from hackward.base.faults import InputError
+from hackward.grading import claims, clocks, probes, protection, worker
 from hackward.grading.claims import Truth
 from hackward.grading.clocks import Watch
 from hackward.grading.grader import Grader
@@ -241,6 +242,30 @@ def test_the_books_of_the_kernel_are_read() -> None:
         child.communicate(b"\n")
     assert clocks.computed(child.pid) == 0
     assert clocks.delayed(child.pid) == 0
+
+
+def test_strict_refuses_where_the_clocks_of_a_run_cannot_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where /proc hides the worker from who has started it."""
+    assert clocks.can_watch(os.getpid())
+    assert not clocks.can_watch(1 << 22)  # the kernel gives no number so high
+    asked: list[int] = []
+    monkeypatch.setattr(protection, "can_watch", asked.append)
+    with pytest.raises(InputError, match="graded code could outlast its limits"):
+        Grader(workers=1, sandbox="strict", bubblewrap=False)
+    assert asked[0] in range(2, 1 << 22)
+    assert asked[0] != os.getpid()
+
+
+def test_where_no_process_is_seen_a_run_still_ends_and_is_a_verdict(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for module, name in ((worker, "children_of"), (worker, "descendants_of"), (clocks, "children_of")):
+        monkeypatch.setattr(module, name, lambda pid: [])
+    with Grader(workers=1, limits=LIMITS, bubblewrap=False) as grader:
+        assert one(grader, "import time\ntime.sleep(1000)").error == "wall time limit"
+        busy = one(grader, "while True: pass").error
+        assert busy in ("CPU time limit", "wall time limit")  # on a busy machine the second comes first
+        assert one(grader, RIGHT).gt_pass
 
 
 # Stops the process that would end it, where nothing prevents that.
