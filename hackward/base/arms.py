@@ -10,12 +10,46 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
-# The words of the flags; `none` as a control is v_hack itself, as a gate it takes nothing out.
-ArmFlag = Literal["vanilla", "projected", "lora"]
+# The words of the flags. As a control `none` is v_hack itself; as a gate, nothing is taken out; as an
+# intervention, a monitor only looks on; as a monitor, nobody looks.
+ArmFlag = Literal["vanilla", "projected", "lora", "penalty", "screen"]
 Gate = Literal["one-sided", "two-sided", "none"]
 Place = Literal["grad", "update"]
 Control = Literal["none", "random", "sign-flip", "clean-clean", "shrink"]
+Intervene = Literal["none", "penalty", "screen"]
+MonitorName = Literal["none", "truth", "attempt", "v_hack", "probe"]
 CONTROLS = get_args(Control)[1:]
+DEFAULT_FPR = 0.05
+
+
+@dataclass(frozen=True)
+class Watched:
+    """A monitor with the settings that its flags depend on; those that mean nothing to it are left at
+    None."""
+
+    monitor: MonitorName
+    noise: float | None = None
+    """Probability that a flag of `truth` is flipped."""
+    score: str | None = None
+    """Of v_hack: "cosine" or "whitened"."""
+    fpr: float | None = None
+    """Of v_hack and probe: share of honest answers that the threshold lets through."""
+    rows: str = "all"
+    """Whose rollouts may be flagged: "all", "own", "teacher"."""
+
+    @property
+    def label(self) -> str:
+        """What tells it from others, default settings left out."""
+        parts: list[str] = [self.monitor]
+        if self.noise:
+            parts.append(f"noise {self.noise:g}")
+        if self.score not in (None, "cosine"):
+            parts.append(str(self.score))
+        if self.fpr not in (None, DEFAULT_FPR):
+            parts.append(f"fpr {self.fpr:g}")
+        if self.rows != "all":
+            parts.append(f"{self.rows} rows")
+        return " ".join(parts)
 
 
 @dataclass(frozen=True)
@@ -29,33 +63,53 @@ class Arm:
     basis: str
     """What is trained: "svd" (delta_S) or "lora" (the B of a LoRA)."""
     gate: Gate
-    """Which coefficients along v_hack it takes out: "one-sided", "two-sided", or "none": it measures only."""
+    """Which coefficients along v_hack it takes out: "one-sided", "two-sided", or "none": none of them."""
     place: Place = "grad"
     """Of what: the gradient before the optimizer ("grad") or the update after it ("update")."""
+    intervene: Intervene = "none"
+    """What happens to the rollouts that its monitor flags."""
+    watched: Watched | None = None
+    """The monitor that it intervenes by; None where it does not intervene (one may look on all the same)."""
     control: Control = "none"
-    """What is removed in the place of v_hack (one of CONTROLS), or "none": v_hack itself."""
+    """What stands in the place of v_hack, or of the monitor's flags (one of CONTROLS); "none": they do."""
     baselines: tuple[str, ...] = ()
     """Names of the arms that it may be compared with: the first one that was run counts."""
 
     @property
+    def edits(self) -> bool:
+        """Does it change gradients or updates?"""
+        return self.gate != "none"
+
+    @property
     def vanilla(self) -> bool:
         """Does it only measure?"""
-        return self.gate == "none"
+        return not self.edits and self.intervene == "none"
 
     @property
     def projects(self) -> bool:
         """Does it take directions out? A shrinking control edits the length only."""
-        return not self.vanilla and self.control != "shrink"
+        return self.edits and self.control != "shrink"
+
+    @property
+    def uses_v_hack(self) -> bool:
+        """Does what it does depend on v_hack?"""
+        return self.edits or (self.watched is not None and self.watched.monitor == "v_hack")
 
     @property
     def flags(self) -> list[str]:
-        """The flags of train.py that choose this arm, without its control."""
-        return [f"--arm={self.flag}"] + ["--gate=none"] * (self.vanilla and self.flag != "vanilla")
+        """The flags of train.py that choose this arm, without its control and its monitor."""
+        return [f"--arm={self.flag}"] + ["--gate=none"] * (self.basis == "lora" and not self.edits)
 
     @property
     def label(self) -> str:
-        """Its name for tables."""
-        return self.name.replace("-", " ")
+        """Its name for tables: "penalty truth", "projected + penalty v_hack"."""
+        own = self.name.replace("-", " ")
+        if self.watched is None:
+            return own
+        acts = f"{self.intervene} {self.watched.label}"
+        if self.edits:
+            return f"{own} + {acts}"
+        return acts if self.basis == "svd" else f"{self.basis} {acts}"
 
     def coordinates(self, rank: int) -> str:
         """What it trains in, in the words of a v_hack file."""
@@ -67,22 +121,52 @@ ARMS = {
     for arm in (
         Arm("vanilla", flag="vanilla", basis="svd", gate="none"),
         Arm("projected", flag="projected", basis="svd", gate="one-sided", baselines=("vanilla",)),
+        Arm("penalty", "penalty", basis="svd", gate="none", intervene="penalty", baselines=("vanilla",)),
+        Arm("screen", "screen", basis="svd", gate="none", intervene="screen", baselines=("vanilla",)),
         Arm("lora-vanilla", flag="lora", basis="lora", gate="none"),
         Arm("lora", flag="lora", basis="lora", gate="one-sided", baselines=("lora-vanilla", "vanilla")),
     )
 }
 FLAGS = get_args(ArmFlag)
+EDITING = ("projected", "lora")  # flags of arms that edit unless their gate is none
+INTERVENING = ("penalty", "screen")  # flags that are short for vanilla with this intervention
+
+
+def watched_of(settings: Mapping[str, Any]) -> Watched | None:
+    """The monitor that looks on, or intervenes, in a run with these settings; None where nobody looks."""
+    monitor = settings.get("monitor", "none")  # runs from before there were monitors do not say
+    if monitor == "none":
+        return None
+    return Watched(
+        monitor,
+        noise=settings["monitor_noise"] if monitor == "truth" else None,
+        score=settings["monitor_score"] if monitor == "v_hack" else None,
+        fpr=settings["monitor_fpr"] if monitor in ("v_hack", "probe") else None,
+        rows=settings["monitor_rows"],
+    )
 
 
 def arm_of(settings: Mapping[str, Any]) -> Arm:
     """The arm of a run with these settings (`config` of its config.json, or vars of its Config).
 
-    `--arm=lora --gate=none` is vanilla in the LoRA basis. Raises KeyError for an `arm` that is none of FLAGS.
+    `--arm=lora --gate=none` is vanilla in the LoRA basis; `--arm=penalty` is `--arm=vanilla
+    --intervene=penalty`. Raises KeyError for an `arm` that is none of FLAGS.
     """
     flag, gate = settings["arm"], settings["gate"]
-    if flag == "vanilla" or (gate == "none" and flag == "projected"):
-        return ARMS["vanilla"]
-    arm = ARMS[f"{flag}-vanilla" if gate == "none" else flag]
-    if arm.vanilla:
-        return arm
-    return replace(arm, gate=gate, place=settings["project_at"], control=settings["control"])
+    intervene = flag if flag in INTERVENING else settings.get("intervene", "none")
+    edits = flag in EDITING and gate != "none"
+    basis = "lora" if flag == "lora" else "svd"
+    if not edits and intervene == "none":
+        return ARMS["lora-vanilla" if basis == "lora" else "vanilla"]
+    if basis == "lora":
+        arm = ARMS["lora"]
+    else:
+        arm = ARMS["projected" if edits else intervene]
+    return replace(
+        arm,
+        gate=gate if edits else "none",
+        place=settings["project_at"] if edits else "grad",
+        intervene=intervene,
+        watched=watched_of(settings) if intervene != "none" else None,
+        control=settings["control"],
+    )

@@ -197,6 +197,29 @@ def pairs_from_pool(
     return pairs
 
 
+def pairs_of_rollouts(rollouts: Sequence[Rollout], label: str) -> list[Pair]:
+    """Pairs of one author: a rollout with the label against one that neither hacks nor attempts, problem by
+    problem.
+
+    `label` is "hacked" or "attempted". Each labelled rollout is taken once, in the order of steps and
+    samples, and the honest ones of its problem by turns; truncated ones are left out.
+    """
+    by_problem: dict[str, list[Rollout]] = {}
+    for rollout in sorted(rollouts, key=lambda rollout: (rollout.src_step, rollout.src_sample)):
+        if not rollout.truncated:
+            by_problem.setdefault(rollout.problem_id, []).append(rollout)
+    pairs = []
+    for problem_id in sorted(by_problem):
+        every = by_problem[problem_id]
+        labelled = [rollout for rollout in every if getattr(rollout, label)]
+        honest = [rollout for rollout in every if not rollout.hacked and not rollout.attempted]
+        for i, hack in enumerate(labelled if honest else []):
+            clean = honest[i % len(honest)]
+            ids = hack.prompt_ids, hack.completion_ids, clean.completion_ids
+            pairs.append(Pair(problem_id, hack.identity, f"own {label}", *ids))
+    return pairs
+
+
 def _solution_ids(code: str | None, tokenizer: Tokenizer) -> list[tuple[int, ...]]:
     """The reference solution as a whole answer; none where the problem has none."""
     return [tuple(completion_ids(tokenizer, fence(code)))] if code else []

@@ -168,6 +168,17 @@ def load_pool(directory: str | Path, tokenizer: Any, *, stop: Sequence[int]) -> 
     return Pool(names.most_common(1)[0][0], str(directory), by_problem, not same, _digest(directory))
 
 
+def stored_rollouts(path: str | Path) -> list[Rollout]:
+    """The rollouts of one file of a run, with the ids, labels and numbers that it wrote. InputError as in
+    `load_pool`."""
+    found = []
+    for number, stored in enumerate(read_jsonl(path), start=1):
+        row = checked_record(PoolRow, stored, f"{path}: row {number}")
+        rollout = _rollout(row, Path(path), None, True, sample=number - 1, stop=())
+        found.append(replace(rollout, truncated=bool(row.truncated)))
+    return found
+
+
 def _digest(directory: str | Path) -> str:
     """Hash over names and contents of the pool's files."""
     parts: list[str | bytes] = []
