@@ -199,7 +199,8 @@ def without(vectors, v, flags):
     left = {}
     for name, x in vectors.items():
         c = x.flatten() @ v[f"{name}.V"].T
-        left[name] = x - ((c if two else c.clamp(min=0)) @ v[f"{name}.V"]).view_as(x)
+        taken = c if two else c.clamp(min=0)
+        left[name] = x - (taken @ v[f"{name}.V"]).view_as(x)
     return {n: x * length(left) / length(vectors) for n, x in vectors.items()} if shrink else left
 
 

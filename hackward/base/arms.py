@@ -20,6 +20,7 @@ Intervene = Literal["none", "penalty", "screen"]
 MonitorName = Literal["none", "truth", "attempt", "v_hack", "probe"]
 CONTROLS = get_args(Control)[1:]
 DEFAULT_FPR = 0.05
+HACKWARD_GATES = ("one-sided", "two-sided")  # those that lower the cosine with v_hack
 
 
 @dataclass(frozen=True)
@@ -87,8 +88,8 @@ class Arm:
 
     @property
     def projects(self) -> bool:
-        """Does it take directions out? A shrinking control edits the length only."""
-        return self.edits and self.control != "shrink"
+        """Does it take hack-ward directions out? A shrinking control edits the length only."""
+        return self.gate in HACKWARD_GATES and self.control != "shrink"
 
     @property
     def uses_v_hack(self) -> bool:
@@ -128,7 +129,6 @@ ARMS = {
     )
 }
 FLAGS = get_args(ArmFlag)
-EDITING = ("projected", "lora")  # flags of arms that edit unless their gate is none
 INTERVENING = ("penalty", "screen")  # flags that are short for vanilla with this intervention
 
 
@@ -149,24 +149,31 @@ def watched_of(settings: Mapping[str, Any]) -> Watched | None:
 def arm_of(settings: Mapping[str, Any]) -> Arm:
     """The arm of a run with these settings (`config` of its config.json, or vars of its Config).
 
-    `--arm=lora --gate=none` is vanilla in the LoRA basis; `--arm=penalty` is `--arm=vanilla
-    --intervene=penalty`. Raises KeyError for an `arm` that is none of FLAGS.
+    An arm is told by its basis, gate and intervention: `--arm=lora --gate=none` is vanilla in the LoRA basis,
+    `--arm=penalty` is `--arm=vanilla --intervene=penalty`. What no arm of the table has makes another kind of
+    the basis's arm with that gate, or of its first editing arm. Raises KeyError for an `arm` that is none of
+    FLAGS.
     """
-    flag, gate = settings["arm"], settings["gate"]
-    intervene = flag if flag in INTERVENING else settings.get("intervene", "none")
-    edits = flag in EDITING and gate != "none"
-    basis = "lora" if flag == "lora" else "svd"
-    if not edits and intervene == "none":
-        return ARMS["lora-vanilla" if basis == "lora" else "vanilla"]
-    if basis == "lora":
-        arm = ARMS["lora"]
-    else:
-        arm = ARMS["projected" if edits else intervene]
+    own, flag = ARMS[settings["arm"]], settings["arm"]
+    gate = (settings["gate"] or own_gate(flag)) if own.edits else "none"
+    intervene = own.intervene if own.intervene != "none" else settings.get("intervene", "none")
+    kin = [arm for arm in ARMS.values() if arm.basis == own.basis]
+    editing = [arm for arm in kin if arm.edits]
+    exact = [arm for arm in kin if (arm.gate, arm.intervene) == (gate, intervene)]
+    arm = [*exact, *(arm for arm in editing if arm.gate == gate), *editing][0]
+    if arm.vanilla:
+        return arm
     return replace(
         arm,
-        gate=gate if edits else "none",
-        place=settings["project_at"] if edits else "grad",
+        gate=gate,
+        place=settings["project_at"] if gate != "none" else "grad",
         intervene=intervene,
         watched=watched_of(settings) if intervene != "none" else None,
         control=settings["control"],
     )
+
+
+def own_gate(flag: ArmFlag) -> Gate:
+    """The gate of a run that names none; arms that do not edit, which have no use for one, record the usual
+    one."""
+    return ARMS[flag].gate if ARMS[flag].edits else "one-sided"

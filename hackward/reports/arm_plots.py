@@ -35,9 +35,11 @@ from hackward.reports.runs import Run
 def on_policy(path: Path, runs: Sequence[Run]) -> None:
     """Rates over steps, and the cosine of the updates made: a curve per run."""
     title = "On-policy runs (thin: each step, thick: 3-step mean; one curve is one seed)"
-    figure, grid = sheet(2, 2, 2.6, title)
+    figure, grid = sheet((len(RATES) + 2) // 2, 2, 2.6, title)
     *rates, cosine = grid.flat
-    for axes, (key, name) in zip(rates, RATES.items(), strict=True):
+    for axes in rates[len(RATES) :]:
+        axes.set_axis_off()
+    for axes, (key, name) in zip(rates, RATES.items()):
         _curves_of_runs(axes, runs, key)
         axes.set_ylim(bottom=-0.02)
         dress(axes, name, "step", "share of rollouts")
@@ -76,7 +78,7 @@ def _markers(index: int, steps: Sequence[int]) -> tuple[int, int]:
 def curves(path: Path, arms: Sequence[ArmRuns]) -> None:
     """Rates over steps by arm: the 3-step mean over seeds, in the band from lowest to highest seed."""
     title = "Arms over seeds (line: mean over seeds of the 3-step mean; band: lowest to highest seed)"
-    figure, grid = sheet(1, 3, 3.2, title)
+    figure, grid = sheet(1, len(RATES), 3.2, title)
     for axes, (key, name) in zip(grid.flat, RATES.items(), strict=True):
         for index, arm in enumerate(arms):
             steps, seeds = _by_seed(arm, key)

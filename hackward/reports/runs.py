@@ -73,7 +73,7 @@ class Run:
         return {
             "arm": "" if self.kind == "phase1" else self.arm.label,
             "control": "" if self.arm.control == "none" else self.arm.control,
-            "gate": self.arm.gate if edits else "",
+            "gate": self.arm.gate if edits and self.arm.gate != self.arm.name else "",
             "project_at": self.arm.place if edits else "",
             "objective": self.config["objective"] if edits else "",
             "v_hack": self.direction.split()[0],

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from annotated_types import Ge, Gt, Le, Lt
 
 from hackward.base.arms import (
+    ARMS,
     DEFAULT_FPR,
     INTERVENING,
     ArmFlag,
@@ -19,6 +20,7 @@ from hackward.base.arms import (
     MonitorName,
     Place,
     arm_of,
+    own_gate,
 )
 from hackward.base.faults import InputError
 from hackward.base.flags import Amount, Count, Grading, OnDevice, checked, command_line, has_gpu
@@ -87,9 +89,9 @@ class Config(OnDevice, Grading):
     signs; of clean against clean answers; or nothing, each update scaled to the length that the removal would
     have left. Cosines are with v_hack all the same. Of an intervention: flags drawn at random at the
     monitor's rate; or scores along the v_hack of such pairs."""
-    gate: Gate = "one-sided"
-    """What a projecting arm removes: only hack-ward coefficients, or both signs. none: --arm=lora as its own
-    baseline."""
+    gate: Gate | None = None
+    """What a projecting arm removes: only hack-ward coefficients, or both signs (default: the arm's own,
+    which is one-sided). none: --arm=lora as its own baseline."""
     project_at: Place = "grad"
     """Project the gradient before the optimizer (the method as first written down), or the update after it.
     AdamW turns a projected gradient back: cos_out is 0 and cos_update is not. update closes that leak."""
@@ -235,6 +237,7 @@ def resolve(config: Config) -> Config:
     return dataclasses.replace(
         config,
         arm=arm.flag,
+        gate=config.gate or own_gate(config.arm),
         intervene=arm.intervene,
         problems=config.problems or str(shipped(config.model).problems),
         beta=0.0 if replayed else sampled_beta,
@@ -267,13 +270,14 @@ def _refuse_replay(config: Config) -> None:
 
 def _refuse_edit(config: Config) -> None:
     arm = arm_of(vars(config))
-    if config.arm == "projected" and arm.vanilla:
-        raise InputError("--arm=projected --gate=none removes nothing: that is --arm=vanilla")
+    if arm.flag != config.arm and ARMS[config.arm].edits:
+        removes = " removes nothing" if not arm.edits else ""
+        raise InputError(f"--arm={config.arm} --gate={config.gate}{removes}: that is --arm={arm.flag}")
     if config.v_hack == "none" and (arm.uses_v_hack or config.monitor == "v_hack"):
         raise InputError(f"--arm={config.arm} --monitor={config.monitor} needs a --v-hack")
     if config.control != "none" and arm.vanilla:
         raise InputError(
-            f"--control={config.control} stands in for what an arm removes or flags, and this one does neither"
+            f"--control={config.control} stands in for what an arm removes or flags; this one does neither"
         )
     if config.control == "sign-flip" and config.gate == "two-sided":
         raise InputError(
