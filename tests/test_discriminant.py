@@ -90,7 +90,7 @@ def test_a_threshold_from_answers_that_were_learned_from_would_be_too_low():
         hack, clean = (answers(30, shift=0.0, loud=1, seed=2 * seed + side) for side in (0, 1))
         found = fit(hack, clean, problems(30), SETTINGS, score="whitened", fpr=0.1)
         gaps.append(found.threshold - float(torch.quantile(found.score(clean), 0.9)))
-    assert np.mean(gaps) > 0.3
+    assert np.mean(gaps) > 0.15
 
 
 def test_controls_learn_from_other_contrasts_and_never_move_the_threshold_s_answers():

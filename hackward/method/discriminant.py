@@ -159,7 +159,11 @@ def fit(
     a = _weights(score, whole, first, second, clean, everything)
     sizes = [len(V) for V in whole.V.values()]
     threshold = float(torch.quantile(torch.cat(held_out), 1 - fpr))
-    return Discriminant(whole.V, dict(zip(whole.V, a.split(sizes))), threshold)
+    weights = dict(zip(whole.V, a.split(sizes)))
+    # In the order and layout in which a resumed run reads them back, or scores differ in the last digit.
+    names = sorted(whole.V)
+    V = {name: whole.V[name].clone(memory_format=torch.contiguous_format) for name in names}
+    return Discriminant(V, {name: weights[name].clone() for name in names}, threshold)
 
 
 def _rows(g: Grads, index: np.ndarray) -> Grads:

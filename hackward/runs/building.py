@@ -96,7 +96,6 @@ def build(config: Config, stack: contextlib.ExitStack, policy: type[Policy] = Po
     else:
         data = _replayed(config, pools, v)
 
-    watch, monitor_facts = build_watch(config, loaded.adapter, loaded.tokenizer, direction)
     optimizer = torch.optim.AdamW(
         loaded.adapter.params.values(),
         lr=config.lr,
@@ -106,6 +105,7 @@ def build(config: Config, stack: contextlib.ExitStack, policy: type[Policy] = Po
     first = _first_step(config, run, loaded.adapter, optimizer)
     if config.resume and direction and config.refresh_every:
         direction.resume(run.path, first)
+    watch, monitor_facts = build_watch(config, loaded.adapter, loaded.tokenizer, direction)
     data.facts |= monitor_facts
     _describe(config, run, loaded, direction, v, data)
     return Session(
