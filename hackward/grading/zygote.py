@@ -61,9 +61,14 @@ def forget_project() -> None:
     for name in list(sys.modules):
         if name.partition(".")[0] == "hackward":
             del sys.modules[name]
-    for directory in list(sys.path_importer_cache):
-        if directory.startswith(CLONE):
-            del sys.path_importer_cache[directory]
+    forget_directory(CLONE)
+
+
+def forget_directory(directory: str) -> None:
+    """Drop what the import system remembers of a directory and of all below it."""
+    for place in list(sys.path_importer_cache):
+        if place == directory or place.startswith(directory + os.sep):
+            del sys.path_importer_cache[place]
 
 
 def warm(packages: list[list[str]]) -> None:
@@ -75,6 +80,7 @@ def warm(packages: list[list[str]]) -> None:
         with contextlib.suppress(ImportError):
             __import__(name)
         sys.path.remove(directory)
+        forget_directory(directory)
 
 
 def start(settings: dict[str, Any]) -> tuple[FilterProgram | None, dict[str, Any]]:
