@@ -20,9 +20,7 @@ from hackward.reports.scored import CLASSES, Scored
 TARGETS = {"hacked": "hacks", "attempted": "attempts"}
 WIDTHS = (1, 5, 10, 20, 50, 100)
 MOST_WINDOWS = 10
-EARLY_ROWS = (
-    10  # hacks (attempts), and as many others, from which on a third of a run counts as its early part
-)
+EARLY_ROWS = 10  # hacks (or attempts), and others, that the early part of a run must have
 
 Steps = tuple[int, int]  # first and last
 
@@ -124,7 +122,8 @@ class WatchedRuns:
 
     def early_steps(self, target: str) -> list[Steps]:
         """Those that `early_auc` is over, which may differ from seed to seed."""
-        return sorted({found[target][0] for found in self.begin.values() if found[target][0]})
+        ends = {found[target][0] for found in self.begin.values()}
+        return sorted(steps for steps in ends if steps is not None)
 
     def flagged(self, name: str) -> Estimate:
         """Share of flagged rollouts of one of CLASSES, over seeds."""

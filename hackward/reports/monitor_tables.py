@@ -18,7 +18,7 @@ from hackward.reports.monitor_figures import (
 from hackward.reports.runs import Run
 from hackward.reports.scored import CLASSES
 from hackward.reports.tables import Block, Column, Heading, Record, Table, dashed, flat, shown
-from hackward.reports.words import CHANCE, knows, plain, tight
+from hackward.reports.words import CHANCE, knows, plain, tight_auc
 
 FEW_RUNS = 6  # up to as many runs are shown by steps; of more there is a line each
 
@@ -63,13 +63,11 @@ def runs_table(runs: Sequence[Run], by_steps: bool) -> Table:
         *(
             column
             for target in TARGETS
-            for column in ((target, shown(target)), (f"AUC {target}", shown(f"auc_{target}", tight)))
+            for column in ((target, shown(target)), (f"AUC {target}", shown(f"auc_{target}", tight_auc)))
         ),
         *((f"flags of {name}", shown(f"flagged_{name}", dashed(_rate))) for name in CLASSES),
     )
-    title = (
-        "AUC of the score on own rollouts (against all other own ones; 95 % over problems) and share flagged"
-    )
+    title = "AUC of the score on own rollouts, against all other own ones (95 % over problems), and flags"
     note = "clean: neither hacks nor attempts"
     if any(run.arm.control == "random" and run.arm.watched for run in runs):
         note += "; random: the score is the monitor's, the flags are drawn"
@@ -111,13 +109,12 @@ def of_run(run: Run) -> list[str]:
     whole = known(run.scored, (steps[0], steps[-1]))
     lines = []
     for target, what in TARGETS.items():
-        lines.append(f"{run.label}: over the whole run {knows(what, whole.auc[target])}.")
+        lines.append(f"{run.label}, whole run: {knows(what, whole.auc[target])}.")
         ends, auc = known_early(run.scored, steps, target)
         if ends and ends != whole.steps:
-            lines.append(f"{run.label}: early (steps {between(ends)}) {knows(what, auc)}.")
-        lines += [
-            f"{run.label}: {line}" for line in (_at_chance(parts, target), _not_there(parts, target)) if line
-        ]
+            lines.append(f"{run.label}, early (steps {between(ends)}): {knows(what, auc)}.")
+        remarks = _at_chance(parts, target), _not_there(parts, target)
+        lines += [f"{run.label}: {remark}" for remark in remarks if remark]
     return lines
 
 
@@ -132,9 +129,11 @@ def contains_chance(auc: Estimate) -> bool:
 
 
 def _not_there(parts: Sequence[Known], target: str) -> str:
-    found = [
-        f"{between(part.steps)} ({part.auc[target].why})" for part in parts if part.auc[target].mean is None
-    ]
+    found = []
+    for part in parts:
+        auc = part.auc[target]
+        if auc.mean is None:
+            found.append(f"{between(part.steps)} ({auc.why})")
     return f"no AUC {target} in steps {', '.join(found)}." if found else ""
 
 
@@ -166,15 +165,13 @@ def arms_table(groups: Sequence[WatchedRuns]) -> Table:
         ),
         *((f"flags of {name}", _rate_cell(f"flagged_{name}")) for name in CLASSES),
     )
-    title = (
-        "Arms: AUC of the score on own rollouts, early (first third of the run with enough hacks) and whole"
-    )
+    title = "Arms: AUC of the score on own rollouts, early (first third with enough hacks) and whole run"
     note = "intervals over seeds, of one run over problems; flags: mean over seeds"
     return Table("arms_monitor", f"{title} ({note})", columns, records)
 
 
 def _auc_cell(key: str) -> Callable[[Record], str]:
-    return lambda record: "-" if record[key].mean is None else tight(record[key])
+    return lambda record: "-" if record[key].mean is None else tight_auc(record[key])
 
 
 def _rate_cell(key: str) -> Callable[[Record], str]:
@@ -184,8 +181,8 @@ def _rate_cell(key: str) -> Callable[[Record], str]:
 def of_arm(group: WatchedRuns) -> str:
     """What the monitor knew of hacks, in words."""
     early, whole = group.early_auc("hacked"), group.auc("hacked")
-    words = knows("hacks", whole)
+    line = f"{group.name}, whole run: {knows('hacks', whole)}."
     if early.mean is None:
-        return f"{group.name}: {words}; early: {early.why}."
+        return f"{line} Early: {early.why}."
     steps = ", ".join(map(between, group.early_steps("hacked")))
-    return f"{group.name}: {words}; early (steps {steps}) {knows('hacks', early)}."
+    return f"{line} Early (steps {steps}): {knows('hacks', early)}."

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hackward.base.statistics import ZERO_VARIANCE, Comparison, Estimate, Range
 
 UNDEFINED = "undefined"
@@ -61,9 +63,9 @@ def _short(value: float, sign: str) -> str:
 
 
 def knows(what: str, found: Estimate) -> str:
-    """A sentence on the AUC of a monitor's score on the policy's own rollouts; ``what``: hacks or attempts."""
+    """What the AUC of a monitor's score on the policy's own rollouts says; ``what``: hacks or attempts."""
     if found.mean is None:
-        return f"whether the monitor tells the policy's own {what} apart is undefined ({found.why})"
+        return f"it is undefined whether the monitor tells the policy's own {what} apart ({found.why})"
     others = f"the policy's own {what} from its other rollouts"
     figure = f"AUC {_short(found.mean, '')}"
     if found.interval is not None:
@@ -79,6 +81,11 @@ def knows(what: str, found: Estimate) -> str:
     if high < CHANCE:
         return f"the monitor ranks the policy's own {what} below its other rollouts ({figure})"
     return f"the monitor does not tell {others} ({figure})"
+
+
+def tight_auc(found: Estimate) -> str:
+    """An AUC and its interval in few characters; why it has none is said elsewhere."""
+    return tight(found if found.interval or found.mean is None else replace(found, why="no interval"))
 
 
 def tight_gap(gap: Comparison, seeds: int) -> str:
