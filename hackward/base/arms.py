@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import PurePath
 from typing import Any, Literal, get_args
 
 # The words of the flags. As a control `none` is v_hack itself; as a gate, nothing is taken out; as an
@@ -19,6 +20,7 @@ Control = Literal["none", "random", "sign-flip", "clean-clean", "shrink"]
 Intervene = Literal["none", "penalty", "screen"]
 MonitorName = Literal["none", "truth", "attempt", "v_hack", "probe"]
 CONTROLS = get_args(Control)[1:]
+PLACEBO = ("random",)  # the control of every intervention: as many flags, drawn at random
 DEFAULT_FPR = 0.05
 HACKWARD_GATES = ("one-sided", "two-sided")  # those that lower the cosine with v_hack
 
@@ -97,6 +99,18 @@ class Arm:
         return self.edits or (self.watched is not None and self.watched.monitor == "v_hack")
 
     @property
+    def uses_pairs(self) -> bool:
+        """Does what it does depend on v_hack, or on the pairs that v_hack is made from?"""
+        return self.uses_v_hack or (self.watched is not None and self.watched.monitor == "probe")
+
+    @property
+    def controls(self) -> tuple[str, ...]:
+        """Of CONTROLS, those that can be run in its place; `random` is the placebo of an intervention."""
+        if self.watched is None:
+            return CONTROLS
+        return PLACEBO if self.watched.monitor != "v_hack" else (*PLACEBO, "sign-flip", "clean-clean")
+
+    @property
     def flags(self) -> list[str]:
         """The flags of train.py that choose this arm, without its control and its monitor."""
         return [f"--arm={self.flag}"] + ["--gate=none"] * (self.basis == "lora" and not self.edits)
@@ -144,6 +158,27 @@ def watched_of(settings: Mapping[str, Any]) -> Watched | None:
         fpr=settings["monitor_fpr"] if monitor in ("v_hack", "probe") else None,
         rows=settings["monitor_rows"],
     )
+
+
+def refresh_label(settings: Mapping[str, Any]) -> str:
+    """How v_hack is made anew in a run with these settings, defaults left out; "" where it never is."""
+    if not settings["refresh_every"]:
+        return ""
+    words = f"refreshed every {settings['refresh_every']}"
+    if settings.get("refresh_from", "pairs") == "rollouts":
+        words += f" by own {settings.get('refresh_label', 'hacked')}"
+    return f"{words} union" if settings.get("refresh", "replace") == "union" else words
+
+
+def teacher_label(settings: Mapping[str, Any]) -> str:
+    """Whose rows are mixed into the groups: "teacher pairs", "no teacher"; "" where that is not recorded."""
+    if "teacher_dir" not in settings:
+        return ""
+    directory = settings["teacher_dir"]
+    rows, until = (settings.get(name, 1) for name in ("teacher_rows", "teacher_until"))
+    if directory in (None, "none") or not rows or not until:
+        return "no teacher"
+    return f"teacher {PurePath(directory).name}"
 
 
 def arm_of(settings: Mapping[str, Any]) -> Arm:

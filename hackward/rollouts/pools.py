@@ -20,9 +20,9 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 
 from hackward.base.faults import InputError
 from hackward.base.files import read_jsonl, sha256, write_jsonl
-from hackward.base.records import Record, Unknowable, checked_record
+from hackward.base.records import POLICY, Record, Unknowable, checked_record
 from hackward.rollouts import tokens
-from hackward.rollouts.rollout import POLICY, Rollout
+from hackward.rollouts.rollout import Rollout
 from hackward.rollouts.tokens import completion_ids, render_prompt, tokenizer_hash
 from hackward.tasks.problems import Problem, Resolver
 

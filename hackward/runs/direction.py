@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hackward.base.arms import arm_of
+from hackward.base.records import POLICY
 from hackward.base.screen import STDERR
 from hackward.base.types import Tokenizer
 from hackward.method import discriminant, extraction
@@ -20,7 +21,7 @@ from hackward.method.projection import Edit
 from hackward.method.recipe import Extraction, denominator
 from hackward.method.v_hack import VHack, random_like, sign_flipped
 from hackward.rollouts.pools import stored_rollouts
-from hackward.rollouts.rollout import POLICY, Rollout
+from hackward.rollouts.rollout import Rollout
 from hackward.runs.settings import Config
 
 LEAST_PROBLEMS = 3  # of which a run must have pairs of its own before v_hack is made from them
