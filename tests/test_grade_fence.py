@@ -13,7 +13,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from hackward.grading import claims, clocks, probes, worker
+from hackward.base.faults import InputError
+from hackward.grading import claims, clocks, probes, protection, worker
 from hackward.grading.claims import Truth
 from hackward.grading.clocks import Watch
 from hackward.grading.grader import Grader
@@ -21,7 +22,7 @@ from hackward.grading.protection import print_protection
 from hackward.grading.sandbox import MODES, Limits, usable_bubblewrap
 from hackward.grading.worker import Lines, Worker
 from tests.grading_cases import RIGHT, WRONG, one, problem
-from tests.test_hostile import _as_nobody
+from tests.hostile.battery import as_nobody
 
 ROOT = Path(__file__).resolve().parents[1]
 LIMITS = Limits(cpu_seconds=0.5, own_cpu_seconds=1, wall_seconds=2)
@@ -243,6 +244,30 @@ def test_the_books_of_the_kernel_are_read() -> None:
     assert clocks.delayed(child.pid) == 0
 
 
+def test_strict_refuses_where_the_clocks_of_a_run_cannot_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where /proc hides the worker from who has started it."""
+    assert clocks.can_watch(os.getpid())
+    assert not clocks.can_watch(1 << 22)  # the kernel gives no number so high
+    asked: list[int] = []
+    monkeypatch.setattr(protection, "can_watch", asked.append)
+    with pytest.raises(InputError, match="graded code could outlast its limits"):
+        Grader(workers=1, sandbox="strict", bubblewrap=False)
+    assert asked[0] in range(2, 1 << 22)
+    assert asked[0] != os.getpid()
+
+
+def test_where_no_process_is_seen_a_run_still_ends_and_is_a_verdict(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for module, name in ((worker, "children_of"), (worker, "descendants_of"), (clocks, "children_of")):
+        monkeypatch.setattr(module, name, lambda pid: [])
+    with Grader(workers=1, limits=LIMITS, bubblewrap=False) as grader:
+        assert one(grader, "import time\ntime.sleep(1000)").error == "wall time limit"
+        busy = one(grader, "while True: pass").error
+        assert busy in ("CPU time limit", "wall time limit")  # on a busy machine the second comes first
+        assert one(grader, RIGHT).gt_pass
+
+
 # Stops the process that would end it, where nothing prevents that.
 STOPS_THE_WORKER = "import os, signal, time\nos.kill(os.getppid(), signal.SIGSTOP)\ntime.sleep(1000)\n"
 
@@ -325,7 +350,7 @@ def _opened(sandbox: str, user: str, seccomp: str, view: str) -> set[str]:
     program = FACTS.replace("ROOT", repr(str(ROOT)))
     command = [sys.executable, "-B", "-c", program, sandbox, seccomp, view]
     if user == "ordinary" and os.geteuid() == 0:
-        command = _as_nobody(command)
+        command = as_nobody(command)
     done = subprocess.run(command, capture_output=True, text=True, cwd="/", timeout=120)
     assert done.returncode == 0, done.stderr[-400:]
     return {name for name, state in json.loads(done.stdout)["probes"].items() if state == "OPEN"}

@@ -33,9 +33,12 @@ def children_of(pid: int) -> list[int]:
     return [int(child) for child in found]
 
 
-def can_watch() -> bool:
-    """Whether the kernel lists the children of a process, without which no clock of a run is found."""
-    return os.path.exists(f"/proc/self/task/{os.getpid()}/children")
+def can_watch(pid: int) -> bool:
+    """Whether the children of a process can be seen from here, without which no clock of a run is found.
+
+    Not where the kernel keeps no list of them, or /proc is mounted so that it hides others' processes.
+    """
+    return os.path.exists(f"/proc/{pid}/task/{pid}/children")
 
 
 def descendants_of(pid: int) -> list[int]:

@@ -107,13 +107,16 @@ class Setup:
             with ProbeTargets() as targets, contextlib.closing(self._first_worker()) as worker:
                 for _ in range(2):
                     worker.run(targets.code.encode(), "probe", probed, self.limits.cpu_seconds)
+                watched = can_watch(worker.zygote)
         except WorkerDied as fault:
             raise InputError(f"--sandbox {self.sandbox}: {fault}") from None
         if probed.error:
             raise InputError(f"--sandbox {self.sandbox}: the start-up probes did not finish ({probed.error})")
         if not worker.outcome["quiet"]:  # the kernel writes access times rarely, so an attempt may miss it
             probed.found["leave an access time"] = True
-        probed.found["outlast its limits"] = not can_watch()
+        probed.found["outlast its limits"] = not watched
+        if not watched:
+            self.missing.append("sight of the worker's processes in /proc")
         return probed.found, worker.outcome
 
     def _first_worker(self) -> Worker:

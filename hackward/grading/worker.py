@@ -286,26 +286,26 @@ class Worker:
             if watch.elapsed >= look:
                 limit = watch.reached()
                 if limit is not None:
-                    return wants, self._stop(limit, watch)
+                    return wants, self._stop(limit, watch.begun or check.begun)
                 look = watch.elapsed + watch.pause
 
-    def _wait_for_exit(self, watch: Watch) -> dict[str, Any]:
+    def _wait_for_exit(self) -> dict[str, Any]:
         """The ending of a child that has said all it was asked for, and has a moment to go by itself."""
         ready, _, _ = select.select([self.control], [], [], EXIT_SECONDS)
-        return self._ending() if ready else self._stop("enough", watch)
+        return self._ending() if ready else self._stop("enough", begun=True)
 
-    def _stop(self, why: str, watch: Watch) -> dict[str, Any]:
+    def _stop(self, why: str, begun: bool) -> dict[str, Any]:
         """Kill the child that is under way; its ending, with the reason.
 
         A worker that does not report it in time is ended itself, and the next run finds it dead. WorkerDied
-        if it has not even begun the run.
+        if the run has not even `begun`.
         """
         kill(children_of(self.zygote))
         ready, _, _ = select.select([self.control], [], [], ENDING_SECONDS)
         if ready:
             return {**self._ending(), "how": why}
         self.close()
-        if not watch.begun:
+        if not begun:
             raise WorkerDied("no run was begun")
         return {"how": why}
 
