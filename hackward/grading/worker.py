@@ -279,7 +279,7 @@ class Worker:
                 with contextlib.suppress(OSError):
                     ours.sendall(framed(mode))
             if not wants:
-                return wants, self._wait_for_exit(watch)
+                return wants, self._wait_for_exit()
             if not ready and not slow and watch.elapsed >= SLOW_SECONDS:
                 slow = True
                 on_slow()
