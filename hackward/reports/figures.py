@@ -41,6 +41,20 @@ def sheet(rows: int, columns: int, height: float, title: str) -> tuple[Figure, n
     return figure, figure.subplots(rows, columns, squeeze=False)
 
 
+def panels(count: int, height: float, title: str) -> tuple[Figure, list[Axes]]:
+    """A figure with a panel each, at most four in a row, on common axes; what is left over is empty."""
+    columns = min(count, 4)
+    figure, grid = sheet(-(-count // columns), columns, height, title)
+    figure.set_figwidth(max(6.5, 3.2 * columns))
+    shown, rest = list(grid.flat)[:count], list(grid.flat)[count:]
+    for axes in rest:
+        axes.set_axis_off()
+    for axes in shown[1:]:
+        axes.sharex(shown[0])
+        axes.sharey(shown[0])
+    return figure, shown
+
+
 def dress(axes: Axes, title: str, x: str, y: str) -> None:
     axes.set_title(title, fontsize=9)
     axes.set_xlabel(x, fontsize=8)
@@ -99,6 +113,13 @@ def running_mean(values: Sequence[float | None]) -> np.ndarray:
     for end in range(ROLLING, len(heights) + 1):
         means[end - 1] = np.mean(heights[end - ROLLING : end])
     return means
+
+
+def by_seed(runs: Sequence[Run], key: str) -> tuple[list[int], np.ndarray]:
+    """(steps, (seeds, steps) running means), as far as the shortest run goes."""
+    shortest = min(len(run.rows) for run in runs)
+    means = np.array([running_mean(run.column(key)[:shortest]) for run in runs])
+    return runs[0].column("step")[:shortest], means
 
 
 def bar_of(found: Estimate) -> np.ndarray | None:
