@@ -29,15 +29,19 @@ from hackward.reports.figures import (
     zero_line,
 )
 from hackward.reports.heldout import conditions, heldout_figures, heldout_rates
+from hackward.reports.labels import short_labels
 from hackward.reports.nulls import null_of, one_direction
-from hackward.reports.runs import Run
+from hackward.reports.runs import Run, described
 
+MANY_RUNS = 12  # beyond which the seeds of an arm look alike
 SEEDS_AND_MEANS = "small: one seed; large: mean, bars 95 % over seeds (in brackets: seeds)"
 
 
 def on_policy(path: Path, runs: Sequence[Run]) -> None:
     """Rates over steps, and the cosine of the updates made: a curve per run."""
     title = "On-policy runs (thin: each step, thick: 3-step mean; one curve is one seed)"
+    if len(runs) > MANY_RUNS:
+        title = title.replace(")", ", one look an arm)")
     figure, grid = sheet((len(RATES) + 2) // 2, 2, 2.6, title)
     *rates, cosine = grid.flat
     for axes in rates[len(RATES) :]:
@@ -47,7 +51,7 @@ def on_policy(path: Path, runs: Sequence[Run]) -> None:
         axes.set_ylim(bottom=-0.02)
         dress(axes, name, "step", "share of rollouts")
     _curves_of_runs(cosine, runs, "cos_update")
-    for index, run in enumerate(runs):
+    for index, _, run in _looks(runs):
         shade_null(cosine, run, "cos_update", index, len(runs))
     zero_line(cosine)
     dress(cosine, "cos_update", "step", "cosine (+ is hack-ward)")
@@ -56,12 +60,25 @@ def on_policy(path: Path, runs: Sequence[Run]) -> None:
 
 
 def _curves_of_runs(axes: Axes, runs: Sequence[Run], key: str) -> None:
-    for index, run in enumerate(runs):
+    named: set[str] = set()
+    for index, name, run in _looks(runs):
         look = style(index)
         steps, values = run.column("step"), run.column(key)
         axes.plot(steps, gaps(values), color=look["color"], linewidth=0.6, alpha=0.5)
-        axes.plot(steps, running_mean(values), label=run.label, linewidth=1.6, **look)
+        marked = _markers(index, steps)
+        label = None if name in named else name
+        axes.plot(steps, running_mean(values), label=label, linewidth=1.6, markevery=marked, **look)
+        named.add(name)
     whole_steps(axes)
+
+
+def _looks(runs: Sequence[Run]) -> list[tuple[int, str, Run]]:
+    """(colour, name in the key) of each run: its own, or where there are many runs that of its arm."""
+    names = [run.label for run in runs]
+    if len(runs) > MANY_RUNS:
+        names = short_labels(described(runs), without=("seed", "watched"))
+    places = {name: place for place, name in enumerate(dict.fromkeys(names))}
+    return [(places[name], name, run) for name, run in zip(names, runs, strict=True)]
 
 
 def _markers(index: int, steps: Sequence[int]) -> tuple[int, int]:

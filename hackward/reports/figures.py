@@ -17,6 +17,8 @@ from hackward.reports.runs import Run
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
 MARKERS = "os^Dv<>P"
+KEY_LINE = 0.16  # inches
+KEY_LINES = 3  # for which every figure has room
 ROLLING = 3  # steps of the running mean, the window of time-to-hack
 
 
@@ -98,11 +100,16 @@ def shade_null(axes: Axes, run: Run, key: str, index: int, others: int) -> None:
 
 
 def key_below(figure: Figure, axes: Axes) -> None:
-    """The key under the figure, in as many columns as fit: 0.065 inches per letter, 0.5 per line sample."""
+    """The key under the figure, in as many columns as fit: 0.065 inches per letter, 0.5 per line sample.
+
+    A long key makes the figure higher and takes nothing from its axes.
+    """
     handles, labels = axes.get_legend_handles_labels()
     widest = 0.5 + 0.065 * max(map(len, labels), default=1)
     fitting = int(figure.get_figwidth() / widest)
     columns = max(1, min(len(labels), 4, fitting))
+    lines = -(-len(labels) // columns)
+    figure.set_figheight(figure.get_figheight() + KEY_LINE * max(0, lines - KEY_LINES))
     figure.legend(handles, labels, loc="outside lower center", ncols=columns, fontsize=7, frameon=False)
 
 

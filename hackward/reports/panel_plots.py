@@ -61,7 +61,7 @@ def monitor_auc(path: Path, groups: Sequence[WatchedRuns]) -> None:
 
     Drawn where both classes have rollouts; a panel in which that is nowhere so says it.
     """
-    title = "AUC on own rollouts (dot: a step; line: steps together; bar: lowest to highest seed, of one its 95 %)"
+    title = "AUC on own rollouts (dot: a step; line: steps together; bar: range of seeds, of one 95 %)"
     figure, shown = panels(len(groups), 2.2, title)
     for axes, group in zip(shown, groups, strict=True):
         axes.axhline(CHANCE, color="black", linewidth=0.8, linestyle=":")
