@@ -120,10 +120,15 @@ def of_problems(pool: Pool, known: Sequence[Problem]) -> dict[str, list[Rollout]
 
 
 def pool_files(directory: str | Path) -> list[Path]:
-    """The pool's files in order. InputError when the directory is missing or holds none."""
+    """The pool's files in order; a run's directory stands for the rollouts in it.
+
+    InputError when the directory is missing or holds none.
+    """
     directory = Path(directory)
     if not directory.is_dir():
         raise InputError(f"{directory}: no such pool directory")
+    if (directory / "config.json").is_file() and (directory / "rollouts").is_dir():
+        directory = directory / "rollouts"
     named = re.compile(r"(step|prompt)_\d+\.jsonl(\.gz)?")
     files = sorted(path for path in directory.iterdir() if named.fullmatch(path.name))
     if not files:

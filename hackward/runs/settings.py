@@ -222,7 +222,7 @@ def resolve(config: Config) -> Config:
     A resolved Config resolves to itself. InputError names the flags.
     """
     checked(config)
-    levels = _levels(config.difficulty)
+    levels = levels_of(config.difficulty)
     _refuse_replay(config)
     _refuse_edit(config)
     _refuse_monitor(config)
@@ -247,7 +247,7 @@ def resolve(config: Config) -> Config:
     )
 
 
-def _levels(difficulty: str | None) -> list[str]:
+def levels_of(difficulty: str | None) -> list[str]:
     levels = [level.strip().lower() for level in difficulty.split(",")] if difficulty else []
     if unknown := sorted(set(levels) - set(DIFFICULTIES)):
         raise InputError(f"--difficulty {difficulty}: {unknown[0]!r} is none of {', '.join(DIFFICULTIES)}")
