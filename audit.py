@@ -148,11 +148,12 @@ def main(flags: AuditFlags) -> None:
     directions = {}
     for stem, file in zip(stems, files):
         directions[stem if stems.count(stem) == 1 else file] = extraction.load(file, adapter)
+    written = own_rollouts(flags.own, adapter.model_hash) if flags.own else None
     rollouts = [rollout for pool in pools for rollout in pool.rollouts]
     found = measure(flags, adapter, rollouts, directions, pad=pad_id(tokenizer))
     facts = {"rollouts": [pool.directory for pool in pools], "model": name, **found}
-    if flags.own is not None:
-        facts["own"] = measure_own(flags, flags.own, adapter, directions, pad=pad_id(tokenizer))
+    if written:
+        facts["own"] = measure_own(flags, adapter, written, directions, pad=pad_id(tokenizer))
     console = stdout()
     report(facts, console)
     write_json(flags.out, {"config": asdict(flags), **facts, **provenance()})
@@ -200,47 +201,55 @@ def measure(
     }
 
 
-def measure_own(
-    flags: AuditFlags, run: str, adapter: Any, directions: dict[str, VHack], *, pad: int
-) -> dict[str, Any]:
-    """AUC of every V on the run's own rollouts, as it stands in the file. InputError for another model's
-    run."""
+def own_rollouts(run: str, model_hash: str) -> tuple[list[Rollout], float]:
+    """(what the model itself wrote in a run, the temperature that it was drawn at).
+
+    InputError for a run of another model, or one without such rollouts.
+    """
     from hackward.base.records import POLICY
-    from hackward.method import oracle, own_rows
     from hackward.reports.schema import checked_facts
     from hackward.rollouts.pools import pool_files, stored_rollouts
 
     file = Path(run) / "config.json"
     record = checked_facts(file, read_json(file))
-    if record["model"].get("hash") != adapter.model_hash:
-        raise InputError(f"{file}: a run of another model than the v_hack's (--own)")
-    stored = [rollout for path in pool_files(Path(run) / "rollouts") for rollout in stored_rollouts(path)]
+    if record["model"].get("hash") != model_hash:
+        raise InputError(f"{file}: a run of another model than that of the v_hack (--own)")
+    stored = [rollout for path in pool_files(pool_of(run)) for rollout in stored_rollouts(path)]
     own = [rollout for rollout in stored if rollout.src_pool == POLICY]
     if not own:
-        raise InputError(f"{run}: holds no rollouts that the model wrote itself (--own)")
+        raise InputError(f"{run}: holds no rollouts that the model itself wrote (--own)")
+    return own, record["config"].get("temperature", 1.0)
+
+
+def measure_own(
+    flags: AuditFlags,
+    adapter: Any,
+    written: tuple[Sequence[Rollout], float],
+    directions: dict[str, VHack],
+    *,
+    pad: int,
+) -> dict[str, Any]:
+    """AUC of every V on a run's own rollouts, as it stands in the file; `written`: of own_rollouts."""
+    from hackward.method import oracle, own_rows
+
+    own, temperature = written
     usable, seen = oracle.unseen(own, list(directions.values()))
     rollouts, weights = own_rows.sampled(usable, flags.own_limit, flags.seed)
-    score_ND = own_rows.scores(
-        adapter,
-        rollouts,
-        list(directions.values()),
-        pad=pad,
-        tokens=flags.micro_tokens,
-        temperature=record["config"].get("temperature", 1.0),
-    )
-    aucs = [own_rows.aucs(rollouts, score_N, weights) for score_N in score_ND.T]
+    vs, tokens = list(directions.values()), flags.micro_tokens
+    score_ND = own_rows.scores(adapter, rollouts, vs, pad=pad, tokens=tokens, temperature=temperature)
+    auc = {}
+    for name, score_N in zip(directions, score_ND.T):
+        found = own_rows.aucs(rollouts, score_N, weights)
+        auc[name] = {target: asdict(estimate) for target, estimate in found.items()}
     return {
-        "run": run,
+        "run": flags.own,
         "own": len(own),
         "scored": len(rollouts),
         "hacked": sum(rollout.hacked for rollout in rollouts),
         "attempted": sum(bool(rollout.attempted) for rollout in rollouts),
         "problems": len({rollout.identity for rollout in rollouts}),
         "seen_by_v_hack": seen,
-        "auc": {
-            name: {target: asdict(found) for target, found in by_target.items()}
-            for name, by_target in zip(directions, aucs)
-        },
+        "auc": auc,
     }
 
 

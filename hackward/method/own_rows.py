@@ -9,11 +9,12 @@ these.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
+from hackward.base.screen import progress
 from hackward.base.seeds import shuffled
 from hackward.base.statistics import Estimate, auc_by_unit
 from hackward.method import gradients
@@ -59,11 +60,14 @@ def scores(
         return torch.stack([cosine(grads, v) for v in directions], dim=1)
 
     rows = [rollout.tokens for rollout in rollouts]
-    return gradients.read_rows(adapter, rows, read, pad=pad, tokens=tokens, temperature=temperature)
+    with progress("own rollouts: gradients", len(rows)) as bar:
+        return gradients.read_rows(
+            adapter, rows, read, pad=pad, tokens=tokens, temperature=temperature, on_batch=bar
+        )
 
 
-def aucs(rollouts: Sequence[Rollout], score_N: Tensor, weights: Sequence[float]) -> Mapping[str, Estimate]:
-    """By TARGETS: rollouts with the label against all others."""
+def aucs(rollouts: Sequence[Rollout], score_N: Tensor, weights: Sequence[float]) -> dict[str, Estimate]:
+    """By TARGETS: rollouts with the label against all others; each counts as many as it stands for."""
     problems = [rollout.identity for rollout in rollouts]
     found = {}
     for target in TARGETS:

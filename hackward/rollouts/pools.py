@@ -174,8 +174,10 @@ def load_pool(directory: str | Path, tokenizer: Any, *, stop: Sequence[int]) -> 
 
 
 def stored_rollouts(path: str | Path) -> list[Rollout]:
-    """The rollouts of one file of a run as it wrote them: ids, labels, numbers, and whose they are. InputError
-    as in `load_pool`."""
+    """The rollouts of one file of a run as it wrote them: ids, labels, numbers, whose they are.
+
+    InputError as in `load_pool`.
+    """
     found = []
     for number, stored in enumerate(read_jsonl(path), start=1):
         row = checked_record(PoolRow, stored, f"{path}: row {number}")
