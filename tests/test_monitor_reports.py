@@ -7,6 +7,7 @@ import random
 import numpy as np
 import pytest
 
+from hackward.base import statistics
 from hackward.base.files import read_json, write_json
 from hackward.base.statistics import ZERO_VARIANCE, Estimate, auc_by_unit
 from hackward.reports.arms import baseline, by_arm
@@ -52,6 +53,18 @@ def test_the_auc_is_that_of_all_pairs_of_rows_with_ties_half_and_weights():
     assert found.n == 12 and found.low < found.mean < found.high
     unscored = auc_by_unit([*score, float("nan")], [*positive, True], [*unit, "p0"], weight_N=[*weight, 1.0])
     assert unscored.mean == found.mean
+
+
+def test_the_interval_is_that_of_the_auc_with_problems_drawn_again(monkeypatch):
+    monkeypatch.setattr(statistics, "BOOTSTRAPS", 200)
+    score, positive, unit = scored(random.Random(2), 1.0, problems=7, rows=4)
+    draws = np.random.default_rng(0).multinomial(7, np.ones(7) / 7, 200)
+    drawn_again = []
+    for draw in draws:
+        counts = [float(draw[int(problem[1:])]) for problem in unit]
+        drawn_again.append(slow_auc(score, positive, counts))
+    found = auc_by_unit(score, positive, unit)
+    assert found.interval == pytest.approx(np.quantile(drawn_again, [0.025, 0.975]))
 
 
 def test_the_interval_is_over_problems_and_covers_the_truth_where_their_levels_differ():
