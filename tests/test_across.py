@@ -282,7 +282,7 @@ def test_held_out_rates_are_on_minus_off_by_seed_of_the_last_evaluation(tmp_path
     assert single_gap.mean == pytest.approx(0.2) and single_gap.low is None
 
 
-@pytest.mark.parametrize("width", [100, 120, 200])
+@pytest.mark.parametrize("width", [100, 120, 122, 125, 128, 131, 134, 140, 200])
 def test_no_terminal_of_100_columns_or_more_cuts_a_figure_off(width):
     """Nine columns of twelve characters do not fit into 100: they wrap, and no word of any cell is lost."""
     cells = []
