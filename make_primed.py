@@ -42,7 +42,7 @@ class PrimedFlags(OnDevice, Grading):
     problems: str | None = None
     """Problem file or hub id (default: the one that ships for the model)."""
     difficulty: str | None = None
-    """Only problems of these difficulties, e.g. easy,medium."""
+    """Sample own rows only on problems of these difficulties, e.g. easy,medium; hacks are of any."""
     out: str | None = None
     """Directory to write; must be new."""
     how: Annotated[Priming, tyro.conf.arg(name="")] = Priming()
@@ -78,12 +78,17 @@ def main(flags: PrimedFlags) -> None:
     from hackward.organisms.behaviour import report_behaviour
     from hackward.rollouts.pools import load_pool
     from hackward.rollouts.tokens import pad_id, stops
+    from hackward.runs.settings import levels_of
 
-    problems = chosen_problems(flags)
+    training = training_problems(flags)
+    levels = levels_of(flags.difficulty)
+    problems = [problem for problem in training if not levels or problem.difficulty in levels]
+    if not problems:
+        raise InputError(f"--difficulty {flags.difficulty}: no problem to train on is of these")
     dtype = "float32" if flags.dtype == "auto" else flags.dtype
     model, tokenizer = models.load(flags.model, dtype=dtype, device=flags.device)
     pool = load_pool(pool_dir, tokenizer, stop=stops(model, tokenizer))
-    hacks = [rollout.tokens for rollout in priming.hacks_of(pool, problems)]
+    hacks = [rollout.tokens for rollout in priming.hacks_of(pool, training)]
     if not hacks:
         raise InputError(f"{pool_dir}: no hack on the problems that are trained on (--pool, --problems)")
     with Grader(workers=flags.workers, sandbox=flags.sandbox) as grader:
@@ -141,20 +146,16 @@ def drawing(
     return draw
 
 
-def chosen_problems(flags: PrimedFlags) -> list[Problem]:
-    """Problems that training may use, of the wanted difficulties: the held-out ones stay unseen."""
+def training_problems(flags: PrimedFlags) -> list[Problem]:
+    """What training may use, in seeded order: the held-out problems stay unseen."""
     from hackward.base.seeds import shuffled
-    from hackward.runs.settings import levels_of
     from hackward.tasks.formats import load_problems
     from hackward.tasks.held_out import held_out_split
 
     source = flags.problems or str(shipped(flags.model).problems)
     training, _ = held_out_split(load_problems(source), source)
-    levels = levels_of(flags.difficulty)
-    kept = {p.problem_id: p for p in training if not levels or p.difficulty in levels}
-    if not kept:
-        raise InputError(f"{source}: no problem to train on of --difficulty={flags.difficulty}")
-    return [kept[problem_id] for problem_id in shuffled(sorted(kept), flags.how.seed, "priming")]
+    known = {problem.problem_id: problem for problem in training}
+    return [known[problem_id] for problem_id in shuffled(sorted(known), flags.how.seed, "priming")]
 
 
 if __name__ == "__main__":

@@ -78,7 +78,7 @@ def test_a_run_is_asked_for_every_answer_whatever_the_first_is(
     answers: list[int] = []
     monkeypatch.setattr(Truth, "end", lambda self: answers.append(len(self.answers)))
     one(grader, LASTS.replace("ANSWER", answer))
-    assert answers == [3]
+    assert set(answers) == {3}  # code with a clock is run several times
 
 
 def test_what_a_run_may_write_does_not_depend_on_what_is_expected() -> None:

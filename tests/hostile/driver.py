@@ -159,10 +159,10 @@ class Stopwatch:
         self._run = Worker.run
 
     def __enter__(self) -> Stopwatch:
-        def timed(worker: Worker, *arguments: Any, **named: Any) -> None:
+        def timed(worker: Worker, *arguments: Any, **named: Any) -> dict[str, Any]:
             started = time.monotonic()
             try:
-                self._run(worker, *arguments, **named)
+                return self._run(worker, *arguments, **named)
             finally:
                 seconds = time.monotonic() - started
                 allowed = worker.cpu_seconds + worker.limits["wall_seconds"]
