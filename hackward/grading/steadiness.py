@@ -40,9 +40,10 @@ DYNAMIC = frozenset((  # what can name the above in a text, or under another nam
 # fmt: on
 SUSPICIOUS = DRAWN | VARYING | ADDRESSES | PLAIN_OBJECTS | DYNAMIC | OWN_TEXT
 WORD = re.compile(r"[A-Za-z_]\w*")
-CLASS = re.compile(r"\bclass\b")
-SELF = re.compile(r"\bself\b(?!\s*\.)")
-SELF_AS_PARAMETER = re.compile(r"\bdef\s+\w+\s*\(\s*self\b(?!\s*\.)")
+# A word's beginning is asked for behind it: a pattern that begins with a text is searched for much faster.
+CLASS = re.compile(r"class\b(?<!\wclass)")
+SELF = re.compile(r"self\b(?<!\wself)(?!\s*\.)")
+SELF_AS_PARAMETER = re.compile(r"def\s(?<!\wdef\s)\s*\w+\s*\(\s*self\b(?!\s*\.)")
 LOAD_GLOBAL = [dis.opmap[name] for name in ("LOAD_GLOBAL", "LOAD_NAME") if name in dis.opmap]
 LOAD_SELF = [dis.opmap[name] for name in ("LOAD_FAST", "LOAD_FAST_BORROW", "LOAD_DEREF") if name in dis.opmap]
 OF_ITS_OWN = [dis.opmap[name] for name in ("LOAD_ATTR", "LOAD_METHOD", "STORE_ATTR") if name in dis.opmap]

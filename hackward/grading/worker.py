@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import json
 import math
 import os
 import select
@@ -23,6 +22,7 @@ from hackward.grading.fences import libc
 from hackward.grading.framing import (
     NO_FORK,
     NO_SETUP,
+    TASK,
     Ending,
     framed,
     receive_exactly,
@@ -228,7 +228,7 @@ class Worker:
         """
         self.cpu_seconds = math.ceil(cpu_seconds)
         look = may_vary(code, self._nodes)
-        task = json.dumps({"probe": mode == "probe", "salt": salt, "look": look}).encode()
+        task = TASK.pack(mode == "probe", look, salt)
         ours, theirs = socket.socketpair()
         null = os.open(os.devnull, os.O_RDWR)
         with ours:
@@ -242,7 +242,7 @@ class Worker:
             watch = Watch(self.zygote, self.cpu_seconds, self.limits)
             ours.settimeout(self.limits["wall_seconds"])
             with contextlib.suppress(OSError):  # a child that died before it read says so through its ending
-                ours.sendall(framed(task) + framed(code))
+                ours.sendall(framed(task + code))
             ours.setblocking(False)
             wants, ending = self._follow(ours, check, watch, on_slow, mode.encode())
         self.spent += ending.get("cpu", 0.0)

@@ -26,6 +26,7 @@ import signal
 import socket
 import sys
 import time
+import types
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -58,7 +59,7 @@ from hackward.grading.framing import (  # noqa: E402
 )
 from hackward.grading.view import cut_off, hide, own_process_numbers, same_process_numbers, see_only  # noqa: E402
 
-NAMESPACES = 64  # distinct set-up codes that are kept
+SETUPS = 64  # distinct set-up codes that are kept
 # fmt: off
 WARM_MODULES = (
     "abc", "array", "bisect", "cmath", "collections", "contextlib", "copy", "dataclasses", "datetime",
@@ -172,26 +173,47 @@ def home_of_process_numbers() -> int | None:
     return home
 
 
-def load_problem(message: dict[str, Any], namespaces: dict[str, dict[str, Any]]) -> dict[str, Any]:
+def called(*values: Any, **named: Any) -> tuple[tuple, dict[str, Any]]:
+    """What a call has been given."""
+    return values, named
+
+
+class Given:
+    """What a set-up code gives to the solutions of its problems; children inherit it."""
+
+    def __init__(self, code: str):
+        self.namespace: dict[str, Any] = {"__name__": "setup", "__builtins__": __builtins__}
+        exec(compile(code, "setup.py", "exec"), self.namespace)
+        restore_names(self.namespace)
+        self.solution = types.ModuleType("solution")
+        """A module with these names, in which a child runs its completion. No other child sees what it does
+        there: a fork copies what it changes."""
+        vars(self.solution).update(self.namespace, __name__="solution")
+        self.of_arguments = dict(self.namespace, _call=called)
+        """The names that the arguments of tests are evaluated with."""
+
+
+def load_problem(message: dict[str, Any], kept: dict[str, Given]) -> dict[str, Any]:
     """Run the set-up code, once per distinct text, and compile the argument lists; children inherit both.
 
     A fault in the set-up code is returned under "fault".
     """
     setup = message["setup"]
-    if setup not in namespaces:
-        if len(namespaces) >= NAMESPACES:
-            namespaces.clear()
-        namespace = {"__name__": "setup", "__builtins__": __builtins__}
+    if setup not in kept:
+        if len(kept) >= SETUPS:
+            kept.clear()
+            gc.unfreeze()
         try:
-            exec(compile(setup, "setup.py", "exec"), namespace)
+            kept[setup] = Given(setup)
         except Exception as fault:
             return {"fault": describe(fault)}
-        restore_names(namespace)
-        namespaces[setup] = namespace
+        # A child that collects garbage then leaves it alone: whatever it touches is copied.
+        gc.collect()
+        gc.freeze()
     return {
         "method": message["method"],
         "parameters": message["parameters"],
-        "namespace": namespaces[setup],
+        "given": kept[setup],
         "arguments": [compile("_call" + text, "arguments.py", "eval") for text in message["arguments"]],
         "nodes": message["nodes"],
     }
@@ -277,14 +299,14 @@ def main() -> NoReturn:
         send_message(control, {"fault": str(fault)})
         raise ConnectionError from None
     send_message(control, {"ready": fence.said()})
-    namespaces: dict[str, dict[str, Any]] = {}
+    kept: dict[str, Given] = {}
     problem: dict[str, Any] = {}
     ending = Ending()
     libc.wait4.restype = libc.send.restype = None  # else each result would be an object in this memory
     while True:
         message, descriptors = receive_message(control)
         if message["op"] == "load":
-            problem = load_problem(message, namespaces)
+            problem = load_problem(message, kept)
             continue
         serve_run(descriptors, problem, settings, fence, ending)
         libc.send(control.fileno(), ctypes.byref(ending), ctypes.sizeof(ending), socket.MSG_NOSIGNAL)

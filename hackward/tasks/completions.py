@@ -24,6 +24,7 @@ SOLUTION = re.compile(r"^[ \t]*(?:class[ \t]+Solution\b|Solution[ \t]*=)", re.MU
 # What hides marks in Python source: a comment, the beginning of a string over lines, a string on one line.
 HIDING = r"#[^\n]*|(?P<long>\"\"\"|''')|\"(?:\\.|[^\"\\\n])*\"|'(?:\\.|[^'\\\n])*'"
 REST_OF_LINE = re.compile(r"[ \t]*$", re.MULTILINE)
+PLAIN = re.compile(r"^```(?:python)?\n(.*)^```$", re.DOTALL | re.MULTILINE)  # where there are two marks
 BOM = "\ufeff"
 JOINED = 8  # most blocks that one broken by a fence in its docstring is joined over
 
@@ -49,6 +50,9 @@ def extract_code(completion: str, method: str | None = None) -> str | None:
     Solution that has it goes before one that has not. None if there is no complete block.
     """
     text = completion.lstrip(BOM).replace("\r\n", "\n").replace("\r", "\n")
+    plain = plain_answer(text)
+    if plain is not None:
+        return plain
     found = []
     for blocks in readings(text):
         complete = [block.code for block in blocks if block.closed]
@@ -58,6 +62,20 @@ def extract_code(completion: str, method: str | None = None) -> str | None:
             return (with_method or answers)[-1]
         found += complete[-1:]
     return found[0] if found else None
+
+
+def plain_answer(text: str) -> str | None:
+    """The code of most answers, in a tenth of the time: of one block that every way of reading finds.
+
+    Its marks begin their lines, and there are no others, so neither a list nor a quotation nor a string holds
+    them. None where that is not so, or the block defines no Solution.
+    """
+    if text.count("```") != 2 or "````" in text or "~~~" in text or "\0" in text:
+        return None
+    found = PLAIN.search(text)
+    if found is None or not SOLUTION.search(found[1]):
+        return None
+    return straightened(found[1])
 
 
 def readings(text: str) -> Iterator[list[Block]]:
@@ -108,12 +126,18 @@ def language_of(info: str) -> str:
 def tidied(block: Block) -> Block:
     """Without a byte order mark, an indentation of the whole, and marks that only Python tells from code."""
     seen = scanned(block.code, block.marks)
-    code = block.code[seen.start : seen.end].lstrip(BOM)
+    code = straightened(block.code[seen.start : seen.end])
+    return replace(block, code=code, closed=block.closed or seen.end is not None)
+
+
+def straightened(code: str) -> str:
+    """Code without a byte order mark, without an indentation of the whole, and with a last line break."""
+    code = code.lstrip(BOM)
     if code.lstrip("\n")[:1] in (" ", "\t"):
         code = textwrap.dedent(code)
     if code and not code.endswith("\n"):
         code += "\n"
-    return replace(block, code=code, closed=block.closed or seen.end is not None)
+    return code
 
 
 @dataclass(frozen=True)
