@@ -134,8 +134,9 @@ def test_code_in_a_fence_of_ours_comes_back(text: str) -> None:
 
 MARKS = ["```python\n", "```\n", "\n```", "~~~"]
 OTHERS = [
-    "\n", "\n\n", "    ", " ", "\t", "> ", "- ", "1. ", "# ", "'''", '"""', "`x`", "text", "class Solution:", "\0",
-    "\x0b", "\x0c", "\u2028", "\x85", "\ufeff", "\r", "\\", "<div>", "---\n", "    code\n", "[a]: b\n", "| a |\n",
+    "\n", "\n\n", "    ", " ", "\t", "> ", "- ", "1. ", "# ", "'''", '"""', "`x`", "text", "class Solution:",
+    "\0", "\x0b", "\x0c", "\u2028", "\x85", "\ufeff", "\r", "\\", "<div>", "---\n", "    code\n",
+    "[a]: b\n", "| a |\n",
 ]  # fmt: skip
 around = st.lists(st.sampled_from([*OTHERS, *MARKS]), max_size=5).map("".join)
 inside = st.lists(st.sampled_from(OTHERS), max_size=5).map("".join)

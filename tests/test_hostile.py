@@ -38,7 +38,8 @@ def test_the_battery_is_as_large_and_as_broad_as_promised() -> None:
     assert sum(case.times >= 50 for case in CASES) >= 3
 
 
-SHORT = () if ALL else ("--slow", "0", "--in-a-row", "5")
+ONCE = ("--again", "0")  # what may vary is run again in test_steadiness.py
+SHORT = () if ALL else ("--slow", "0", "--in-a-row", "4", *ONCE)
 
 
 @pytest.mark.parametrize("sandbox", ["strict", "best-effort"] if ALL else ["strict"])
@@ -58,13 +59,13 @@ def test_no_wrong_answer_is_credited_no_right_failed_and_nothing_left(
 
 def test_no_worker_is_held_for_longer_than_its_limits() -> None:
     """Code that computes between the ticks of the scheduler, or sleeps in any way that it can find."""
-    report = _battery("strict", False, os.geteuid() != 0, "--kinds", "clocks,cpu", "--workers", "6")
+    report = _battery("strict", False, os.geteuid() != 0, "--kinds", "clocks,cpu", "--workers", "9", *ONCE)
     assert report["cases"] == sum(case.category in ("clocks", "cpu") for case in CASES)
     assert faults(report) == {}
 
 
 def test_fifty_identical_completions_learn_nothing_from_one_another() -> None:
-    report = _battery("strict", False, os.geteuid() != 0, "--kinds", "adaptive")
+    report = _battery("strict", False, os.geteuid() != 0, "--kinds", "adaptive", *ONCE)
     assert report["runs"] == 50 * sum(case.category == "adaptive" for case in CASES)
     assert faults(report) == {}
 
