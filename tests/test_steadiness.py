@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dis
+
 import pytest
 
 from hackward.grading.grader import Grader
@@ -120,6 +122,25 @@ def test_nodes_in_the_arguments_are_hashed_by_their_addresses(grader: Grader) ->
 def test_what_the_code_shows(code: str, found: str) -> None:
     assert steadiness(compile(code, "", "exec"), with_nodes=False) == found
     assert found == STEADY or may_vary(code.encode(), with_nodes=False)
+
+
+@pytest.mark.parametrize(
+    ("method", "call", "found"),
+    [
+        # What instruction a call begins with is known of Python 3.11; elsewhere the code is run again
+        ("def f(self): return 1", "Solution.f(self)", STEADY if "LOAD_METHOD" in dis.opmap else PERHAPS),
+        ("def f(self, x): return 1", "Solution.f(1, self)", PERHAPS),
+        ("def f(self, x): return 1", "Solution.f(self, self)", PERHAPS),
+        ("def f(self): return str(self)", "Solution.f(self)", PERHAPS),
+        ("def f(x): return str(x)", "Solution.f(self)", PERHAPS),
+        ("def g(self): return 1", "Solution.f(self)", PERHAPS),
+        ("def f(self): return 1", "other.f(self)", PERHAPS),
+        ("def f(self): return 1", "f(self)", PERHAPS),
+    ],
+)
+def test_self_may_go_to_a_method_that_calls_it_so(method: str, call: str, found: str) -> None:
+    code = f"class Solution:\n    {method}\n    def run_tests(self):\n        return {call}\n"
+    assert steadiness(compile(code, "", "exec"), with_nodes=False) == found
 
 
 @pytest.mark.parametrize("code", VARYING)
