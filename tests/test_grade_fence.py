@@ -25,7 +25,7 @@ from tests.grading_cases import RIGHT, WRONG, one, problem
 from tests.hostile.battery import as_nobody
 
 ROOT = Path(__file__).resolve().parents[1]
-LIMITS = Limits(cpu_seconds=0.5, own_cpu_seconds=1, wall_seconds=2)
+LIMITS = Limits(cpu_seconds=0.5, own_cpu_seconds=1, wall_seconds=2, wall_ceiling_seconds=20)
 
 
 @pytest.fixture(scope="module")
