@@ -155,6 +155,13 @@ def test_the_short_way_finds_what_reading_as_markdown_finds(
         assert extract_code(text) == found
 
 
+@pytest.mark.parametrize(
+    "completion", [f"~~~text\n{block(CODE)}~~~\n", f"~~~\n{block(CODE)}", block(CODE + "\0\n")]
+)
+def test_what_holds_the_block_or_changes_it_is_read_as_markdown(completion: str) -> None:
+    assert plain_answer(completion) is None
+
+
 def test_most_answers_are_found_in_the_short_way() -> None:
     assert plain_answer(f"So:\n{block(CODE)}It adds `1`.") == CODE
 
