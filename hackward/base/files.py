@@ -97,11 +97,16 @@ def _read_text(path: Path) -> str:
         raise InputError(f"{path}: cannot be read ({fault.strerror})") from None
 
 
-def read_json(path: str | Path) -> Any:
+def _parsed(text: str, where: str) -> Any:
+    """The value of a JSON text. InputError, which `where` begins, also for numbers of thousands of digits."""
     try:
-        return json.loads(_read_text(Path(path)))
-    except (json.JSONDecodeError, RecursionError) as fault:
-        raise InputError(f"{path}: not JSON ({fault})") from None
+        return json.loads(text)
+    except (ValueError, RecursionError) as fault:
+        raise InputError(f"{where}: not JSON ({str(fault).partition(';')[0]})") from None
+
+
+def read_json(path: str | Path) -> Any:
+    return _parsed(_read_text(Path(path)), str(path))
 
 
 def read_jsonl(path: str | Path, required: Iterable[str] = ()) -> list[dict]:
@@ -114,10 +119,7 @@ def read_jsonl(path: str | Path, required: Iterable[str] = ()) -> list[dict]:
     for number, line in enumerate(_read_text(path).split("\n"), start=1):
         if not line.strip():
             continue
-        try:
-            row = json.loads(line)
-        except (json.JSONDecodeError, RecursionError) as fault:
-            raise InputError(f"{path}:{number}: not JSON ({fault})") from None
+        row = _parsed(line, f"{path}:{number}")
         if not isinstance(row, dict):
             raise InputError(f"{path}:{number}: expected an object, found {type(row).__name__}")
         missing = [name for name in required if name not in row]
