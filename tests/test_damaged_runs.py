@@ -7,8 +7,11 @@ import random
 
 import pytest
 
+import analyze
+from hackward.base.faults import InputError
 from hackward.base.files import read_json, read_jsonl, write_json, write_jsonl
-from tests.runs_on_disk import refused, replay_rows, replay_samples, write_run
+from hackward.reports import report
+from tests.runs_on_disk import read, refused, replay_rows, replay_samples, run_main, sampled_rows, write_run
 
 
 def row_with(**fields):
@@ -76,9 +79,59 @@ def test_impossible_and_disagreeing_records_are_refused(tmp_path, capsys, damage
 
 
 def test_a_cosine_may_be_rounded_beyond_one(tmp_path):
-    from tests.runs_on_disk import read
-
     dice = random.Random(1)
     write_run(tmp_path / "run", "replay", replay_rows(dice, 5), replay_samples(dice, 5))
     row_with(cos_in=1.0005)(tmp_path / "run")
     assert read(tmp_path)["run"].rows[2]["cos_in"] == 1.0005
+
+
+@pytest.mark.parametrize("window", [(5, 2), (-5, 3), (0, 100_000), (20, 30)])
+def test_a_window_outside_of_a_run_s_steps_is_refused(tmp_path, window):
+    write_run(tmp_path / "run", "sampled", sampled_rows(random.Random(0)))
+    with pytest.raises(InputError, match=f"--window {window[0]} {window[1]}: "):
+        analyze.main(analyze.AnalyzeFlags(tmp_path, window=window))
+    assert not (tmp_path / "report").exists()
+
+
+def test_an_old_report_stays_until_the_new_one_is_whole(tmp_path, monkeypatch):
+    write_run(tmp_path / "run", "sampled", sampled_rows(random.Random(0)))
+    home = tmp_path / "report"
+    home.mkdir()
+    for name in ("report.md", "phase1_tests.csv", "notes.txt"):
+        (home / name).write_text("old")
+
+    def broken(*arguments):
+        raise RuntimeError("no picture")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(report, "draw_all", broken)
+        with pytest.raises(RuntimeError, match="no picture"):
+            run_main(tmp_path)
+    assert {path.name: path.read_text() for path in home.iterdir()} == dict.fromkeys(
+        ("report.md", "phase1_tests.csv", "notes.txt"), "old"
+    )
+    run_main(tmp_path)
+    assert (home / "notes.txt").read_text() == "old" and not (home / "phase1_tests.csv").exists()
+    assert (home / "report.md").read_text().startswith("# Report")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["report", "run"]
+
+
+def test_text_that_utf_8_cannot_carry_is_escaped(tmp_path, capsys):
+    run = write_run(
+        tmp_path / "run\udcff",
+        "replay",
+        replay_rows(random.Random(1), 2),
+        replay_samples(random.Random(1), 2),
+    )
+    write_run(tmp_path / "left\udcff", "sampled", sampled_rows(random.Random(0)), finished=False)
+    run_main(tmp_path)
+    assert "left\\udcff: incomplete" in (tmp_path / "report" / "report.md").read_text()
+    facts = {"warning": "w\ud800", "model": {"name": "m\ud800"}}
+    write_json(run / "config.json", read_json(run / "config.json") | facts)
+    write_run(
+        tmp_path / "other", "replay", replay_rows(random.Random(2), 2), replay_samples(random.Random(1), 2)
+    )
+    run_main(tmp_path)
+    assert "w\\ud800" in (tmp_path / "report" / "report.md").read_text()
+    assert "m\\ud800" in (tmp_path / "report" / "runs.csv").read_text()
+    assert "m\\ud800" in capsys.readouterr().out

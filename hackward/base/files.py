@@ -16,9 +16,10 @@ import hashlib
 import json
 import math
 import os
+import shutil
 import tempfile
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,41 @@ def atomic(path: str | Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def whole_directory(path: str | Path, ours: Collection[str]) -> Iterator[Path]:
+    """Yield an empty directory beside ``path``, which takes its place on success; on any failure ``path``
+    stays as it was.
+
+    Files of the old directory whose names are not in ``ours`` are the user's and move along.
+    """
+    path = Path(path).resolve()
+    if path.exists() and not path.is_dir():
+        raise InputError(f"{path}: not a directory")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    home = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"))
+    new, old = home / "new", home / "old"
+    new.mkdir()
+    try:
+        yield new
+        if path.exists():
+            os.replace(path, old)
+        try:
+            os.replace(new, path)
+        except OSError:
+            os.replace(old, path)
+            raise
+        for entry in old.iterdir() if old.exists() else ():
+            if entry.name not in ours:
+                os.replace(entry, path / entry.name)
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
+
+
+def printable(text: str) -> str:
+    """The text with what UTF-8 cannot carry, lone surrogates, as escapes."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _jsonable(value: Any) -> Any:
