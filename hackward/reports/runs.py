@@ -18,7 +18,7 @@ from safetensors.numpy import load_file
 
 from hackward.base.arms import Arm, Watched, arm_of, refresh_label, teacher_label, watched_of
 from hackward.base.faults import InputError
-from hackward.base.files import read_json
+from hackward.base.files import printable, read_json
 from hackward.base.records import checked_lines, checked_object
 from hackward.base.statistics import COSINES
 from hackward.reports.buckets import bucket_of
@@ -173,7 +173,7 @@ def described(runs: Sequence[Run]) -> list[Described]:
             hashes[stem].add(digest)
     found: list[Described] = []
     for run in runs:
-        traits = run.traits()
+        traits = {name: printable(value) for name, value in run.traits().items()}
         if len(hashes[traits["v_hack"]]) > 1:
             traits["v_hack"] = " ".join(run.direction.split()[:2])
         found.append((run.kind, traits))
