@@ -25,7 +25,7 @@ from hackward.method.pairs import scripted_teacher
 from hackward.method.projection import Editor
 from hackward.method.v_hack import VHack
 from hackward.rollouts.policy import Policy
-from hackward.rollouts.pools import Pool, load_pool, of_problems
+from hackward.rollouts.pools import Pool, load_pool, of_problems, pool_files
 from hackward.rollouts.sources import Replayed, Sampled
 from hackward.rollouts.tokens import pad_id, stops, tokenizer_hash
 from hackward.runs.checkpoint import load_checkpoint
@@ -87,6 +87,7 @@ def build(config: Config, stack: contextlib.ExitStack, policy: type[Policy] = Po
     """
     memory.peaks.clear()
     run = RunDir(config, kind=config.kind, name=_run_name(config))
+    _find_pools(config)
     problems = split_problems(config) if config.kind == "sampled" else ([], [])
     loaded, pools = _load(config)
     direction = hack_direction(config, loaded.adapter, loaded.tokenizer)
@@ -122,6 +123,18 @@ def build(config: Config, stack: contextlib.ExitStack, policy: type[Policy] = Po
         evaluation=_evaluation(config, loaded, data),
         watch=watch,
     )
+
+
+def _find_pools(config: Config) -> None:
+    """InputError, which names the flag, for a pool that is not there: found before anything heavy is made."""
+    named = [("--replay-dirs", directory) for directory in (config.replay_dirs or "").split(",") if directory]
+    if config.teacher_dir not in (None, "pairs"):
+        named.append(("--teacher-dir", str(config.teacher_dir)))
+    for flag, directory in named:
+        try:
+            pool_files(directory)
+        except InputError as fault:
+            raise InputError(f"{flag} {fault}") from None
 
 
 def _run_name(config: Config) -> str:
