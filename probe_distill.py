@@ -306,8 +306,8 @@ def is_there(config: Config) -> bool:
     for what, digest in found.items():
         if made.get(what) != digest:
             raise InputError(
-                f"{run}: made with another {what} (hash {made.get(what)}, found {digest}): one probe would mix"
-                " them; take another --out"
+                f"{run}: made with another {what} (hash {made.get(what)}, found {digest}): one probe would"
+                " mix them; take another --out"
             )
     return True
 

@@ -88,11 +88,12 @@ class RunDir:
         """On resume: can what is there be gone on from, and be written to? InputError before anything is
         changed."""
         from hackward.base.records import checked_lines  # pydantic: a command's start does without
-        from hackward.reports.schema import EVALUATED, KEPT_STEPS
+        from hackward.reports.schema import STEPS, TIMED
 
-        checked_lines(self.path / "rows.jsonl", KEPT_STEPS)
+        checked_lines(self.path / "rows.jsonl", STEPS)
+        checked_lines(self.path / "rows.jsonl", TIMED)
         if self.evaluations.exists():
-            checked_lines(self.evaluations, EVALUATED)
+            checked_lines(self.evaluations, TIMED)
         for name in FOLDERS:
             folder = self.path / name
             if folder.exists() and not folder.is_dir():
