@@ -17,14 +17,16 @@ from hackward.base.faults import InputError, exit_on_fault
 from hackward.base.files import file_hash
 from hackward.base.flags import Count, OnDevice, checked, command_line
 from hackward.base.provenance import provenance
+from hackward.base.space import check_space
 from hackward.method.recipe import Extraction
-from hackward.tasks.shipped import EMBEDDED
+from hackward.tasks.shipped import EMBEDDED, check_model
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from hackward.method.v_hack import VHack
 
+LEAST_BYTES = 1 << 16  # of the smallest file
 MEASURES = {"right_sign": "share of pairs with the right sign", "auc": "AUC, hack against clean"}
 
 
@@ -58,6 +60,8 @@ def main(flags: ExtractFlags) -> None:
     checked(flags)
     if Path(flags.out).is_dir():
         raise InputError(f"{flags.out}: is a directory, expected a file to write")
+    check_model(flags.model)
+    check_space(flags.out, LEAST_BYTES, "a v_hack file")
     from hackward.base.screen import stdout  # heavy imports from here on
     from hackward.hardware import models
     from hackward.method import extraction
@@ -76,7 +80,14 @@ def main(flags: ExtractFlags) -> None:
         limit=flags.settings.max_pairs,
         seed=flags.settings.seed,
     )
-    adapter = attach(flags.basis, model, flags.model, rank=flags.rank, cache=flags.svd_cache)
+    adapter = attach(
+        flags.basis,
+        model,
+        flags.model,
+        rank=flags.rank,
+        cache=flags.svd_cache,
+        targets=flags.targets,
+    )
     v = extraction.extract(
         adapter,
         tokenizer,

@@ -36,7 +36,7 @@ from hackward.method.pairs import Pair, find_pairs, pair_hash
 from hackward.method.quality import held_out
 from hackward.method.recipe import Extraction, denominator
 from hackward.method.v_hack import VHack, directions, orient
-from hackward.rollouts.tokens import pad_id
+from hackward.rollouts.tokens import PAD
 
 Grads = dict[str, Tensor]  # module -> (P, R), fp32 on the CPU
 
@@ -102,9 +102,8 @@ def extract(
     tokens: int | None,
 ) -> VHack:
     """v_hack with its provenance and its held-out quality in `meta`."""
-    pad = pad_id(tokenizer)
     with progress("v_hack: gradients of pairs", 2 * len(pairs)) as bar:
-        hack, clean = pair_gradients(adapter, pairs, settings, pad=pad, tokens=tokens, on_batch=bar)
+        hack, clean = pair_gradients(adapter, pairs, settings, pad=PAD, tokens=tokens, on_batch=bar)
     ids = [pair.problem_id for pair in pairs]
     quality = held_out(hack, clean, ids, settings)
     right = quality.pop("right_sign_by_pair")
@@ -159,7 +158,7 @@ def clean_clean(
 
     Raises InputError where more than half of the pairs are of one problem.
     """
-    _, clean = pair_gradients(adapter, pairs, settings, pad=pad_id(tokenizer), tokens=tokens)
+    _, clean = pair_gradients(adapter, pairs, settings, pad=PAD, tokens=tokens)
     problem_ids = [pair.problem_id for pair in pairs]
     other = rotated(problem_ids, seed)
     facts = {"control": "clean-clean", "control_seed": seed, "pair_problems": problem_ids}
