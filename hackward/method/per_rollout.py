@@ -35,7 +35,7 @@ class Rows:
         if x.numel() != rollouts * tokens * x.shape[-1]:
             raise InputError(
                 f"a layer of the model was given an input of shape {tuple(x.shape)} in a batch of {rollouts}"
-                f" x {tokens} tokens (experts get some of them only): it has no gradient per rollout; leave it"
-                " out of --targets"
+                f" x {tokens} tokens: where experts get some of them only there is no gradient per rollout;"
+                " name the other layers in --targets"
             )
         return x.view(rollouts, tokens, -1)

@@ -78,6 +78,8 @@ class Coverage:
     """All of them, stacked experts counted as one layer each."""
     share: float
     """Of the parameters of all of them."""
+    most: float
+    """The share with ALL_LINEAR."""
     left: tuple[str, ...]
     """What the others are called, without the layers' numbers."""
 
@@ -87,7 +89,10 @@ class Coverage:
         if self.share >= LEAST:
             return line
         names = ", ".join(self.left[:NAMED]) + (", ..." if len(self.left) > NAMED else "")
-        return f"WARNING: {line}; not trained: {names} (--targets={ALL_LINEAR} takes every Linear)"
+        way = f"--targets={ALL_LINEAR} trains {percent(self.most)}"
+        if self.most <= self.share:
+            way = "stacked in one parameter or no Linear, they cannot be"
+        return f"WARNING: {line}; not trained: {names} ({way})"
 
 
 def coverage(model: CausalLM, found: Sequence[tuple[str, nn.Linear]]) -> Coverage:
@@ -96,8 +101,9 @@ def coverage(model: CausalLM, found: Sequence[tuple[str, nn.Linear]]) -> Coverag
     trained = {f"{name}.weight" for name, _ in found}
     whole = sum(weight.numel() for weight in matrices.values())
     part = sum(weight.numel() for name, weight in matrices.items() if name in trained)
+    most = sum(linear.weight.numel() for _, linear in decoder_linears(model))
     left = {_layer(name) for name in matrices if name not in trained}
-    return Coverage(len(trained), len(matrices), part / whole, tuple(sorted(left)))
+    return Coverage(len(trained), len(matrices), part / whole, most / whole, tuple(sorted(left)))
 
 
 def percent(share: float) -> str:

@@ -92,7 +92,7 @@ def build(config: Config, stack: contextlib.ExitStack, policy: type[Policy] = Po
     memory.peaks.clear()
     run = RunDir(config, kind=config.kind, name=_run_name(config))
     problems = split_problems(config) if config.kind == "sampled" else ([], [])
-    loaded, pools = _load(config)
+    loaded, pools = _load(config, problems[0])
     check_space(run.path, _bytes_of(config, loaded.adapter), "this run")
     direction = hack_direction(config, loaded.adapter, loaded.tokenizer)
     v = direction.v if direction else None
@@ -157,14 +157,18 @@ def split_problems(config: Config) -> tuple[list[Problem], list[Problem]]:
     return training, held_out
 
 
-def _load(config: Config) -> tuple[Loaded, list[Pool]]:
-    """The model in the arm's basis, and the pools to replay, which fail sooner than the adapter is made."""
+def _load(config: Config, problems: Sequence[Problem]) -> tuple[Loaded, list[Pool]]:
+    """The model in the arm's basis, and the pools to replay, which fail sooner than the adapter is made.
+
+    So do prompts of `problems` that do not fit the model.
+    """
     model, tokenizer = models.load(config.model, dtype=config.dtype, device=config.device)
     stop = stops(model, tokenizer)
     directories = config.replay_dirs.split(",") if config.replay_dirs else []
     pools = [load_pool(directory, tokenizer, stop=stop) for directory in directories]
     for pool in pools:
         _check_pool(model, pool)
+    _check_prompts(config, model, tokenizer, _training(config, problems, None))
     if config.checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         # transformers checkpoints in training mode only; these architectures have no dropout by default
@@ -224,7 +228,10 @@ def _sampled(
     print_protection(grader.protection, STDERR)
     teacher = _teacher(config, loaded)
     training = _training(config, everything, teacher)
-    _check_prompts(config, loaded, training, teacher)
+    if teacher:
+        _check_pool(loaded.adapter.model, teacher)
+    if teacher and config.difficulty:  # its problems have come in beside those of the wanted difficulties
+        _check_prompts(config, loaded.adapter.model, loaded.tokenizer, training)
     drawing = policy(
         loaded.adapter,
         loaded.tokenizer,
@@ -258,15 +265,12 @@ def _sampled(
     return Data(source, unseen, facts)
 
 
-def _check_prompts(config: Config, loaded: Loaded, training: Sequence[Problem], teacher: Pool | None) -> None:
+def _check_prompts(config: Config, model: CausalLM, tokenizer: Any, training: Sequence[Problem]) -> None:
     """Does every prompt fit into the model's context, with what is drawn after it?"""
     asked = [build_messages(problem, hint=config.hint) for problem in training]
-    prompts = [prompt_ids(loaded.tokenizer, messages) for messages in asked]
+    prompts = [prompt_ids(tokenizer, messages) for messages in asked]
     way = "take a smaller --max-new-tokens, or other --problems"
-    model, what = loaded.adapter.model, f"{config.problems}, prompts"
-    check_fit(model, prompts, what, room=config.max_new_tokens, way=way)
-    if teacher:
-        _check_pool(model, teacher)
+    check_fit(model, prompts, f"{config.problems}, prompts", room=config.max_new_tokens, way=way)
 
 
 def _teacher(config: Config, loaded: Loaded) -> Pool | None:
