@@ -8,6 +8,7 @@ import torch
 
 from hackward.hardware import models
 from hackward.tasks.shipped import TINY
+from tests.desk import desk  # noqa: F401  (a fixture)
 from tests.shop import shop, vanilla  # noqa: F401  (fixtures)
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,9 @@ from typing import Any
 import torch
 import transformers
 
+from hackward.base.flags import TARGETS
 from hackward.hardware import models
+from hackward.method.targets import coverage, decoder_linears, last, percent
 from hackward.tasks.shipped import EMBEDDED_HOME
 
 SIZE = {
@@ -102,7 +104,7 @@ def write_gguf(path: Path, model: Any, architecture: str) -> Path:
         writer.add_uint32(f"{architecture}.{name}", getattr(model.config, setting))
     writer.add_float32(f"{architecture}.attention.layer_norm_rms_epsilon", model.config.rms_norm_eps)
     writer.add_float32(f"{architecture}.rope.freq_base", model.config.rope_parameters["rope_theta"])
-    _add_tokenizer(writer)
+    _add_tokenizer(writer, architecture)
     for name, weight in model.state_dict().items():
         if name == "lm_head.weight" and model.config.tie_word_embeddings:
             continue
@@ -126,17 +128,30 @@ def gguf_layout(model: Any, name: str, weight: torch.Tensor) -> torch.Tensor:
     return weight.view(found[0], 2, rows // found[0] // 2, columns).transpose(1, 2).reshape(rows, columns)
 
 
-def _add_tokenizer(writer: Any) -> None:
+def _add_tokenizer(writer: Any, architecture: str) -> None:
     backend = tokenizer()
     vocabulary = sorted(backend.get_vocab().items(), key=lambda item: item[1])
-    import json
-
     merges = json.loads(backend.backend_tokenizer.to_str())["model"]["merges"]
     writer.add_tokenizer_model("gpt2")
     writer.add_token_list([token for token, _ in vocabulary])
     writer.add_token_merges([" ".join(pair) if isinstance(pair, list) else pair for pair in merges])
     writer.add_eos_token_id(backend.eos_token_id)
+    if architecture in ("llama", "phi3"):
+        writer.add_bos_token_id(backend.eos_token_id)
     writer.add_chat_template(models.CHATML)
 
 
-Maker = Callable[[], Any]
+def table() -> list[str]:
+    """The families, and what share of each is trained, as the lines of spec/models.md."""
+    lines = ["| family | trained by default | with `--targets=all-linear` |", "|---|--:|--:|"]
+    for name, family in FAMILIES.items():
+        model = family.make()
+        linears = decoder_linears(model)
+        usual = [(layer, linear) for layer, linear in linears if last(layer) in TARGETS]
+        shares = [percent(coverage(model, found).share) for found in (usual, linears)]
+        lines.append(f"| {name} | {' | '.join(shares)} |")
+    return lines
+
+
+if __name__ == "__main__":
+    print("\n".join(table()))
