@@ -61,7 +61,7 @@ def main(flags: ExtractFlags) -> None:
     if Path(flags.out).is_dir():
         raise InputError(f"{flags.out}: is a directory, expected a file to write")
     check_model(flags.model)
-    check_space(flags.out, LEAST_BYTES, "a v_hack file")
+    check_space(flags.out, LEAST_BYTES, "the smallest v_hack file")
     from hackward.base.screen import stdout  # heavy imports from here on
     from hackward.hardware import models
     from hackward.method import extraction
@@ -88,6 +88,8 @@ def main(flags: ExtractFlags) -> None:
         cache=flags.svd_cache,
         targets=flags.targets,
     )
+    numbers = sum(p.numel() for p in adapter.params.values())
+    check_space(flags.out, 4 * numbers * flags.settings.k, "the v_hack file")
     v = extraction.extract(
         adapter,
         tokenizer,

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from hackward.base.arms import ArmFlag, Control, Gate, Place, own_gate
 from hackward.base.faults import InputError, exit_on_fault
 from hackward.base.files import file_hash, read_json, write_json
-from hackward.base.flags import Count, Grading, OnDevice, Rate, Temperature, checked, command_line
+from hackward.base.flags import Count, Grading, OnDevice, Rate, Seed, Temperature, checked, command_line
 from hackward.base.provenance import provenance
 from hackward.base.space import check_space
 from hackward.base.types import Tokenizer
@@ -91,7 +91,7 @@ class ProbeFlags(OnDevice, Grading):
 
     steps: Count = 20
     """Steps of a probe."""
-    seed: int = 41
+    seed: Seed = 41
     """Seeds sampling, and the order of problems and rows."""
     group: Count = 8
     """Rows a step and group (Phase 2: half from each pool)."""

@@ -1,4 +1,7 @@
-"""Tiny random models of the families that people have, as directories and GGUF files, made in milliseconds."""
+"""Tiny random models of the families that people have, as directories and GGUF files.
+
+`python -m tests.families` prints the table of spec/models.md.
+"""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import torch
@@ -33,8 +34,10 @@ def attach_teacher(model: CausalLM, teacher: str | None) -> CausalLM:
 
     layers = _layers(model)
     try:
-        stored = load_peft_weights(teacher, device="cpu")
-        wrapped: Any = PeftModel.from_pretrained(model, teacher)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what PEFT warns of is said or refused below
+            stored = load_peft_weights(teacher, device="cpu")
+            wrapped: Any = PeftModel.from_pretrained(model, teacher)
     except Exception as fault:  # peft and the hub raise many kinds
         reason = str(fault).strip().splitlines() or [type(fault).__name__]
         raise InputError(f"{teacher}: teacher LoRA cannot be loaded ({reason[0]})") from None

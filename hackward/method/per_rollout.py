@@ -28,9 +28,10 @@ class Rows:
         self.shape = (given.shape[0], given.shape[1])
 
     def split(self, x: Tensor) -> Tensor:
-        """x as (B, T, I); before the first batch as it is. InputError where it does not hold every token once."""
+        """x as (B, T, I); before the first batch as it is. InputError where not every token is in it once."""
         rollouts, tokens = self.shape
-        if x.ndim == 3 and x.shape[0] == rollouts or not rollouts:
+        by_rollout = x.ndim == 3 and x.shape[0] == rollouts
+        if by_rollout or not rollouts:
             return x
         if x.numel() != rollouts * tokens * x.shape[-1]:
             raise InputError(

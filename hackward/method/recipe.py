@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Lt
 
-from hackward.base.flags import Amount, Count, Temperature
+from hackward.base.flags import Amount, Count, Seed, Temperature
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Extraction:
     """Log-probabilities are taken at this temperature; grpo: give that of the run's sampling."""
     max_pairs: Annotated[int, Ge(2)] = 64
     """Most pairs to use; of a pool, one per problem comes first."""
-    seed: int = 0
+    seed: Seed = 0
     """Choice of pairs, folds and permutations."""
     permutations: Amount = 1000
     """Draws of the permutation null."""

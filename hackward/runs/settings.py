@@ -17,6 +17,7 @@ from hackward.base.flags import (
     Grading,
     OnDevice,
     Rate,
+    Seed,
     Temperature,
     checked,
     command_line,
@@ -38,7 +39,7 @@ class Config(OnDevice, Grading):
     GPU)."""
     steps: Count = 20
     """Optimizer steps."""
-    seed: int = 41
+    seed: Seed = 41
     """Seeds the choice of problems and, with step, problem and sample, every drawn token."""
     out: str | None = None
     """Run directory; must be new. Default: out/runs/<time>-<preset>-<arm>-..."""
