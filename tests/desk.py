@@ -51,6 +51,13 @@ def extract(desk, model, out, *flags):
 def run(desk, model, out, *flags):
     """train.py for one step of one group on the desk's problem."""
     argv = [f"--model={model}", f"--problems={desk / 'problems.jsonl'}", f"--out={out}", "--device=cpu"]
-    argv += ["--preset=smoke", "--teacher-dir=none", "--prompts=1", "--group=2", "--steps=1"]
+    argv += [
+        "--preset=smoke",
+        "--teacher-dir=none",
+        "--teacher-rows=1",
+        "--prompts=1",
+        "--group=2",
+        "--steps=1",
+    ]
     argv += ["--max-new-tokens=3", "--eval-samples=0", "--workers=1", "--svd-cache=None", "--v-hack=none"]
     return train.train(parse([*argv, *flags]))

@@ -18,6 +18,7 @@ from hackward.grading.grader import Grader
 from hackward.tasks import formats
 from tests.desk import extract, run
 from tests.families import qwen, save
+from tests.shop import run_train
 from tests.test_refusals import refused
 
 
@@ -46,9 +47,15 @@ def test_a_run_that_cannot_be_is_refused_before_its_model_is_looked_at(desk, tmp
 
 
 def test_a_group_of_one_is_no_fault_where_nothing_is_compared(shop, tmp_path):
-    from tests.shop import run_train
-
-    flags = ["--preset=smoke", "--prompts=1", "--loss-mode=nll", "--group=1", "--lr=0", "--steps=1"]
+    flags = [
+        "--preset=smoke",
+        "--teacher-dir=none",
+        "--prompts=1",
+        "--loss-mode=nll",
+        "--group=1",
+        "--lr=0",
+        "--steps=1",
+    ]
     out = run_train(shop, *flags, f"--replay-dirs={shop / 'teacher_pool'}", f"--out={tmp_path / 'run'}")
     assert (out / "summary.json").exists()
 

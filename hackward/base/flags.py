@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import tyro
-from annotated_types import Ge, Gt, Le, Lt
+from annotated_types import Ge, Le, Lt
 
 from hackward.base.faults import InputError
 from hackward.base.files import ROOT
@@ -33,7 +33,7 @@ Count = Annotated[int, Ge(1)]  # at least one
 Amount = Annotated[int, Ge(0)]  # none, or some
 # What lies outside of these is beyond fp32, or leaves nothing of a model or of its distribution.
 Rate = Annotated[float, Ge(0), Le(10)]  # of learning, or of weight decay
-Temperature = Annotated[float, Gt(0), Ge(0.01), Le(100)]
+Temperature = Annotated[float, Ge(0.01), Le(100)]
 Seed = Annotated[int, Ge(0), Lt(2**63)]
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 ALL_LINEAR = "all-linear"

@@ -142,7 +142,7 @@ def _from_pretrained(name: str, dtype: torch.dtype) -> tuple[CausalLM, Tokenizer
         name, where = str(path.parent), {"gguf_file": path.name}
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, **where)
-        model, told = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             name, dtype=dtype, output_loading_info=True, **where
         )
     except (
@@ -150,6 +150,7 @@ def _from_pretrained(name: str, dtype: torch.dtype) -> tuple[CausalLM, Tokenizer
     ) as fault:  # transformers raises many kinds: OSError, ValueError, KeyError, ImportError, hub's
         reason = str(fault).strip().splitlines() or [type(fault).__name__]
         raise InputError(f"{path}: model cannot be loaded ({reason[0]})") from None
+    model, told = loaded
     missing = sorted(told["missing_keys"])
     if missing:
         raise InputError(
