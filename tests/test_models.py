@@ -7,10 +7,12 @@ from safetensors.torch import load_file, save_file
 from tokenizers import processors
 
 import probe_distill
+from hackward.base.faults import InputError
 from hackward.base.files import read_json, read_jsonl
 from hackward.base.flags import ALL_LINEAR, TARGETS, command_line
 from hackward.base.tensors import read_metadata
 from hackward.hardware import models
+from hackward.method import trials
 from hackward.rollouts import tokens
 from tests.desk import extract, run
 from tests.families import FAMILIES, qwen, save, tokenizer
@@ -194,6 +196,20 @@ def test_a_change_of_logits_is_refused_by_its_config(desk, tmp_path, capsys, fam
     model = save(tmp_path / "m", family.make(**setting))
     line = refused(capsys, lambda: run(desk, model, tmp_path / "run"))
     assert f"its config sets final_logit_softcapping = {setting['final_logit_softcapping']}" in line
+
+
+def test_a_change_of_logits_that_no_config_names_is_found_by_a_trial(monkeypatch):
+    monkeypatch.setattr(trials, "AFTER_THE_HEAD", {})
+    with pytest.raises(InputError, match="post-processes its logits"):
+        trials.check_head(FAMILIES["gemma2"].make(final_logit_softcapping=30.0).eval(), "m")
+    trials.check_head(FAMILIES["gemma2"].make().eval(), "m")
+
+
+def test_a_model_that_cannot_be_sampled_from_is_refused(monkeypatch):
+    model = qwen().eval()
+    monkeypatch.setattr(model, "forward", lambda **given: given["position_ids"].nothing)
+    with pytest.raises(InputError, match="cannot be sampled from with a cache of keys and values"):
+        trials.check_sampling(model, "m")
 
 
 # --- what is trained ---
