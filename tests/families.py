@@ -140,7 +140,8 @@ def _add_tokenizer(writer: Any, architecture: str) -> None:
     writer.add_token_merges([" ".join(pair) if isinstance(pair, list) else pair for pair in merges])
     writer.add_eos_token_id(backend.eos_token_id)
     if architecture in ("llama", "phi3"):
-        writer.add_bos_token_id(backend.eos_token_id)
+        for add in (writer.add_bos_token_id, writer.add_pad_token_id, writer.add_unk_token_id):
+            add(backend.eos_token_id)
     writer.add_chat_template(models.CHATML)
 
 
