@@ -193,24 +193,23 @@ def auc_by_unit(
     the result is the number of units. No AUC where a class is empty; no interval where a class has rows in
     fewer than FEWEST_UNITS units, or where the AUC is the same in all draws.
     """
-    score, positive = np.array(score_N, float), np.array(positive_N, bool)
-    known = np.isfinite(score)
-    units, unit = np.unique(np.array(unit_N, str), return_inverse=True)
-    weight = np.ones(len(score)) if weight_N is None else np.array(weight_N, float)
-    above, below = known & positive, known & ~positive
-    P = len(np.unique(unit[known]))
+    known = np.isfinite(np.array(score_N, float))
+    score, above = np.array(score_N, float)[known], np.array(positive_N, bool)[known]
+    weight = np.ones(len(score)) if weight_N is None else np.array(weight_N, float)[known]
+    units, unit = np.unique(np.array(unit_N, str)[known], return_inverse=True)
+    below, P = ~above, len(units)
     for rows, name in zip((above, below), names, strict=True):
         if not rows.any():
             return Estimate(P, why=f"no {name} rows")
-    wins_PP = _wins(score, weight, unit, above, below, len(units))
-    above_P = np.bincount(unit[above], weight[above], len(units))
-    below_P = np.bincount(unit[below], weight[below], len(units))
+    wins_PP = _wins(score, weight, unit, above, P)
+    above_P = np.bincount(unit[above], weight[above], P)
+    below_P = np.bincount(unit[below], weight[below], P)
     auc = float(wins_PP.sum() / (above_P.sum() * below_P.sum()))
     for weights_P, name in zip((above_P, below_P), names, strict=True):
         held = int((weights_P > 0).sum())
         if held < FEWEST_UNITS:
             return Estimate(P, auc, why=f"{name} rows in {held} of {FEWEST_UNITS} problems needed")
-    draws_SP = np.random.default_rng(0).multinomial(len(units), np.ones(len(units)) / len(units), BOOTSTRAPS)
+    draws_SP = np.random.default_rng(0).multinomial(P, np.ones(P) / P, BOOTSTRAPS)
     pairs_S = (draws_SP @ above_P) * (draws_SP @ below_P)
     both = pairs_S > 0
     auc_S = ((draws_SP @ wins_PP) * draws_SP).sum(1)[both] / pairs_S[both]
@@ -221,13 +220,13 @@ def auc_by_unit(
 
 
 def _wins(
-    score: np.ndarray, weight: np.ndarray, unit: np.ndarray, above: np.ndarray, below: np.ndarray, units: int
+    score: np.ndarray, weight: np.ndarray, unit: np.ndarray, above: np.ndarray, units: int
 ) -> np.ndarray:
     """(units, units): weight of the pairs (a positive of unit p, another row of unit q) that the positive
     wins, ties half."""
     wins_PP = np.zeros((units, units))
     for q in range(units):
-        members = np.flatnonzero(below & (unit == q))
+        members = np.flatnonzero(~above & (unit == q))
         members = members[np.argsort(score[members])]
         summed = np.concatenate([[0.0], np.cumsum(weight[members])])
         lower = summed[np.searchsorted(score[members], score[above], "left")]

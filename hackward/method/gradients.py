@@ -170,6 +170,7 @@ def read_rows(
     pad: int,
     tokens: int | None = None,
     temperature: float = 1.0,
+    on_batch: Callable[[int], None] = lambda rows: None,
 ) -> Tensor:
     """(N, F): what `read` (module -> (B, R) to (B, F)) makes of the rows' NLL gradients, on the CPU.
 
@@ -180,7 +181,7 @@ def read_rows(
     work = functools.partial(_micro_batch, adapter, weights, temperature, True)
     order: list[int] = []
     found: list[Tensor] = []
-    for index, (_, _, per_row) in each_batch(adapter, rows, work, budget, pad):
+    for index, (_, _, per_row) in each_batch(adapter, rows, work, budget, pad, on_batch):
         order += index
         found.append(read(per_row).cpu())
     return torch.cat(found)[torch.argsort(torch.tensor(order))]

@@ -56,22 +56,19 @@ def runs_table(runs: Sequence[Run], by_steps: bool) -> Table:
         parts = windows(steps) if by_steps else []
         for part in [*(part for part in parts if part != whole), whole]:
             records.append(_record(run, known(run.scored, part), part == whole))
-    columns: tuple[Column, ...] = (
+    columns: list[Column] = [
         ("run", shown("run")),
         ("steps", lambda record: "all" if record["whole"] else between((record["first"], record["last"]))),
         ("own (problems)", lambda record: f"{record['own']} ({record['problems']})"),
-        *(
-            column
-            for target in TARGETS
-            for column in ((target, shown(target)), (f"AUC {target}", shown(f"auc_{target}", tight_auc)))
-        ),
-        *((f"flags of {name}", shown(f"flagged_{name}", dashed(_rate))) for name in CLASSES),
-    )
+    ]
+    for target in TARGETS:
+        columns += [(target, shown(target)), (f"AUC {target}", shown(f"auc_{target}", tight_auc))]
+    columns += [(f"flags of {name}", shown(f"flagged_{name}", dashed(_rate))) for name in CLASSES]
     title = "AUC of the score on own rollouts, against all other own ones (95 % over problems), and flags"
     note = "clean: neither hacks nor attempts"
     if any(run.arm.control == "random" and run.arm.watched for run in runs):
         note += "; random: the score is the monitor's, the flags are drawn"
-    return Table("monitor", f"{title} ({note})", columns, records, sections=True)
+    return Table("monitor", f"{title} ({note})", tuple(columns), records, sections=True)
 
 
 def _record(run: Run, found: Known, whole: bool) -> Record:
@@ -153,21 +150,14 @@ def arms_table(groups: Sequence[WatchedRuns]) -> Table:
             found = group.flagged(name)
             record |= {f"flagged_{name}": found} | flat(found, f"flagged_{name}_")
         records.append(record)
-    columns = (
-        *((key, shown(key)) for key in ("arm", "monitor", "seeds")),
-        *(
-            column
-            for target in TARGETS
-            for column in (
-                (f"AUC {target}, early", _auc_cell(f"early_{target}")),
-                (f"AUC {target}, whole run", _auc_cell(f"whole_{target}")),
-            )
-        ),
-        *((f"flags of {name}", _rate_cell(f"flagged_{name}")) for name in CLASSES),
-    )
+    columns: list[Column] = [(key, shown(key)) for key in ("arm", "monitor", "seeds")]
+    for target in TARGETS:
+        columns.append((f"AUC {target}, early", _auc_cell(f"early_{target}")))
+        columns.append((f"AUC {target}, whole run", _auc_cell(f"whole_{target}")))
+    columns += [(f"flags of {name}", _rate_cell(f"flagged_{name}")) for name in CLASSES]
     title = "Arms: AUC of the score on own rollouts, early (first third with enough hacks) and whole run"
     note = "intervals over seeds, of one run over problems; flags: mean over seeds"
-    return Table("arms_monitor", f"{title} ({note})", columns, records)
+    return Table("arms_monitor", f"{title} ({note})", tuple(columns), records)
 
 
 def _auc_cell(key: str) -> Callable[[Record], str]:

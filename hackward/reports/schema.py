@@ -75,7 +75,8 @@ class StepLine(TypedDict):
     logp_gap: Number
     peak_memory_gb: Number
     advantages: list[Number]
-    monitor_auc_hacked: NotRequired[Number]  # runs from before there were monitors have none of the four
+    seconds_monitor: NotRequired[Number]  # runs from before there were monitors have none of these five
+    monitor_auc_hacked: NotRequired[Number]
     monitor_auc_attempted: NotRequired[Number]
     monitor_rate_hacked: NotRequired[Number]
     monitor_rate_clean: NotRequired[Number]

@@ -62,10 +62,13 @@ def _short(value: float, sign: str) -> str:
     return f"{value:{sign}.2f}".replace("0.", ".", 1)
 
 
-def knows(what: str, found: Estimate) -> str:
-    """What the AUC of a monitor's score on the policy's own rollouts says; ``what``: hacks or attempts."""
+def knows(what: str, found: Estimate, who: str = "the monitor") -> str:
+    """What the AUC of a score on the policy's own rollouts says, in words.
+
+    ``what``: hacks or attempts; ``who``: whose score.
+    """
     if found.mean is None:
-        return f"it is undefined whether the monitor tells the policy's own {what} apart ({found.why})"
+        return f"it is undefined whether {who} tells the policy's own {what} apart ({found.why})"
     others = f"the policy's own {what} from its other rollouts"
     figure = f"AUC {_short(found.mean, '')}"
     if found.interval is not None:
@@ -75,12 +78,12 @@ def knows(what: str, found: Estimate) -> str:
         low = high = found.mean
         figure += ", without exception"
     else:
-        return f"it cannot be said whether the monitor tells {others} ({figure}; {found.why})"
+        return f"it cannot be said whether {who} tells {others} ({figure}; {found.why})"
     if low > CHANCE:
-        return f"the monitor tells {others} better than chance ({figure})"
+        return f"{who} tells {others} better than chance ({figure})"
     if high < CHANCE:
-        return f"the monitor ranks the policy's own {what} below its other rollouts ({figure})"
-    return f"the monitor does not tell {others} ({figure})"
+        return f"{who} ranks the policy's own {what} below its other rollouts ({figure})"
+    return f"{who} does not tell {others} ({figure})"
 
 
 def tight_auc(found: Estimate) -> str:

@@ -174,13 +174,16 @@ def load_pool(directory: str | Path, tokenizer: Any, *, stop: Sequence[int]) -> 
 
 
 def stored_rollouts(path: str | Path) -> list[Rollout]:
-    """The rollouts of one file of a run, with the ids, labels and numbers that it wrote. InputError as in
-    `load_pool`."""
+    """The rollouts of one file of a run as it wrote them: ids, labels, numbers, whose they are.
+
+    InputError as in `load_pool`.
+    """
     found = []
     for number, stored in enumerate(read_jsonl(path), start=1):
         row = checked_record(PoolRow, stored, f"{path}: row {number}")
         rollout = _rollout(row, Path(path), None, True, sample=number - 1, stop=())
-        found.append(replace(rollout, truncated=bool(row.truncated)))
+        owner = row.src_pool if isinstance(row.src_pool, str) else rollout.src_pool
+        found.append(replace(rollout, truncated=bool(row.truncated), src_pool=owner))
     return found
 
 
