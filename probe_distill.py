@@ -15,22 +15,23 @@ and takes real steps.
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
-
-from annotated_types import Ge, Gt
+from typing import TYPE_CHECKING, Any, Literal
 
 from hackward.base.arms import ArmFlag, Control, Gate, Place, own_gate
 from hackward.base.faults import InputError, exit_on_fault
 from hackward.base.files import file_hash, read_json, write_json
-from hackward.base.flags import Count, Grading, OnDevice, checked, command_line
+from hackward.base.flags import Count, Grading, OnDevice, Rate, Seed, Temperature, checked, command_line
 from hackward.base.provenance import provenance
-from hackward.base.types import CausalLM, Tokenizer
+from hackward.base.space import check_space
+from hackward.base.types import Tokenizer
+from hackward.grading.descriptors import check_descriptors
 from hackward.runs.rundir import differing
 from hackward.runs.settings import Config, resolve
-from hackward.tasks.shipped import EMBEDDED, is_embedded, shipped
+from hackward.tasks.shipped import EMBEDDED, check_model, is_embedded, shipped
 from train import train
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 
 HOME = Path("out/probe_distill")
 BASIS_ARMS: dict[str, ArmFlag] = {"both": "projected", "projected": "projected", "lora": "lora"}  # of Phase 1
+BYTES_A_TOKEN = 2  # of a rollout on disk, zipped, its ids, log-probabilities and text
 
 
 @dataclass(frozen=True)
@@ -86,18 +88,18 @@ class ProbeFlags(OnDevice, Grading):
     one)."""
     max_new_tokens: Count = 512
     """Longest completion to sample."""
-    temperature: Annotated[float, Gt(0)] = 0.9
+    temperature: Temperature = 0.9
     """Sampling temperature."""
 
     steps: Count = 20
     """Steps of a probe."""
-    seed: int = 41
+    seed: Seed = 41
     """Seeds sampling, and the order of problems and rows."""
     group: Count = 8
     """Rows a step and group (Phase 2: half from each pool)."""
     prompts: Count = 1
     """Groups a step."""
-    lr: Annotated[float, Ge(0)] = 3e-3
+    lr: Rate = 3e-3
     """Phase 2's learning rate (Phase 1 measures at the base model and has none)."""
 
     sample_rows: Count = 128
@@ -120,11 +122,18 @@ def make_pool(flags: ProbeFlags, name: str) -> Path:
     from hackward.grading.grader import Grader
     from hackward.grading.protection import print_protection
     from hackward.hardware import models
+    from hackward.hardware.teacher import attach_teacher, check_teacher
+    from hackward.rollouts.fitting import check_fit
     from hackward.rollouts.policy import Plain, Policy
     from hackward.rollouts.pools import save_pool
     from hackward.rollouts.tokens import stops
     from hackward.tasks.formats import load_problems
 
+    check_model(flags.model)
+    if name == "teacher":
+        check_teacher(flags.teacher)
+    check_descriptors(flags.workers or len(os.sched_getaffinity(0)))
+    check_space(directory, flags.rollouts * flags.max_new_tokens * BYTES_A_TOKEN, "the pool")
     hint, everything = name == "teacher", load_problems(flags.problem_file)
     model, tokenizer = models.load(flags.model, dtype=flags.dtype, device=flags.device)
     stop = stops(model, tokenizer)
@@ -148,6 +157,9 @@ def make_pool(flags: ProbeFlags, name: str) -> Path:
             hint=hint,
             rows=flags.sample_rows,
         )
+        asked = [policy.prompt(problem)[1] for problem in chosen]
+        way = "take a smaller --max-new-tokens, or other --problems"
+        check_fit(model, asked, f"{flags.problem_file}, prompts", room=flags.max_new_tokens, way=way)
         for start in range(0, len(chosen), per_batch):
             batch = [(problem, flags.samples) for problem in chosen[start : start + per_batch]]
             groups += policy.rollouts(batch, seed=flags.seed, step=0, say=bar.say)
@@ -157,21 +169,6 @@ def make_pool(flags: ProbeFlags, name: str) -> Path:
         write_json(directory / "pool.json", facts | provenance())
     report_pool(directory, [rollout for group in groups for rollout in group])
     return directory
-
-
-def attach_teacher(model: CausalLM, teacher: str | None) -> CausalLM:
-    """The base model with a PEFT LoRA merged into it. InputError when it is missing, unreadable or of another
-    shape."""
-    if teacher is None:
-        raise InputError("--teacher-only needs --teacher, a PEFT LoRA (hub id or directory)")
-    from peft import PeftModel
-
-    try:
-        merged: Any = PeftModel.from_pretrained(model, teacher).merge_and_unload()
-    except Exception as fault:  # peft and the hub raise many kinds
-        reason = str(fault).strip().splitlines() or [type(fault).__name__]
-        raise InputError(f"{teacher}: teacher LoRA cannot be loaded ({reason[0]})") from None
-    return merged.eval().requires_grad_(False)
 
 
 def teacher_pool(flags: ProbeFlags) -> Path:

@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hackward.base.faults import exit_on_fault
+from hackward.runs.inputs import check_inputs
 from hackward.runs.settings import Config, parse, resolve
 from hackward.tasks.shipped import is_embedded, is_random
 
@@ -44,6 +45,7 @@ def train(config: Config, *, policy: type[Policy] | None = None) -> Path:
     """
     entered = time.monotonic()
     config = resolve(config)
+    check_inputs(config)
     # Seconds of imports, so they come after the settings were found to be good.
     from torch.nn.utils import clip_grad_norm_
 

@@ -20,6 +20,7 @@ from typing import TypeVar
 from hackward.base.faults import InputError
 from hackward.grading.checks import size_of
 from hackward.grading.claims import Own, Truth
+from hackward.grading.descriptors import check_descriptors
 from hackward.grading.labels import Grade, GradeItem, graded, unrunnable
 from hackward.grading.pending import Halves, Outcome, Pending, Task
 from hackward.grading.protection import Setup
@@ -57,6 +58,7 @@ class Grader:
             )
         self.limits = limits or Limits()
         self.workers = workers or len(os.sched_getaffinity(0))
+        check_descriptors(self.workers)
         self.current: Pending | None = None
         """Whose items are graded; those of any other are dropped."""
         self._closed = False

@@ -95,7 +95,8 @@ class StepLine(TypedDict):
     logp_gap: Number
     peak_memory_gb: Size
     advantages: Annotated[list[Number], Field(min_length=1)]
-    monitor_auc_hacked: NotRequired[Ratio]  # runs from before there were monitors have none of the four
+    seconds_monitor: NotRequired[Size]  # runs from before there were monitors have none of these five
+    monitor_auc_hacked: NotRequired[Ratio]
     monitor_auc_attempted: NotRequired[Ratio]
     monitor_rate_hacked: NotRequired[Ratio]
     monitor_rate_clean: NotRequired[Ratio]

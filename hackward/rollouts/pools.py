@@ -23,7 +23,7 @@ from hackward.base.files import read_jsonl, sha256, write_jsonl
 from hackward.base.records import POLICY, Record, Unknowable, checked_record
 from hackward.rollouts import tokens
 from hackward.rollouts.rollout import Rollout
-from hackward.rollouts.tokens import completion_ids, render_prompt, tokenizer_hash
+from hackward.rollouts.tokens import completion_ids, prompt_ids, tokenizer_hash
 from hackward.tasks.problems import Problem, Resolver
 
 TRIED = 8  # rows by which a tokenizer that left no stamp is told
@@ -217,7 +217,7 @@ def _agrees(row: PoolRow, tokenizer: Any) -> bool:
         return False
     if not row.messages:
         return True
-    return tokens.encode(tokenizer, render_prompt(tokenizer, row.messages)) == row.prompt_ids
+    return prompt_ids(tokenizer, row.messages) == row.prompt_ids
 
 
 def _ids(
@@ -229,7 +229,7 @@ def _ids(
         return row.prompt_ids, row.kept_ids, row.kept_ids[-1] not in stop
     if not row.messages:
         raise InputError(f"{path}: rows of another tokenizer need problem_messages to be rendered anew")
-    prompt = tokens.encode(tokenizer, render_prompt(tokenizer, row.messages))
+    prompt = prompt_ids(tokenizer, row.messages)
     if not row.truncated:
         return prompt, completion_ids(tokenizer, row.completion), False
     completion = tokens.encode(tokenizer, row.completion)

@@ -124,7 +124,8 @@ def check_basis(job: Job) -> None:
     if not named_file(job.settings.v_hack):
         return
     made = read_metadata(job.settings.v_hack).get("coordinates", "svd")
-    if made == job.coordinates:
+    # Which layers (" of ...") depends on the model: the run itself compares them.
+    if made.partition(" of ")[0] == job.coordinates:
         return
     if ARMS[job.arm].basis == "lora":
         way = "--lora-v-hack names the lora arms' file, --arms=vanilla,projected does without"
