@@ -39,8 +39,8 @@ if TYPE_CHECKING:
     from hackward.tasks.problems import Problem
 
 HOME = Path("out/probe_distill")
-BASIS_ARMS: dict[str, ArmFlag] = {"both": "projected", "projected": "projected", "lora": "lora"}  # of Phase 1
 BYTES_A_TOKEN = 2  # of a rollout on disk, zipped, its ids, log-probabilities and text
+BASIS_ARMS: dict[str, ArmFlag] = {"both": "projected", "projected": "projected", "lora": "lora"}  # of Phase 1
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from hackward.method.recipe import Extraction
 from hackward.method.v_hack import VHack
 from hackward.rollouts.fitting import check_fit
 from hackward.rollouts.policy import Policy
-from hackward.rollouts.pools import Pool, load_pool, of_problems, pool_files
+from hackward.rollouts.pools import Pool, load_pool, of_problems
 from hackward.rollouts.sources import Replayed, Sampled
 from hackward.rollouts.tokens import PAD, prompt_ids, stops, tokenizer_hash
 from hackward.runs.checkpoint import load_checkpoint
@@ -92,7 +92,6 @@ def build(config: Config, stack: contextlib.ExitStack, policy: type[Policy] = Po
     """
     memory.peaks.clear()
     run = RunDir(config, kind=config.kind, name=_run_name(config))
-    _find_pools(config)
     problems = split_problems(config) if config.kind == "sampled" else ([], [])
     loaded, pools = _load(config, problems[0])
     check_space(run.path, _bytes_of(config, loaded.adapter), "this run")
@@ -129,18 +128,6 @@ def build(config: Config, stack: contextlib.ExitStack, policy: type[Policy] = Po
         evaluation=_evaluation(config, loaded, data),
         watch=watch,
     )
-
-
-def _find_pools(config: Config) -> None:
-    """InputError, which names the flag, for a pool that is not there: found before anything heavy is made."""
-    named = [("--replay-dirs", directory) for directory in (config.replay_dirs or "").split(",") if directory]
-    if config.teacher_dir not in (None, "pairs"):
-        named.append(("--teacher-dir", str(config.teacher_dir)))
-    for flag, directory in named:
-        try:
-            pool_files(directory)
-        except InputError as fault:
-            raise InputError(f"{flag} {fault}") from None
 
 
 def _bytes_of(config: Config, adapter: Adapter) -> int:
