@@ -37,7 +37,7 @@ def test_settings_are_refused_by_the_name_of_their_flag(flags, fault):
     ("flags", "fault"),
     [
         (["--teacher-dir=/nonexist"], "--teacher-dir /nonexist: no such pool directory"),
-        (["--v-hack=/nonexist"], "--v-hack /nonexist: no such file"),
+        (["--v-hack=/nonexist"], "/nonexist: no such file .--v-hack"),
     ],
 )
 def test_paths_are_refused_by_the_name_of_their_flag(shop, tmp_path, flags, fault):
