@@ -128,13 +128,15 @@ def make_pool(flags: ProbeFlags, name: str) -> Path:
     from hackward.rollouts.pools import save_pool
     from hackward.rollouts.tokens import stops
     from hackward.tasks.formats import load_problems
+    from hackward.tasks.held_out import decidable
 
     check_model(flags.model)
     if name == "teacher":
         check_teacher(flags.teacher)
     check_descriptors(flags.workers or len(os.sched_getaffinity(0)))
     check_space(directory, flags.rollouts * flags.max_new_tokens * BYTES_A_TOKEN, "the pool")
-    hint, everything = name == "teacher", load_problems(flags.problem_file)
+    hint, source = name == "teacher", flags.problem_file
+    everything = decidable(load_problems(source), source, flags.several_answers)
     model, tokenizer = models.load(flags.model, dtype=flags.dtype, device=flags.device)
     stop = stops(model, tokenizer)
     if name == "teacher":

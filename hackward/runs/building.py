@@ -39,7 +39,7 @@ from hackward.runs.session import Session
 from hackward.runs.settings import Config
 from hackward.runs.watching import build_watch
 from hackward.tasks.formats import load_problems
-from hackward.tasks.held_out import held_out_split
+from hackward.tasks.held_out import decidable, held_out_split
 from hackward.tasks.problems import Problem, build_messages
 from hackward.tasks.shipped import is_embedded, is_random, shipped
 
@@ -148,9 +148,9 @@ def _run_name(config: Config) -> str:
 def split_problems(config: Config) -> tuple[list[Problem], list[Problem]]:
     """Problems to train on and problems for the held-out evaluation; none is in both."""
     assert config.problems is not None  # resolved
-    training, held_out = held_out_split(load_problems(config.problems), config.problems)
+    training, held_out = held_out_split(_problems_of(config.problems, config), config.problems)
     if config.eval_problems:
-        held_out = load_problems(config.eval_problems)
+        held_out = _problems_of(config.eval_problems, config)
         unseen = {problem.identity for problem in held_out}
         training = [problem for problem in training if problem.identity not in unseen]
     if config.difficulty:
@@ -159,6 +159,10 @@ def split_problems(config: Config) -> tuple[list[Problem], list[Problem]]:
     if not training:
         raise InputError(f"{config.problems}: every problem in it is held out; nothing is left to train on")
     return training, held_out
+
+
+def _problems_of(source: str, config: Config) -> list[Problem]:
+    return decidable(load_problems(source), source, config.several_answers)
 
 
 def _load(config: Config, problems: Sequence[Problem]) -> tuple[Loaded, list[Pool]]:
