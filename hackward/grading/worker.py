@@ -139,7 +139,9 @@ class Lines:
 class Worker:
     """One zygote process and the control socket to it. Used by one thread only."""
 
-    def __init__(self, settings: dict[str, Any], bubblewrap: str | None, start_seconds: float):
+    def __init__(
+        self, settings: dict[str, Any], bubblewrap: str | None, start_seconds: float, hash_seed: int = 0
+    ):
         self.loaded: Problem | None = None
         self.cpu_seconds = 0  # of the run that is under way
         self.limits = settings["limits"]
@@ -152,7 +154,7 @@ class Worker:
                     stdin=theirs.fileno(),
                     stdout=subprocess.DEVNULL,
                     stderr=errors,
-                    env=environment(),
+                    env=environment(hash_seed),
                     cwd="/",
                     start_new_session=True,
                 )

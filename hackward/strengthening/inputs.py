@@ -1,0 +1,124 @@
+"""New inputs for a problem: proposed, mended, and checked against all that is known of its inputs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+
+from hackward.strengthening.arguments import Input, Shape, arguments_of, fits, input_of, shapes_of
+from hackward.strengthening.constraints import Constraints, read_constraints
+from hackward.strengthening.invariants import Learned, is_word_of, learn, safely
+from hackward.strengthening.mutations import Mutator
+from hackward.strengthening.proposals import Maker
+from hackward.tasks.assertions import Unparsable
+from hackward.tasks.problems import Problem
+
+TRIES = 40  # proposals for each input that is wanted
+MENDS = 2  # rounds of mending, since one may break what another has made
+# Lines that bind no input: about the answer's size, or what may also be
+HARMLESS = re.compile(r"\bfits?\b|\bmay\b|accepted|\bmight\b|does not exceed|^note|https?:|modul|in-place|o\(", re.IGNORECASE)
+PROMISES = re.compile(
+    r"(?:exactly|only) one (?:valid |possible )?(?:solution|answer)\b|only one (?:valid|possible|optimal) \w+"
+    r"|\banswer (?:is|will be|is guaranteed to be) unique\b|\bguaranteed (?:that )?(?:the|an) (?:answer|solution) (?:is unique|exists)"
+    r"|\bunique (?:solution|answer)\b",
+    re.IGNORECASE,
+)
+GRAMMAR = re.compile(
+    r"\bvalid (?!binary search|tree|binary tree|graph)[\w ]*(?:expression|number|time|date|path|numeral|string|input|encod|format|email|code|url)"
+    r"|is (?:always |guaranteed to be )?valid\b|\bformat(?:ted)?\b|\bin the form\b|\bgrammar\b|legal",
+    re.IGNORECASE,
+)
+
+
+class NoInputs(Exception):
+    """Why no inputs can be made for a problem."""
+
+
+@dataclass
+class Known:
+    """All that is known of a problem's inputs."""
+
+    shapes: dict[str, Shape]
+    given: list[dict[str, Any]]
+    constraints: Constraints
+    invariants: list[Learned]
+    unread: list[str]
+    """Lines of the statement that nothing here accounts for."""
+
+    def allows(self, values: Input) -> bool:
+        """Whether an input is of the right types and within all that is known."""
+        if not all(fits(values[name], shape) for name, shape in self.shapes.items()):
+            return False
+        return self.constraints.allows(values) and all(safely(one, values) for one in self.invariants)
+
+    def mended(self, dice: Random, values: dict[str, Any]) -> dict[str, Any]:
+        """An input that is nearer to what is known."""
+        for _ in range(MENDS):
+            for one in self.invariants:
+                values = one.mended(dice, values)
+            values = self._with_sizes(values)
+        return values
+
+    def _with_sizes(self, values: dict[str, Any]) -> dict[str, Any]:
+        """Numbers that say how long a list is, such as n, set to that."""
+        for name, term in self.constraints.counts.items():
+            found = self.constraints.scope(values).size_of(term)
+            if isinstance(found, int) and isinstance(values[name], int):
+                values = values | {name: found}
+        return values
+
+
+def known_of(problem: Problem) -> Known:
+    """What can be known of the inputs of a problem. NoInputs where that is not enough to make others."""
+    shapes = shapes_of(problem)
+    if not shapes:
+        raise NoInputs("the types of its parameters cannot be read")
+    try:
+        given = [input_of(test.arguments, list(shapes)) for test in problem.tests]
+    except Unparsable as fault:
+        raise NoInputs(f"its tests cannot be read ({fault})") from None
+    if not all(fits(values[name], shape) for values in given for name, shape in shapes.items()):
+        raise NoInputs("the arguments of its tests are not of the types that its starter code states")
+    promise = PROMISES.search(problem.statement)
+    if promise is not None:
+        raise NoInputs(f"its statement promises what cannot be checked: {promise[0]!r}")
+    constraints = read_constraints(problem.statement, shapes, given)
+    invariants = learn(problem.statement, shapes, given, careful=False)
+    unread = [line for line in constraints.unread if not HARMLESS.search(line)]
+    unread = [line for line in unread if not any(is_word_of(one, line) for one in invariants)]
+    strange = [line for line in unread if GRAMMAR.search(line)]
+    if strange:
+        raise NoInputs(f"its inputs follow rules that cannot be read: {strange[0][:80]!r}")
+    if unread:
+        invariants = learn(problem.statement, shapes, given, careful=True)
+    return Known(shapes, given, constraints, invariants, unread)
+
+
+def new_inputs(known: Known, count: int, dice: Random) -> list[dict[str, Any]]:
+    """Up to `count` inputs that differ from the given ones and from each other, edge cases first."""
+    taken = {arguments_of(values) for values in known.given}
+    found: list[dict[str, Any]] = []
+    for number, proposal in enumerate(_proposals(known, found, dice)):
+        if len(found) >= count or number >= TRIES * count:
+            break
+        values = known.mended(dice, proposal)
+        text = arguments_of(values)
+        if text not in taken and known.allows(values):
+            taken.add(text)
+            found.append(values)
+    return found
+
+
+def _proposals(known: Known, found: Sequence[dict[str, Any]], dice: Random) -> Iterator[dict[str, Any]]:
+    """Edge cases, then by type and by mutation in turn. `found` grows meanwhile."""
+    maker = Maker(known.constraints, known.given, dice)
+    together = [one.names for one in known.invariants if one.invariant.name == "same length"]
+    mutator = Mutator(known.shapes, together, dice)
+    yield from maker.edge_cases()
+    while True:
+        yield from maker.proposals()
+        yield mutator.mutated(dice.choice(known.given))
+        yield mutator.mutated(dice.choice([*known.given, *found]))

@@ -1,0 +1,80 @@
+"""More tests for one problem: inputs, answers, and which of them are kept."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any
+
+from hackward.grading.worker import Worker
+from hackward.strengthening.answers import answers_of
+from hackward.strengthening.arguments import arguments_of, returned, source_of
+from hackward.strengthening.inputs import NoInputs, known_of, new_inputs
+from hackward.tasks.problems import Problem, Test
+
+SPARE = 1.5  # inputs that are answered for each test that is wanted
+FIRST = 12  # tests that are kept in any case, where the edge cases stand
+RAISED = 0.5  # a share of inputs that a right solution raises on says that a constraint was not read
+
+
+@dataclass
+class Strengthened:
+    """What became of one problem."""
+
+    tests: list[Test] = field(default_factory=list)
+    """New ones only."""
+    reason: str | None = None
+    """Why there are no more of them; None where there are as many as were wanted."""
+    dropped: dict[str, int] = field(default_factory=dict)
+    """Inputs without an answer to rely on, by slow, raised, unstable, unusable."""
+    unread: list[str] = field(default_factory=list)
+    """Lines of the constraints that were not read."""
+
+
+def strengthened(problem: Problem, count: int, seed: int, workers: Sequence[Worker]) -> Strengthened:
+    """Tests that bring a problem to `count`, from the seed and the problem alone.
+
+    Each worker runs the canonical solution once. WorkerDied where one ended.
+    """
+    wanted = count - len(problem.tests)
+    if wanted <= 0:
+        return Strengthened(reason=f"has {len(problem.tests)} tests")
+    try:
+        if problem.canonical is None:
+            raise NoInputs("it has no canonical solution")
+        if problem.comparison.several:
+            raise NoInputs("several answers are right, so that no stored one can decide")
+        known = known_of(problem)
+        inputs = new_inputs(known, int(SPARE * wanted) + FIRST, Random(f"{seed} {problem.identity} {problem.task_id}"))
+    except NoInputs as fault:
+        return Strengthened(reason=str(fault))
+    if not inputs:
+        return Strengthened(reason="no other input was found within its constraints", unread=known.unread)
+    texts = [arguments_of(values) for values in inputs]
+    answers = answers_of(workers, problem, texts, returned(problem))
+    dropped = Counter(why for why in answers.dropped if why)
+    found = Strengthened(dropped=dict(sorted(dropped.items())), unread=known.unread)
+    if answers.error is not None:
+        found.reason = f"its canonical solution does not run: {answers.error}"
+    elif dropped["raised"] > RAISED * len(inputs):
+        found.reason = "its canonical solution raises on most inputs: a constraint was not read"
+    else:
+        pairs = zip(texts, answers.values, answers.dropped)
+        found.tests = chosen([Test(text, value) for text, value, why in pairs if why is None], wanted)
+        if len(found.tests) < wanted:
+            found.reason = "its constraints allow few inputs" if not dropped else "too many inputs were dropped"
+    return found
+
+
+def chosen(tests: Sequence[Test], wanted: int) -> list[Test]:
+    """The first ones, where the edge cases stand, then those whose answers are rarest; in the order given."""
+    times: Counter[Any] = Counter()
+    ranks = []
+    for at, test in enumerate(tests):
+        answer = source_of(test.expected)
+        ranks.append((times[answer] if at >= FIRST else -1, at))
+        times[answer] += 1
+    kept = sorted(at for _, at in sorted(ranks)[:wanted])
+    return [tests[at] for at in kept]
