@@ -75,6 +75,10 @@ class Answers:
     """Per input: slow, raised, unstable, unusable; None where there is an answer."""
     error: str | None = None
 
+    def joined(self, more: Answers) -> Answers:
+        """These, and more behind them."""
+        return Answers(self.values + more.values, self.dropped + more.dropped, self.error or more.error)
+
 
 def answers_of(workers: Sequence[Worker], problem: Problem, arguments: Sequence[str], shape: Shape | None) -> Answers:
     """What the canonical solution answers to these argument lists, in each of the workers.

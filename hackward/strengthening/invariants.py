@@ -18,7 +18,6 @@ from hackward.strengthening import properties as has
 from hackward.strengthening.arguments import Input, Shape
 from hackward.strengthening.constraints import normal
 from hackward.strengthening.properties import Mend
-from hackward.tasks.problems import Linked, Tree
 
 
 
@@ -33,6 +32,8 @@ class Invariant:
     """One of them stands in a statement that says so; an empty pattern is always kept."""
     holds: Callable[[Any], bool]
     mend: Mend | None = None
+    shown: Callable[[Any], bool] = has.has_two
+    """Whether a value shows more than the trivial case of it."""
 
 
 @dataclass(frozen=True)
@@ -145,25 +146,23 @@ def safely(one: Learned, values: Input) -> bool:
 
 
 def _is_shown(one: Learned, inputs: Sequence[Input]) -> bool:
-    """Whether an input has more than the trivial: two items at least somewhere."""
+    """Whether an input shows more than the trivial case of it."""
     if len(one.names) == 2:
         return True
-    for values in inputs:
-        value = values[one.names[0]]
-        items = value if one.inside else [value]
-        if any(size_of(item) > 1 for item in items):
-            return True
-    return False
+    values = [values[one.names[0]] for values in inputs]
+    items = [item for value in values for item in value] if one.inside else values
+    return any(map(one.invariant.shown, items))
 
 
-def size_of(value: Any) -> int:
-    """How many items a value has."""
-    if isinstance(value, (Linked, Tree)):
-        return len(value.values)
-    return len(value) if isinstance(value, (list, str)) else 0
-
-def _single(name: str, kinds: str, words: str, holds: Callable[[Any], bool], mend: Mend | None = None) -> Invariant:
-    return Invariant(name, tuple(kinds.split()), re.compile(words), holds, mend)
+def _single(
+    name: str,
+    kinds: str,
+    words: str,
+    holds: Callable[[Any], bool],
+    mend: Mend | None = None,
+    shown: Callable[[Any], bool] = has.has_two,
+) -> Invariant:
+    return Invariant(name, tuple(kinds.split()), re.compile(words), holds, mend, shown)
 
 
 UNIQUE = r"unique|distinct|duplicate|different|repeated|pairwise|more than once|no two|same position"
@@ -172,7 +171,7 @@ SORTED = r"sorted|ascending|increasing|non-decreasing|chronological|in order\b"
 SINGLE = (
     _single("single-spaced", "text texts", r"spaces?\b|sentence", has.single_spaced),
     _single("a number", "text", r"leading zero|leading 0|integer", has.is_number_text, has.number_text),
-    _single("balanced", "text", r"balanced|valid|well-?formed|parenthes", has.is_balanced),
+    _single("balanced", "text", r"balanced|valid|well-?formed|parenthes|bracket", has.is_balanced, shown=has.has_brackets),
     _single("distinct", "text list texts grid", UNIQUE, has.distinct, has.without_repeats),
     _single("ascending", "list texts", SORTED, has.ascending, has.sorted_items),
     _single("descending", "list", r"descending|decreasing|non-increasing|sorted", has.descending,
@@ -188,6 +187,9 @@ SINGLE = (
     _single("symmetric", "grid", r"", has.is_symmetric, has.symmetric),
     _single("ascending columns", "grid", SORTED, has.columns_ascend, has.columns_sorted),
     _single("ascending rows", "grid", SORTED, has.ascending, has.sorted_items),
+    _single("ascending throughout", "grid", SORTED + r"|last integer of the previous", has.cells_ascend, has.with_sorted_cells),
+    *(_single(f"distinct column {at}", "grid", UNIQUE, has.distinct_column(at), has.without_repeats_in(at)) for at in range(3)),
+    *(_single(f"ascending column {at}", "grid", SORTED, has.ascending_column(at), has.sorted_by(at)) for at in range(3)),
     _single("all cells distinct", "grid", UNIQUE, has.cells_distinct, has.with_distinct_cells),
     _single("no loops", "grid", r"\bself\b|\bloops?\b", has.without_loops, has.no_loops),
     _single("single edges", "grid", UNIQUE + r"|multiple edges|parallel|at most one (?:edge|road)", has.has_single_edges, has.single_edges),

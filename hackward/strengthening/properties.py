@@ -19,6 +19,12 @@ Mend = Callable[[Random, Any], Any]
 # --- lists ---
 
 
+def has_two(value: Any) -> bool:
+    if isinstance(value, (Linked, Tree)):
+        return len(value.values) > 1
+    return isinstance(value, (list, str)) and len(value) > 1
+
+
 def distinct(items: Any) -> bool:
     return len(set(map(frozen, items))) == len(items)
 
@@ -119,6 +125,10 @@ def is_number_text(text: str) -> bool:
     return text == "0" or not text.startswith("0")
 
 
+def has_brackets(text: str) -> bool:
+    return any(sign in "()[]{}" for sign in text)
+
+
 def single_spaced(text: str) -> bool:
     return text == " ".join(text.split()) and bool(text)
 
@@ -152,6 +162,31 @@ def rectangular(dice: Random, rows: list) -> list:
 
 def cells_distinct(rows: Sequence[Sequence[Any]]) -> bool:
     return distinct([cell for row in rows for cell in row])
+
+
+def cells_ascend(rows: Sequence[Sequence[Any]]) -> bool:
+    return ascending([cell for row in rows for cell in row])
+
+
+def with_sorted_cells(dice: Random, rows: list) -> list:
+    cells = iter(sorted(cell for row in rows for cell in row))
+    return [[next(cells) for _ in row] for row in rows]
+
+
+def distinct_column(at: int) -> Callable[[Sequence[Sequence[Any]]], bool]:
+    return lambda rows: distinct([row[at] for row in rows])
+
+
+def without_repeats_in(at: int) -> Mend:
+    return lambda dice, rows: list({frozen(row[at]): row for row in rows}.values())
+
+
+def ascending_column(at: int) -> Callable[[Sequence[Sequence[Any]]], bool]:
+    return lambda rows: ascending([row[at] for row in rows])
+
+
+def sorted_by(at: int) -> Mend:
+    return lambda dice, rows: sorted(rows, key=lambda row: row[at])
 
 
 def with_distinct_cells(dice: Random, rows: list) -> list:

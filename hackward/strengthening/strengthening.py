@@ -9,12 +9,12 @@ from random import Random
 from typing import Any
 
 from hackward.grading.worker import Worker
-from hackward.strengthening.answers import answers_of
+from hackward.strengthening.answers import Answers, answers_of
 from hackward.strengthening.arguments import arguments_of, returned, source_of
 from hackward.strengthening.inputs import NoInputs, known_of, new_inputs
 from hackward.tasks.problems import Problem, Test
 
-SPARE = 1.5  # inputs that are answered for each test that is wanted
+SHARES = (1.5, 4.0)  # inputs that are answered for each test that is wanted; the second where many are dropped
 FIRST = 12  # tests that are kept in any case, where the edge cases stand
 RAISED = 0.5  # a share of inputs that a right solution raises on says that a constraint was not read
 
@@ -47,24 +47,31 @@ def strengthened(problem: Problem, count: int, seed: int, workers: Sequence[Work
         if problem.comparison.several:
             raise NoInputs("several answers are right, so that no stored one can decide")
         known = known_of(problem)
-        inputs = new_inputs(known, int(SPARE * wanted) + FIRST, Random(f"{seed} {problem.identity} {problem.task_id}"))
     except NoInputs as fault:
         return Strengthened(reason=str(fault))
-    if not inputs:
-        return Strengthened(reason="no other input was found within its constraints", unread=known.unread)
-    texts = [arguments_of(values) for values in inputs]
-    answers = answers_of(workers, problem, texts, returned(problem))
-    dropped = Counter(why for why in answers.dropped if why)
-    found = Strengthened(dropped=dict(sorted(dropped.items())), unread=known.unread)
-    if answers.error is not None:
-        found.reason = f"its canonical solution does not run: {answers.error}"
-    elif dropped["raised"] > RAISED * len(inputs):
-        found.reason = "its canonical solution raises on most inputs: a constraint was not read"
-    else:
-        pairs = zip(texts, answers.values, answers.dropped)
-        found.tests = chosen([Test(text, value) for text, value, why in pairs if why is None], wanted)
-        if len(found.tests) < wanted:
-            found.reason = "its constraints allow few inputs" if not dropped else "too many inputs were dropped"
+    found = Strengthened(unread=known.unread)
+    texts: list[str] = []
+    answered = Answers([], [])
+    for share in SHARES:
+        dice = Random(f"{seed} {problem.identity} {problem.task_id}")
+        made = [arguments_of(values) for values in new_inputs(known, int(share * wanted) + FIRST, dice)]
+        fresh = made[len(texts) :]  # the same draws begin in the same way
+        texts += fresh
+        if fresh:
+            answered = answered.joined(answers_of(workers, problem, fresh, returned(problem)))
+        pairs = zip(texts, answered.values, answered.dropped)
+        found.tests = [Test(text, value) for text, value, why in pairs if why is None]
+        dropped = Counter(why for why in answered.dropped if why)
+        if len(found.tests) >= wanted or answered.error is not None or dropped["raised"] > RAISED * len(texts):
+            break
+    found.dropped = dict(sorted(dropped.items()))
+    if answered.error is not None:
+        found.reason = f"its canonical solution does not run: {answered.error}"
+    elif dropped["raised"] > RAISED * len(texts):
+        found.tests, found.reason = [], "its canonical solution raises on most inputs: a constraint was not read"
+    elif len(found.tests) < wanted:
+        found.reason = "too many inputs were dropped" if dropped else "its constraints allow few inputs"
+    found.tests = chosen(found.tests, wanted)
     return found
 
 
