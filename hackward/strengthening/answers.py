@@ -20,8 +20,9 @@ from hackward.strengthening.arguments import Shape
 from hackward.tasks.problems import Linked, Problem, Test, Tree
 
 ANSWER_BYTES = 4000  # a longer answer makes no test
-SECONDS = 1.0  # CPU time that one input may take alone, and that an input may take of a run on average
-SLOW_INPUTS = 8  # after so many the rest is left
+SECONDS = 1.0  # CPU time that one input may take alone
+TOGETHER = 2.0  # CPU time after which a run of many is looked into
+SLOW_INPUTS = 5  # after so many the rest is left
 
 
 class NoAnswer(ValueError):
@@ -80,7 +81,9 @@ class Answers:
         return Answers(self.values + more.values, self.dropped + more.dropped, self.error or more.error)
 
 
-def answers_of(workers: Sequence[Worker], problem: Problem, arguments: Sequence[str], shape: Shape | None) -> Answers:
+def answers_of(
+    workers: Sequence[Worker], problem: Problem, arguments: Sequence[str], shape: Shape | None
+) -> Answers:
     """What the canonical solution answers to these argument lists, in each of the workers.
 
     `shape` is the type of the answer, None if it is not known.
@@ -131,7 +134,7 @@ def _claims(
     slow = 0
     while len(claims) < len(arguments):
         rest = arguments[len(claims) :]
-        check = _run(worker, problem, code, rest, salt, SECONDS * min(len(rest), 5))
+        check = _run(worker, problem, code, rest, salt, TOGETHER)
         claims += check.lines
         if len(claims) == len(arguments):
             break

@@ -1,7 +1,7 @@
 """The arguments of a test as values, their types, and values as source text again.
 
-An input is a dict from a parameter's name to its value: plain values, Linked or Tree. An empty linked list and
-an empty tree are None.
+An input is a dict from a parameter's name to its value: plain values, Linked or Tree. An empty linked list
+and an empty tree are None.
 """
 
 from __future__ import annotations

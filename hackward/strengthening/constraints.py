@@ -16,14 +16,29 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hackward.strengthening.arguments import Input, Shape
-from hackward.tasks.problems import Linked, Tree
 from hackward.strengthening.terms import Scope, Unreadable, joined, names_in, parsed, positions
+from hackward.tasks.problems import Linked, Tree
 
 HEADING = re.compile(r"\bconstraints?\s*:", re.IGNORECASE)
 FOLLOW_UP = re.compile(r"^(?:follow|note\b|could you|can you|what if|do not|try)", re.IGNORECASE)
+BULLET = re.compile(r"^[-*\u2022] ")
 ROW = re.compile(r"(\w+)\[(\w)\]\s*={1,2}\s*[\[(]([^\[\]()]+)[\])]")
-SIGNS = str.maketrans({"\u2264": "<=", "\u2265": ">=", "\u2212": "-", "\u2013": "-", "\u2260": "!=", "\u2019": "'",
-                       "\u2018": "'", "\u201c": '"', "\u201d": '"', "`": "", "\u200b": "", "\u00d7": "*"})  # fmt: skip
+SIGNS = str.maketrans(
+    {
+        "\u2264": "<=",
+        "\u2265": ">=",
+        "\u2260": "!=",
+        "\u2212": "-",
+        "\u2013": "-",
+        "\u00d7": "*",
+        "\u2018": "'",
+        "\u2019": "'",
+        "\u201c": '"',
+        "\u201d": '"',
+        "\u200b": "",
+        "`": "",
+    }
+)
 RELATION = re.compile(r"(<=|>=|==|!=|<|>|=)")
 COMPARE: dict[str, Callable[[Any, Any], bool]] = {
     "<": operator.lt,
@@ -34,16 +49,22 @@ COMPARE: dict[str, Callable[[Any, Any], bool]] = {
     "=": operator.eq,
     "!=": operator.ne,
 }
-FOR_ALL = re.compile(r"\s*,?\s*(?:\bfor (?:all|every|each|any|valid|i\b|0|1)|\bwhere\b|\(0-indexed|\bif\b).*$")
-NODES = re.compile(r"number of (?:the )?nodes\b(.*?)\b(?:is|are)(?: in)?(?: the)?(?: range)?(?: of)? (.+)$", re.IGNORECASE)
+FOR_ALL = re.compile(
+    r"\s*,?\s*(?:\bfor (?:all|every|each|any|valid|i\b|0|1)|\bwhere\b|\(0-indexed|\bif\b).*$"
+)
+NODES = re.compile(
+    r"number of (?:the )?nodes\b(.*?)\b(?:is|are)(?: in)?(?: the)?(?: range)?(?: of)? (.+)$", re.IGNORECASE
+)
 IN_RANGE = re.compile(
     r"^(.*?) (?:is|are|will be|must be|is an integer|are integers|will have values)(?: all)? "
-    r"(?:in|within|between)(?: the)?(?: inclusive)?(?: range)?(?: of)? ?(?:\[(.+?), ?(.+?)\]|(\S+) (?:and|to) (\S+))"
+    r"(?:in|within|between)(?: the)?(?: inclusive)?(?: range)?(?: of)? ?"
+    r"(?:\[(.+?), ?(.+?)\]|(\S+) (?:and|to) (\S+))"
 )
 CHOICE = re.compile(r"^(.*?) (?:is|are|can be|will be|must be)(?: either)?(?: one of)? (.*)$")
 VALUE = re.compile(r"'([^']+)'|\"([^\"]+)\"|(?<![\w.'\"])(-?\d+)(?![\w.'\"])")
 CONSISTS = re.compile(
-    r"^(.*?)(?:,)? (?:will )?(?:only )?(?:consists?|contains?|has|have|is made up|made|is composed|are composed|is|are)"
+    r"^(.*?)(?:,)? (?:will )?(?:only )?"
+    r"(?:consists?|contains?|has|have|is made up|made|is composed|are composed|is|are)"
     r"(?: only| up)*(?: of| by| from| in)?(?: only| any)* (.*)$",
     re.IGNORECASE,
 )
@@ -58,7 +79,9 @@ LETTERS: tuple[tuple[str, str], ...] = (
     (r"\bsymbols?\b(?! [\"'])", "!@#$%"),
 )
 QUOTED = re.compile(r"'([^'])'|\"([^\"])\"")
-NOT_LETTERS = re.compile(r"\b(?:not|n't|no|exactly|unique|distinct|leading|prime|valid|separated|least|most)\b")
+NOT_LETTERS = re.compile(
+    r"\b(?:not|n't|no|exactly|unique|distinct|leading|prime|valid|separated|least|most)\b"
+)
 ARTICLES = re.compile(r"^(?:(?:the|both|all|each|every|strings?|values?) )+", re.IGNORECASE)
 BETWEEN_TERMS = re.compile(r",\s*(?:and\s+)?(?![^(]*\))|\s+(?:and|or)\s+|\s+both$")
 SIZE_NAMES = re.compile(r"[a-z]\d?|[nmNM]\d*|rows?|cols?|columns?|[Nn]ode|sz")
@@ -123,7 +146,8 @@ class Constraints:
     def allows(self, values: Input) -> bool:
         """Whether an input is within all that was read."""
         scope = self.scope(values)
-        return all(holds(rule, scope) for rule in (*self.relations, *self.choices))
+        rules: list[Relation | OneOf] = [*self.relations, *self.choices]
+        return all(holds(rule, scope) for rule in rules)
 
 
 def holds(rule: Relation | OneOf, scope: Scope) -> bool:
@@ -185,7 +209,7 @@ def constraint_lines(text: str) -> list[str]:
         return []
     lines = []
     for line in text[found[-1].end() :].splitlines():
-        line = " ".join(line.split()).strip(" .;")
+        line = BULLET.sub("", " ".join(line.split())).strip(" .;")
         if FOLLOW_UP.match(line):
             break
         if line:
@@ -195,7 +219,7 @@ def constraint_lines(text: str) -> list[str]:
 
 def columns_of(text: str, shapes: Mapping[str, Shape]) -> dict[str, tuple[str, int]]:
     """Names of a row's parts: `edges[i] = [ai, bi]` names two."""
-    columns = {}
+    columns: dict[str, tuple[str, int]] = {}
     for holder, _, parts in ROW.findall(text):
         names = [part.strip() for part in parts.split(",")]
         if holder in shapes and shapes[holder].depth == 2 and all(name.isidentifier() for name in names):
@@ -203,12 +227,17 @@ def columns_of(text: str, shapes: Mapping[str, Shape]) -> dict[str, tuple[str, i
     return columns
 
 
+Reader = Callable[[str, Constraints], Iterator[Relation] | Iterator[OneOf]]
+
+
 def rules_of(line: str, known: Constraints) -> Iterator[Relation | OneOf]:
     """The rules of a line; none where it is not understood."""
     line = FOR_ALL.sub("", line)
-    for reader in (_node_counts, _chain, _in_range, _parity, _choice, _letters):
+    readers: tuple[Reader, ...]
+    readers = (_node_counts, _chain, _in_range, _parity, _choice, _letters)
+    for reader in readers:
         try:
-            found = list(reader(line, known))
+            found: list[Relation | OneOf] = list(reader(line, known))
         except Unreadable:
             continue
         if found:
@@ -217,7 +246,10 @@ def rules_of(line: str, known: Constraints) -> Iterator[Relation | OneOf]:
 
 
 def _terms(text: str, known: Constraints) -> list[ast.expr]:
-    """The terms of a list such as `m, n` or `s and t`. Raises Unreadable for a name that stands for nothing."""
+    """The terms of a list such as `m, n` or `s and t`.
+
+    Raises Unreadable for a name that stands for nothing.
+    """
     parts = BETWEEN_TERMS.split(ARTICLES.sub("", text.strip()))
     nodes = [parsed(part) for part in parts if part]
     for node in nodes:
@@ -278,7 +310,11 @@ def _choice(line: str, known: Constraints) -> Iterator[OneOf]:
     found = CHOICE.search(line)
     if found is None or not VALUE.search(found[2]):
         return
-    words = re.sub(r"\b(?:or|either|and|a|an|the|character|integer|value|only|number)\b|[,()]", " ", VALUE.sub(" ", found[2]))
+    words = re.sub(
+        r"\b(?:or|either|and|a|an|the|character|integer|value|only|number)\b|[,()]",
+        " ",
+        VALUE.sub(" ", found[2]),
+    )
     if words.split():
         return
     values = [single or double or int(digits) for single, double, digits in VALUE.findall(found[2])]

@@ -152,12 +152,16 @@ def strengthen_file(rows: Sequence[Row], out: Path, order: Order, processes: int
     part.path.unlink()
 
 
-def _finished(rows: Sequence[Row], left: Sequence[int], order: Order, processes: int) -> Iterator[tuple[int, Row]]:
+def _finished(
+    rows: Sequence[Row], left: Sequence[int], order: Order, processes: int
+) -> Iterator[tuple[int, Row]]:
     if not left:
         return
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(min(processes, len(left)), context, _open_bench, (order,)) as pool:
-        waiting: list[Future[tuple[int, Row]]] = [pool.submit(_work, position, rows[position]) for position in left]
+        waiting: list[Future[tuple[int, Row]]] = [
+            pool.submit(_work, position, rows[position]) for position in left
+        ]
         try:
             for future in as_completed(waiting):
                 yield future.result()

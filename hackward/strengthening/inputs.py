@@ -19,15 +19,19 @@ from hackward.tasks.problems import Problem
 TRIES = 40  # proposals for each input that is wanted
 MENDS = 2  # rounds of mending, since one may break what another has made
 # Lines that bind no input: about the answer's size, or what may also be
-HARMLESS = re.compile(r"\bfits?\b|\bmay\b|accepted|\bmight\b|does not exceed|^note|https?:|modul|in-place|o\(", re.IGNORECASE)
+HARMLESS = re.compile(
+    r"\bfits?\b|\bmay\b|accepted|\bmight\b|does not exceed|^note|https?:|modul|in-place|o\(", re.IGNORECASE
+)
 PROMISES = re.compile(
     r"(?:exactly|only) one (?:valid |possible )?(?:solution|answer)\b|only one (?:valid|possible|optimal) \w+"
-    r"|\banswer (?:is|will be|is guaranteed to be) unique\b|\bguaranteed (?:that )?(?:the|an) (?:answer|solution) (?:is unique|exists)"
+    r"|\banswer (?:is|will be|is guaranteed to be) unique\b"
+    r"|\bguaranteed (?:that )?(?:the|an) (?:answer|solution) (?:is unique|exists)"
     r"|\bunique (?:solution|answer)\b",
     re.IGNORECASE,
 )
 GRAMMAR = re.compile(
-    r"\bvalid (?!binary search|tree|binary tree|graph)[\w ]*(?:expression|number|time|date|path|numeral|string|input|encod|format|email|code|url)"
+    r"\bvalid (?!binary search|tree|binary tree|graph)[\w ]*"
+    r"(?:expression|number|time|date|path|numeral|string|input|encod|format|email|code|url)"
     r"|is (?:always |guaranteed to be )?valid\b|\bformat(?:ted)?\b|\bin the form\b|\bgrammar\b|legal",
     re.IGNORECASE,
 )

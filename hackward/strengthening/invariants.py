@@ -14,11 +14,11 @@ from itertools import permutations
 from random import Random
 from typing import Any
 
+from hackward.strengthening import grids
 from hackward.strengthening import properties as has
 from hackward.strengthening.arguments import Input, Shape
 from hackward.strengthening.constraints import normal
 from hackward.strengthening.properties import Mend
-
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,9 @@ def kind_of(shape: Shape) -> str:
     return "other"
 
 
-def learn(statement: str, shapes: Mapping[str, Shape], inputs: Sequence[Input], *, careful: bool) -> list[Learned]:
+def learn(
+    statement: str, shapes: Mapping[str, Shape], inputs: Sequence[Input], *, careful: bool
+) -> list[Learned]:
     """The invariants of a problem. `careful`: also those that its statement has no word of."""
     sentences = sentences_of(statement)
     found = []
@@ -171,48 +173,125 @@ SORTED = r"sorted|ascending|increasing|non-decreasing|chronological|in order\b"
 SINGLE = (
     _single("single-spaced", "text texts", r"spaces?\b|sentence", has.single_spaced),
     _single("a number", "text", r"leading zero|leading 0|integer", has.is_number_text, has.number_text),
-    _single("balanced", "text", r"balanced|valid|well-?formed|parenthes|bracket", has.is_balanced, shown=has.has_brackets),
+    _single(
+        "balanced",
+        "text",
+        r"balanced|valid|well-?formed|parenthes|bracket",
+        has.is_balanced,
+        shown=has.has_brackets,
+    ),
     _single("distinct", "text list texts grid", UNIQUE, has.distinct, has.without_repeats),
     _single("ascending", "list texts", SORTED, has.ascending, has.sorted_items),
-    _single("descending", "list", r"descending|decreasing|non-increasing|sorted", has.descending,
-            has.sorted_down),
+    _single(
+        "descending", "list", r"descending|decreasing|non-increasing|sorted", has.descending, has.sorted_down
+    ),
     _single("permutation from 0", "list", PERMUTED, has.is_permutation(0), has.shuffled_from(0)),
     _single("permutation from 1", "list", PERMUTED, has.is_permutation(1), has.shuffled_from(1)),
-    _single("even length", "list text", r"\beven\b|2 ?\* ?n|\b2n\b|\bpairs?\b|\bhalf\b|halves", has.has_even_length, has.made_even),
+    _single(
+        "even length",
+        "list text",
+        r"\beven\b|2 ?\* ?n|\b2n\b|\bpairs?\b|\bhalf\b|halves",
+        has.has_even_length,
+        has.made_even,
+    ),
     _single("rotated", "list", r"rotat", has.is_rotated, has.rotated),
     _single("mountain", "list", r"mountain|bitonic", has.is_mountain, has.mountain),
     _single("parents", "list", r"\btree\b|parent", has.is_parents, has.parents),
-    _single("rectangular", "grid", r"", has.is_rectangular, has.rectangular),
-    _single("square", "grid", r"", has.is_square, has.square),
-    _single("symmetric", "grid", r"", has.is_symmetric, has.symmetric),
-    _single("ascending columns", "grid", SORTED, has.columns_ascend, has.columns_sorted),
+    _single("rectangular", "grid", r"", grids.is_rectangular, grids.rectangular),
+    _single("square", "grid", r"", grids.is_square, grids.square),
+    _single("symmetric", "grid", r"", grids.is_symmetric, grids.symmetric),
+    _single("ascending columns", "grid", SORTED, grids.columns_ascend, grids.columns_sorted),
     _single("ascending rows", "grid", SORTED, has.ascending, has.sorted_items),
-    _single("ascending throughout", "grid", SORTED + r"|last integer of the previous", has.cells_ascend, has.with_sorted_cells),
-    *(_single(f"distinct column {at}", "grid", UNIQUE, has.distinct_column(at), has.without_repeats_in(at)) for at in range(3)),
-    *(_single(f"ascending column {at}", "grid", SORTED, has.ascending_column(at), has.sorted_by(at)) for at in range(3)),
-    _single("all cells distinct", "grid", UNIQUE, has.cells_distinct, has.with_distinct_cells),
-    _single("no loops", "grid", r"\bself\b|\bloops?\b", has.without_loops, has.no_loops),
-    _single("single edges", "grid", UNIQUE + r"|multiple edges|parallel|at most one (?:edge|road)", has.has_single_edges, has.single_edges),
-    _single("tree", "grid", r"\btree\b|acyclic|star|exactly one path|n - 1 (?:edges|roads)", has.is_tree, has.tree),
-    _single("connected", "grid", r"connected|reach", has.is_connected, has.connected),
-    _single("acyclic", "grid", r"acyclic|\bdag\b|cycl|circular|prerequisite|ancestor|stronger", has.is_acyclic, has.acyclic),
-    _single("neighbours", "grid other", r"undirected|graph", has.names_neighbours, has.neighbours),
-    _single("leads on", "grid other", r"acyclic|\bdag\b", has.leads_on, has.leading_on),
-    _single("apart", "grid", r"overlap|disjoint|non-intersecting", has.apart, has.set_apart),
+    _single(
+        "ascending throughout",
+        "grid",
+        SORTED + r"|last integer of the previous",
+        grids.cells_ascend,
+        grids.with_sorted_cells,
+    ),
+    *(
+        _single(
+            f"distinct column {at}", "grid", UNIQUE, grids.distinct_column(at), grids.without_repeats_in(at)
+        )
+        for at in range(3)
+    ),
+    *(
+        _single(f"ascending column {at}", "grid", SORTED, grids.ascending_column(at), grids.sorted_by(at))
+        for at in range(3)
+    ),
+    _single("all cells distinct", "grid", UNIQUE, grids.cells_distinct, grids.with_distinct_cells),
+    _single("no loops", "grid", r"\bself\b|\bloops?\b", grids.without_loops, grids.no_loops),
+    _single(
+        "single edges",
+        "grid",
+        UNIQUE + r"|multiple edges|parallel|at most one (?:edge|road)",
+        grids.has_single_edges,
+        grids.single_edges,
+    ),
+    _single(
+        "tree",
+        "grid",
+        r"\btree\b|acyclic|star|exactly one path|n - 1 (?:edges|roads)",
+        grids.is_tree,
+        grids.tree,
+    ),
+    _single("connected", "grid", r"connected|reach", grids.is_connected, grids.connected),
+    _single(
+        "acyclic",
+        "grid",
+        r"acyclic|\bdag\b|cycl|circular|prerequisite|ancestor|stronger",
+        grids.is_acyclic,
+        grids.acyclic,
+    ),
+    _single("neighbours", "grid other", r"undirected|graph", grids.names_neighbours, grids.neighbours),
+    _single("leads on", "grid other", r"acyclic|\bdag\b", grids.leads_on, grids.leading_on),
+    _single("apart", "grid", r"overlap|disjoint|non-intersecting", grids.apart, grids.set_apart),
     _single("search tree", "tree", r"search tree|\bbst\b", has.is_search_tree, has.search_tree),
     _single("complete", "tree", r"complete", has.is_complete, has.complete),
-    _single("full", "tree", r"\bfull\b|(?:two|2) or (?:zero|0|no)|(?:zero|0|no) or (?:two|2)|exactly (?:two|2)", has.is_full),
+    _single(
+        "full",
+        "tree",
+        r"\bfull\b|(?:two|2) or (?:zero|0|no)|(?:zero|0|no) or (?:two|2)|exactly (?:two|2)",
+        has.is_full,
+    ),
     _single("distinct values", "tree linked", UNIQUE, has.nodes_distinct, has.make_distinct),
     _single("values in order", "linked", SORTED, has.nodes_ascend, has.nodes_sorted),
     _single("one occurrence count", "list", r"\b(?:twice|thrice|three times|once)\b", has.repeats_as_told),
 )
 DOUBLE = (
-    _single("same length", "list_list list_texts texts_list texts_texts list_grid grid_list texts_grid grid_texts",
-            r"", has.same_length, has.cut_to_length),
-    _single("same items", "list_list text_text", r"permutation|anagram|rearrang|same (?:letters|characters)",
-            has.same_items, has.rearranged),
-    _single("member", "scalar_list text_texts scalar_tree text_text scalar_linked",
-            r"exist|guarantee|\bin the\b|occurs?|appears?|belongs?|\bfrom the (?:array|list)|node|\bin \w+\b", has.has_member, has.made_member),
-    _single("part", "list_list texts_texts", r"subset|exist|guarantee|appears?|\bin \w+\b|from the", has.is_part, has.made_part),
-    _single("nothing shared", "list_list texts_texts", r"disjoint|not (?:be )?in\b|no common|distinct|unique", has.share_nothing, has.made_apart),
+    _single(
+        "same length",
+        "list_list list_texts texts_list texts_texts list_grid grid_list texts_grid grid_texts",
+        r"",
+        has.same_length,
+        has.cut_to_length,
+    ),
+    _single(
+        "same items",
+        "list_list text_text",
+        r"permutation|anagram|rearrang|same (?:letters|characters)",
+        has.same_items,
+        has.rearranged,
+    ),
+    _single(
+        "member",
+        "scalar_list text_texts scalar_tree text_text scalar_linked",
+        r"exist|guarantee|\bin the\b|occurs?|appears?|belongs?|\bfrom the (?:array|list)|node|\bin \w+\b",
+        has.has_member,
+        has.made_member,
+    ),
+    _single(
+        "part",
+        "list_list texts_texts",
+        r"subset|exist|guarantee|appears?|\bin \w+\b|from the",
+        has.is_part,
+        has.made_part,
+    ),
+    _single(
+        "nothing shared",
+        "list_list texts_texts",
+        r"disjoint|not (?:be )?in\b|no common|distinct|unique",
+        has.share_nothing,
+        has.made_apart,
+    ),
 )

@@ -47,8 +47,15 @@ class Mutator:
     def _arranged(self, items: list[Any]) -> list[Any]:
         """A list with its items in another number or order."""
         ways: tuple[Callable[[list[Any]], list[Any]], ...] = (
-            self._drop, self._drop, self._repeat, self._swap, self._shuffle, self._turn, self._half, self._double
-        )  # fmt: skip
+            self._drop,
+            self._drop,
+            self._repeat,
+            self._swap,
+            self._shuffle,
+            self._turn,
+            self._half,
+            self._double,
+        )
         return self._dice.choice(ways)(items) if items else items
 
     def _drop(self, items: list[Any]) -> list[Any]:
@@ -97,7 +104,17 @@ class Mutator:
         return self._list(list(value), shape.item)
 
     def _number(self, value: int) -> int:
-        near = (value - 1, value + 1, value + 2, value * 2, value // 2, 0, 1, -value, value + self._dice.randint(-10, 10))
+        near = (
+            value - 1,
+            value + 1,
+            value + 2,
+            value * 2,
+            value // 2,
+            0,
+            1,
+            -value,
+            value + self._dice.randint(-10, 10),
+        )
         return self._dice.choice(near)
 
     def _text(self, value: str) -> str:
@@ -123,7 +140,8 @@ class Mutator:
             return value
         values = node_values(value)
         if self._dice.random() < 0.5:
-            return with_values(value, self._list_of_same_length(values))
+            changed = with_values(value, self._list_of_same_length(values))
+            return changed if isinstance(changed, Tree) else None
         order = list(value.values)
         if self._dice.random() < 0.5 and len(values) > 1:
             order.pop()

@@ -26,6 +26,7 @@ FLIPPED = {"<": ">", "<=": ">=", ">": "<", ">=": "<=", "==": "==", "=": "="}
 SIZES = ((1, 3), (2, 6), (4, 10), (8, 20), (20, 40))  # of lists and texts, as ranges
 SIZE_WEIGHTS = (3, 6, 5, 2, 1)
 CELLS = 60  # most values that a list of lists gets
+COLUMNS = range(2, 6)  # rows of one such width have a meaning for each place, as edges have
 LONGEST = 400  # no list of an input has more items
 DEPTH = 2  # of bounds that depend on bounds
 EDGES = ("least", "single", "greatest", "equal", "two values", "ascending", "descending", "low and high")
@@ -114,8 +115,12 @@ class Maker:
 
     def _note(self, rule: Relation) -> None:
         if rule.sign in FLIPPED:
-            self._bounds.setdefault(slot_of(rule.left, self.known.columns), []).append((rule.sign, rule.right))
-            self._bounds.setdefault(slot_of(rule.right, self.known.columns), []).append((FLIPPED[rule.sign], rule.left))
+            self._bounds.setdefault(slot_of(rule.left, self.known.columns), []).append(
+                (rule.sign, rule.right)
+            )
+            self._bounds.setdefault(slot_of(rule.right, self.known.columns), []).append(
+                (FLIPPED[rule.sign], rule.left)
+            )
 
     def _note_seen(self, slot: str, shape: Shape, value: Any) -> None:
         if shape.item is not None:
@@ -141,7 +146,9 @@ class Maker:
             if "[" in slot and ".length" not in slot:
                 for _, term in bounds:
                     first |= {node.id for node in ast.walk(term) if isinstance(node, ast.Name)}
-        plain = [name for name, shape in self.shapes.items() if not shape.depth and shape.kind in ("int", "float")]
+        plain = [
+            name for name, shape in self.shapes.items() if not shape.depth and shape.kind in ("int", "float")
+        ]
         early = [name for name in plain if name in first and inside]
         self._early = {name for name in early if self.shapes[name].kind == "int"}
         late = [name for name in plain if name not in early]
@@ -158,7 +165,11 @@ class Maker:
 
     def _bounds_at(self, slot: str, scope: Scope, depth: int) -> Interval:
         low, high = ANY
-        general = slot if slot in self._bounds else slot.replace("[0]", "[_]").replace("[1]", "[_]").replace("[2]", "[_]")
+        general = (
+            slot
+            if slot in self._bounds
+            else slot.replace("[0]", "[_]").replace("[1]", "[_]").replace("[2]", "[_]")
+        )
         for sign, term in self._bounds.get(slot, []) or self._bounds.get(general, []):
             least, greatest = self._interval(term, scope, depth)
             if sign in (">", ">=", "==", "="):
@@ -179,7 +190,9 @@ class Maker:
             return ANY
         match term:
             case ast.BinOp(left=left, op=op, right=right):
-                return _combined(self._interval(left, scope, depth + 1), op, self._interval(right, scope, depth + 1))
+                return _combined(
+                    self._interval(left, scope, depth + 1), op, self._interval(right, scope, depth + 1)
+                )
             case ast.Call(func=ast.Name(id="min"), args=arguments):
                 parts = [self._interval(argument, scope, depth + 1) for argument in arguments]
                 return min(part[0] for part in parts), min(part[1] for part in parts)
@@ -213,9 +226,8 @@ class Maker:
         if shape.item.kind in ("int", "float"):
             return self._numbers(f"{slot}[_]", shape.item.kind, size, scope, slot)
         seen = set(self._seen.get(f"{slot}[_].length", ()))
-        if shape.item.kind == "list" and shape.item.item is not None:
-            if len(seen) == 1 and max(seen) in (2, 3, 4, 5):
-                return [self._row(slot, shape.item.item, max(seen), scope) for _ in range(size)]
+        if shape.item.item is not None and len(seen) == 1 and max(seen) in COLUMNS:
+            return [self._row(slot, shape.item.item, max(seen), scope) for _ in range(size)]
         return [self._value(f"{slot}[_]", shape.item, scope) for _ in range(size)]
 
     def _row(self, slot: str, shape: Shape, width: int, scope: Scope) -> list[Any]:
@@ -290,7 +302,9 @@ class Maker:
             return low, high
         seen = [value for value in self._seen.get(slot, [low]) if isinstance(value, (int, float))]
         sizes = [len(value) for value in scope.values.values() if isinstance(value, (list, str))]
-        width = {"tiny": 2, "small": 12, "sized": 2 * max(sizes, default=8), "wide": high - low}.get(self._spread)
+        width = {"tiny": 2, "small": 12, "sized": 2 * max(sizes, default=8), "wide": high - low}.get(
+            self._spread
+        )
         if width is None:
             least, greatest = max(low, min(seen)), min(high, max(seen))
             return (least, greatest) if least < greatest else (low, min(high, low + 20))
@@ -310,7 +324,11 @@ class Maker:
         window = self._window(slot, low, high, scope)
         distinct = {"equal": 1, "two values": 2}.get(mode, count)
         items = [self._number(slot, kind, scope, window) for _ in range(min(count, distinct))]
-        items = (items * count)[:count] if distinct == 1 else items + [self.dice.choice(items) for _ in range(count - len(items))]
+        items = (
+            (items * count)[:count]
+            if distinct == 1
+            else items + [self.dice.choice(items) for _ in range(count - len(items))]
+        )
         if mode in ("ascending", "descending"):
             items.sort(reverse=mode == "descending")
         return items
@@ -339,7 +357,7 @@ class Maker:
         return self.dice.randint(least, max(least, min(greatest, max(max(seen), 3), 12)))
 
     def letters(self, slot: str) -> str | None:
-        """The characters that may stand in the texts at a slot; None where texts are words of a vocabulary."""
+        """The characters of the texts at a slot; None where texts are words of a vocabulary."""
         for name in (slot, f"{slot}[_]"):
             choice = self._choices.get(name)
             if isinstance(choice, OneOf):

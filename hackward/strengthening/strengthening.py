@@ -14,7 +14,10 @@ from hackward.strengthening.arguments import arguments_of, returned, source_of
 from hackward.strengthening.inputs import NoInputs, known_of, new_inputs
 from hackward.tasks.problems import Problem, Test
 
-SHARES = (1.5, 4.0)  # inputs that are answered for each test that is wanted; the second where many are dropped
+SHARES = (
+    1.5,
+    4.0,
+)  # inputs that are answered for each test that is wanted; the second where many are dropped
 FIRST = 12  # tests that are kept in any case, where the edge cases stand
 RAISED = 0.5  # a share of inputs that a right solution raises on says that a constraint was not read
 
@@ -62,13 +65,20 @@ def strengthened(problem: Problem, count: int, seed: int, workers: Sequence[Work
         pairs = zip(texts, answered.values, answered.dropped)
         found.tests = [Test(text, value) for text, value, why in pairs if why is None]
         dropped = Counter(why for why in answered.dropped if why)
-        if len(found.tests) >= wanted or answered.error is not None or dropped["raised"] > RAISED * len(texts):
+        if (
+            len(found.tests) >= wanted
+            or answered.error is not None
+            or dropped["raised"] > RAISED * len(texts)
+        ):
             break
     found.dropped = dict(sorted(dropped.items()))
     if answered.error is not None:
         found.reason = f"its canonical solution does not run: {answered.error}"
     elif dropped["raised"] > RAISED * len(texts):
-        found.tests, found.reason = [], "its canonical solution raises on most inputs: a constraint was not read"
+        found.tests, found.reason = (
+            [],
+            "its canonical solution raises on most inputs: a constraint was not read",
+        )
     elif len(found.tests) < wanted:
         found.reason = "too many inputs were dropped" if dropped else "its constraints allow few inputs"
     found.tests = chosen(found.tests, wanted)

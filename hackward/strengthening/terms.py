@@ -236,7 +236,9 @@ def spread(value: Any) -> Places:
 def joined(left: Any, right: Any, function: Callable[[Any, Any], Any]) -> Any:
     """The function of two values; at each place that both have, where they are given per place."""
     if isinstance(left, dict) and isinstance(right, dict):
-        longer, shorter = (left, right) if len(next(iter(left), ())) >= len(next(iter(right), ())) else (right, left)
+        longer, shorter = (
+            (left, right) if len(next(iter(left), ())) >= len(next(iter(right), ())) else (right, left)
+        )
         width = len(next(iter(shorter), ()))
         places = [place for place in longer if place[:width] in shorter]
         if longer is left:
