@@ -5,8 +5,8 @@
 Inputs are made from the types and values of a problem's own inputs and by mutation of them, within what its
 statement says of them; edge cases come first. The answers are its canonical solution's, run in the sandbox
 like any other code, twice, in two processes. FILE loads wherever PROBLEMS does: the rows keep their format
-and their tests, and the field `strengthened` says what was added, or why nothing could be. An interrupted call
-goes on where it was when the same command is given again.
+and their tests, and the field `strengthened` says what was added, or why nothing could be. The same command
+goes on where an interrupted one was.
 """
 
 from __future__ import annotations

@@ -250,7 +250,8 @@ def test_the_comparison_is_kept_whatever_the_new_answers_look_like(bench: Bench)
 def leetcode_row() -> dict:
     return {
         "task_id": "sum", "question_id": 1, "problem_description": SUM["statement"],
-        "starter_code": SUM["starter_code"], "prompt": SUM["setup_code"], "entry_point": "Solution().f", "completion": SUM["canonical"],
+        "starter_code": SUM["starter_code"], "prompt": SUM["setup_code"],
+        "entry_point": "Solution().f", "completion": SUM["canonical"],
         "test": "def check(candidate):\n" + "".join(f"    assert {test}\n" for test in SUM["tests"]),
     }  # fmt: skip
 
