@@ -19,7 +19,7 @@ from hackward.grading.worker import Worker
 from hackward.strengthening.arguments import Shape
 from hackward.tasks.problems import Linked, Problem, Test, Tree
 
-ANSWER_BYTES = 4000  # a longer answer makes no test
+ANSWER_BYTES = 20_000  # a longer answer makes no test
 SECONDS = 1.0  # CPU time that one input may take alone
 TOGETHER = 2.0  # CPU time after which a run of many is looked into
 SLOW_INPUTS = 5  # after so many the rest is left

@@ -22,7 +22,7 @@ from hackward.tasks.problems import Linked, Tree
 HEADING = re.compile(r"\bconstraints?\s*:", re.IGNORECASE)
 FOLLOW_UP = re.compile(r"^(?:follow|note\b|could you|can you|what if|do not|try)", re.IGNORECASE)
 BULLET = re.compile(r"^[-*\u2022] ")
-ROW = re.compile(r"(\w+)\[(\w)\]\s*={1,2}\s*[\[(]([^\[\]()]+)[\])]")
+ROW = re.compile(r"\b(\w+)(?:\[(\w)\])?\s*={1,2}\s*[\[(]([^\[\]()]+)[\])]")
 SIGNS = str.maketrans(
     {
         "\u2264": "<=",
@@ -53,7 +53,8 @@ FOR_ALL = re.compile(
     r"\s*,?\s*(?:\bfor (?:all|every|each|any|valid|i\b|0|1)|\bwhere\b|\(0-indexed|\bif\b).*$"
 )
 NODES = re.compile(
-    r"number of (?:the )?nodes\b(.*?)\b(?:is|are)(?: in)?(?: the)?(?: range)?(?: of)? (.+)$", re.IGNORECASE
+    r"number of (?:the )?nodes\b(.*?)\b(?:is|are|will be)(?: in)?(?: the)?(?: range)?(?: of)? (.+)$",
+    re.IGNORECASE,
 )
 IN_RANGE = re.compile(
     r"^(.*?) (?:is|are|will be|must be|is an integer|are integers|will have values)(?: all)? "
@@ -78,6 +79,7 @@ LETTERS: tuple[tuple[str, str], ...] = (
     (r"\bvowels?\b", "aeiou"),
     (r"\bsymbols?\b(?! [\"'])", "!@#$%"),
 )
+SINGLE_LETTER = re.compile(r"^(?:an? )(?:[\w-]+ )*?(?:letter|digit|character)\b", re.IGNORECASE)
 QUOTED = re.compile(r"'([^'])'|\"([^\"])\"")
 NOT_LETTERS = re.compile(
     r"\b(?:not|n't|no|exactly|unique|distinct|leading|prime|valid|separated|least|most)\b"
@@ -85,6 +87,7 @@ NOT_LETTERS = re.compile(
 ARTICLES = re.compile(r"^(?:(?:the|both|all|each|every|strings?|values?) )+", re.IGNORECASE)
 BETWEEN_TERMS = re.compile(r",\s*(?:and\s+)?(?![^(]*\))|\s+(?:and|or)\s+|\s+both$")
 SIZE_NAMES = re.compile(r"[a-z]\d?|[nmNM]\d*|rows?|cols?|columns?|[Nn]ode|sz")
+MULTIPLE = re.compile(r"^(.*?) (?:is|are) (?:a multiple of (\d+)|a power of (?:2|two))$")
 PARITY = re.compile(r"^(.*?) (?:is|are)(?: an?)?(?: positive)? (even|odd)(?: (?:number|integer)s?)?$")
 
 
@@ -189,12 +192,26 @@ def read_constraints(statement: str, shapes: Mapping[str, Shape], inputs: Sequen
                 found.choices.append(rule)
         if not kept or len(kept) < len(candidates):
             found.unread.append(line)
+    _fix_lengths(found, inputs, text)
     for rule in found.relations:
         if rule.sign in ("==", "="):
             for name, term in ((rule.left, rule.right), (rule.right, rule.left)):
                 if isinstance(name, ast.Name) and name.id in shapes and "length" in ast.unparse(term):
                     found.counts.setdefault(name.id, term)
     return found
+
+
+def _fix_lengths(found: Constraints, inputs: Sequence[Input], text: str) -> None:
+    """Where nothing is said of a length that is the same in all inputs, it stays that."""
+    if len(inputs) < 2:
+        return
+    counted = {name for term in found.sizes.values() for name in names_in(term)}
+    for name, shape in found.shapes.items():
+        if shape.kind not in ("list", "str") or name in counted or f"{name}.length" in text:
+            continue
+        lengths = {len(values[name]) for values in inputs}
+        if len(lengths) == 1:
+            found.relations.append(Relation(parsed(f"{name}.length"), "==", ast.Constant(lengths.pop())))
 
 
 def normal(text: str) -> str:
@@ -220,21 +237,22 @@ def constraint_lines(text: str) -> list[str]:
 def columns_of(text: str, shapes: Mapping[str, Shape]) -> dict[str, tuple[str, int]]:
     """Names of a row's parts: `edges[i] = [ai, bi]` names two."""
     columns: dict[str, tuple[str, int]] = {}
-    for holder, _, parts in ROW.findall(text):
+    for holder, index, parts in ROW.findall(text):
         names = [part.strip() for part in parts.split(",")]
-        if holder in shapes and shapes[holder].depth == 2 and all(name.isidentifier() for name in names):
+        depth = 2 if index else 1
+        if holder in shapes and shapes[holder].depth == depth and all(name.isidentifier() for name in names):
             columns |= {name: (holder, at) for at, name in enumerate(names) if name not in shapes}
     return columns
 
 
-Reader = Callable[[str, Constraints], Iterator[Relation] | Iterator[OneOf]]
+Reader = Callable[[str, Constraints], Iterator[Relation] | Iterator[OneOf] | Iterator[Relation | OneOf]]
 
 
 def rules_of(line: str, known: Constraints) -> Iterator[Relation | OneOf]:
     """The rules of a line; none where it is not understood."""
     line = FOR_ALL.sub("", line)
     readers: tuple[Reader, ...]
-    readers = (_node_counts, _chain, _in_range, _parity, _choice, _letters)
+    readers = (_node_counts, _chain, _in_range, _parity, _multiple, _choice, _letters)
     for reader in readers:
         try:
             found: list[Relation | OneOf] = list(reader(line, known))
@@ -298,6 +316,17 @@ def _in_range(line: str, known: Constraints) -> Iterator[Relation]:
         yield Relation(term, "<=", parsed(high.strip("[],")))
 
 
+def _multiple(line: str, known: Constraints) -> Iterator[Relation | OneOf]:
+    found = MULTIPLE.search(line)
+    if found is None:
+        return
+    for term in _terms(found[1], known):
+        if found[2]:
+            yield Relation(ast.BinOp(term, ast.Mod(), ast.Constant(int(found[2]))), "==", ast.Constant(0))
+        else:
+            yield OneOf(term, frozenset(2**power for power in range(20)), False)
+
+
 def _parity(line: str, known: Constraints) -> Iterator[Relation]:
     found = PARITY.search(line)
     if found is not None:
@@ -329,7 +358,7 @@ def _letters(line: str, known: Constraints) -> Iterator[OneOf]:
     letters = letters_of(found[2])
     if letters:
         for term in _terms(found[1], known):
-            yield OneOf(term, frozenset(letters), True)
+            yield OneOf(term, frozenset(letters), not SINGLE_LETTER.search(found[2]))
 
 
 def letters_of(words: str) -> str:
@@ -338,7 +367,7 @@ def letters_of(words: str) -> str:
     for pattern, which in LETTERS:
         if re.search(pattern, plain):
             letters += which
-    if re.search(r"\b(?:english|latin)?\s*letters\b", plain) and not re.search(r"lower|upper", plain):
+    if re.search(r"\bletters?\b", plain) and not re.search(r"lower|upper", plain):
         letters += string.ascii_letters
     for single, double in QUOTED.findall(words):
         letters += single or double

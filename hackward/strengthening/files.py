@@ -13,6 +13,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
+from multiprocessing.util import Finalize
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,7 @@ def _open_bench(order: Order) -> None:
     global _bench
     die_with_parent()
     _bench = Bench(order)
+    Finalize(None, _bench.close, exitpriority=10)
 
 
 def _work(position: int, row: Row) -> tuple[int, Row]:

@@ -120,11 +120,11 @@ def parts_of(rows: Sequence[Sequence[int]]) -> int:
 
 
 def is_connected(rows: Sequence[Sequence[int]]) -> bool:
-    return parts_of(rows) == 1
+    return parts_of(rows) <= 1
 
 
 def is_tree(rows: Sequence[Sequence[int]]) -> bool:
-    nodes = {node for row in rows for node in row[:2]}
+    nodes = {node for row in rows for node in row[:2]} or {0}
     return is_connected(rows) and len(nodes) == len(rows) + 1 and without_loops(rows)
 
 

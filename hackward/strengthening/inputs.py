@@ -9,9 +9,11 @@ from random import Random
 from typing import Any
 
 from hackward.strengthening.arguments import Input, Shape, arguments_of, fits, input_of, shapes_of
-from hackward.strengthening.constraints import Constraints, read_constraints
-from hackward.strengthening.invariants import Learned, is_word_of, learn, safely
+from hackward.strengthening.constraints import Constraints, innermost, read_constraints
+from hackward.strengthening.forms import Form, form_of
+from hackward.strengthening.invariants import Learned, is_word_of, learn, safely, sentences_of
 from hackward.strengthening.mutations import Mutator
+from hackward.strengthening.presence import learn_presence
 from hackward.strengthening.proposals import Maker
 from hackward.tasks.assertions import Unparsable
 from hackward.tasks.problems import Problem
@@ -20,7 +22,10 @@ TRIES = 40  # proposals for each input that is wanted
 MENDS = 2  # rounds of mending, since one may break what another has made
 # Lines that bind no input: about the answer's size, or what may also be
 HARMLESS = re.compile(
-    r"\bfits?\b|\bmay\b|accepted|\bmight\b|does not exceed|^note|https?:|modul|in-place|o\(", re.IGNORECASE
+    r"\banswer (?:is|will be)(?: guaranteed to be)? (?:in the range|less than|at most)"
+    r"|\bless than or equal to 10\d|output (?:doesn't|does not) exceed"
+    r"|\bfits?\b|\bmay\b|accepted|\bmight\b|does not exceed|^note|https?:|modul|in-place|o\(",
+    re.IGNORECASE,
 )
 PROMISES = re.compile(
     r"(?:exactly|only) one (?:valid |possible )?(?:solution|answer)\b|only one (?:valid|possible|optimal) \w+"
@@ -29,6 +34,17 @@ PROMISES = re.compile(
     r"|\bunique (?:solution|answer)\b",
     re.IGNORECASE,
 )
+CLOCK = re.compile(r"\b(?:HH|MM|hh|mm)\b")
+# Lines that ask something of an input which is not looked for here
+UNCHECKED = re.compile(
+    r"\bguaranteed\b|\balways (?:be )?(?:possible|move|exist|a)\b|generated (?:such|so|in)"
+    r"|\bit is possible\b|\bexists?\b"
+    r"|\bcan be (?:performed|converted|made)\b|\bconsistent\b|\bfollow the rules\b|earlier than|later than"
+    r"|\bthere (?:is|are|will be|must be) (?:exactly|at least|always)\b(?!.*\b(?:word|token)s?\b)",
+    re.IGNORECASE,
+)
+# What follows from the rules of the problem asks nothing of the input
+THEOREM = re.compile(r"\bprove[nd]?\b|\bshown\b|under the given", re.IGNORECASE)
 GRAMMAR = re.compile(
     r"\bvalid (?!binary search|tree|binary tree|graph)[\w ]*"
     r"(?:expression|number|time|date|path|numeral|string|input|encod|format|email|code|url)"
@@ -49,6 +65,8 @@ class Known:
     given: list[dict[str, Any]]
     constraints: Constraints
     invariants: list[Learned]
+    forms: dict[str, Form]
+    """Parameters whose texts all have a form, such as a time of day."""
     unread: list[str]
     """Lines of the statement that nothing here accounts for."""
 
@@ -56,6 +74,9 @@ class Known:
         """Whether an input is of the right types and within all that is known."""
         if not all(fits(values[name], shape) for name, shape in self.shapes.items()):
             return False
+        for name, form in self.forms.items():
+            if not all(map(form.holds, innermost(values[name]))):
+                return False
         return self.constraints.allows(values) and all(safely(one, values) for one in self.invariants)
 
     def mended(self, dice: Random, values: dict[str, Any]) -> dict[str, Any]:
@@ -86,19 +107,34 @@ def known_of(problem: Problem) -> Known:
         raise NoInputs(f"its tests cannot be read ({fault})") from None
     if not all(fits(values[name], shape) for values in given for name, shape in shapes.items()):
         raise NoInputs("the arguments of its tests are not of the types that its starter code states")
-    promise = PROMISES.search(problem.statement)
-    if promise is not None:
-        raise NoInputs(f"its statement promises what cannot be checked: {promise[0]!r}")
+    for sentence in sentences_of(problem.statement):
+        promise = PROMISES.search(sentence)
+        if promise is not None and not THEOREM.search(sentence):
+            raise NoInputs(f"its statement promises what cannot be checked: {promise[0]!r}")
     constraints = read_constraints(problem.statement, shapes, given)
-    invariants = learn(problem.statement, shapes, given, careful=False)
+    present = learn_presence(sentences_of(problem.statement), shapes, given)
+    invariants = [*learn(problem.statement, shapes, given, careful=False), *present]
     unread = [line for line in constraints.unread if not HARMLESS.search(line)]
     unread = [line for line in unread if not any(is_word_of(one, line) for one in invariants)]
-    strange = [line for line in unread if GRAMMAR.search(line)]
+    forms = _forms_of(shapes, given)
+    if forms:
+        unread = [line for line in unread if not GRAMMAR.search(line) and not CLOCK.search(line)]
+    strange = [line for line in unread if GRAMMAR.search(line) or UNCHECKED.search(line)]
     if strange:
-        raise NoInputs(f"its inputs follow rules that cannot be read: {strange[0][:80]!r}")
+        raise NoInputs(f"its inputs follow rules that cannot be checked: {strange[0][:80]!r}")
     if unread:
-        invariants = learn(problem.statement, shapes, given, careful=True)
-    return Known(shapes, given, constraints, invariants, unread)
+        invariants = [*learn(problem.statement, shapes, given, careful=True), *present]
+    return Known(shapes, given, constraints, invariants, forms, unread)
+
+
+def _forms_of(shapes: dict[str, Shape], given: Sequence[Input]) -> dict[str, Form]:
+    found = {}
+    for name, shape in shapes.items():
+        if shape.innermost.kind == "str":
+            form = form_of([text for values in given for text in innermost(values[name])])
+            if form is not None:
+                found[name] = form
+    return found
 
 
 def new_inputs(known: Known, count: int, dice: Random) -> list[dict[str, Any]]:

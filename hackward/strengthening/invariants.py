@@ -96,6 +96,8 @@ def learn(
     found = []
     for invariant in SINGLE:
         for name, shape in shapes.items():
+            if invariant.name in GRAPH and NO_GRAPH.search(name):
+                continue
             if kind_of(shape) in invariant.kinds:
                 found.append(Learned((name,), invariant))
             if shape.item is not None and kind_of(shape.item) in invariant.kinds:
@@ -181,6 +183,13 @@ SINGLE = (
         shown=has.has_brackets,
     ),
     _single("distinct", "text list texts grid", UNIQUE, has.distinct, has.without_repeats),
+    _single(
+        "texts of one length",
+        "texts",
+        r"same length|lengths? are equal|equal lengths?|same number of characters|\.length are equal",
+        has.of_one_length,
+        has.cut_to_one_length,
+    ),
     _single("ascending", "list texts", SORTED, has.ascending, has.sorted_items),
     _single(
         "descending", "list", r"descending|decreasing|non-increasing|sorted", has.descending, has.sorted_down
@@ -198,8 +207,8 @@ SINGLE = (
     _single("mountain", "list", r"mountain|bitonic", has.is_mountain, has.mountain),
     _single("parents", "list", r"\btree\b|parent", has.is_parents, has.parents),
     _single("rectangular", "grid", r"", grids.is_rectangular, grids.rectangular),
-    _single("square", "grid", r"", grids.is_square, grids.square),
-    _single("symmetric", "grid", r"", grids.is_symmetric, grids.symmetric),
+    _single("square", "grid", r"n x n|n \* n|square", grids.is_square, grids.square),
+    _single("symmetric", "grid", r"\]\[i\]|symmetric|undirected", grids.is_symmetric, grids.symmetric),
     _single("ascending columns", "grid", SORTED, grids.columns_ascend, grids.columns_sorted),
     _single("ascending rows", "grid", SORTED, has.ascending, has.sorted_items),
     _single(
@@ -255,10 +264,21 @@ SINGLE = (
         has.is_full,
     ),
     _single("distinct values", "tree linked", UNIQUE, has.nodes_distinct, has.make_distinct),
+    _single(
+        "a leading digit",
+        "linked list",
+        r"leading (?:zero|0)",
+        has.starts_above_zero,
+        has.with_first_digit,
+    ),
+    _single("a last digit", "linked", r"leading (?:zero|0)", has.ends_above_zero, has.with_last_digit),
     _single("values in order", "linked", SORTED, has.nodes_ascend, has.nodes_sorted),
     _single("one occurrence count", "list", r"\b(?:twice|thrice|three times|once)\b", has.repeats_as_told),
 )
+NO_GRAPH = re.compile(r"grid|mat|board|image|img|maze|land|rooms|score|board|connected", re.IGNORECASE)
+GRAPH = ("no loops", "single edges", "tree", "connected", "acyclic")
 DOUBLE = (
+    _single("not after", "text_text", r"earlier than|later than|before or", has.is_not_after, has.swapped),
     _single(
         "same length",
         "list_list list_texts texts_list texts_texts list_grid grid_list texts_grid grid_texts",

@@ -129,6 +129,39 @@ def is_number_text(text: str) -> bool:
     return text == "0" or not text.startswith("0")
 
 
+def of_one_length(texts: Sequence[str]) -> bool:
+    return len(set(map(len, texts))) <= 1
+
+
+def cut_to_one_length(dice: Random, texts: list) -> list:
+    size = min(map(len, texts), default=0)
+    return [text[:size] for text in texts]
+
+
+def starts_above_zero(value: Any) -> bool:
+    """Whether digits have no leading zero, but for zero itself."""
+    digits = node_values(value) if not isinstance(value, list) else value
+    return len(digits) <= 1 or digits[0] != 0
+
+
+def ends_above_zero(value: Any) -> bool:
+    """The same for digits in reverse order."""
+    digits = node_values(value) if not isinstance(value, list) else value
+    return len(digits) <= 1 or digits[-1] != 0
+
+
+def with_first_digit(dice: Random, value: Any) -> Any:
+    digits = node_values(value) if not isinstance(value, list) else value
+    digits = [dice.randint(1, 9), *digits[1:]]
+    return digits if isinstance(value, list) else with_values(value, digits)
+
+
+def with_last_digit(dice: Random, value: Any) -> Any:
+    digits = node_values(value) if not isinstance(value, list) else value
+    digits = [*digits[:-1], dice.randint(1, 9)]
+    return digits if isinstance(value, list) else with_values(value, digits)
+
+
 def has_brackets(text: str) -> bool:
     return any(sign in "()[]{}" for sign in text)
 
@@ -284,6 +317,14 @@ def is_part(pair: tuple[Any, Any]) -> bool:
 
 def made_part(dice: Random, pair: tuple[Any, Any]) -> tuple[Any, Any]:
     return [item if item in pair[1] else dice.choice(pair[1]) for item in pair[0]] if pair[1] else [], pair[1]
+
+
+def is_not_after(pair: tuple[Any, Any]) -> bool:
+    return pair[0] <= pair[1]
+
+
+def swapped(dice: Random, pair: tuple[Any, Any]) -> tuple[Any, Any]:
+    return pair[1], pair[0]
 
 
 def share_nothing(pair: tuple[Any, Any]) -> bool:

@@ -17,6 +17,7 @@ from typing import Any
 
 from hackward.strengthening.arguments import Input, Shape
 from hackward.strengthening.constraints import Constraints, OneOf, Relation
+from hackward.strengthening.forms import form_of
 from hackward.strengthening.terms import Scope, Unreadable
 from hackward.tasks.problems import Linked, Tree
 
@@ -46,11 +47,11 @@ class _Letters(ast.NodeTransformer):
         return ast.Subscript(inner, index)
 
 
-def slot_of(node: ast.expr, columns: dict[str, tuple[str, int]]) -> str:
+def slot_of(node: ast.expr, known: Constraints) -> str:
     """The slot that a term names."""
-    if isinstance(node, ast.Name) and node.id in columns:
-        holder, at = columns[node.id]
-        return f"{holder}[_][{at}]"
+    if isinstance(node, ast.Name) and node.id in known.columns:
+        holder, at = known.columns[node.id]
+        return f"{holder}[_][{at}]" if known.shapes[holder].depth == 2 else f"{holder}[{at}]"
     return ast.unparse(_Letters().visit(copy.deepcopy(node)))
 
 
@@ -64,7 +65,7 @@ class Maker:
         self._bounds: dict[str, list[tuple[str, ast.expr]]] = {}
         for rule in constraints.relations:
             self._note(rule)
-        self._choices = {slot_of(rule.term, constraints.columns): rule for rule in constraints.choices}
+        self._choices = {slot_of(rule.term, constraints): rule for rule in constraints.choices}
         self._seen: dict[str, list[Any]] = {}
         for values in inputs:
             for name, shape in self.shapes.items():
@@ -115,10 +116,8 @@ class Maker:
 
     def _note(self, rule: Relation) -> None:
         if rule.sign in FLIPPED:
-            self._bounds.setdefault(slot_of(rule.left, self.known.columns), []).append(
-                (rule.sign, rule.right)
-            )
-            self._bounds.setdefault(slot_of(rule.right, self.known.columns), []).append(
+            self._bounds.setdefault(slot_of(rule.left, self.known), []).append((rule.sign, rule.right))
+            self._bounds.setdefault(slot_of(rule.right, self.known), []).append(
                 (FLIPPED[rule.sign], rule.left)
             )
 
@@ -197,10 +196,10 @@ class Maker:
                 parts = [self._interval(argument, scope, depth + 1) for argument in arguments]
                 return min(part[0] for part in parts), min(part[1] for part in parts)
             case ast.Name(id=name) if name in self.known.sizes:
-                inner = self.bounds(slot_of(self.known.sizes[name], self.known.columns), scope, depth + 1)
+                inner = self.bounds(slot_of(self.known.sizes[name], self.known), scope, depth + 1)
                 own = self.bounds(name, scope, depth + 1)
                 return max(inner[0], own[0]), min(inner[1], own[1])
-        return self.bounds(slot_of(term, self.known.columns), scope, depth + 1)
+        return self.bounds(slot_of(term, self.known), scope, depth + 1)
 
     # --- values ---
 
@@ -336,6 +335,9 @@ class Maker:
     def _text(self, slot: str, scope: Scope) -> str:
         choice = self._choices.get(slot)
         seen = self._seen.get(slot, [""])
+        form = form_of(seen)
+        if form is not None:
+            return form.make(self.dice)
         if choice is not None and not choice.inside:
             return self.dice.choice(sorted(map(str, choice.values)))
         letters = self.letters(slot)

@@ -47,8 +47,6 @@ def strengthened(problem: Problem, count: int, seed: int, workers: Sequence[Work
     try:
         if problem.canonical is None:
             raise NoInputs("it has no canonical solution")
-        if problem.comparison.several:
-            raise NoInputs("several answers are right, so that no stored one can decide")
         known = known_of(problem)
     except NoInputs as fault:
         return Strengthened(reason=str(fault))

@@ -19,6 +19,7 @@ from hackward.tasks.problems import Linked, Tree
 Places = dict[tuple[int, ...], Any]
 """A value per place."""
 
+TIMES = re.compile(r"(?<=\d)\s*x\s*(?=10)")
 LOST_SQUARE = re.compile(r"[a-z]2")
 LOST_POWER = re.compile(r"(10)([3-9]|1[0-8])|(2)(3[012]|6[34])")
 
@@ -56,7 +57,7 @@ def parsed(text: str) -> ast.expr:
     """The syntax of a term. Raises Unreadable."""
     text = re.sub(r"\|([^|]+)\|", r"abs(\1)", text.strip())
     text = re.sub(r"\b(\d+)\s*(?=[a-zA-Z(])", r"\1 * ", text)
-    text = text.replace("^", "**")
+    text = TIMES.sub("*", text).replace("^", "**")
     try:
         return ast.parse(text, mode="eval").body
     except (SyntaxError, ValueError):
@@ -129,6 +130,12 @@ class Scope:
                 return value
             case ast.Name(id=name):
                 return self._name(name)
+            case ast.Subscript(value=ast.Subscript(slice=ast.Name(id=outer)), slice=ast.Name(id=inner)) if (
+                outer == inner
+            ):
+                assert isinstance(node, ast.Subscript)
+                cells = spread(self._evaluate(node.value))
+                return {place: cell for place, cell in cells.items() if place[0] == place[1]}
             case ast.Subscript(value=holder, slice=index):
                 return self._subscript(self._evaluate(holder), index)
             case ast.Attribute(value=ast.Name(id="Node" | "node"), attr="val"):
@@ -150,6 +157,8 @@ class Scope:
             return self.values[name]
         if name in self.columns:
             holder, position = self.columns[name]
+            if self.values[holder] and not isinstance(self.values[holder][0], list):
+                return self.values[holder][position]
             return {(at,): row[position] for at, row in enumerate(self.values[holder])}
         if name in self.sizes:
             return self.size(name)
@@ -171,11 +180,16 @@ class Scope:
         return found
 
     def _subscript(self, holder: Any, index: ast.expr) -> Any:
+        if all(name in self.values or name in self.sizes for name in names_in(index)):
+            return each(holder, operator.itemgetter(int(self._evaluate(index))))
         match index:
-            case ast.Constant(value=int() as position):
-                return each(holder, operator.itemgetter(position))
             case ast.Name(id=name) if INDEX.fullmatch(name):
                 return spread(holder)
+            case ast.BinOp(left=ast.Name(id=name), op=op, right=ast.Constant(value=int() as step)) if (
+                INDEX.fullmatch(name)
+            ):
+                step = step if isinstance(op, ast.Add) else -step
+                return {(*place[:-1], place[-1] - step): item for place, item in spread(holder).items()}
         raise Unreadable(ast.unparse(index))
 
     def _node_values(self) -> Places:
