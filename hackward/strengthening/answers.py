@@ -1,8 +1,10 @@
 """What a canonical solution answers to inputs: run twice, in two processes, in the sandbox.
 
 The solution is untrusted like any code: it runs in a worker's forked children (hackward/grading), and its
-answers come back as data. An answer counts only if a second process, whose objects have other addresses,
-gives the same. An input that is too slow alone, or that the solution raises on, has no answer.
+answers come back as data. An answer counts only if a second process, whose objects have other addresses and
+whose sets have another order, gives the same. An input that is too slow alone, or that the solution raises
+on, has no answer. Where a data set brings a second solution, an input that it answers otherwise is dropped
+too: most such inputs break a rule that was not read.
 """
 
 from __future__ import annotations
@@ -13,11 +15,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from hackward.grading.checks import matches
 from hackward.grading.claims import says, text_of
 from hackward.grading.clocks import CPU_LIMIT
 from hackward.grading.worker import Worker
 from hackward.strengthening.arguments import Shape
-from hackward.tasks.problems import Linked, Problem, Test, Tree
+from hackward.tasks.problems import Comparison, Linked, Problem, Test, Tree
 
 ANSWER_BYTES = 20_000  # a longer answer makes no test
 SECONDS = 1.0  # CPU time that one input may take alone
@@ -25,7 +28,7 @@ TOGETHER = 2.0  # CPU time after which a run of many is looked into
 SLOW_INPUTS = 5  # after so many the rest is left
 
 
-class NoAnswer(ValueError):
+class NoAnswer(Exception):
     """A claim that is no value of the answer's type, with the reason in a word."""
 
 
@@ -76,9 +79,10 @@ class Answers:
     """Per input: slow, raised, unstable, unusable; None where there is an answer."""
     error: str | None = None
 
-    def joined(self, more: Answers) -> Answers:
-        """These, and more behind them."""
-        return Answers(self.values + more.values, self.dropped + more.dropped, self.error or more.error)
+    def tests(self, arguments: Sequence[str]) -> list[Test]:
+        """The tests that they make of these inputs."""
+        pairs = zip(arguments, self.values, self.dropped)
+        return [Test(text, value) for text, value, why in pairs if why is None]
 
 
 def answers_of(
@@ -101,26 +105,44 @@ def answers_of(
             claims[-1][index] = claim
     values, dropped = [], []
     for said in zip(*claims):
-        value, why = _agreed(said, shape)
+        value, why = _agreed(said, shape, problem.comparison)
         values.append(value)
         dropped.append(why)
     return Answers(values, dropped)
 
 
-def _agreed(said: Sequence[bytes | None], shape: Shape | None) -> tuple[Any, str | None]:
+def disputed(worker: Worker, problem: Problem, code: str, tests: Sequence[Test]) -> list[bool]:
+    """Whether another solution, which may be wrong itself, answers each test otherwise.
+
+    It has no say where it is too slow, and none at all where it fails one of the problem's own tests.
+    """
+    asked = [*problem.tests, *tests]
+    data = code.encode("utf-8", "replace")
+    claims, error = _claims(worker, problem, data, [test.arguments for test in asked], 0)
+    if error is not None:
+        return [False] * len(tests)
+    how = problem.comparison
+    differs = [
+        claim is not None and not matches(test.expected, _decoded(claim), how)
+        for test, claim in zip(asked, claims)
+    ]
+    given = len(problem.tests)
+    return [False] * len(tests) if any(differs[:given]) else differs[given:]
+
+
+def _agreed(said: Sequence[bytes | None], shape: Shape | None, how: Comparison) -> tuple[Any, str | None]:
     """The value that all claims state, or the word for why it is no answer."""
     if None in said:
         return None, "slow"
-    if len(set(said)) > 1:
-        return None, "unstable"
-    line = said[0]
-    assert line is not None
+    line, *others = (claim for claim in said if claim is not None)
     if len(line) > ANSWER_BYTES:
         return None, "unusable"
     try:
-        return value_of(_decoded(line), shape), None
+        value = value_of(_decoded(line), shape)
     except NoAnswer as fault:
         return None, str(fault)
+    same = all(other == line or matches(value, _decoded(other), how) for other in others)
+    return (value, None) if same else (None, "unstable")
 
 
 def _claims(
@@ -164,7 +186,10 @@ def value_of(answer: Any, shape: Shape | None) -> Any:
 
     NoAnswer for an exception, for what no test can state, and for a value of another type than `shape`.
     """
-    value = _value(answer, shape)
+    try:
+        value = _value(answer, shape)
+    except (TypeError, IndexError, ValueError, RecursionError):
+        raise NoAnswer("unusable") from None
     if shape is not None and not _is_of(value, shape):
         raise NoAnswer("unusable")
     return value

@@ -13,7 +13,7 @@ from hackward.strengthening.constraints import Constraints, innermost, read_cons
 from hackward.strengthening.forms import Form, form_of
 from hackward.strengthening.invariants import Learned, is_word_of, learn, safely, sentences_of
 from hackward.strengthening.mutations import Mutator
-from hackward.strengthening.presence import learn_presence
+from hackward.strengthening.presence import learn_presence, learn_repeats
 from hackward.strengthening.proposals import Maker
 from hackward.tasks.assertions import Unparsable
 from hackward.tasks.problems import Problem
@@ -29,11 +29,13 @@ HARMLESS = re.compile(
 )
 PROMISES = re.compile(
     r"(?:exactly|only) one (?:valid |possible )?(?:solution|answer)\b|only one (?:valid|possible|optimal) \w+"
-    r"|\banswer (?:is|will be|is guaranteed to be) unique\b"
+    r"|\banswer (?:is|will be) unique\b|\bguaranteed to be unique\b"
     r"|\bguaranteed (?:that )?(?:the|an) (?:answer|solution) (?:is unique|exists)"
     r"|\bunique (?:solution|answer)\b",
     re.IGNORECASE,
 )
+# Sentences of the prose that promise something
+PROSE = re.compile(r"\b(?:guaranteed|(?:may|can) assume|generated (?:such|so))\b", re.IGNORECASE)
 CLOCK = re.compile(r"\b(?:HH|MM|hh|mm)\b")
 # Lines that ask something of an input which is not looked for here
 UNCHECKED = re.compile(
@@ -112,14 +114,17 @@ def known_of(problem: Problem) -> Known:
         if promise is not None and not THEOREM.search(sentence):
             raise NoInputs(f"its statement promises what cannot be checked: {promise[0]!r}")
     constraints = read_constraints(problem.statement, shapes, given)
-    present = learn_presence(sentences_of(problem.statement), shapes, given)
+    sentences = sentences_of(problem.statement)
+    present = [*learn_presence(sentences, shapes, given), *learn_repeats(sentences, shapes, given)]
     invariants = [*learn(problem.statement, shapes, given, careful=False), *present]
-    unread = [line for line in constraints.unread if not HARMLESS.search(line)]
+    promised = [sentence for sentence in sentences if PROSE.search(sentence)]
+    unread = [line for line in [*constraints.unread, *promised] if not HARMLESS.search(PROSE.sub("", line))]
     unread = [line for line in unread if not any(is_word_of(one, line) for one in invariants)]
     forms = _forms_of(shapes, given)
     if forms:
         unread = [line for line in unread if not GRAMMAR.search(line) and not CLOCK.search(line)]
-    strange = [line for line in unread if GRAMMAR.search(line) or UNCHECKED.search(line)]
+    lines = [line for line in unread if line in constraints.unread]
+    strange = [line for line in lines if GRAMMAR.search(line) or UNCHECKED.search(line)]
     if strange:
         raise NoInputs(f"its inputs follow rules that cannot be checked: {strange[0][:80]!r}")
     if unread:

@@ -178,7 +178,7 @@ SINGLE = (
     _single(
         "balanced",
         "text",
-        r"balanced|valid|well-?formed|parenthes|bracket",
+        r"balanced|well-?formed|parenthes|bracket",
         has.is_balanced,
         shown=has.has_brackets,
     ),
@@ -273,7 +273,6 @@ SINGLE = (
     ),
     _single("a last digit", "linked", r"leading (?:zero|0)", has.ends_above_zero, has.with_last_digit),
     _single("values in order", "linked", SORTED, has.nodes_ascend, has.nodes_sorted),
-    _single("one occurrence count", "list", r"\b(?:twice|thrice|three times|once)\b", has.repeats_as_told),
 )
 NO_GRAPH = re.compile(r"grid|mat|board|image|img|maze|land|rooms|score|board|connected", re.IGNORECASE)
 GRAPH = ("no loops", "single edges", "tree", "connected", "acyclic")

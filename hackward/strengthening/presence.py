@@ -1,7 +1,8 @@
-"""Values that each input holds: "there is exactly one '@' in the grid", "at least one cell is 0".
+"""Values and how often they stand there: "exactly one '@' in the grid", "each twice, except for one".
 
 Learned like the invariants: a value that stands once in every given input stays the only one of its kind, and
-one that stands in every input stays there, if the statement speaks of exactly one, or of at least one.
+one that stands in every input stays there, if the statement speaks of exactly one, or of at least one. Where
+all values but a few stand equally often, as often in every input, it stays so if it says "twice" or the like.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from hackward.strengthening.properties import Mend
 OTHER_THINGS = r"(?!.*\b(?:island|path|component|way|answer|solution|cycle|word|edge|route|order)s?\b)"
 ONE = re.compile(OTHER_THINGS + r".*\b(?:exactly one|only one|single|exactly 1)\b")
 SOME = re.compile(OTHER_THINGS + r".*\bat least (?:one|1|two|2)\b")
+TIMES = re.compile(r"\b(?:twice|thrice|three times|once)\b")
 FEW_VALUES = 8  # of all given inputs together: where there are more, none of them is a sign for something
 
 
@@ -44,6 +46,51 @@ def learn_presence(
                 if is_spoken_of(one, sentences, shapes):
                     found.append(one)
     return found
+
+
+def learn_repeats(
+    sentences: Sequence[str], shapes: Mapping[str, Shape], inputs: Sequence[Input]
+) -> list[Learned]:
+    """How often values stand in lists, by parameter: so often each, but for so many that stand once."""
+    found: list[Learned] = []
+    for name, shape in shapes.items():
+        if kind_of(shape) != "list":
+            continue
+        told = {repeats_in(values[name]) for values in inputs}
+        often = {times for times, _ in told if times is not None}
+        if len(often) != 1 or len({singles for _, singles in told}) != 1:
+            continue
+        times, singles = often.pop(), told.pop()[1]
+        holds, mend = repeating(times, singles)
+        one = Learned((name,), Invariant(f"{times} times each but {singles}", (), TIMES, holds, mend))
+        if is_spoken_of(one, sentences, shapes):
+            found.append(one)
+    return found
+
+
+def repeats_in(items: Sequence[Any]) -> tuple[int | None, int]:
+    """How often each value stands there that stands there more than once, and how many stand there once.
+
+    None where the former differ, or where there are none.
+    """
+    counts = Counter(items)
+    times = {count for count in counts.values() if count > 1}
+    singles = sum(count == 1 for count in counts.values())
+    return (times.pop() if len(times) == 1 else None), singles
+
+
+def repeating(times: int, singles: int) -> tuple[Callable[[Any], bool], Mend]:
+    """Whether a list is so, and what makes it so."""
+
+    def holds(items: Any) -> bool:
+        return repeats_in(items) in ((times, singles), (None, singles))
+
+    def mend(dice: Random, items: Any) -> Any:
+        values = dice.sample(sorted(set(items)), len(set(items)))
+        made = [*values[:singles], *(value for value in values[singles:] for _ in range(times))]
+        return sorted(made) if items == sorted(items) else dice.sample(made, len(made))
+
+    return holds, mend
 
 
 def rules_of(value: Any, once: bool) -> list[tuple[re.Pattern[str], Callable[[Any], bool], Mend]]:

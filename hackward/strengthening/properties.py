@@ -115,13 +115,6 @@ def parents(dice: Random, items: list) -> list:
     return [-1, *(dice.randrange(node) for node in range(1, len(items)))]
 
 
-def repeats_as_told(items: Sequence[Any]) -> bool:
-    """Whether all values stand there equally often, but for one or two that stand there once."""
-    counts = Counter(map(frozen, items))
-    others = [count for count in counts.values() if count > 1]
-    return len(set(others)) == 1 and len(counts) - len(others) in (1, 2)
-
-
 # --- texts ---
 
 

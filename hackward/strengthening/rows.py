@@ -10,11 +10,18 @@ from typing import Any
 from hackward.strengthening.arguments import source_of
 from hackward.strengthening.strengthening import Strengthened
 from hackward.tasks.assertions import Unparsable, parse_tests
+from hackward.tasks.completions import extract_code
 from hackward.tasks.formats import BenchmarkRow, LeetCodeRow, OwnRow, ProblemRow
 from hackward.tasks.problems import Linked, Problem, Test, Tree
 
 Row = dict[str, Any]
 FIELD = "strengthened"
+
+
+def second_solution(row: Row, problem: Problem) -> str | None:
+    """The code of another answer to the problem that a row of LeetCodeDataset brings along."""
+    response = row.get("response")
+    return extract_code(response, problem.method) if isinstance(response, str) else None
 
 
 def line_of(test: Test, call: str) -> str:

@@ -9,7 +9,7 @@ from random import Random
 from typing import Any
 
 from hackward.grading.worker import Worker
-from hackward.strengthening.answers import Answers, answers_of
+from hackward.strengthening.answers import answers_of, disputed
 from hackward.strengthening.arguments import arguments_of, returned, source_of
 from hackward.strengthening.inputs import NoInputs, known_of, new_inputs
 from hackward.tasks.problems import Problem, Test
@@ -31,15 +31,18 @@ class Strengthened:
     reason: str | None = None
     """Why there are no more of them; None where there are as many as were wanted."""
     dropped: dict[str, int] = field(default_factory=dict)
-    """Inputs without an answer to rely on, by slow, raised, unstable, unusable."""
+    """Inputs without an answer to rely on, by slow, raised, unstable, unusable, disputed."""
     unread: list[str] = field(default_factory=list)
     """Lines of the constraints that were not read."""
 
 
-def strengthened(problem: Problem, count: int, seed: int, workers: Sequence[Worker]) -> Strengthened:
+def strengthened(
+    problem: Problem, count: int, seed: int, workers: Sequence[Worker], second: str | None = None
+) -> Strengthened:
     """Tests that bring a problem to `count`, from the seed and the problem alone.
 
-    Each worker runs the canonical solution once. WorkerDied where one ended.
+    Each worker runs the canonical solution once, and the first one the `second` solution, if there is one.
+    WorkerDied where one ended.
     """
     wanted = count - len(problem.tests)
     if wanted <= 0:
@@ -52,35 +55,40 @@ def strengthened(problem: Problem, count: int, seed: int, workers: Sequence[Work
         return Strengthened(reason=str(fault))
     found = Strengthened(unread=known.unread)
     texts: list[str] = []
-    answered = Answers([], [])
+    dropped: Counter[str] = Counter()
     for share in SHARES:
         dice = Random(f"{seed} {problem.identity} {problem.task_id}")
         made = [arguments_of(values) for values in new_inputs(known, int(share * wanted) + FIRST, dice)]
         fresh = made[len(texts) :]  # the same draws begin in the same way
         texts += fresh
-        if fresh:
-            answered = answered.joined(answers_of(workers, problem, fresh, returned(problem)))
-        pairs = zip(texts, answered.values, answered.dropped)
-        found.tests = [Test(text, value) for text, value, why in pairs if why is None]
-        dropped = Counter(why for why in answered.dropped if why)
-        if (
-            len(found.tests) >= wanted
-            or answered.error is not None
-            or dropped["raised"] > RAISED * len(texts)
-        ):
+        answers = answers_of(workers, problem, fresh, returned(problem))
+        if answers.error is not None:
+            found.reason = f"its canonical solution does not run: {answers.error}"
+            return found
+        new = answers.tests(fresh)
+        if second is not None and not problem.comparison.several:
+            against = disputed(workers[0], problem, second, new)
+            new = [test for test, other in zip(new, against) if not other]
+            dropped["disputed"] += sum(against)
+        found.tests += new
+        dropped.update(why for why in answers.dropped if why)
+        if len(found.tests) >= wanted or dropped["raised"] > RAISED * len(texts):
             break
-    found.dropped = dict(sorted(dropped.items()))
-    if answered.error is not None:
-        found.reason = f"its canonical solution does not run: {answered.error}"
-    elif dropped["raised"] > RAISED * len(texts):
-        found.tests, found.reason = (
-            [],
-            "its canonical solution raises on most inputs: a constraint was not read",
-        )
-    elif len(found.tests) < wanted:
-        found.reason = "too many inputs were dropped" if dropped else "its constraints allow few inputs"
-    found.tests = chosen(found.tests, wanted)
+    found.dropped = {why: times for why, times in sorted(dropped.items()) if times}
+    found.reason = _reason(found, wanted, len(texts))
+    found.tests = chosen(found.tests, wanted) if dropped["raised"] <= RAISED * len(texts) else []
     return found
+
+
+def _reason(found: Strengthened, wanted: int, tried: int) -> str | None:
+    """Why there are fewer tests than wanted."""
+    if found.dropped.get("raised", 0) > RAISED * tried:
+        return "its canonical solution raises on most inputs: a constraint was not read"
+    if len(found.tests) >= wanted:
+        return None
+    if not tried:
+        return "no other input was found within its constraints"
+    return "too many inputs were dropped" if found.dropped else "its constraints allow few inputs"
 
 
 def chosen(tests: Sequence[Test], wanted: int) -> list[Test]:
