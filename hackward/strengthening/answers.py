@@ -111,23 +111,22 @@ def answers_of(
     return Answers(values, dropped)
 
 
-def disputed(worker: Worker, problem: Problem, code: str, tests: Sequence[Test]) -> list[bool]:
-    """Whether another solution, which may be wrong itself, answers each test otherwise.
+def disputed(worker: Worker, problem: Problem, code: str, tests: Sequence[Test]) -> list[bool] | None:
+    """Whether another solution answers each test otherwise. It has no say where it is too slow.
 
-    It has no say where it is too slow, and none at all where it fails one of the problem's own tests.
+    None where it fails one of the problem's own tests, and so has no say at all.
     """
     asked = [*problem.tests, *tests]
     data = code.encode("utf-8", "replace")
     claims, error = _claims(worker, problem, data, [test.arguments for test in asked], 0)
     if error is not None:
-        return [False] * len(tests)
-    how = problem.comparison
-    differs = [
-        claim is not None and not matches(test.expected, _decoded(claim), how)
-        for test, claim in zip(asked, claims)
-    ]
+        return None
+    differs = []
+    for test, claim in zip(asked, claims):
+        right = claim is None or matches(test.expected, _decoded(claim), problem.comparison)
+        differs.append(not right)
     given = len(problem.tests)
-    return [False] * len(tests) if any(differs[:given]) else differs[given:]
+    return None if any(differs[:given]) else differs[given:]
 
 
 def _agreed(said: Sequence[bytes | None], shape: Shape | None, how: Comparison) -> tuple[Any, str | None]:

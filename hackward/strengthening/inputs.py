@@ -71,6 +71,8 @@ class Known:
     """Parameters whose texts all have a form, such as a time of day."""
     unread: list[str]
     """Lines of the statement that nothing here accounts for."""
+    strange: list[str]
+    """Those of them that ask for what nothing here looks for, such as a grammar."""
 
     def allows(self, values: Input) -> bool:
         """Whether an input is of the right types and within all that is known."""
@@ -125,11 +127,9 @@ def known_of(problem: Problem) -> Known:
         unread = [line for line in unread if not GRAMMAR.search(line) and not CLOCK.search(line)]
     lines = [line for line in unread if line in constraints.unread]
     strange = [line for line in lines if GRAMMAR.search(line) or UNCHECKED.search(line)]
-    if strange:
-        raise NoInputs(f"its inputs follow rules that cannot be checked: {strange[0][:80]!r}")
     if unread:
         invariants = [*learn(problem.statement, shapes, given, careful=True), *present]
-    return Known(shapes, given, constraints, invariants, forms, unread)
+    return Known(shapes, given, constraints, invariants, forms, unread, strange)
 
 
 def _forms_of(shapes: dict[str, Shape], given: Sequence[Input]) -> dict[str, Form]:
