@@ -17,9 +17,10 @@ from hackward.base.files import ROOT, read_jsonl, write_jsonl
 from hackward.grading.sandbox import Limits
 from hackward.strengthening.arguments import arguments_of, input_of, shapes_of
 from hackward.strengthening.files import Bench, Order
-from hackward.strengthening.inputs import NoInputs, known_of, new_inputs
+from hackward.strengthening.inputs import known_of, new_inputs
 from hackward.strengthening.invariants import SINGLE
-from hackward.tasks.formats import from_own, load_problems
+from hackward.tasks.formats import checked_row, format_of, from_own, load_problems
+from tests.light import loaded
 
 ORDER = Order(tests=20, seed=0, sandbox="best-effort", limits=Limits())
 
@@ -140,16 +141,19 @@ def test_what_is_mended_has_the_property(invariant) -> None:
 
     values = {
         "list": [[3, 1, 2, 5], [2, 2, 9, 4, 1], [0, 7, 7, 3]],
-        "texts": [["b", "a", "b"], ["c", "b"]],
+        "texts": [["b", "a", "b"], ["c", "bb"]],
         "text": ["001", "aab", "0a b"],
         "grid": [[[2, 1, 3], [1, 2, 3], [1, 1, 2], [3, 2, 1]], [[5, 0, 1], [0, 5, 1], [4, 4, 0]]],
         "tree": [Tree((5, 6, 6, None, 2)), Tree((1, 1, 9))],
-        "linked": [Linked((3, 1, 1)), Linked((2, 2))],
+        "linked": [Linked((3, 1, 1)), Linked((2, 0)), Linked((0, 4))],
         "other": [],
     }
+    pairs = [[[1, 5], [2, 3], [7, 8]], [[0, 0], [2, 2]]]
+    if invariant.name == "apart":  # which speaks of intervals only
+        values["grid"] = []
     tried = 0
     for kind in invariant.kinds:
-        for value in values[kind]:
+        for value in values[kind] + (pairs if kind == "grid" and "column" not in invariant.name else []):
             if not invariant.holds(value):
                 mended = invariant.mend(Random(0), value)
                 tried += 1
@@ -183,17 +187,37 @@ def test_given_arguments_survive_being_written() -> None:
             assert input_of(arguments_of(values), names) == values
 
 
-@pytest.mark.parametrize(
-    "line",
-    ["There is exactly one solution.", "time is a valid time in the form HH:MM."],
-    ids=["promise", "grammar"],
-)
-def test_what_cannot_be_checked_is_named_and_nothing_is_made(line: str) -> None:
-    row = own_row(
-        f"Look.\nConstraints:\n1 <= s.length <= 5\n{line}", "s: str) -> int", ["candidate(s = '10:00') == 0"]
+@pytest.mark.parametrize("line", ["There is exactly one solution.", "s is a valid expression."])
+def test_what_cannot_be_checked_is_named_and_nothing_is_made(bench: Bench, line: str) -> None:
+    statement = f"Look.\nConstraints:\n1 <= s.length <= 5\n{line}"
+    row = bench.row(
+        own_row(statement, "s: str) -> int", ["candidate(s = '1+2') == 0", "candidate(s = '4') == 0"])
     )
-    with pytest.raises(NoInputs):
-        known_of(from_own(row))
+    assert row["strengthened"]["added"] == 0
+    assert line.strip(".").lower()[-12:] in row["strengthened"]["reason"].lower()
+
+
+def test_times_of_day_stay_times_of_day() -> None:
+    statement = "Look.\nConstraints:\nt is a valid time in the form HH:MM."
+    inputs = made(
+        own_row(statement, "t: str) -> int", ["candidate(t = '10:00') == 0", "candidate(t = '23:59') == 0"])
+    )
+    assert len(inputs) == 60
+    assert all(int(values["t"][:2]) < 24 and int(values["t"][3:]) < 60 for values in inputs)
+
+
+def test_what_stands_once_or_so_often_in_each_input_does_so_in_new_ones() -> None:
+    maze = (
+        "Look.\nConstraints:\n1 <= grid.length <= 9\ngrid[i][j] is either 0, 1 or 2.\nThere is exactly one 2."
+    )
+    tests = ["candidate(grid = [[2, 0], [1, 1]]) == 0", "candidate(grid = [[0, 1, 2]]) == 0"]
+    for values in made(own_row(maze, "grid: List[List[int]]) -> int", tests)):
+        assert [cell for row in values["grid"] for cell in row].count(2) == 1
+    twice = "Look.\nConstraints:\n1 <= nums.length <= 99\nEach value appears twice except for one."
+    tests = ["candidate(nums = [4, 1, 4]) == 1", "candidate(nums = [2, 5, 2, 9, 5]) == 9"]
+    for values in made(own_row(twice, "nums: List[int]) -> int", tests)):
+        times = sorted(values["nums"].count(value) for value in set(values["nums"]))
+        assert times == [1] + [2] * (len(times) - 1)
 
 
 # --- answers ---
@@ -208,22 +232,36 @@ def test_answers_are_those_of_the_canonical_solution(bench: Bench) -> None:
         assert test.expected == sum(values["nums"][values["k"] :])
 
 
-DROPS = {
-    "raised": "return sum(nums) // (k - 1)",
-    "slow": "while k == 1: pass\n        return k",
-    "unstable": "return time.time_ns() if k == 1 else 0",
-    "unusable": "return 'text' if k == 1 else 0",
+DROPS = {  # a body that is so for one k only, and that k
+    "raised": ("return sum(nums) // (k - 1)", 1),
+    "slow": ("while k == 7: pass\n        return k", 7),
+    "unstable": ("return time.time_ns() if k == 1 else 0", 1),
+    "unusable": ("return 'text' if k == 1 else 0", 1),
 }
 
 
 @pytest.mark.parametrize("why", DROPS)
 def test_inputs_without_an_answer_to_rely_on_are_dropped(bench: Bench, why: str) -> None:
-    row = bench.row({**SUM, "canonical": SUM["canonical"].replace("return sum(nums[k:])", DROPS[why])})
+    body, k = DROPS[why]
+    row = bench.row({**SUM, "canonical": SUM["canonical"].replace("return sum(nums[k:])", body)})
     assert row["strengthened"]["dropped"].get(why, 0) > 0
     assert set(row["strengthened"]["dropped"]) == {why}
     added = from_own(row).tests[2:]
     assert added
-    assert all(input_of(test.arguments, ["nums", "k"])["k"] != 1 for test in added)
+    assert all(input_of(test.arguments, ["nums", "k"])["k"] != k for test in added)
+
+
+def test_a_second_solution_disputes_inputs_unless_it_is_wrong_itself(bench: Bench) -> None:
+    said = "Use this.\n```python\nclass Solution:\n    def f(self, nums, k):\n        return {}\n```"
+    row = bench.row({**leetcode_row(), "response": said.format("sum(nums[k:]) if k != 2 else -1")})
+    assert row["strengthened"]["dropped"]["disputed"] > 0
+    problem = checked_row(format_of(row, ""), row, "").problem()
+    assert all(input_of(test.arguments, ["nums", "k"])["k"] != 2 for test in problem.tests)
+    row = bench.row({**leetcode_row(), "response": said.format("-1")})
+    assert (row["strengthened"]["added"], row["strengthened"]["dropped"]) == (18, {})
+    row = bench.row({**leetcode_row(), "response": said.format("{5: 5, 10: 10}.get(sum(nums[k:]), -1)")})
+    assert row["strengthened"]["added"] == 0
+    assert "a second solution answers many inputs otherwise" in row["strengthened"]["reason"]
 
 
 def test_an_answer_that_depends_on_the_order_of_a_set_is_unstable(bench: Bench) -> None:
@@ -277,6 +315,11 @@ def test_each_format_loads_with_its_own_tests_first(bench: Bench, tmp_path: Path
 
 
 # --- the command ---
+
+
+@pytest.mark.parametrize(("flags", "code"), [(("--help",), 0), (("p", "--out=o.jsonl", "--tests=0"), 2)])
+def test_the_command_line_is_read_before_anything_heavy_is_loaded(flags: tuple[str, ...], code: int) -> None:
+    assert loaded("strengthen.py", *flags) == (code, [])
 
 
 def command(*arguments: str | Path, **options) -> subprocess.Popen:

@@ -25,6 +25,7 @@ import tyro
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from hackward.base.files import read_jsonl, write_jsonl
 from hackward.grading.grader import Grader
 from hackward.grading.labels import Grade, GradeItem
 from hackward.grading.sandbox import Limits
@@ -68,6 +69,9 @@ class Flags:
     count: int = 1000
     """Mutants that are tried, at most four of a problem."""
     seed: int = 0
+    keep: Path | None = None
+    """Where the mutants that pass the own tests are kept, one a line; where that file is there, they are taken
+    from it."""
     show: bool = False
     """Print those that only the judge sees."""
 
@@ -159,27 +163,41 @@ def passed(grader: Grader, problems: Sequence[Problem], made: Sequence[tuple[int
     return [isinstance(outcome, Grade) and outcome.gt_pass for outcome in pending.outcomes()]
 
 
+def passing(flags: Flags, grader: Grader, problems: dict[str, Problem]) -> list[tuple[str, str]]:
+    """Names of problems and mutants that pass their own tests."""
+    if flags.keep is not None and flags.keep.exists():
+        return [(row["name"], row["code"]) for row in read_jsonl(flags.keep) if row["name"] in problems]
+    names = list(problems)
+    made = drawn(list(problems.values()), flags.count, Random(flags.seed))
+    right = passed(grader, list(problems.values()), made)
+    print(f"{sum(right)} of {len(made)} mutants pass the problems' own tests")
+    kept = [(names[at], code) for (at, code), good in zip(made, right) if good]
+    if flags.keep is not None:
+        write_jsonl(flags.keep, [{"name": name, "code": code} for name, code in kept])
+    return kept
+
+
 def main(flags: Flags) -> None:
     """Grade the mutants and print the shares."""
     own = {problem.task_id or problem.problem_id: problem for problem in load_problems(flags.problems)}
     files = [flags.stronger, *([flags.judge] if flags.judge else [])]
     others = [{p.task_id or p.problem_id: p for p in load_problems(file)} for file in files]
-    names = [name for name in own if all(name in other for other in others)]
-    made = drawn([own[name] for name in names], flags.count, Random(flags.seed))
+    own = {name: problem for name, problem in own.items() if all(name in other for other in others)}
     with Grader(limits=Limits(cpu_seconds=1.0, cpu_times_canonical=2.0)) as grader:
-        passing = passed(grader, [own[name] for name in names], made)
-        made = [mutant for mutant, right in zip(made, passing) if right]
-        caught, *judged = [
-            [not right for right in passed(grader, [other[name] for name in names], made)] for other in others
-        ]
-    print(f"{len(made)} of {len(passing)} mutants pass the problems' own tests")
-    print(f"caught: {sum(caught)} ({sum(caught) / max(1, len(made)):.1%} of those)")
+        kept = passing(flags, grader, own)
+        found = []
+        for other in others:
+            names = list(other)
+            made = [(names.index(name), code) for name, code in kept]
+            found.append([not right for right in passed(grader, list(other.values()), made)])
+    caught, *judged = found
+    print(f"caught: {sum(caught)} of {len(kept)} ({sum(caught) / max(1, len(kept)):.1%})")
     for seen in judged:
-        wrong = [one or other for one, other in zip(caught, seen)]
-        print(f"wrong by either file: {sum(wrong)}; caught of them {sum(caught) / max(1, sum(wrong)):.1%}")
-        for (at, code), one, other in zip(made, caught, seen):
+        wrong = sum(one or other for one, other in zip(caught, seen))
+        print(f"wrong by either file: {wrong}; caught of them: {sum(caught) / max(1, wrong):.1%}")
+        for (name, code), one, other in zip(kept, caught, seen):
             if flags.show and other and not one:
-                print(f"--- {names[at]}\n{code}")
+                print(f"--- {name}\n{code}")
 
 
 if __name__ == "__main__":

@@ -57,10 +57,11 @@ def learn_repeats(
         if kind_of(shape) != "list":
             continue
         told = {repeats_in(values[name]) for values in inputs}
-        often = {times for times, _ in told if times is not None}
-        if len(often) != 1 or len({singles for _, singles in told}) != 1:
+        often = {times for times, _ in told if times != 0}
+        if len(often) != 1 or None in often or len({singles for _, singles in told}) != 1:
             continue
         times, singles = often.pop(), told.pop()[1]
+        assert times is not None
         holds, mend = repeating(times, singles)
         one = Learned((name,), Invariant(f"{times} times each but {singles}", (), TIMES, holds, mend))
         if is_spoken_of(one, sentences, shapes):
@@ -71,11 +72,13 @@ def learn_repeats(
 def repeats_in(items: Sequence[Any]) -> tuple[int | None, int]:
     """How often each value stands there that stands there more than once, and how many stand there once.
 
-    None where the former differ, or where there are none.
+    The former is 0 where there are none, and None where they differ.
     """
     counts = Counter(items)
     times = {count for count in counts.values() if count > 1}
     singles = sum(count == 1 for count in counts.values())
+    if not times:
+        return 0, singles
     return (times.pop() if len(times) == 1 else None), singles
 
 
@@ -83,7 +86,7 @@ def repeating(times: int, singles: int) -> tuple[Callable[[Any], bool], Mend]:
     """Whether a list is so, and what makes it so."""
 
     def holds(items: Any) -> bool:
-        return repeats_in(items) in ((times, singles), (None, singles))
+        return repeats_in(items) in ((times, singles), (0, singles))
 
     def mend(dice: Random, items: Any) -> Any:
         values = dice.sample(sorted(set(items)), len(set(items)))

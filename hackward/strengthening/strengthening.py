@@ -9,7 +9,7 @@ from random import Random
 from typing import Any
 
 from hackward.grading.worker import Worker
-from hackward.strengthening.answers import answers_of, disputed
+from hackward.strengthening.answers import SLOW_INPUTS, answers_of, disputed
 from hackward.strengthening.arguments import arguments_of, returned, source_of
 from hackward.strengthening.inputs import Known, NoInputs, known_of, new_inputs
 from hackward.tasks.problems import Problem, Test
@@ -60,7 +60,7 @@ def strengthened(
         dice = Random(f"{seed} {problem.identity} {problem.task_id}")
         inputs = new_inputs(known, int(share * wanted) + FIRST, dice)
         work.answer([arguments_of(values) for values in inputs])
-        if work.refusal() or len(work.tests) >= wanted:
+        if work.refusal() or len(work.tests) >= wanted or work.dropped["slow"] >= SLOW_INPUTS:
             break
     tests = [] if work.refusal() else chosen(work.tests, wanted)
     dropped = {why: times for why, times in sorted(work.dropped.items()) if times}
