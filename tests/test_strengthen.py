@@ -16,7 +16,7 @@ from grade import taken_back
 from hackward.base.files import ROOT, read_jsonl, write_jsonl
 from hackward.grading.sandbox import Limits
 from hackward.strengthening.arguments import arguments_of, input_of, shapes_of
-from hackward.strengthening.files import Bench, Order
+from hackward.strengthening.files import Bench, Order, Part
 from hackward.strengthening.inputs import known_of, new_inputs
 from hackward.strengthening.invariants import SINGLE
 from hackward.tasks.formats import checked_row, format_of, from_own, load_problems
@@ -282,7 +282,9 @@ def test_the_comparison_is_kept_whatever_the_new_answers_look_like(bench: Bench)
     row = own_row(statement, "nums: List[int]) -> List[int]", tests, "return nums")
     before = from_own(row).comparison
     assert before.order == "whole"
-    assert from_own(bench.row(row)).comparison == before
+    row = bench.row(row)
+    assert row["comparison"] == {"order": "whole", "several": False, "absolute": 0.0, "relative": 0.0}
+    assert from_own(row).comparison == before
 
 
 def leetcode_row() -> dict:
@@ -354,6 +356,15 @@ def test_a_killed_call_goes_on_and_gives_the_same_file(tmp_path: Path) -> None:
     assert not part.exists()
     said = [row["strengthened"] for row in read_jsonl(out)]
     assert [row["added"] for row in said] == [8] * 12
+
+
+def test_a_torn_line_is_cut_off_before_the_next_is_written(tmp_path: Path) -> None:
+    out = tmp_path / "out.jsonl"
+    Part(out, "key").add(0, SUM)
+    with open(tmp_path / "out.jsonl.part", "ab") as stream:
+        stream.write(b'{"position": 1, "r')
+    Part(out, "key").add(2, SUM)
+    assert Part(out, "key").rows == {0: SUM, 2: SUM}
 
 
 def test_the_part_of_another_command_is_refused(tmp_path: Path) -> None:

@@ -70,10 +70,15 @@ class Flags:
     """Mutants that are tried, at most four of a problem."""
     seed: int = 0
     keep: Path | None = None
-    """Where the mutants that pass the own tests are kept, one a line; where that file is there, they are taken
+            yield ast.Call(node.func, [*before, less(last)], node.keywords)
     from it."""
     show: bool = False
     """Print those that only the judge sees."""
+
+
+def less(term: ast.expr) -> ast.expr:
+    """A term minus one."""
+    return ast.BinOp(term, ast.Sub(), ast.Constant(1))
 
 
 def changes(node: ast.AST) -> Iterator[ast.AST]:
