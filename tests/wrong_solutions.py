@@ -70,15 +70,10 @@ class Flags:
     """Mutants that are tried, at most four of a problem."""
     seed: int = 0
     keep: Path | None = None
-            yield ast.Call(node.func, [*before, less(last)], node.keywords)
-    from it."""
+    """Where the mutants that pass the own tests are kept, one a line. They are taken from that file where it is
+    there."""
     show: bool = False
     """Print those that only the judge sees."""
-
-
-def less(term: ast.expr) -> ast.expr:
-    """A term minus one."""
-    return ast.BinOp(term, ast.Sub(), ast.Constant(1))
 
 
 def changes(node: ast.AST) -> Iterator[ast.AST]:
