@@ -70,8 +70,8 @@ class Flags:
     """Mutants that are tried, at most four of a problem."""
     seed: int = 0
     keep: Path | None = None
-    """Where the mutants that pass the own tests are kept, one a line. They are taken from that file where it is
-    there."""
+    """Where the mutants that pass the own tests are kept, one a line. They are taken from that file where it
+    is there."""
     show: bool = False
     """Print those that only the judge sees."""
 
