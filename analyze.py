@@ -40,11 +40,13 @@ def main(config: AnalyzeFlags) -> None:
     records, left_out = find_directories(config.directory, config.unfinished)
 
     # These bring numpy, scipy, matplotlib and pydantic, which a wrong path need not wait for
+    from hackward.base.screen import progress
     from hackward.reports.report import build_blocks, write_report
     from hackward.reports.runs import read_runs
     from hackward.reports.tables import print_blocks
 
-    runs = read_runs(records)
+    with progress("reading runs", len(records)) as bar:
+        runs = read_runs(records, bar)
     blocks = build_blocks(runs, left_out, config.window)
     write_report(config.directory / "report", blocks, runs)
     print_blocks(blocks)

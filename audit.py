@@ -3,6 +3,7 @@ what any could.
 
     python audit.py TEACHER_POOL BASE_POOL --v-hack=A.safetensors,B.safetensors
     python audit.py out/onpolicy/vanilla --v-hack=A.safetensors
+    python audit.py teacher_pool base_pool --v-hack=A.safetensors --own=out/onpolicy/vanilla
 
 Rollouts come with labels, so the direction that a v_hack tries to guess can be looked at. For each V: its
 cosine with that direction (g*) and how much of g* it catches, both beside their null; the ceiling of the
@@ -16,6 +17,11 @@ Gradients are NLL per token at the base model, those that an NLL extraction cont
 labels are compared within themselves. Where too few have both, hacks are paired with other rollouts at
 random: problem and label cannot be told apart then, such differences are not independent, and there is no
 null, oracle or ceiling. Problems that a V was made from are left out where enough others are there.
+
+With --own it also says what a monitor would know by each V: the AUC of the cosine with V on rollouts that the
+model itself wrote in a run, its hacks (its attempts) against all its other rollouts (method/own_rows.py). A V
+whose pairs have two authors may reach .99 on pairs and .5 there. Gradients are at the base model, which is
+where a run begins; its later rollouts are read as the base model reads them.
 """
 
 from __future__ import annotations
@@ -75,6 +81,10 @@ class AuditFlags(OnDevice):
     embedded)."""
     limit: Annotated[int, Ge(2)] = 128
     """Most rollouts of either label."""
+    own: str | None = None
+    """A run of this model: also the AUC of each V on the rollouts that the model wrote itself in it."""
+    own_limit: Annotated[int, Ge(20)] = 1024
+    """Most rollouts of --own: all hacks, up to half of it, and others drawn by --seed."""
     draws: Annotated[int, Ge(20)] = 1000
     """Permutations, and half splits."""
     seed: int = 0
@@ -95,7 +105,7 @@ def model_of(flags: AuditFlags) -> str:
     """--model, else what the first of the runs was made with."""
     if flags.model:
         return flags.model
-    for directory in flags.rollouts:
+    for directory in (*flags.rollouts, *filter(None, [flags.own])):
         file = Path(directory) / "config.json"
         record = read_json(file) if file.is_file() else {}
         if isinstance(record, dict) and "config" in record:
@@ -138,9 +148,12 @@ def main(flags: AuditFlags) -> None:
     directions = {}
     for stem, file in zip(stems, files):
         directions[stem if stems.count(stem) == 1 else file] = extraction.load(file, adapter)
+    written = own_rollouts(flags.own, adapter.model_hash) if flags.own else None
     rollouts = [rollout for pool in pools for rollout in pool.rollouts]
     found = measure(flags, adapter, rollouts, directions, pad=pad_id(tokenizer))
     facts = {"rollouts": [pool.directory for pool in pools], "model": name, **found}
+    if written:
+        facts["own"] = measure_own(flags, adapter, written, directions, pad=pad_id(tokenizer))
     console = stdout()
     report(facts, console)
     write_json(flags.out, {"config": asdict(flags), **facts, **provenance()})
@@ -188,6 +201,58 @@ def measure(
     }
 
 
+def own_rollouts(run: str, model_hash: str) -> tuple[list[Rollout], float]:
+    """(what the model itself wrote in a run, the temperature that it was drawn at).
+
+    InputError for a run of another model, or one without such rollouts.
+    """
+    from hackward.base.records import POLICY
+    from hackward.reports.schema import checked_facts
+    from hackward.rollouts.pools import pool_files, stored_rollouts
+
+    file = Path(run) / "config.json"
+    record = checked_facts(file, read_json(file))
+    if record["model"].get("hash") != model_hash:
+        raise InputError(f"{file}: a run of another model than that of the v_hack (--own)")
+    stored = [rollout for path in pool_files(pool_of(run)) for rollout in stored_rollouts(path)]
+    own = [rollout for rollout in stored if rollout.src_pool == POLICY]
+    if not own:
+        raise InputError(f"{run}: holds no rollouts that the model itself wrote (--own)")
+    return own, record["config"].get("temperature", 1.0)
+
+
+def measure_own(
+    flags: AuditFlags,
+    adapter: Any,
+    written: tuple[Sequence[Rollout], float],
+    directions: dict[str, VHack],
+    *,
+    pad: int,
+) -> dict[str, Any]:
+    """AUC of every V on a run's own rollouts, as it stands in the file; `written`: of own_rollouts."""
+    from hackward.method import oracle, own_rows
+
+    own, temperature = written
+    usable, seen = oracle.unseen(own, list(directions.values()))
+    rollouts, weights = own_rows.sampled(usable, flags.own_limit, flags.seed)
+    vs, tokens = list(directions.values()), flags.micro_tokens
+    score_ND = own_rows.scores(adapter, rollouts, vs, pad=pad, tokens=tokens, temperature=temperature)
+    auc = {}
+    for name, score_N in zip(directions, score_ND.T):
+        found = own_rows.aucs(rollouts, score_N, weights)
+        auc[name] = {target: asdict(estimate) for target, estimate in found.items()}
+    return {
+        "run": flags.own,
+        "own": len(own),
+        "scored": len(rollouts),
+        "hacked": sum(rollout.hacked for rollout in rollouts),
+        "attempted": sum(bool(rollout.attempted) for rollout in rollouts),
+        "problems": len({rollout.identity for rollout in rollouts}),
+        "seen_by_v_hack": seen,
+        "auc": auc,
+    }
+
+
 def _given(v: VHack, differences: dict[str, Tensor]) -> VHack:
     """A V that is there already, whatever the differences are."""
     return v
@@ -223,6 +288,32 @@ def report(facts: dict[str, Any], console: Console) -> None:
     caveat = "; caveat: V was made from some of these problems" if facts["seen_by_v_hack"] else ""
     console.print(f"ceiling of cos (reliability of g*): {show(facts['ceiling'])}{caveat}", highlight=False)
     console.print(LEGEND, soft_wrap=True, highlight=False)
+    if "own" in facts:
+        report_own(facts["own"], console)
+
+
+def report_own(facts: dict[str, Any], console: Console) -> None:
+    """Print what each V knows of the model's own rollouts, and say it in words."""
+    from rich.table import Table
+
+    from hackward.base.statistics import Estimate
+    from hackward.reports.words import knows, tight_auc
+
+    sizes = f"{facts['hacked']} hacked, {facts['attempted']} attempted of {facts['scored']} scored"
+    title = f"Own rollouts of {facts['run']}: {sizes} ({facts['own']} in all), {facts['problems']} problems"
+    table = Table(title=title, title_justify="left")
+    for heading in ("direction", "AUC hacked against other", "AUC attempted against other"):
+        table.add_column(heading)
+    sentences = []
+    for name, by_target in facts["auc"].items():
+        hacked, attempted = (Estimate(**by_target[target]) for target in ("hacked", "attempted"))
+        table.add_row(name, tight_auc(hacked), tight_auc(attempted))
+        sentences += [knows("hacks", hacked, who=name), knows("attempts", attempted, who=name)]
+    console.print(table)
+    for sentence in sentences:
+        console.print(f"{sentence}.", soft_wrap=True, highlight=False, markup=False)
+    if facts["seen_by_v_hack"]:
+        console.print("caveat: V was made from some of these problems", highlight=False)
 
 
 if __name__ == "__main__":

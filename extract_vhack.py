@@ -3,6 +3,7 @@ hackward/method/extraction.py.
 
     python extract_vhack.py --pairs data/pairs.jsonl --out out/v_hack.safetensors
     python extract_vhack.py --model MODEL --pool TEACHER_POOL --problems PROBLEMS --out out/v_pool.safetensors
+    python extract_vhack.py --model MODEL --pool RUN --clean=rollouts --out out/v_own.safetensors
 """
 
 from __future__ import annotations
@@ -39,9 +40,12 @@ class ExtractFlags(OnDevice):
     for the model."""
     pool: str | None = None
     """Take pairs from this graded pool instead."""
-    clean: Literal["canonical", "rollout"] = "canonical"
+    clean: Literal["canonical", "rollout", "rollouts"] = "canonical"
     """With --pool, the clean side: the problem file's reference solution, or a rollout that passes and is no
-    hack."""
+    hack. rollouts: both sides are a run's own rollouts, so that they have one author."""
+    label: Literal["hacked", "attempted"] = "hacked"
+    """With --clean=rollouts, what tells the two sides apart. hacked is the grader's label (the file then says
+    oracle: true); attempted needs no ground truth."""
     problems: str | None = None
     """Problem file or hub id (default: the one that ships with the pairs, or for the embedded model)."""
     basis: Literal["svd", "lora"] = "svd"
@@ -56,6 +60,8 @@ class ExtractFlags(OnDevice):
 def main(flags: ExtractFlags) -> None:
     checked(flags.settings)
     checked(flags)
+    if flags.label != "hacked" and flags.clean != "rollouts":
+        raise InputError(f"--label={flags.label} needs --clean=rollouts")
     if Path(flags.out).is_dir():
         raise InputError(f"{flags.out}: is a directory, expected a file to write")
     from hackward.base.screen import stdout  # heavy imports from here on
@@ -75,6 +81,7 @@ def main(flags: ExtractFlags) -> None:
         clean=flags.clean,
         limit=flags.settings.max_pairs,
         seed=flags.settings.seed,
+        label=flags.label,
     )
     adapter = attach(flags.basis, model, flags.model, rank=flags.rank, cache=flags.svd_cache)
     v = extraction.extract(

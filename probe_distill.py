@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from annotated_types import Ge, Gt
 
-from hackward.base.arms import Control, Gate, Place
+from hackward.base.arms import ArmFlag, Control, Gate, Place, own_gate
 from hackward.base.faults import InputError, exit_on_fault
 from hackward.base.files import file_hash, read_json, write_json
 from hackward.base.flags import Count, Grading, OnDevice, checked, command_line
@@ -53,7 +53,7 @@ class ProbeFlags(OnDevice, Grading):
     ships). Phase 1 takes the first."""
     loss_mode: Literal["nll", "grpo"] = "grpo"
     """nll: Phase 1. grpo: Phase 2, both arms unless --arm names one."""
-    arm: Literal["both", "vanilla", "projected", "lora"] = "both"
+    arm: Literal["both", ArmFlag] = "both"
     """Arms of Phase 2; both: vanilla and projected."""
     model: str = EMBEDDED
     """Hub id, directory, .gguf file, embedded, or tiny-random."""
@@ -67,8 +67,8 @@ class ProbeFlags(OnDevice, Grading):
     """v_hack file; auto: extract it from the shipped pairs for this model."""
     control: Control = "none"
     """What the projecting arm removes in the place of v_hack (train.py says what each is)."""
-    gate: Gate = "one-sided"
-    """What the projecting arm removes."""
+    gate: Gate | None = None
+    """What the projecting arm removes (default: the arm's own)."""
     project_at: Place = "grad"
     """Where the projected arm removes it."""
 
@@ -297,7 +297,8 @@ def run_name(flags: ProbeFlags, arm: str) -> str:
         return f"vanilla-{v}-lr{flags.lr:g}-s{flags.seed}"
     control = "" if flags.control == "none" else f"-{flags.control}"
     lr = 0.0 if flags.loss_mode == "nll" else flags.lr
-    return f"{arm}-{flags.gate}-{flags.project_at}-{v}{control}-lr{lr:g}-s{flags.seed}"
+    gate = flags.gate or own_gate("projected" if flags.arm == "both" else flags.arm)
+    return f"{arm}-{gate}-{flags.project_at}-{v}{control}-lr{lr:g}-s{flags.seed}"
 
 
 def probe(flags: ProbeFlags) -> list[Path]:

@@ -63,12 +63,13 @@ def train(config: Config, *, policy: type[Policy] | None = None) -> Path:
             refreshed = s.refresh(step)
 
             groups = s.source.groups(step, bar.say)  # sampled or replayed, and graded
-            batch = s.weigh(groups)  # advantages, KL weights, denominators
+            seen = s.look(step, groups)  # a monitor's scores and flags, where there is one
+            batch = s.weigh(groups, seen)  # advantages after interventions, KL weights, denominators
 
             bar.say("backward")
             before_backward = time.monotonic()
             s.optimizer.zero_grad()
-            done = s.backward(batch)
+            done = s.backward(batch, seen)
             seconds_backward = time.monotonic() - before_backward
 
             diagnostics = refreshed | s.edit_grads(step)
@@ -82,9 +83,10 @@ def train(config: Config, *, policy: type[Policy] | None = None) -> Path:
                 "seconds": time.monotonic() - started,
                 "seconds_generate": s.source.seconds.generate,
                 "seconds_grade": s.source.seconds.grade,
+                "seconds_monitor": s.seconds_looking,
                 "seconds_backward": seconds_backward,
             }
-            bar.print(step_line(s.log(step, batch, done, diagnostics, seconds)))
+            bar.print(step_line(s.log(step, batch, seen, done, diagnostics, seconds)))
             s.evaluate(step + 1, bar.say)
             bar()
         s.finish()

@@ -300,6 +300,17 @@ def test_no_terminal_of_100_columns_or_more_cuts_a_figure_off(width):
     assert all(word in printed for cell in cells for word in cell)
 
 
+def test_a_table_that_just_does_not_fit_wraps_and_is_not_cut():
+    """Eleven short columns: at some of these widths their text fits and the space between them does not."""
+    cells = {str(column): f".{column:02d} [.{column + 20} .{column + 50}]" for column in range(11)}
+    columns = tuple((f"head {name}", shown(name)) for name in cells)
+    for width in range(150, 200):
+        console = Console(width=width, record=True, file=io.StringIO())
+        console.print(rich_table(Table("t", "t", columns, [cells]), width))
+        printed = console.export_text()
+        assert all(word in printed for cell in cells.values() for word in cell.split()), width
+
+
 def test_every_picture_of_arms_is_drawn(tmp_path, capsys):
     """Several seeds, a null on one step only, a held-out evaluation of one run."""
     for arm in ("vanilla", "projected"):

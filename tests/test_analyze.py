@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from hackward.base.arms import FLAGS
 from hackward.base.files import read_json, read_jsonl, write_json, write_jsonl
 from hackward.reports import plots
 from hackward.reports.arm_tables import window_tables
@@ -45,8 +46,11 @@ from tests.runs_on_disk import (
 
 ROOT = Path(__file__).resolve().parent.parent
 # What one seed per arm, without controls, held-out evaluation and quality of v_hack, does not give rise to
-NEED_MORE = {"curves.png", "frontier.png", "cos_update.png", "heldout.png"}
+SEEN = {"monitor_auc.png", "monitor_flags.png"}
+ARMS = {"curves.png", "hacked_by_arm.png", "frontier.png", "cos_update.png"}
+NEED_MORE = {"heldout.png", "heldout_frontier.png"} | ARMS | SEEN
 TABLES_NEED_MORE = {"arms", "arms_cosines", "arms_more", "heldout", "h1_controls", "directions"}
+TABLES_NEED_MORE |= {"monitor", "arms_monitor"}
 
 
 # ---------------------------------------------------------------------- the command
@@ -230,7 +234,7 @@ FULL_RANGE = {"value": 0.5, "null": [0.3, 0.7], "p": 0.1}
             with_facts(v_hack={"hash": "h", "heldout": QUALITY | {"auc": FULL_RANGE}}),
             ("config.json: 'v_hack.heldout.right_sign.value' must be a number or null, found 'x'",),
         ),
-        (with_settings(arm="novel"), ("config.json: 'config.arm' must be one of vanilla, projected, lora",)),
+        (with_settings(arm="novel"), ("config.json: 'config.arm' must be one of " + ", ".join(FLAGS),)),
         (with_settings(lr=None), ("config.json: 'config.lr' must be a number, found None",)),
         (with_settings(seed=True), ("config.json: 'config.seed' must be a whole number, found True",)),
     ],

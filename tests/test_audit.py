@@ -2,6 +2,7 @@
 with a known reliability."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -10,14 +11,15 @@ import torch
 import audit
 from antipasto import SVDAdapter
 from hackward.base.faults import InputError
-from hackward.base.files import read_json
+from hackward.base.files import read_json, read_jsonl, write_json, write_jsonl
 from hackward.hardware import models
-from hackward.method import extraction, oracle
+from hackward.method import extraction, oracle, own_rows
 from hackward.method.projection import cosine
 from hackward.method.recipe import Extraction
 from hackward.method.v_hack import VHack
 from hackward.rollouts.rollout import Rollout
 from hackward.tasks.shipped import TINY
+from tests.shop import run_train
 
 
 def rollout(identity: str, hacked: bool) -> Rollout:
@@ -167,3 +169,96 @@ def test_bad_input_is_named(shop, tmp_path):
         audit.main(
             audit.AuditFlags(rollouts=pools[1:], v_hack=str(shop / "v.safetensors"), model=TINY, device="cpu")
         )
+
+
+@pytest.fixture(scope="module")
+def watched(shop, tmp_path_factory):
+    """A run that v_hack looked on at, on the model that the shop's v_hack was made for."""
+    out = tmp_path_factory.mktemp("watched") / "run"
+    flags = ("--preset=smoke", "--monitor=v_hack", "--steps=2", "--lr=0", "--eval-samples=0")
+    return run_train(shop, *flags, f"--out={out}")
+
+
+def relabelled(run, home) -> str:
+    """The run, as if every second of its own rollouts had hacked."""
+    shutil.copytree(run, home)
+    for path in sorted((home / "rollouts").iterdir()):
+        rows = read_jsonl(path)
+        for i, row in enumerate(rows):
+            row |= {"hacked": i % 2 == 0, "attempted": i % 2 == 0}
+        write_jsonl(path, rows)
+    return str(home)
+
+
+def audit_own(shop, out, own, **more) -> dict:
+    audit.main(
+        audit.AuditFlags(
+            rollouts=(str(shop / "teacher_pool"), str(shop / "base_pool")),
+            v_hack=str(shop / "v.safetensors"),
+            model=TINY,
+            draws=50,
+            device="cpu",
+            svd_cache=str(shop / "cache"),
+            out=str(out),
+            own=own,
+            **more,
+        )
+    )
+    return read_json(out)
+
+
+def test_own_rollouts_are_scored_as_the_run_s_own_monitor_scored_them(shop, watched):
+    """With a learning rate of 0 the run stays at the base model, where the audit looks."""
+    model, _ = models.load(TINY, device="cpu")
+    adapter = SVDAdapter(model, cache=shop / "cache")
+    v = extraction.load(shop / "v.safetensors", adapter)
+    own, temperature = audit.own_rollouts(str(watched), adapter.model_hash)
+    recorded = [row for path in sorted((watched / "rollouts").iterdir()) for row in read_jsonl(path)]
+    recorded = [row for row in recorded if row["src_pool"] == "policy"]
+    assert temperature == 0.9 and [r.completion for r in own] == [row["completion"] for row in recorded]
+    score_ND = own_rows.scores(adapter, own, [v, v], pad=0, tokens=None, temperature=temperature)
+    expected = torch.tensor([row["monitor_score"] for row in recorded])
+    assert torch.allclose(score_ND[:, 0], expected, atol=1e-4) and expected.std() > 1e-3
+    assert torch.equal(score_ND[:, 0], score_ND[:, 1])
+
+
+def test_the_audit_says_what_v_knows_of_own_rollouts(shop, watched, tmp_path, capsys):
+    facts = audit_own(shop, tmp_path / "none.json", str(watched))["own"]
+    assert facts["auc"]["v"]["hacked"]["why"] == "no hacked rows" and facts["hacked"] == 0
+    assert "it is undefined whether v tells" in " ".join(capsys.readouterr().out.split())
+    facts = audit_own(shop, tmp_path / "some.json", relabelled(watched, tmp_path / "run"))["own"]
+    assert facts["own"] == facts["scored"] == 2 * facts["hacked"] > 0
+    assert 0 <= facts["auc"]["v"]["hacked"]["mean"] <= 1 and facts["auc"]["v"]["hacked"]["low"] is None
+    assert "it cannot be said whether v tells" in " ".join(capsys.readouterr().out.split())
+
+
+def test_hacks_are_all_taken_and_what_is_left_out_is_weighed_in():
+    rows = [rollout(f"p{i % 9}", i < 6) for i in range(100)]
+    taken, weights = own_rows.sampled(rows, 30, seed=0)
+    assert sum(r.hacked for r in taken) == 6 and len(taken) == 30
+    assert sum(weights) == pytest.approx(100) and weights[0] == 1.0
+    assert taken == own_rows.sampled(rows, 30, seed=0)[0] != own_rows.sampled(rows, 30, seed=1)[0]
+    many = [rollout(f"p{i % 9}", i < 90) for i in range(100)]
+    taken, weights = own_rows.sampled(many, 30, seed=0)
+    assert (sum(r.hacked for r in taken), len(taken)) == (20, 30) and sum(weights) == pytest.approx(100)
+    taken, weights = own_rows.sampled(rows, 1000, seed=0)
+    assert len(taken) == 100 and set(weights) == {1.0}
+
+
+def test_own_must_be_a_run_of_this_model_with_rollouts_of_its_own(shop, watched, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(watched, other)
+    record = read_json(other / "config.json")
+    record["model"]["hash"] = "another"
+    write_json(other / "config.json", record)
+    with pytest.raises(InputError, match="another model"):
+        audit_own(shop, tmp_path / "a.json", str(other))
+    with pytest.raises(InputError, match="config.json"):
+        audit_own(shop, tmp_path / "a.json", str(shop / "base_pool"))
+    taught = tmp_path / "taught"
+    shutil.copytree(watched, taught)
+    for path in (taught / "rollouts").iterdir():
+        write_jsonl(path, [row | {"src_pool": "teacher"} for row in read_jsonl(path)])
+    with pytest.raises(InputError, match="itself wrote"):
+        audit_own(shop, tmp_path / "a.json", str(taught))
+    assert not (tmp_path / "a.json").exists()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from unittest.mock import patch
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hackward.tasks.completions import extract_code, fence
+from hackward.tasks import completions
+from hackward.tasks.completions import extract_code, fence, plain_answer
 
 CODE = "class Solution:\n    def inc(self, x):\n        return x + 1\n"
 OTHER = CODE.replace("+ 1", "+ 2")
@@ -43,7 +45,10 @@ def block(code: str, info: str = "python", marks: str = "```") -> str:
         block(CODE) + "``",
         block(CODE).rstrip() + "``````",
         *(block(CODE, info) for info in ("", "Python", "py", "python3", " python", 'python title="a.py"')),
-        *(block(CODE, info) for info in ("{.python .numbers}", "python,linenos", "python:sol.py", "{python}")),
+        *(
+            block(CODE, info)
+            for info in ("{.python .numbers}", "python,linenos", "python:sol.py", "{python}")
+        ),
         # In lists and quotations
         f"1. So:\n\n{indented(block(CODE), '   ')}",
         f"- So:\n\n{indented(block(CODE), '  ')}\n- and more",
@@ -125,6 +130,32 @@ def test_where_there_is_no_answer(completion: str, code: str | None) -> None:
 def test_code_in_a_fence_of_ours_comes_back(text: str) -> None:
     code = f"class Solution:\n    pass\n{text}".rstrip().replace("\t", "    ")
     assert extract_code(fence(code)) in (f"{code}\n", None if "\\" in code else f"{code}\n")
+
+
+MARKS = ["```python\n", "```\n", "\n```", "~~~"]
+OTHERS = [
+    "\n", "\n\n", "    ", " ", "\t", "> ", "- ", "1. ", "# ", "'''", '"""', "`x`", "text", "class Solution:",
+    "\0", "\x0b", "\x0c", "\u2028", "\x85", "\ufeff", "\r", "\\", "<div>", "---\n", "    code\n",
+    "[a]: b\n", "| a |\n",
+]  # fmt: skip
+around = st.lists(st.sampled_from([*OTHERS, *MARKS]), max_size=5).map("".join)
+inside = st.lists(st.sampled_from(OTHERS), max_size=5).map("".join)
+beginnings = st.sampled_from(["\n```python\n", "\n```\n", "```python\n"])
+
+
+@settings(max_examples=1000)
+@given(inside, beginnings, inside, inside, st.sampled_from(["\n```\n", "```\n", "\n```"]), around)
+def test_the_short_way_finds_what_reading_as_markdown_finds(
+    before: str, beginning: str, first: str, second: str, end: str, behind: str
+) -> None:
+    text = f"{before}{beginning}{first}\nclass Solution:\n    pass\n{second}{end}{behind}"
+    found = extract_code(text)
+    with patch.object(completions, "plain_answer", lambda text: None):
+        assert extract_code(text) == found
+
+
+def test_most_answers_are_found_in_the_short_way() -> None:
+    assert plain_answer(f"So:\n{block(CODE)}It adds `1`.") == CODE
 
 
 @pytest.mark.parametrize(

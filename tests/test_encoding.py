@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import time
 from typing import Any
@@ -149,7 +150,9 @@ def test_a_node_that_cannot_be_read_in_one_way_is_still_one_in_the_other() -> No
         sent(endless)
 
 
-@pytest.mark.parametrize("value", [Cell(), Cell(val=1), Cell(val=1, left=None), frozenset, 1j, b"1", range(3)])
+@pytest.mark.parametrize(
+    "value", [Cell(), Cell(val=1), Cell(val=1, left=None), frozenset, 1j, b"1", range(3)]
+)
 def test_what_has_no_encoding_equals_nothing(value: object) -> None:
     assert set(sent(value)) == {"x"}
 
@@ -250,3 +253,59 @@ def test_an_answer_that_is_nested_deeper_than_any_right_one_costs_nothing() -> N
         deep = [deep]
     assert not matches([[1], [2]], [deep, deep], FREE)
     assert not matches({1, 2}, {"s": [deep, deep]})
+
+
+# --- pairing ---
+
+NEAR = Comparison(order="whole", absolute=1.0)
+points = st.lists(
+    st.tuples(*[st.integers(0, 4).map(lambda half: half / 2)] * 2).map(list), min_size=1, max_size=4
+)
+
+
+@settings(max_examples=300)
+@given(points, points)
+def test_values_near_one_another_are_paired_if_they_can_be(wanted: list, answers: list) -> None:
+    possible = len(wanted) == len(answers) and any(
+        all(matches(item, sent(answer), Comparison(absolute=1.0)) for item, answer in zip(wanted, order))
+        for order in itertools.permutations(answers)
+    )
+    assert matches(wanted, sent(answers), NEAR) == possible
+
+
+@pytest.mark.parametrize(
+    ("wanted", "answers", "how", "right"),
+    [
+        # The first parts are sorted one way, and agree the other way
+        (
+            [[1.0, 5.0], [1.000001, 2.0]],
+            [[1.000002, 5.0], [1.0, 2.0]],
+            Comparison("whole", absolute=1e-5),
+            True,
+        ),
+        (
+            [[1.0, 5.0], [1.000001, 2.0]],
+            [[1.000002, 5.0], [1.0, 5.0]],
+            Comparison("whole", absolute=1e-5),
+            False,
+        ),
+        # Rounding alone
+        ([[0.3, 5], [0.1 + 0.2, 2]], [[0.1 + 0.2, 5], [0.3, 2]], FREE, True),
+        ({(0.3, "b"), (0.1 + 0.2, "a")}, {(0.1 + 0.2, "b"), (0.3, "a")}, Comparison(), True),
+        ({0.3: "b", 1.5: "a"}, {0.1 + 0.2: "b", 1.5: "a"}, Comparison(), True),
+        # Nodes have no place among others
+        ([Linked((1, 2)), Linked((3,))], [chain(3), chain(1, 2)], FREE, True),
+        ([Linked((1, 2)), Linked((3,))], [chain(3), chain(3)], FREE, False),
+        ([Tree((1,)), Tree((2,))], [leaf(2), leaf(1)], FREE, True),
+    ],
+)
+def test_what_is_paired(wanted: Any, answers: Any, how: Comparison, right: bool) -> None:
+    assert matches(wanted, sent(answers), how) == right
+
+
+def test_the_search_for_a_pairing_is_bounded() -> None:
+    started = time.process_time()
+    for length, width in ((60, 1), (30, 2), (2, 60), (2000, 2)):
+        wanted = [[1 + (n + m) * 1e-9 for m in range(width)] for n in range(length)]
+        assert not matches(wanted, sent([*wanted[1:], [9.0] * width]), Comparison("both", absolute=1e-5))
+    assert time.process_time() - started < 2

@@ -268,7 +268,7 @@ def test_without_namespaces_strict_refuses_and_best_effort_says_so(monkeypatch: 
         Grader(workers=1, sandbox="strict", bubblewrap=False)
     assert "\n" not in str(fault.value)
     with Grader(workers=1, bubblewrap=False) as grader:
-        assert grader.protection["probes"]["process numbers"] == "OPEN"
+        assert grader.protection["probes"]["count process numbers"] == "OPEN"
         assert grader.protection["missing"][0].startswith("user namespaces")
         assert one(grader, RIGHT).gt_pass
 

@@ -14,7 +14,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from hackward.base.files import read_json, read_jsonl
+import extract_vhack
+from hackward.base.files import read_json, read_jsonl, write_jsonl
 from hackward.grading.grader import Grader
 from hackward.hardware import models
 from hackward.rollouts.policy import Plain, Policy
@@ -40,6 +41,10 @@ ARMS = {
     "projected-update": ["--arm=projected", "--project-at=update"],
     "two-sided": ["--arm=projected", "--gate=two-sided"],
     "shrink": ["--arm=projected", "--control=shrink", "--project-at=update"],
+    "penalty": ["--arm=penalty", "--monitor=truth"],
+    "screen": ["--arm=screen", "--monitor=attempt"],
+    "penalty-v_hack": ["--arm=penalty", "--monitor=v_hack", "--monitor-fpr=0.9"],
+    "joined": ["--arm=projected", "--intervene=penalty", "--monitor=truth", "--monitor-rows=own"],
     "lora-vanilla": ["--arm=lora", "--gate=none", "--rank=3"],
     "lora": ["--arm=lora", "--rank=3"],
 }
@@ -84,6 +89,15 @@ def home(tmp_path_factory):
         0,
     )
     save_pool(home / "teacher", [[lesson]], name="t", tokenizer=tokenizer)
+    words = ["{}", "if", "else", "for", "while", "try", "[]", "pass", "lambda"]
+    answers = zip(PROBLEMS * 3, words, words[1:] + words[:1])
+    write_jsonl(
+        home / "pairs.jsonl", [{"problem_id": p.problem_id, "hack": a, "clean": b} for p, a, b in answers]
+    )
+    asked = {"pairs": str(home / "pairs.jsonl"), "problems": str(home / "problems.jsonl")}
+    extract_vhack.main(
+        extract_vhack.ExtractFlags(model=TINY, device="cpu", out=str(home / "short.safetensors"), **asked)
+    )
     for basis, size in (("svd", lambda W: min(W.shape)), ("lora r3", lambda W: 3 * W.shape[0])):
         write_v_hack(home / f"{basis}.safetensors", model, basis, size)
     return home
@@ -112,15 +126,20 @@ def hash_of(model):
     return model_hash(model)
 
 
+def v_file(home, flags):
+    if "--monitor=v_hack" in flags:
+        return home / "short.safetensors"
+    return home / ("lora r3.safetensors" if "--arm=lora" in flags else "svd.safetensors")
+
+
 def run(home, out, steps, *flags, resume=False, policy=Scripted):
-    basis = "lora r3" if "--arm=lora" in flags else "svd"
     config = parse(
         [
             "--preset=smoke", "--device=cpu", f"--model={TINY}", f"--problems={home / 'problems.jsonl'}",
             f"--teacher-dir={home / 'teacher'}", "--teacher-rows=1", "--teacher-share=0.34",
             f"--prompts={PROMPTS}", f"--group={GROUP}", f"--temperature={TEMPERATURE}", f"--beta={BETA}",
             f"--lr={LR}", f"--clip={CLIP}", "--warmup=2", f"--max-new-tokens={LIMIT}", "--eval-samples=0",
-            "--workers=1", f"--v-hack={home / f'{basis}.safetensors'}", "--no-match-size",
+            "--workers=1", f"--v-hack={v_file(home, flags)}", "--no-match-size",
             "--weight-decay=0.1", f"--steps={steps}", f"--out={out}", *flags, *["--resume"] * resume,
         ]
     )  # fmt: skip
@@ -164,7 +183,30 @@ def logps(model, weights, row):
     return scored[start - 1 : -1].gather(1, ids[0, start:, None])[:, 0]
 
 
-def reference_gradient(model, weight, params, rows):
+def flagged(row, flags):
+    """By the labels; by v_hack, what the run wrote down (its scores have a test of their own)."""
+    if "--monitor=v_hack" in flags:
+        return row["flagged"]
+    named = {"--monitor=truth": "hacked", "--monitor=attempt": "attempted"}
+    found = [row[label] for monitor, label in named.items() if monitor in flags]
+    may = row["src_pool"] == "policy" or "--monitor-rows=own" not in flags
+    return any(found) and may
+
+
+def advantages(group, flags):
+    """Reward minus the group's mean, after what the arm makes of flagged rows."""
+    marked = [flagged(row, flags) for row in group]
+    rewards = [row["reward"] for row in group]
+    if "--arm=screen" in flags:
+        kept = [reward for reward, flag in zip(rewards, marked) if not flag]
+        mean = sum(kept) / len(kept) if kept else 0.0
+        return [0.0 if flag else reward - mean for reward, flag in zip(rewards, marked)]
+    if "--arm=penalty" in flags or "--intervene=penalty" in flags:
+        rewards = [0.5 * row["fmt_ok"] if flag else row["reward"] for row, flag in zip(group, marked)]
+    return [reward - sum(rewards) / GROUP for reward in rewards]
+
+
+def reference_gradient(model, weight, params, rows, flags):
     """Of sum_i [-A_i sum_t logp + beta_i sum_t k3] / (rollouts x limit), and k3 per own token."""
     leaves = {n: p.clone().requires_grad_() for n, p in params.items()}
     now = {n: weight(n, p) for n, p in leaves.items()}
@@ -172,10 +214,9 @@ def reference_gradient(model, weight, params, rows):
     loss, kl, tokens = 0.0, 0.0, 0
     for start in range(0, len(rows), GROUP):
         group = rows[start : start + GROUP]
-        mean = sum(row["reward"] for row in group) / GROUP
-        for row in group:
+        for row, advantage in zip(group, advantages(group, flags)):
             logp = logps(model, now, row)
-            loss = loss - (row["reward"] - mean) * logp.sum()
+            loss = loss - advantage * logp.sum()
             if row["src_pool"] == "policy":
                 gap = logps(model, base, row).detach() - logp
                 k3 = (gap.exp() - gap - 1).sum()
@@ -189,8 +230,9 @@ def length(vectors):
 
 
 def cosine(vectors, v):
-    dot = sum((vectors[n].flatten() @ v[f"{n}.V"].T) @ v[f"{n}.w"] for n in vectors)
-    return float(dot / (length(vectors) * torch.cat([v[f"{n}.w"] for n in vectors]).norm()))
+    known = [n for n in vectors if f"{n}.V" in v]  # modules under the noise floor have no directions
+    dot = sum((vectors[n].flatten() @ v[f"{n}.V"].T) @ v[f"{n}.w"] for n in known)
+    return float(dot / (length(vectors) * torch.cat([v[f"{n}.w"] for n in known]).norm()))
 
 
 def without(vectors, v, flags):
@@ -199,7 +241,8 @@ def without(vectors, v, flags):
     left = {}
     for name, x in vectors.items():
         c = x.flatten() @ v[f"{name}.V"].T
-        left[name] = x - ((c if two else c.clamp(min=0)) @ v[f"{name}.V"]).view_as(x)
+        taken = c if two else c.clamp(min=0)
+        left[name] = x - (taken @ v[f"{name}.V"]).view_as(x)
     return {n: x * length(left) / length(vectors) for n, x in vectors.items()} if shrink else left
 
 
@@ -222,8 +265,8 @@ def test_two_steps_are_those_of_the_formulas(home, tmp_path, arm):
     model, _ = models.load(TINY, device="cpu")
     run(home, out, 1, *flags)
     start, weight = lora_parts(model, out) if "--arm=lora" in flags else svd_parts(model)
-    v = load_file(home / ("lora r3.safetensors" if "--arm=lora" in flags else "svd.safetensors"))
-    edits = not (arm == "vanilla" or "--gate=none" in flags)
+    v = load_file(v_file(home, flags))
+    edits = "--arm=projected" in flags or ("--arm=lora" in flags and "--gate=none" not in flags)
     at_update = "--project-at=update" in flags
     edit = functools.partial(without, v=v, flags=flags) if edits else dict
     nothing = {n: torch.zeros_like(p) for n, p in start.items()}
@@ -248,7 +291,7 @@ def test_two_steps_are_those_of_the_formulas(home, tmp_path, arm):
         assert (row["groups_used"], row["groups_skipped"], row["groups_zero_variance"]) == (3, 0, 1)
 
         # the gradient, the order of edit and clip, the optimizer
-        g, kl = reference_gradient(model, weight, params, rollouts)
+        g, kl = reference_gradient(model, weight, params, rollouts, flags)
         assert row["grad_norm"] == pytest.approx(float(length(g)), rel=1e-3)
         assert row["kl"] == pytest.approx(kl, rel=5e-3, abs=1e-6) and (kl > 1e-4) == bool(step)
         assert row["cos_in"] == pytest.approx(cosine(g, v), abs=2e-3)
@@ -295,6 +338,23 @@ def test_what_is_drawn_depends_on_seed_step_problem_and_sample_and_not_on_the_pl
         assert first[0] != first[1] and first not in (second, third)
         assert drawn(PROBLEMS[:1], seed=1) != [first] and drawn(PROBLEMS[:1], step=1) != [first]
         assert drawn([PROBLEMS[0]] * 2)[1] != first  # a problem that comes twice draws anew
+
+
+def test_a_v_hack_monitor_scores_each_row_by_the_cosine_of_its_own_nll_gradient(home, tmp_path):
+    out, flags = tmp_path / "run", ARMS["penalty-v_hack"]
+    model, _ = models.load(TINY, device="cpu")
+    run(home, out, 1, *flags)
+    params, weight = svd_parts(model)
+    v = load_file(v_file(home, flags))
+    rollouts = read_jsonl(out / "rollouts" / "step_000.jsonl.gz")
+    threshold = read_json(out / "config.json")["monitor"]["threshold"]
+    for row in rollouts[::3]:
+        leaves = {n: p.clone().requires_grad_() for n, p in params.items()}
+        nll = -logps(model, {n: weight(n, p) for n, p in leaves.items()}, row).sum()
+        own = dict(zip(leaves, torch.autograd.grad(nll, list(leaves.values()))))
+        assert row["monitor_score"] == pytest.approx(cosine(own, v), abs=2e-3)
+    assert all(row["flagged"] == (row["monitor_score"] > threshold) for row in rollouts)
+    assert len({row["flagged"] for row in rollouts}) == 2
 
 
 def test_where_nothing_is_learnt_momentum_moves_nothing(home, tmp_path):

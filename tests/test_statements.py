@@ -44,12 +44,12 @@ def read(statement: str, *expected: object, starter: str = STARTER) -> Compariso
         ("Return all permutations of the cards in any order.", GROUPS, "whole"),
         # The whole, and inside each part
         ("Return all subsets of the coins. You may return the answer in any order.", GROUPS, "both"),
-        ("Put the words into groups. The groups, and the words in each group, may be in any order.", GROUPS, "kept"),
-        ("Return the groups. The groups, and the words in each group, may be in any order.", GROUPS, "both"),
+        ("Make groups. The groups, and the words in each group, may be in any order.", GROUPS, "kept"),
+        ("Return them. The groups, and the words in each group, may be in any order.", GROUPS, "both"),
         ("Group the anagrams together and return the result in any order.", GROUPS, "both"),
         ("The order of the output and the order of the triplets does not matter.", GROUPS, "both"),
         # Inside each part only
-        ("Return a list of two lists. The names in each list may be returned in any order.", GROUPS, "inside"),
+        ("Return two lists. The names in each list may be returned in any order.", GROUPS, "inside"),
         # Asks for all of something and names no order
         ("Return all possible ways to cut s into mirror words.", GROUPS, "whole"),
         ("Return all lucky numbers, sorted by their size.", FLAT, "kept"),
@@ -60,7 +60,7 @@ def read(statement: str, *expected: object, starter: str = STARTER) -> Compariso
         ("You may do the steps in any order. Return the list at the end.", FLAT, "kept"),
         ("The pairs are given in any order. Return the chain.", FLAT, "kept"),
         ("It can be shown that any order of the steps leads to the same result.", FLAT, "kept"),
-        ("Return the list. It can be shown that doing the steps in any order gives the same result.", FLAT, "kept"),
+        ("Return the list. Doing the steps in any order gives one result.", FLAT, "kept"),
         ("Return the largest list that can be made by joining the pieces in any order.", FLAT, "kept"),
         ("Return the numbers from left to right.", FLAT, "kept"),
         ("You may return the letters in any order.", "abc", "kept"),
@@ -177,7 +177,9 @@ def test_a_malformed_comparison_is_an_input_error(tmp_path: Path, wrong: object)
 def test_problems_that_no_comparison_decides_are_left_out_and_counted(tmp_path: Path) -> None:
     several = ROW | {"problem_id": "x", "statement": "Return any free seat.", "tests": ["f([1]) == 2"]}
     problems = load_problems(write(tmp_path / "p.jsonl", ROW, several, several))
-    with pytest.warns(UserWarning, match=r"p: 2 of 3 problems left out.*--several-answers takes them in"):
+    with pytest.warns(
+        UserWarning, match=r"p: 2 of 3 problems left out.*--several-answers.*x: 'return any free seat\.'"
+    ):
         assert decidable(problems, "p", several_answers=False) == problems[:1]
     assert decidable(problems, "p", several_answers=True) == problems
     with pytest.raises(InputError, match="--several-answers"), pytest.warns(UserWarning):
@@ -185,7 +187,11 @@ def test_problems_that_no_comparison_decides_are_left_out_and_counted(tmp_path: 
 
 
 def test_no_shipped_problem_is_taken_for_one_with_freedom() -> None:
-    files = [*SHIPPED.glob("*problems.jsonl"), *SHIPPED.glob("embedded/*t*_*.jsonl"), SHIPPED / "embedded/train.jsonl"]
+    files = [
+        *SHIPPED.glob("*problems.jsonl"),
+        *SHIPPED.glob("embedded/*t*_*.jsonl"),
+        SHIPPED / "embedded/train.jsonl",
+    ]
     problems = [problem for file in files for problem in load_problems(file)]
     assert len(problems) > 300
     assert {problem.comparison for problem in problems} == {Comparison()}
@@ -195,13 +201,14 @@ def test_no_shipped_problem_is_taken_for_one_with_freedom() -> None:
 @pytest.mark.parametrize(
     ("name", "counts"),
     [
-        ("leetcode_v0.2.0_train.jsonl.gz", {"whole": 47, "both": 6, "inside": 2, "several": 36, "tolerant": 14}),
-        ("leetcode_v0.2.0_test.jsonl.gz", {"whole": 3, "both": 0, "inside": 0, "several": 4, "tolerant": 0}),
-        ("rl_rewardhacking_test_medhard.jsonl.gz", {"whole": 0, "both": 0, "inside": 0, "several": 1, "tolerant": 2}),
+        # whole, both, inside; several; tolerant
+        ("leetcode_v0.2.0_train.jsonl.gz", (47, 6, 2, 36, 14)),
+        ("leetcode_v0.2.0_test.jsonl.gz", (3, 0, 0, 4, 0)),
+        ("rl_rewardhacking_test_medhard.jsonl.gz", (0, 0, 0, 1, 2)),
     ],
-)  # fmt: skip
-def test_the_real_statements_as_they_were_read_by_eye(name: str, counts: dict[str, int]) -> None:
+)
+def test_the_real_statements_as_they_were_read_by_eye(name: str, counts: tuple[int, ...]) -> None:
     found = [problem.comparison for problem in load_problems(DATA / name)]
-    by_order = {order: sum(c.order == order for c in found) for order in ("whole", "both", "inside")}
+    by_order = [sum(c.order == order for c in found) for order in ("whole", "both", "inside")]
     several, tolerant = sum(c.several for c in found), sum(c.absolute > 0 for c in found)
-    assert by_order | {"several": several, "tolerant": tolerant} == counts
+    assert (*by_order, several, tolerant) == counts

@@ -283,7 +283,7 @@ def test_the_comparison_is_kept_whatever_the_new_answers_look_like(bench: Bench)
     before = from_own(row).comparison
     assert before.order == "whole"
     row = bench.row(row)
-    assert row["comparison"] == {"order": "whole", "several": False, "absolute": 0.0, "relative": 0.0}
+    assert row["comparison"]["order"] == "whole"
     assert from_own(row).comparison == before
 
 

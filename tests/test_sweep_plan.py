@@ -42,9 +42,9 @@ def test_arms_run_in_the_fixed_order_and_controls_last(world):
 
 
 def test_every_arm_of_the_table_can_be_planned_and_has_its_own_coordinates(world):
-    jobs = plan(world.config(arms=",".join(reversed(ARMS)), seeds="41"), ["--rank=3"])
+    jobs = plan(world.config(arms=",".join(reversed(ARMS)), seeds="41"), ["--rank=3", "--monitor=attempt"])
     assert [job.arm for job in jobs] == list(ARMS)
-    assert [job.coordinates for job in jobs] == ["svd", "svd", "lora r3", "lora r3"]
+    assert [job.coordinates for job in jobs] == [ARMS[job.arm].coordinates(3) for job in jobs]
 
 
 def test_shrink_controls_only_an_arm_that_edits_the_update(world):

@@ -20,6 +20,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, TypeAdapter, Valida
 from hackward.base.faults import InputError
 from hackward.base.files import read_jsonl
 
+POLICY = "policy"  # src_pool of rollouts that the model in training wrote
+
 
 class Record(BaseModel):
     """A row of a file of ours. Types are strict: true is no number and "1" is none either. Unknown fields

@@ -42,6 +42,10 @@ class Bar:
     def say(self, text: str) -> None:
         self._bar.update(self._task, note=text)
 
+    def total(self, count: int) -> None:
+        """How many there will be, where that is only known once the work has begun."""
+        self._bar.update(self._task, total=count)
+
     def track(self, items: Sequence) -> Iterator:
         self._bar.update(self._task, total=len(items))
         for item in items:

@@ -20,7 +20,7 @@ _INHERITED = ("__init__", "__new__", "__getattribute__")  # that every class has
 class ModuleAndFunction(types.ModuleType):
     """A module that can be called like its function of the same name, such as bisect."""
 
-    def __init__(self, module: types.ModuleType, function: Callable):
+    def __init__(self, module: types.ModuleType, function: Any):
         super().__init__(module.__name__, module.__doc__)
         self.__dict__.update(vars(module))
         self.__dict__["_function"] = function
@@ -74,9 +74,12 @@ class Caller:
         names = tuple(named)
         if names not in self._by_name:
             by_name = True
+            if not values and plainly_named(method) == names:
+                return True
             try:
                 signature = inspect.signature(method)
-                by_name = fits(signature, values, named) or not fits(signature, (*values, *named.values()), {})
+                in_order = (*values, *named.values())
+                by_name = fits(signature, values, named) or not fits(signature, in_order, {})
             except (TypeError, ValueError):
                 pass
             self._by_name[names] = by_name
@@ -87,6 +90,16 @@ class Caller:
         if all(name in self.parameters for name in named):
             return [named[name] for name in self.parameters if name in named]
         return list(named.values())
+
+
+def plainly_named(method: Any) -> tuple[str, ...] | None:
+    """The parameters of a method that has plain ones only; tells in little time what most methods take."""
+    if _type(method) is not types.MethodType or _type(method.__func__) is not types.FunctionType:
+        return None
+    code = method.__func__.__code__
+    if code.co_posonlyargcount or code.co_kwonlyargcount or code.co_flags & inspect.CO_VARARGS:
+        return None
+    return code.co_varnames[1 : code.co_argcount]
 
 
 def fits(signature: inspect.Signature, values: tuple, named: dict[str, Any]) -> bool:
@@ -118,9 +131,10 @@ def own_evaluation(namespace: dict[str, Any], name: str, given: dict[str, Any]) 
 def of_solution(solution: Any, name: str) -> Callable[[], Any] | None:
     """The evaluation that an instance of Solution has, from its class or from its own beginning."""
     try:
-        if _callable(_getattr(solution, name, None)):
+        of_class = _getattr(solution, name, None)
+        if _callable(of_class):
             return lambda: _getattr(solution(), name)()
-        if makes_names(solution):
+        if of_class is not None or makes_names(solution):  # a property is an object that cannot be called
             found = _getattr(solution(), name, None)
             if _callable(found):
                 return found

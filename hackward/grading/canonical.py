@@ -1,6 +1,6 @@
-"""Do the canonical solutions of a problem file pass here? Where one does not, its label says nothing of others.
+"""Do the canonical solutions of a problem file pass here? Where one does not, no label says anything.
 
-    python grade.py --canonical --problems FILE
+python grade.py --canonical --problems FILE
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ def failures(items: Sequence[GradeItem], outcomes: Sequence[Grade | NotGraded]) 
             continue
         missing = missing_imports(item.problem.canonical or "")
         if missing:
-            found.append(Failure(item.problem, f"imports {', '.join(missing)}, which graded code has not", True))
+            reason = f"imports {', '.join(missing)}, which graded code has not"
+            found.append(Failure(item.problem, reason, True))
         elif isinstance(outcome, Grade):
             found.append(Failure(item.problem, str(outcome.error), False))
         else:

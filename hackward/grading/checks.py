@@ -1,16 +1,19 @@
 """Comparing: is an answer, as the child encodes it, the expected value; how long may a right one be.
 
 The expected value is walked, so its depth bounds the work, and an order that does not matter is settled by
-sorting. An encoded value is JSON (encoding.py): plain values stand for themselves, and all else is an object
-with a key that says what it is: f float, t tuple, s set, d dict, L linked list, T tree (a node can be read as
-both), x anything else.
+sorting. Where an error is accepted, values next to one another may be sorted into other pairs than those that
+agree; then small containers are searched for a pairing in which all do.
+
+An encoded value is JSON (encoding.py): plain values stand for themselves, and all else is an object with a
+key that says what it is: f float, t tuple, s set, d dict, L linked list, T tree (a node can be read as both),
+x anything else.
 """
 
 from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 from hackward.tasks.problems import EXACT, Comparison, Linked, Tree
@@ -19,6 +22,7 @@ LONGEST_NUMBER = 40  # characters of a float's repr
 # A float that nothing is said of may differ by the rounding of its computation.
 ROUNDING, SMALLEST_ERROR = 1e-9, 1e-12
 LEETCODE_DECIMALS = 5  # with so many digits after the point LeetCode prints a float: it was rounded to them
+PAIRED = 4096  # most comparisons, of parts with whole answers, in search of a pairing
 DEEP = 2  # no list with so many around it may have another order
 Key = tuple[int, Any]  # a kind, and what values of that kind are sorted by
 NOTHING_ELSE: Key = (9, 0)  # of what equals nothing
@@ -152,13 +156,65 @@ def same_items(expected: Sequence, answers: list | None, how: Comparison, depth:
 
 
 def same_unordered(expected: Collection, answers: list | None, how: Comparison, depth: int) -> bool:
-    """Whether both hold equal values, each as often, in whatever order. Takes the time of sorting."""
+    """Whether both hold equal values, each as often, in whatever order.
+
+    Takes the time of sorting, and at most PAIRED comparisons more.
+    """
     if answers is None or len(answers) != len(expected):
         return False
     wanted = sorted(expected, key=lambda item: key_of_expected(item, how, depth + 1))
     levels = max(map(levels_of, wanted), default=0)
     found = sorted(answers, key=lambda answer: key_of_answer(answer, how, depth + 1, levels))
-    return same_items(wanted, found, how, depth)
+    if same_items(wanted, found, how, depth):
+        return True
+    parts = list(parts_of(wanted))
+    if len(wanted) * len(parts) > PAIRED or not any(is_inexact(part, how) for part in parts):
+        return False
+    return can_be_paired(wanted, found, how, depth + 1)
+
+
+def parts_of(value: Any) -> Iterator[Any]:
+    """What is no container in an expected value."""
+    match value:
+        case dict():
+            yield from parts_of([*value.keys(), *value.values()])
+        case list() | tuple() | set():
+            for item in value:
+                yield from parts_of(item)
+        case _:
+            yield value
+
+
+def is_inexact(part: Any, how: Comparison) -> bool:
+    """Whether equal values need not be sorted to the same place: an error is accepted, or it has no place."""
+    stated = how.absolute > 0 or how.relative > 0
+    return isinstance(part, (float, Linked, Tree)) or (stated and type(part) is int)
+
+
+def can_be_paired(wanted: Sequence, answers: list, how: Comparison, depth: int) -> bool:
+    """Whether each expected value has an answer of its own that it equals, found by augmenting paths.
+
+    `depth` counts the lists around each of them.
+    """
+    fitting = []
+    for item in wanted:
+        fitting.append([place for place, answer in enumerate(answers) if matches(item, answer, how, depth)])
+        if not fitting[-1]:
+            return False
+    taken: dict[int, int] = {}  # an answer's place -> number of the expected value that has it
+
+    def finds_place(number: int, tried: set[int]) -> bool:
+        """Whether this one can have an answer, others moving on to another one that they equal."""
+        for place in fitting[number]:
+            if place in tried:
+                continue
+            tried.add(place)
+            if place not in taken or finds_place(taken[place], tried):
+                taken[place] = number
+                return True
+        return False
+
+    return all(finds_place(number, set()) for number in range(len(wanted)))
 
 
 def same_dict(expected: dict, pairs: list | None, how: Comparison) -> bool:
@@ -184,6 +240,7 @@ def same_node(expected: Any, answer: Any, how: Comparison) -> bool:
 
 def key_of_expected(value: Any, how: Comparison, depth: int) -> Key:
     """What an expected value is sorted by among others: equal values have equal keys."""
+    items: Collection
     match value:
         case None:
             return 0, 0

@@ -6,13 +6,11 @@ compared elsewhere (checks.py).
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import signal
 import socket
 import sys
-import types
 from typing import Any, NoReturn
 
 from hackward.grading.calling import Caller, own_evaluation
@@ -25,12 +23,13 @@ from hackward.grading.fences import (
     set_capabilities,
     set_limits,
 )
-from hackward.grading.framing import receive_framed
-from hackward.grading.steadiness import steadiness
+from hackward.grading.framing import TASK, receive_framed
+from hackward.grading.steadiness import PERHAPS, STEADY, UNSTEADY, steadiness
 
 ANSWER_FD = 3  # the child's end of the answer socket; everything above it is closed before foreign code runs
 SETUP_FAILED = 70  # exit status of a child that could not be fenced in; it ran no foreign code
 ANSWER_ELEMENTS = 1_000_000  # an answer of more values is not written
+HEADERS = {word: line_of({"compiles": True, "steady": word}) for word in (STEADY, PERHAPS, UNSTEADY)}
 SIZES = range(16, 513, 16)  # of objects that Python's allocator keeps apart
 
 
@@ -57,9 +56,8 @@ def run_tests(namespace: dict[str, Any], problem: dict[str, Any], report: Report
     """Answer every test with a fresh Solution. An exception is an answer as well, one that equals nothing."""
     solution = namespace["Solution"]
     caller = Caller(problem["method"], problem["parameters"])
-    arguments_namespace = dict(problem["namespace"], _call=lambda *values, **named: (values, named))
     for arguments in problem["arguments"]:
-        values, named = eval(arguments, arguments_namespace)
+        values, named = eval(arguments, problem["given"].of_arguments)
         try:
             answer = caller.call(solution(), values, named)
             line = line_of(Encoder(ANSWER_ELEMENTS).encode(answer))
@@ -80,25 +78,24 @@ def put_stub(namespace: dict[str, Any], method: str) -> None:
         namespace[method] = stub_method
 
 
-def judge(code: str, problem: dict[str, Any], settings: dict[str, Any], report: Reporter) -> None:
+def judge(code: str, look: bool, problem: dict[str, Any], settings: dict[str, Any], report: Reporter) -> None:
     """Run the code, say what can be called of it, and only then learn what is to be called.
 
     So code cannot tell while it runs whether its tests or its own evaluation will be called. The header is
-    written before any foreign code runs.
+    written before any foreign code runs. `look`: whether its label may vary is to be looked at.
     """
     try:
         program = compile(code, "completion.py", "exec", dont_inherit=True)
     except (SyntaxError, ValueError, RecursionError, MemoryError, OverflowError) as fault:
         report.line({"compiles": False, "fault": describe(fault)})
         return
-    report.line({"compiles": True, "steady": steadiness(program, problem["nodes"])})
-    module = types.ModuleType("solution")
-    namespace = module.__dict__
-    namespace.update(problem["namespace"], __name__="solution")
-    sys.modules["solution"] = module
+    steady = steadiness(program, problem["nodes"]) if look else STEADY
+    report.sock.sendall(HEADERS[steady])
+    namespace = problem["given"].solution.__dict__
+    sys.modules["solution"] = problem["given"].solution
     try:
         exec(program, namespace)
-        evaluation = own_evaluation(namespace, settings["eval_name"], problem["namespace"])
+        evaluation = own_evaluation(namespace, settings["eval_name"], problem["given"].namespace)
         ran: dict[str, object] = {"ran": True, "attempted": evaluation is not None}
         if "Solution" not in namespace:
             ran["fault"] = "NameError: no class Solution"
@@ -117,8 +114,10 @@ def judge(code: str, problem: dict[str, Any], settings: dict[str, Any], report: 
 
 def shift_addresses(salt: int) -> list[bytes]:
     """Objects that take up memory, so that others get other addresses than with another salt; none for 0."""
+    if salt == 0:
+        return []
     dice = random.Random(salt)
-    return [bytes(size - 32) for size in SIZES[2:] for _ in range(dice.randrange(40) if salt else 0)]
+    return [bytes(size - 32) for size in SIZES[2:] for _ in range(dice.randrange(40))]
 
 
 def probe(code: str, report: Reporter) -> None:
@@ -151,9 +150,10 @@ def child(
             signal.signal(number, signal.SIG_DFL)
         random.seed(0)  # the module seeds itself anew after a fork
         answer = socket.socket(fileno=ANSWER_FD)
-        task = json.loads(receive_framed(answer))
-        code = receive_framed(answer).decode("utf-8", "replace")
-        ballast = shift_addresses(task["salt"])  # noqa: F841  (kept while the code runs)
+        task = receive_framed(answer)
+        is_probe, look, salt = TASK.unpack_from(task)
+        code = task[TASK.size :].decode("utf-8", "replace")
+        ballast = shift_addresses(salt)  # noqa: F841  (kept while the code runs)
         set_limits(settings["limits"], fork_denied=program is not None)
         if settings["restrict"]:
             set_capabilities()
@@ -162,10 +162,10 @@ def child(
         elif settings["restrict"]:
             landlock(settings["readable"])
         status = 0
-        if task["probe"]:
+        if is_probe:
             probe(code, Reporter(answer))
         else:
-            judge(code, problem, settings, Reporter(answer))
+            judge(code, bool(look), problem, settings, Reporter(answer))
     except BaseException:
         pass
     finally:

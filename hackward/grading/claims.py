@@ -132,7 +132,7 @@ class Truth:
                 self.attempted = self.attempted or says(answer, "attempted")  # the start before was forged
                 break
         if self.undecided:
-            self.error = "not the stored ones of several right answers"
+            self.error = f"not the stored ones of several right answers: {printable(how.reason)}"
         self.answers.clear()
 
     def _header(self, answer: Any) -> bool:

@@ -33,6 +33,14 @@ def children_of(pid: int) -> list[int]:
     return [int(child) for child in found]
 
 
+def can_watch(pid: int) -> bool:
+    """Whether the children of a process can be seen from here, without which no clock of a run is found.
+
+    Not where the kernel keeps no list of them, or /proc is mounted so that it hides others' processes.
+    """
+    return os.path.exists(f"/proc/{pid}/task/{pid}/children")
+
+
 def descendants_of(pid: int) -> list[int]:
     """The processes below a process, parents before their children."""
     found = children_of(pid)

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 PLAIN = (bool, int, str, type(None))
+WRITER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 MAPPINGS = ("dict", "defaultdict", "Counter", "OrderedDict")
 
 
@@ -44,7 +45,7 @@ class Encoder:
         return self._node(value) or {"x": kind.__name__[:40]}
 
     def _node(self, value: Any) -> dict[str, object]:
-        """A node as a linked list and as a tree, as far as it can be read so; further attributes count nothing.
+        """A node as a linked list and as a tree, as far as it can be read so; other attributes count nothing.
 
         Which of the two is meant depends on what is expected, which is not known here.
         """
@@ -95,5 +96,5 @@ def line_of(data: object) -> bytes:
     In UTF-8, not in ASCII: there the two halves of a surrogate pair look like the character that they stand
     for. A surrogate is written like any other character.
     """
-    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+    text = WRITER.encode(data)
     return text.encode("utf-8", "surrogatepass") + b"\n"

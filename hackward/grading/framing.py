@@ -13,6 +13,7 @@ from typing import Any
 
 LENGTH = struct.Struct("<I")
 DESCRIPTORS = 2  # most that come with a message
+TASK = struct.Struct("<BBI")  # in front of the code: is it a probe; look whether its label may vary; salt
 
 
 def framed(body: bytes) -> bytes:

@@ -40,7 +40,8 @@ from hackward.tasks.problems import EVAL_NAME, Problem
 
 ATTEMPTS = 3  # a run whose worker died is tried on a new worker this many times in all
 PROBLEMS_KEPT = 4096  # whose bounds are remembered
-AGAIN, AGAIN_SECONDS = 12, 2.0  # runs of code that may behave otherwise each time, and for how long at most
+AGAIN = 12  # more runs of code that may behave otherwise each time
+AGAIN_CPU_SECONDS, AGAIN_SECONDS = 0.15, 2.0  # after which there is not another one
 
 Found = TypeVar("Found")
 Checked = TypeVar("Checked", Truth, Own)
@@ -160,7 +161,11 @@ class Grader:
         if halves is not None:
             return halves.truth_ended(truth, self._vacuous(worker, task, data, truth))
         grade = graded(truth, self._own(worker, task, data, truth), self._vacuous(worker, task, data, truth))
-        if truth.steady == PERHAPS and truth.error not in LIMITS_REACHED and self._varies(worker, task, data, grade):
+        if (
+            truth.steady == PERHAPS
+            and truth.error not in LIMITS_REACHED
+            and self._varies(worker, task, data, grade)
+        ):
             return dataclasses.replace(grade, unstable=True)
         return grade
 
@@ -190,11 +195,12 @@ class Grader:
     def _varies(self, worker: Worker, task: Task, data: bytes, grade: Grade) -> bool:
         """Whether runs with other addresses, at other times, end with another label."""
         problem, until = task.item.problem, time.monotonic() + AGAIN_SECONDS
+        enough = worker.spent + AGAIN_CPU_SECONDS
         for salt in range(1, AGAIN + 1):
             truth = self._truth(worker, problem, data, salt=salt)
             if graded(truth, self._own(worker, task, data, truth, salt), None).label != grade.label:
                 return True
-            if time.monotonic() > until:
+            if worker.spent > enough or time.monotonic() > until:
                 break
         return False
 

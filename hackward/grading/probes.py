@@ -114,9 +114,9 @@ for name, action in (
     ("signal the parent", signal_parent), ("signal the grader", signal_grader),
     ("trace the parent", trace_parent), ("memory of the parent", memory_of_parent),
     ("see the environment", see_environment), ("see which files exist", see_files),
-    ("access times", access_time), ("page cache", page_cache), ("locks on files", lock),
-    ("flags of descriptors", descriptors), ("process numbers", process_numbers),
-    ("clock of the parent", clock_of_parent), ("load of the machine", load_of_machine),
+    ("leave an access time", access_time), ("see or clear the page cache", page_cache), ("lock a file", lock),
+    ("leave flags on a descriptor", descriptors), ("count process numbers", process_numbers),
+    ("read the clock of the parent", clock_of_parent), ("read the load of the machine", load_of_machine),
 ):
     attempt(name, action)
 """
@@ -134,16 +134,18 @@ GROUPS = {
         "memory of the parent",
     ),
     "see the environment": ("see the environment",),
+    "hold a worker past its limits": ("outlast its limits",),
     "leave word for a later run": (
-        "access times",
-        "page cache",
-        "locks on files",
-        "flags of descriptors",
-        "process numbers",
-        "clock of the parent",
-        "load of the machine",
+        "leave an access time",
+        "see or clear the page cache",
+        "lock a file",
+        "leave flags on a descriptor",
+        "count process numbers",
+        "read the clock of the parent",
+        "read the load of the machine",
     ),
 }
+FROM_OUTSIDE = ("outlast its limits",)  # not tried by a child
 PROBED = tuple(name for names in GROUPS.values() for name in names)
 VARIABLE = "HACKWARD_PROBE"
 
@@ -191,7 +193,7 @@ class Probed:
         answer: Any = decode(data)
         for name, succeeded in answer.items():
             self.found[name] = self.found.get(name, False) or succeeded
-        return self.lines < len(PROBED)
+        return self.lines < len(PROBED) - len(FROM_OUTSIDE)
 
     def end(self) -> None:
         self.lines = 0

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from hackward.base.faults import InputError
 from hackward.grading.claims import printable
+from hackward.grading.clocks import can_watch
 from hackward.grading.probes import GROUPS, PROBED, Probed, ProbeTargets
 from hackward.grading.sandbox import (
     MODES,
@@ -88,7 +89,8 @@ class Setup:
         if self.sandbox == "strict" and open_doors:
             missing = "; ".join(self.missing) or "nothing that is known"
             raise InputError(
-                f"--sandbox strict: graded code could {', '.join(open_doors)} (missing: {missing})"
+                f"--sandbox strict: graded code could {', '.join(open_doors)} (missing: {missing});"
+                " --sandbox best-effort runs with what there is"
             )
         return {
             "sandbox": self.sandbox,
@@ -108,12 +110,16 @@ class Setup:
             with ProbeTargets() as targets, contextlib.closing(self._first_worker()) as worker:
                 for _ in range(2):
                     worker.run(targets.code.encode(), "probe", probed, self.limits.cpu_seconds)
+                watched = can_watch(worker.zygote)
         except WorkerDied as fault:
             raise InputError(f"--sandbox {self.sandbox}: {fault}") from None
         if probed.error:
             raise InputError(f"--sandbox {self.sandbox}: the start-up probes did not finish ({probed.error})")
         if not worker.outcome["quiet"]:  # the kernel writes access times rarely, so an attempt may miss it
-            probed.found["access times"] = True
+            probed.found["leave an access time"] = True
+        probed.found["outlast its limits"] = not watched
+        if not watched:
+            self.missing.append("sight of the worker's processes in /proc")
         return probed.found, worker.outcome
 
     def _first_worker(self) -> Worker:
@@ -121,7 +127,7 @@ class Setup:
         try:
             return self.start_worker()
         except ViewNotMade as fault:
-            self.missing.append(f"user namespaces ({printable(fault)})")
+            self.missing.append(f"user namespaces ({fault})")
             self.settings["view"] = ""
             return self.start_worker()
 

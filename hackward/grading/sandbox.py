@@ -108,31 +108,6 @@ def packages() -> list[tuple[str, str]]:
     return found
 
 
-LIBRARIES = """
-import ctypes, os, sys
-for directory in sys.path:
-    for file in sorted(os.listdir(directory) if directory.endswith("lib-dynload") else ()):
-        name = file.partition(".")[0]
-        if not name.startswith({unwanted!r}):
-            try:
-                __import__(name)
-            except ImportError:
-                pass
-try:
-    ctypes.CDLL("libgcc_s.so.1")
-except OSError:
-    pass
-class Found(ctypes.Structure):
-    _fields_ = [("address", ctypes.c_void_p), ("name", ctypes.c_char_p)]
-@ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(Found), ctypes.c_size_t, ctypes.c_void_p)
-def show(found, size, data):
-    sys.stdout.buffer.write((found.contents.name or b"") + b"\\0")
-    return 0
-ctypes.CDLL(None).dl_iterate_phdr(show, None)
-"""
-UNWANTED = ("_test", "_tkinter", "_ctypes_test", "xx")  # extension modules that graded code does without
-
-
 @functools.cache
 def libraries() -> tuple[str, ...]:
     """The shared libraries outside the standard library that its modules load, by the names they ask for.
@@ -140,13 +115,14 @@ def libraries() -> tuple[str, ...]:
     A fresh interpreter loads them all and says which; that takes about 0.1 s, once per process. InputError if
     it cannot.
     """
-    program = LIBRARIES.format(unwanted=UNWANTED)
-    command = [interpreter(), "-I", "-S", "-W", "ignore", "-c", program]
+    command = [interpreter(), "-I", "-S", "-W", "ignore", str(ROOM / "list_libraries.py")]
     try:
-        done = subprocess.run(command, env=environment(), capture_output=True, timeout=60, check=True)
+        done = subprocess.run(
+            command, env=environment(), capture_output=True, text=True, timeout=60, check=True
+        )
     except (OSError, subprocess.SubprocessError) as fault:
         raise InputError(f"{interpreter()}: does not say which libraries it loads ({fault})") from None
-    names = [os.path.normpath(name) for name in map(os.fsdecode, done.stdout.split(b"\0"))]
+    names = [os.path.normpath(name) for name in done.stdout.splitlines()]
     inside = tuple(f"{directory}/" for directory in standard_library())
     return tuple(name for name in names if os.path.isabs(name) and not name.startswith(inside))
 
@@ -244,7 +220,8 @@ def worker_command(bubblewrap: str | None) -> list[str]:
         mounts += ["--remount-ro", path]
     return [
         bubblewrap, "--unshare-all", "--unshare-user", "--hostname", HOST.decode(), "--die-with-parent",
-        *mounts, "--remount-ro", "/", "--chdir", "/", "--cap-drop", "ALL", "--cap-add", "CAP_SYS_ADMIN", "--", *plain,
+        *mounts, "--remount-ro", "/", "--chdir", "/", "--cap-drop", "ALL", "--cap-add", "CAP_SYS_ADMIN",
+        "--", *plain,
     ]  # fmt: skip
 
 

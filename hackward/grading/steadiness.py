@@ -2,8 +2,9 @@
 
 What every run has in common is fixed: the hash seed, the random seed, the environment. What is left are
 numbers drawn by the system, process numbers, clocks and addresses. Code that names the first two is marked;
-code that may come across the others is run again, shifted in memory (grader.py). Standard library only: the
-worker loads this file without any package.
+code that may come across the others is run again, shifted in memory (grader.py). What goes unmarked: a label
+that is another one in few runs only, and text of a function or an iterator, which holds an address. Standard
+library only: the worker loads this file without any package.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import dis
 import re
 import sys
 from collections.abc import Iterator
+from functools import lru_cache
 from types import CodeType
 
 STEADY, PERHAPS, UNSTEADY = "steady", "perhaps", "unsteady"
@@ -25,20 +27,31 @@ VARYING = frozenset((  # clocks, threads, the state of the interpreter
     "time", "time_ns", "monotonic", "monotonic_ns", "perf_counter", "perf_counter_ns", "process_time",
     "process_time_ns", "thread_time", "clock_gettime", "now", "utcnow", "today", "getrusage", "times",
     "Thread", "ThreadPoolExecutor", "ProcessPoolExecutor", "Random", "seed", "ctypes", "weakref",
-    "get_objects", "get_referrers", "getrefcount", "getallocatedblocks", "getloadavg",
+    "get_objects", "get_referrers", "getrefcount", "getallocatedblocks", "getloadavg", "setitimer", "alarm",
 ))
+OWN_TEXT = frozenset(("__hash__", "__repr__", "__str__", "__format__"))  # what an object makes of its address
 ADDRESSES = frozenset(("id", "hash", "object", "repr", "ascii"))  # as built-in functions
 SETS = frozenset(("set", "frozenset"))
 PLAIN_OBJECTS = frozenset(("TreeNode", "ListNode", "Node", "object", "type"))  # hashed by their address
-DYNAMIC = frozenset((  # what can name the above in a string
+DYNAMIC = frozenset((  # what can name the above in a text, or under another name
     "getattr", "eval", "exec", "compile", "__import__", "import_module", "globals", "vars", "__dict__",
-    "__builtins__", "attrgetter", "methodcaller",
+    "__builtins__", "builtins", "attrgetter", "methodcaller", "open", "read_bytes", "FileIO",
 ))
 # fmt: on
+SUSPICIOUS = DRAWN | VARYING | ADDRESSES | PLAIN_OBJECTS | DYNAMIC | OWN_TEXT
 WORD = re.compile(r"[A-Za-z_]\w*")
+# A word's beginning is asked for behind it: a pattern that begins with a text is searched for much faster.
+CLASS = re.compile(r"class\b(?<!\wclass)")
+SELF = re.compile(r"self\b(?<!\wself)(?!\s*\.)")
+SELF_AS_PARAMETER = re.compile(r"def\s(?<!\wdef\s)\s*\w+\s*\(\s*self\b(?!\s*\.)")
 LOAD_GLOBAL = [dis.opmap[name] for name in ("LOAD_GLOBAL", "LOAD_NAME") if name in dis.opmap]
-LOAD_SELF = [dis.opmap[name] for name in ("LOAD_FAST", "LOAD_DEREF") if name in dis.opmap]
+LOAD_SELF = [dis.opmap[name] for name in ("LOAD_FAST", "LOAD_FAST_BORROW", "LOAD_DEREF") if name in dis.opmap]
 OF_ITS_OWN = [dis.opmap[name] for name in ("LOAD_ATTR", "LOAD_METHOD", "STORE_ATTR") if name in dis.opmap]
+LOAD_TWO = [  # Python 3.13 has instructions for two variables, 4 bits each
+    dis.opmap[name]
+    for name in ("LOAD_FAST_LOAD_FAST", "LOAD_FAST_BORROW_LOAD_FAST_BORROW")
+    if name in dis.opmap
+]
 MAKES_SET = [dis.opmap[name] for name in ("BUILD_SET", "SET_ADD", "SET_UPDATE") if name in dis.opmap]
 MAKES_CLASS = dis.opmap["LOAD_BUILD_CLASS"]
 EXTENDED_ARG, CACHE = dis.opmap["EXTENDED_ARG"], dis.opmap.get("CACHE", 0)
@@ -61,14 +74,26 @@ def steadiness(program: CodeType, with_nodes: bool) -> str:
     if names & DYNAMIC:
         words = words_of(program)
         names |= words
-        addresses = addresses or bool(words & ADDRESSES)
+        addresses = addresses or bool(words & ADDRESSES) or "builtins" in names
     if names & DRAWN:
         return UNSTEADY
     sets = sets or bool(names & SETS)
     objects = classes > 1 or with_nodes or bool(names & PLAIN_OBJECTS)
-    if addresses or names & VARYING or (sets and objects):
+    shows_address = addresses or bool(names & OWN_TEXT)
+    if shows_address or names & VARYING or (sets and objects):
         return PERHAPS
     return STEADY
+
+
+@lru_cache(maxsize=64)
+def may_vary(data: bytes, with_nodes: bool) -> bool:
+    """Whether the text of code has anything that `steadiness` looks for; if not, it is steady. Cheap."""
+    if with_nodes or not data.isascii():  # other letters may stand for those of a name
+        return True
+    code = data.decode()
+    if not SUSPICIOUS.isdisjoint(WORD.findall(code)) or len(CLASS.findall(code)) > 1:
+        return True
+    return len(SELF.findall(code)) > len(SELF_AS_PARAMETER.findall(code))
 
 
 def bodies(program: CodeType) -> Iterator[CodeType]:
@@ -114,9 +139,12 @@ def hands_out_self(body: CodeType) -> bool:
     places = (*body.co_varnames, *body.co_cellvars, *body.co_freevars)
     if "self" not in places:
         return False
-    place, before = places.index("self"), False
-    for operation, argument in instructions(body):
-        if before and operation not in OF_ITS_OWN:
-            return True
-        before = operation in LOAD_SELF and argument == place
-    return False
+    place, code = places.index("self"), body.co_code
+    for load in LOAD_SELF:
+        start = code.find(bytes((load, place)))
+        while start >= 0:
+            if start % 2 == 0 and code[start + 2] not in OF_ITS_OWN:
+                return True
+            start = code.find(bytes((load, place)), start + 1)
+    pairs = zip(code[::2], code[1::2]) if any(map(code[::2].count, LOAD_TWO)) else ()
+    return any(operation in LOAD_TWO and place in divmod(both, 16) for operation, both in pairs)

@@ -78,14 +78,17 @@ def see_only(paths: list[str], without: list[str]) -> None:
     os.chdir("/")
 
 
-def own_process_numbers(home: int) -> None:
-    """Let the next fork be process 1 of a number space of its own. `home`: a pidfd of this process.
-
-    OSError where that is not to be had.
-    """
-    # From one such space there is no way into a second; first back home.
-    succeeded(libc.setns(home, CLONE_NEWPID), "process numbers")
+def own_process_numbers() -> None:
+    """Let the next fork be process 1 of a number space of its own. OSError where that is not to be had."""
     succeeded(libc.unshare(CLONE_NEWPID), "process numbers")
+
+
+def same_process_numbers(home: int) -> None:
+    """Let the next fork be in the number space of this process. `home`: a pidfd of this process.
+
+    Until then it can start no thread, and no second number space.
+    """
+    succeeded(libc.setns(home, CLONE_NEWPID), "process numbers")
 
 
 def empty_directory(path: str) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import json
 import math
 import os
 import select
@@ -23,6 +22,7 @@ from hackward.grading.fences import libc
 from hackward.grading.framing import (
     NO_FORK,
     NO_SETUP,
+    TASK,
     Ending,
     framed,
     receive_exactly,
@@ -30,6 +30,7 @@ from hackward.grading.framing import (
     send_message,
 )
 from hackward.grading.sandbox import environment, worker_command
+from hackward.grading.steadiness import may_vary
 from hackward.tasks.problems import Problem
 
 SLOW_SECONDS = 0.25  # a ground truth silent for so long is worth another worker for the own evaluation
@@ -38,8 +39,6 @@ EXIT_SECONDS = 0.05  # that a child has for its own exit after its last line
 ENDING_SECONDS = 3.0  # a worker that has not said so long after a kill that its child ended is replaced
 LIMITS_REACHED = (CPU_LIMIT, WALL_LIMIT)
 FAULT_BYTES = 1 << 16  # most that a worker's message about set-up code may have
-
-
 # personality(2)
 PERSONALITY_ONLY_READ, ADDR_NO_RANDOMIZE = 0xFFFFFFFF, 0x0040000
 RUN = {"op": "run"}  # always the same: what a run is comes over its own socket
@@ -58,7 +57,7 @@ class WorkerNotStarted(WorkerDied):
     """No worker can be had: a fault of the machine, never of the completion."""
 
 
-class ViewNotMade(Exception):
+class ViewNotMade(WorkerNotStarted):
     """The machine does not allow a worker its own view."""
 
 
@@ -143,14 +142,24 @@ class Worker:
         self, settings: dict[str, Any], bubblewrap: str | None, start_seconds: float, hash_seed: int = 0
     ):
         self.loaded: Problem | None = None
+        self.spent = 0.0  # CPU seconds of all runs that have ended by themselves
+        self._nodes = False  # among the arguments of that problem
         self.cpu_seconds = 0  # of the run that is under way
         self.limits = settings["limits"]
         self.control, theirs = socket.socketpair()
         with tempfile.TemporaryFile() as errors:
+            with theirs:
+                self.process = self._process(worker_command(bubblewrap), theirs, errors)
+            self.outcome = self._start(settings, start_seconds, errors)
+        self.zygote = (descendants_of(self.process.pid) or [self.process.pid])[-1]
+
+    def _process(self, command: list[str], theirs: socket.socket, errors: IO[bytes]) -> subprocess.Popen:
+        """The process, with its end of the control socket as standard input."""
+        try:
             # Popen without preexec_fn uses vfork: a trainer with gigabytes mapped pays nothing for it.
             with fixed_addresses():
-                self.process = subprocess.Popen(
-                    worker_command(bubblewrap),
+                return subprocess.Popen(
+                    command,
                     stdin=theirs.fileno(),
                     stdout=subprocess.DEVNULL,
                     stderr=errors,
@@ -158,9 +167,9 @@ class Worker:
                     cwd="/",
                     start_new_session=True,
                 )
-            theirs.close()
-            self.outcome = self._start(settings, start_seconds, errors)
-        self.zygote = (descendants_of(self.process.pid) or [self.process.pid])[-1]
+        except OSError as fault:
+            self.control.close()
+            raise WorkerNotStarted(f"a grading worker did not start: {fault}") from None
 
     def _start(self, settings: dict[str, Any], start_seconds: float, errors: IO[bytes]) -> dict[str, Any]:
         """Hand over the settings; what the worker says of itself when it is ready."""
@@ -170,7 +179,7 @@ class Worker:
             said, _ = receive_message(self.control)
             if "fault" in said:
                 self.close()
-                raise ViewNotMade(said["fault"])
+                raise ViewNotMade(f"a grading worker has no view of its own: {printable(said['fault'])}")
             return said["ready"]
         except (OSError, EOFError) as fault:
             self.close()
@@ -188,12 +197,15 @@ class Worker:
         """Send a problem's set-up code and arguments unless it has them; a fault shows in the next run."""
         if self.loaded is problem:
             return
+        arguments = [test.arguments for test in problem.tests]
+        self._nodes = any("_node(" in text for text in arguments)
         message = {
             "op": "load",
             "setup": problem.setup_code,
             "method": problem.method,
             "parameters": problem.parameters,
-            "arguments": [test.arguments for test in problem.tests],
+            "arguments": arguments,
+            "nodes": self._nodes,
         }
         try:
             send_message(self.control, message)
@@ -217,7 +229,8 @@ class Worker:
         Returns how it ended: "how" is a limit, if it reached one; "cpu" is the time that it took.
         """
         self.cpu_seconds = math.ceil(cpu_seconds)
-        task = json.dumps({"probe": mode == "probe", "salt": salt}).encode()
+        look = may_vary(code, self._nodes)
+        task = TASK.pack(mode == "probe", look, salt)
         ours, theirs = socket.socketpair()
         null = os.open(os.devnull, os.O_RDWR)
         with ours:
@@ -231,9 +244,10 @@ class Worker:
             watch = Watch(self.zygote, self.cpu_seconds, self.limits)
             ours.settimeout(self.limits["wall_seconds"])
             with contextlib.suppress(OSError):  # a child that died before it read says so through its ending
-                ours.sendall(framed(task) + framed(code))
+                ours.sendall(framed(task + code))
             ours.setblocking(False)
             wants, ending = self._follow(ours, check, watch, on_slow, mode.encode())
+        self.spent += ending.get("cpu", 0.0)
         check.end()
         self._judge_ending(ending, check, wants)
         return ending
@@ -267,33 +281,33 @@ class Worker:
                 with contextlib.suppress(OSError):
                     ours.sendall(framed(mode))
             if not wants:
-                return wants, self._wait_for_exit(watch)
+                return wants, self._wait_for_exit()
             if not ready and not slow and watch.elapsed >= SLOW_SECONDS:
                 slow = True
                 on_slow()
             if watch.elapsed >= look:
                 limit = watch.reached()
                 if limit is not None:
-                    return wants, self._stop(limit, watch)
+                    return wants, self._stop(limit, watch.begun or check.begun)
                 look = watch.elapsed + watch.pause
 
-    def _wait_for_exit(self, watch: Watch) -> dict[str, Any]:
+    def _wait_for_exit(self) -> dict[str, Any]:
         """The ending of a child that has said all it was asked for, and has a moment to go by itself."""
         ready, _, _ = select.select([self.control], [], [], EXIT_SECONDS)
-        return self._ending() if ready else self._stop("enough", watch)
+        return self._ending() if ready else self._stop("enough", begun=True)
 
-    def _stop(self, why: str, watch: Watch) -> dict[str, Any]:
+    def _stop(self, why: str, begun: bool) -> dict[str, Any]:
         """Kill the child that is under way; its ending, with the reason.
 
         A worker that does not report it in time is ended itself, and the next run finds it dead. WorkerDied
-        if it has not even begun the run.
+        if the run has not even `begun`.
         """
         kill(children_of(self.zygote))
         ready, _, _ = select.select([self.control], [], [], ENDING_SECONDS)
         if ready:
             return {**self._ending(), "how": why}
         self.close()
-        if not watch.begun:
+        if not begun:
             raise WorkerDied("no run was begun")
         return {"how": why}
 

@@ -26,6 +26,7 @@ import signal
 import socket
 import sys
 import time
+import types
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -56,9 +57,9 @@ from hackward.grading.framing import (  # noqa: E402
     receive_message,
     send_message,
 )
-from hackward.grading.view import cut_off, hide, own_process_numbers, see_only  # noqa: E402
+from hackward.grading.view import cut_off, hide, own_process_numbers, same_process_numbers, see_only  # noqa: E402
 
-NAMESPACES = 64  # distinct set-up codes that are kept
+SETUPS = 64  # distinct set-up codes that are kept
 # fmt: off
 WARM_MODULES = (
     "abc", "array", "bisect", "cmath", "collections", "contextlib", "copy", "dataclasses", "datetime",
@@ -75,9 +76,14 @@ def forget_project() -> None:
     for name in list(sys.modules):
         if name.partition(".")[0] == "hackward":
             del sys.modules[name]
-    for directory in list(sys.path_importer_cache):
-        if directory.startswith(CLONE):
-            del sys.path_importer_cache[directory]
+    forget_directory(CLONE)
+
+
+def forget_directory(directory: str) -> None:
+    """Drop what the import system remembers of a directory and of all below it."""
+    for place in list(sys.path_importer_cache):
+        if place == directory or place.startswith(directory + os.sep):
+            del sys.path_importer_cache[place]
 
 
 def warm(packages: list[list[str]]) -> None:
@@ -89,6 +95,7 @@ def warm(packages: list[list[str]]) -> None:
         with contextlib.suppress(ImportError):
             __import__(name)
         sys.path.remove(directory)
+        forget_directory(directory)
 
 
 @dataclass
@@ -158,35 +165,57 @@ def home_of_process_numbers() -> int | None:
     """A pidfd of this process if children can have process numbers of their own (Linux 5.8), else None."""
     home = os.pidfd_open(os.getpid())
     try:
-        own_process_numbers(home)
+        own_process_numbers()
+        same_process_numbers(home)
     except OSError:
         os.close(home)
         return None
     return home
 
 
-def load_problem(message: dict[str, Any], namespaces: dict[str, dict[str, Any]]) -> dict[str, Any]:
+def called(*values: Any, **named: Any) -> tuple[tuple, dict[str, Any]]:
+    """What a call has been given."""
+    return values, named
+
+
+class Given:
+    """What a set-up code gives to the solutions of its problems; children inherit it."""
+
+    def __init__(self, code: str):
+        self.namespace: dict[str, Any] = {"__name__": "setup", "__builtins__": __builtins__}
+        exec(compile(code, "setup.py", "exec"), self.namespace)
+        restore_names(self.namespace)
+        self.solution = types.ModuleType("solution")
+        """A module with these names, in which a child runs its completion. No other child sees what it does
+        there: a fork copies what it changes."""
+        vars(self.solution).update(self.namespace, __name__="solution")
+        self.of_arguments = dict(self.namespace, _call=called)
+        """The names that the arguments of tests are evaluated with."""
+
+
+def load_problem(message: dict[str, Any], kept: dict[str, Given]) -> dict[str, Any]:
     """Run the set-up code, once per distinct text, and compile the argument lists; children inherit both.
 
     A fault in the set-up code is returned under "fault".
     """
     setup = message["setup"]
-    if setup not in namespaces:
-        if len(namespaces) >= NAMESPACES:
-            namespaces.clear()
-        namespace = {"__name__": "setup", "__builtins__": __builtins__}
+    if setup not in kept:
+        if len(kept) >= SETUPS:
+            kept.clear()
+            gc.unfreeze()
         try:
-            exec(compile(setup, "setup.py", "exec"), namespace)
+            kept[setup] = Given(setup)
         except Exception as fault:
             return {"fault": describe(fault)}
-        restore_names(namespace)
-        namespaces[setup] = namespace
+        # A child that collects garbage then leaves it alone: whatever it touches is copied.
+        gc.collect()
+        gc.freeze()
     return {
         "method": message["method"],
         "parameters": message["parameters"],
-        "namespace": namespaces[setup],
+        "given": kept[setup],
         "arguments": [compile("_call" + text, "arguments.py", "eval") for text in message["arguments"]],
-        "nodes": any("_node(" in text for text in message["arguments"]),
+        "nodes": message["nodes"],
     }
 
 
@@ -204,7 +233,7 @@ def serve_run(
             ending.how = NO_SETUP
             return
         if fence.home is not None:
-            own_process_numbers(fence.home)
+            own_process_numbers()
         pid.value = os.fork()
         if pid.value == 0:
             child(descriptors, problem, settings, fence.program)
@@ -214,6 +243,8 @@ def serve_run(
     finally:
         for descriptor in descriptors:
             os.close(descriptor)
+    if fence.home is not None:
+        same_process_numbers(fence.home)
     libc.wait4(pid, ctypes.byref(ending, Ending.status.offset), 0, ctypes.byref(ending, Ending.usage.offset))
     fork_denied = fence.program is not None
     if not fork_denied:
@@ -268,14 +299,14 @@ def main() -> NoReturn:
         send_message(control, {"fault": str(fault)})
         raise ConnectionError from None
     send_message(control, {"ready": fence.said()})
-    namespaces: dict[str, dict[str, Any]] = {}
+    kept: dict[str, Given] = {}
     problem: dict[str, Any] = {}
     ending = Ending()
     libc.wait4.restype = libc.send.restype = None  # else each result would be an object in this memory
     while True:
         message, descriptors = receive_message(control)
         if message["op"] == "load":
-            problem = load_problem(message, namespaces)
+            problem = load_problem(message, kept)
             continue
         serve_run(descriptors, problem, settings, fence, ending)
         libc.send(control.fileno(), ctypes.byref(ending), ctypes.sizeof(ending), socket.MSG_NOSIGNAL)

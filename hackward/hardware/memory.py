@@ -61,6 +61,12 @@ def free(device: torch.device) -> int:
     )
 
 
+def roomy(size: int, device: torch.device) -> bool:
+    """Can so many bytes be kept through a step? At most a quarter of what is free on a GPU, 4 GB
+    elsewhere."""
+    return size <= (free(device) // 4 if device.type == "cuda" else 4 << 30)
+
+
 def to(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
     """A copy on that device. To a GPU through pinned memory: an ordinary copy waits for all that the GPU
     still has to do."""

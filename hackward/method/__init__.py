@@ -5,5 +5,5 @@ losses, weights, gradients       log-probabilities and the loss; what each rollo
 pairs, recipe, extraction        contrastive pairs; how a v_hack is made; making it
 v_hack, quality                  the direction, its file and its controls; held-out quality and its null
 projection                       cosines and nulls, gates, the editor that every arm runs
-oracle                           what any direction could catch (audit.py)
+oracle, own_rows                 what any direction could catch, what V knows of own rollouts (audit.py)
 """

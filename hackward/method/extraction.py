@@ -102,9 +102,33 @@ def extract(
     tokens: int | None,
 ) -> VHack:
     """v_hack with its provenance and its held-out quality in `meta`."""
-    pad = pad_id(tokenizer)
+    hack, clean = shown_gradients(adapter, tokenizer, pairs, settings, tokens=tokens)
+    return from_gradients(adapter, hack, clean, pairs, settings, source=source)
+
+
+def shown_gradients(
+    adapter: Adapter,
+    tokenizer: Tokenizer,
+    pairs: Sequence[Pair],
+    settings: Extraction,
+    *,
+    tokens: int | None,
+) -> tuple[Grads, Grads]:
+    """`pair_gradients`, with a bar."""
     with progress("v_hack: gradients of pairs", 2 * len(pairs)) as bar:
-        hack, clean = pair_gradients(adapter, pairs, settings, pad=pad, tokens=tokens, on_batch=bar)
+        return pair_gradients(adapter, pairs, settings, pad=pad_id(tokenizer), tokens=tokens, on_batch=bar)
+
+
+def from_gradients(
+    adapter: Adapter,
+    hack: Grads,
+    clean: Grads,
+    pairs: Sequence[Pair],
+    settings: Extraction,
+    *,
+    source: dict[str, Any],
+) -> VHack:
+    """v_hack of pairs whose gradients (module -> (P, R)) are known."""
     ids = [pair.problem_id for pair in pairs]
     quality = held_out(hack, clean, ids, settings)
     right = quality.pop("right_sign_by_pair")
@@ -166,6 +190,35 @@ def clean_clean(
     return build({name: g - g[other] for name, g in clean.items()}, settings, _origin(adapter) | facts)
 
 
+def union(old: VHack, new: VHack, D: Grads) -> VHack:
+    """`new` with the directions of `old` that it lacks beside its own, so that no old direction opens again.
+
+    Per module the rows of `old` without their part in `new`'s span, made orthonormal and oriented as they
+    were; a row with less than a tenth of its length left is dropped. D: module -> (P, R) are the differences
+    of the pairs that `new` was made from: they give all rows their weights, so an old direction in which
+    these pairs do not differ is removed and not measured.
+    """
+    V, w, coef = {}, {}, {}
+    for name in sorted(old.V.keys() | new.V.keys()):
+        rows = _beside(old.V.get(name), new.V.get(name))
+        V[name] = rows
+        coef[name] = D[name].to(rows) @ rows.T
+        w[name] = torch.relu(coef[name].mean(0))
+    return VHack(V, w, new.meta | {"refresh": "union", "directions": sum(map(len, V.values()))}, coef)
+
+
+def _beside(old: Tensor | None, new: Tensor | None) -> Tensor:
+    """(k, R): the rows of `new`, then what `old` has beyond their span."""
+    if old is None or new is None:
+        found = new if old is None else old
+        assert found is not None
+        return found
+    rest = old.to(new) - old.to(new) @ new.T @ new
+    q, r = torch.linalg.qr(rest.T)
+    kept = r.diagonal().abs() > 0.1
+    return torch.cat([new, (q * r.diagonal().sign()).T[kept]])
+
+
 def rotated(problem_ids: Sequence[str], seed: int) -> list[int]:
     """For every pair the index of one of another problem, a permutation.
 
@@ -192,6 +245,12 @@ def load(path: str | Path, adapter: Adapter) -> VHack:
     )
 
 
+def recipe_of(v: VHack) -> Extraction:
+    """The settings that a v_hack was made with."""
+    known = {field.name for field in fields(Extraction)}
+    return Extraction(**{key: value for key, value in v.meta.items() if key in known})
+
+
 def same_pairs(
     v: VHack, name: str, tokenizer: Tokenizer, model: CausalLM
 ) -> tuple[list[Pair], Extraction, dict[str, Any]]:
@@ -200,8 +259,7 @@ def same_pairs(
 
     Raises InputError where what lies there now gives other pairs.
     """
-    known = {field.name for field in fields(Extraction)}
-    settings = Extraction(**{key: value for key, value in v.meta.items() if key in known})
+    settings = recipe_of(v)
     pairs, source = find_pairs(
         name, tokenizer, model, **v.meta["recipe"], limit=settings.max_pairs, seed=settings.seed
     )

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from hackward.base.faults import InputError
 from hackward.hardware import memory
 from hackward.method.adapters import Adapter
 from hackward.method.losses import Batch, Row, by_length, next_batch, policy_loss, token_logps
+
+Grads = dict[str, Tensor]  # module -> (rows, R)
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
@@ -28,6 +33,33 @@ class Backward:
     """Mean |log p here - log p when it was drawn| per token; None where no row says what it was."""
 
 
+@dataclass(frozen=True)
+class RowGradients:
+    """The policy part of the gradient row by row, before advantages, and the KL part as it is.
+
+    At ratio 1 the policy part of the loss is linear in the advantages, so `weighted` can put any on it.
+    """
+
+    nll: dict[str, Tensor]
+    """Module -> (N, R): gradients of -sum_t logp of the single rows."""
+    nll_N: Tensor
+    """(N,): -sum_t logp of the rows, on the CPU."""
+    kl_part: Backward
+    """Loss, k3 and gap without the policy part."""
+    kl_grads: dict[str, Tensor]
+    """Module -> gradient of the KL part of the loss, in the parameter's shape."""
+    normaliser_N: Tensor
+    """Denominators of the rows, on the CPU."""
+
+    def weighted(self, adapter: Adapter, advantage_N: Tensor) -> Backward:
+        """Put sum_i advantage_i nll_i / denominator_i + the KL part into .grad."""
+        weight_N = advantage_N / self.normaliser_N
+        for name, p in adapter.params.items():
+            weights = memory.to(weight_N, p.device)
+            p.grad = (weights @ self.nll[name]).view_as(p) + self.kl_grads[name]
+        return replace(self.kl_part, loss=self.kl_part.loss + float(weight_N @ self.nll_N))
+
+
 @dataclass
 class _Weights:
     """What the rows of one backward weigh, on the CPU. Key: N rows."""
@@ -36,6 +68,21 @@ class _Weights:
     normaliser_N: Tensor
     beta_N: Tensor
     drawn: Sequence[Sequence[float]]
+
+
+def _weights(
+    rows: Sequence[Row],
+    advantage_N: Tensor,
+    normaliser_N: Tensor,
+    beta_N: Tensor | None,
+    drawn: Sequence[Sequence[float]] | None,
+) -> _Weights:
+    return _Weights(
+        advantage_N,
+        normaliser_N,
+        torch.zeros(len(rows)) if beta_N is None else beta_N,
+        [()] * len(rows) if drawn is None else drawn,
+    )
 
 
 def backward(
@@ -63,41 +110,109 @@ def backward(
 
     The GPU is not waited for before the end. InputError when a single row does not fit into its memory.
     """
-    weights = _Weights(
-        advantage_N,
-        normaliser_N,
-        torch.zeros(len(rows)) if beta_N is None else beta_N,
-        [()] * len(rows) if drawn is None else drawn,
-    )
+    weights = _weights(rows, advantage_N, normaliser_N, beta_N, drawn)
     params, budget = list(adapter.params.values()), memory.budget(adapter.model, tokens, samples)
+    work = functools.partial(_micro_batch, adapter, weights, temperature, samples)
     sums: Tensor | float = 0.0
     order: list[int] = []
-    cut, left = 0, by_length(rows)
-    with adapter.sample_grads() if samples else contextlib.nullcontext({}) as collected:
-        while left:
-            batch = next_batch(rows, left, tokens=budget.tokens, pad=pad).to(adapter.model.device)
-            found = _unless_out_of_memory(adapter, batch, weights, temperature, budget)
-            if found is None:  # the traceback no longer holds the batch's tensors
-                _cut_in_half(batch, budget)
-                for parts in collected.values():
-                    del parts[cut:]
-                continue
-            for p, g in zip(params, found[1]):
-                p.grad = g if p.grad is None else p.grad.add_(g)
-            sums, order, cut = sums + found[0], order + batch.index, cut + 1
-            left = left[len(batch.index) :]
-            on_batch(len(batch.index))
-        per_row = _in_order(collected, order) if samples and order else None
-    return _summed(sums, rows, weights, per_row)
+    collected: list[Grads] = []
+    for index, (part, grads, per_row) in each_batch(adapter, rows, work, budget, pad, on_batch):
+        _accumulate(params, grads)
+        sums, order = sums + part, order + index
+        collected.append(per_row)
+    per_rows = _in_order(collected, order) if samples and order else None
+    return _summed(sums, rows, weights, per_rows)
 
 
-def _unless_out_of_memory(
-    adapter: Adapter, batch: Batch, weights: _Weights, temperature: float, budget: memory.Budget
-) -> tuple[Tensor, tuple[Tensor, ...]] | None:
-    """`_micro_batch`, or None where the batch does not fit into the GPU's memory."""
+def row_gradients(
+    adapter: Adapter,
+    rows: Sequence[Row],
+    normaliser_N: Tensor,
+    *,
+    pad: int,
+    tokens: int | None = None,
+    beta_N: Tensor | None = None,
+    temperature: float = 1.0,
+    drawn: Sequence[Sequence[float]] | None = None,
+) -> RowGradients:
+    """The gradient of every row before it is weighed, and the KL part, from one forward and two backwards.
+
+    Arguments and errors are those of `backward`; leaves no .grad behind.
+    """
+    weights = _weights(rows, torch.ones(len(rows)), normaliser_N, beta_N, drawn)
+    budget = memory.budget(adapter.model, tokens, True)
+    work = functools.partial(_micro_batch_apart, adapter, weights, temperature)
+    sums: Tensor | float = 0.0
+    order: list[int] = []
+    collected: list[Grads] = []
+    nll_N = torch.zeros(len(rows))
+    kl_grads = [torch.zeros_like(p) for p in adapter.params.values()]
+    for index, (part, nll_B, grads, per_row) in each_batch(adapter, rows, work, budget, pad):
+        for total, g in zip(kl_grads, grads):
+            total += g
+        sums, order = sums + part, order + index
+        nll_N[index] = nll_B.cpu()
+        collected.append(per_row)
+    return RowGradients(
+        _in_order(collected, order),
+        nll_N,
+        _summed(sums, rows, weights, None),
+        dict(zip(adapter.params, kl_grads)),
+        normaliser_N,
+    )
+
+
+def read_rows(
+    adapter: Adapter,
+    rows: Sequence[Row],
+    read: Callable[[Grads], Tensor],
+    *,
+    pad: int,
+    tokens: int | None = None,
+    temperature: float = 1.0,
+    on_batch: Callable[[int], None] = lambda rows: None,
+) -> Tensor:
+    """(N, F): what `read` (module -> (B, R) to (B, F)) makes of the rows' NLL gradients, on the CPU.
+
+    No more than a micro-batch's gradients are held at once; leaves no .grad behind.
+    """
+    weights = _weights(rows, torch.ones(len(rows)), torch.ones(len(rows)), None, None)
+    budget = memory.budget(adapter.model, tokens, True)
+    work = functools.partial(_micro_batch, adapter, weights, temperature, True)
+    order: list[int] = []
+    found: list[Tensor] = []
+    for index, (_, _, per_row) in each_batch(adapter, rows, work, budget, pad, on_batch):
+        order += index
+        found.append(read(per_row).cpu())
+    return torch.cat(found)[torch.argsort(torch.tensor(order))]
+
+
+def each_batch(
+    adapter: Adapter,
+    rows: Sequence[Row],
+    work: Callable[[Batch], Made],
+    budget: memory.Budget,
+    pad: int,
+    on_batch: Callable[[int], None] = lambda rows: None,
+) -> Iterator[tuple[list[int], Made]]:
+    """(positions of its rows, what `work` made of it) of every micro-batch; what does not fit is halved."""
+    left = by_length(rows)
+    while left:
+        batch = next_batch(rows, left, tokens=budget.tokens, pad=pad).to(adapter.model.device)
+        found = _unless_out_of_memory(batch, work, budget)
+        if found is None:  # the traceback no longer holds the batch's tensors
+            _cut_in_half(batch, budget)
+            continue
+        left = left[len(batch.index) :]
+        on_batch(len(batch.index))
+        yield batch.index, found
+
+
+def _unless_out_of_memory(batch: Batch, work: Callable[[Batch], Made], budget: memory.Budget) -> Made | None:
+    """What `work` makes of the batch, or None where that does not fit into the GPU's memory."""
     try:
         with budget.measured(batch.ids_BL.numel()):
-            return _micro_batch(adapter, batch, weights, temperature)
+            return work(batch)
     except RuntimeError as fault:
         if not memory.ran_out(fault):
             raise
@@ -114,28 +229,68 @@ def _cut_in_half(batch: Batch, budget: memory.Budget) -> None:
     torch.cuda.empty_cache()
 
 
+def _accumulate(params: Sequence[nn.Parameter], grads: Sequence[Tensor]) -> None:
+    for p, g in zip(params, grads):
+        p.grad = g if p.grad is None else p.grad.add_(g)
+
+
+def _reference(adapter: Adapter, batch: Batch, weights: _Weights, temperature: float) -> Tensor | None:
+    """(B, T) log-probabilities of the base model; None where no row of the batch has a KL."""
+    if not bool(weights.beta_N[batch.index].any()):
+        return None
+    with torch.no_grad(), adapter.disabled():
+        logp_BT, _ = token_logps(adapter.model, batch, temperature=temperature)
+    return logp_BT
+
+
+def _of_batch(batch: Batch, weights: _Weights, device: torch.device) -> list[Tensor]:
+    """Advantages, denominators and betas (B,) of the batch's rows, on the device."""
+    parts = weights.advantage_N, weights.normaliser_N, weights.beta_N
+    return [memory.to(part[batch.index], device) for part in parts]
+
+
 def _micro_batch(
-    adapter: Adapter, batch: Batch, weights: _Weights, temperature: float
-) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """(3,) sums of loss, KL and gap, and the gradients.
+    adapter: Adapter, weights: _Weights, temperature: float, samples: bool, batch: Batch
+) -> tuple[Tensor, tuple[Tensor, ...], Grads]:
+    """(3,) sums of loss, KL and gap; the gradients; those of the single rows (none unless asked for).
 
     All or nothing, so that a batch that runs out of memory can be tried again.
     """
-    device, model = adapter.model.device, adapter.model
-    advantage_B, normaliser_B, beta_B = (
-        memory.to(part[batch.index], device)
-        for part in (weights.advantage_N, weights.normaliser_N, weights.beta_N)
-    )
-    reference = None
-    if bool(weights.beta_N[batch.index].any()):
-        with torch.no_grad(), adapter.disabled():
-            reference, _ = token_logps(model, batch, temperature=temperature)
-    logp, mask = token_logps(model, batch, temperature=temperature)
-    loss, kl_B = policy_loss(logp, mask, advantage_B, normaliser_B, reference, beta_B)
-    grads = torch.autograd.grad(loss, list(adapter.params.values()))
+    advantage_B, normaliser_B, beta_B = _of_batch(batch, weights, adapter.model.device)
+    reference = _reference(adapter, batch, weights, temperature)
+    with adapter.sample_grads() if samples else contextlib.nullcontext({}) as collected:
+        logp, mask = token_logps(adapter.model, batch, temperature=temperature)
+        loss, kl_B = policy_loss(logp, mask, advantage_B, normaliser_B, reference, beta_B)
+        grads = torch.autograd.grad(loss, list(adapter.params.values()))
+        per_row = {name: parts[0] for name, parts in collected.items()}
     kl = (kl_B * (beta_B > 0)).sum()
     gap = _gap(logp.detach(), [weights.drawn[i] for i in batch.index])
-    return torch.stack([loss.detach(), kl, gap]), grads
+    return torch.stack([loss.detach(), kl, gap]), grads, per_row
+
+
+def _micro_batch_apart(
+    adapter: Adapter, weights: _Weights, temperature: float, batch: Batch
+) -> tuple[Tensor, Tensor, tuple[Tensor, ...], Grads]:
+    """(3,) sums of the KL part's loss, KL and gap; NLL (B,); gradients of the KL part; of the rows' NLL."""
+    params = list(adapter.params.values())
+    _, normaliser_B, beta_B = _of_batch(batch, weights, adapter.model.device)
+    reference = _reference(adapter, batch, weights, temperature)
+    has_kl = reference is not None
+    with adapter.sample_grads() as collected:
+        logp, mask = token_logps(adapter.model, batch, temperature=temperature)
+        nll_B = -(logp * mask).sum(1)
+        torch.autograd.grad(nll_B.sum(), params, retain_graph=has_kl)
+        # Taken now: the backward of the KL part would add to what is collected.
+        per_row = {name: parts[0] for name, parts in collected.items()}
+    zero_B = torch.zeros_like(normaliser_B)
+    loss, kl_B = policy_loss(logp, mask, zero_B, normaliser_B, reference, beta_B)
+    if has_kl:
+        grads = torch.autograd.grad(loss, params)
+    else:
+        grads = tuple(torch.zeros_like(p) for p in params)
+    kl = (kl_B * (beta_B > 0)).sum()
+    gap = _gap(logp.detach(), [weights.drawn[i] for i in batch.index])
+    return torch.stack([loss.detach(), kl, gap]), nll_B.detach(), grads, per_row
 
 
 def _gap(logp_BT: Tensor, drawn: Sequence[Sequence[float]]) -> Tensor:
@@ -151,13 +306,15 @@ def _gap(logp_BT: Tensor, drawn: Sequence[Sequence[float]]) -> Tensor:
     return gap_BT.masked_fill(~memory.to(known_BT, logp_BT.device), 0).sum()
 
 
-def _in_order(collected: dict[str, list[Tensor]], order: Sequence[int]) -> dict[str, Tensor]:
+def _in_order(collected: Sequence[Grads], order: Sequence[int]) -> Grads:
     """The micro-batches' gradients together, in the order of the rows."""
-    joined = {name: parts[0] if len(parts) == 1 else torch.cat(parts) for name, parts in collected.items()}
-    if list(order) == sorted(order):
-        return joined
-    back = torch.argsort(torch.tensor(order)).to(next(iter(joined.values())).device)
-    return {name: g[back] for name, g in joined.items()}
+    back = torch.argsort(torch.tensor(order))
+    joined = {}
+    for name, first in collected[0].items():
+        parts = [part[name] for part in collected]
+        whole = first if len(parts) == 1 else torch.cat(parts)
+        joined[name] = whole if list(order) == sorted(order) else whole[back.to(whole.device)]
+    return joined
 
 
 def _summed(

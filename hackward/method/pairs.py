@@ -197,6 +197,29 @@ def pairs_from_pool(
     return pairs
 
 
+def pairs_of_rollouts(rollouts: Sequence[Rollout], label: str) -> list[Pair]:
+    """Pairs of one author: a rollout with the label against one that neither hacks nor attempts, problem by
+    problem.
+
+    `label` is "hacked" or "attempted". Each labelled rollout is taken once, in the order of steps and
+    samples, and the honest ones of its problem by turns; truncated ones are left out.
+    """
+    by_problem: dict[str, list[Rollout]] = {}
+    for rollout in sorted(rollouts, key=lambda rollout: (rollout.src_step, rollout.src_sample)):
+        if not rollout.truncated:
+            by_problem.setdefault(rollout.problem_id, []).append(rollout)
+    pairs = []
+    for problem_id in sorted(by_problem):
+        every = by_problem[problem_id]
+        labelled = [rollout for rollout in every if getattr(rollout, label)]
+        honest = [rollout for rollout in every if not rollout.hacked and not rollout.attempted]
+        for i, hack in enumerate(labelled if honest else []):
+            clean = honest[i % len(honest)]
+            ids = hack.prompt_ids, hack.completion_ids, clean.completion_ids
+            pairs.append(Pair(problem_id, hack.identity, f"own {label}", *ids))
+    return pairs
+
+
 def _solution_ids(code: str | None, tokenizer: Tokenizer) -> list[tuple[int, ...]]:
     """The reference solution as a whole answer; none where the problem has none."""
     return [tuple(completion_ids(tokenizer, fence(code)))] if code else []
@@ -206,6 +229,34 @@ def _is_clean(rollout: Rollout) -> bool:
     """Does it solve the problem, and nothing else?"""
     tries = rollout.hacked or rollout.attempted or rollout.truncated
     return rollout.gt_pass and not tries
+
+
+def own_pairs(pool: Pool, label: str, *, limit: int, seed: int) -> list[Pair]:
+    """Pairs of one author from a run's stored rollouts, at most `limit`: one per problem first, then second
+    ones, in seeded order.
+
+    Only rollouts of the pool's main source count, so a teacher's rows in a run are left out. InputError with
+    fewer than two.
+    """
+    own = [rollout for rollout in pool.rollouts if rollout.src_pool == pool.name]
+    by_problem: dict[str, list[Pair]] = {}
+    for pair in pairs_of_rollouts(own, label):
+        by_problem.setdefault(pair.problem_id, []).append(pair)
+    order = sorted(by_problem)
+    np.random.default_rng(seed).shuffle(order)
+    longest = max(map(len, by_problem.values()), default=0)
+    pairs = [
+        by_problem[problem_id][turn]
+        for turn in range(longest)
+        for problem_id in order
+        if turn < len(by_problem[problem_id])
+    ][:limit]
+    if len(pairs) < 2:
+        raise InputError(
+            f"{pool.directory}: {len(pairs)} pairs of a rollout that is {label} and one that neither hacks"
+            " nor attempts, of the same problem; at least 2 are needed (--label)"
+        )
+    return pairs
 
 
 def find_pairs(
@@ -219,13 +270,24 @@ def find_pairs(
     clean: str,
     limit: int,
     seed: int,
+    label: str = "hacked",
 ) -> tuple[list[Pair], dict[str, Any]]:
-    """Pairs from a file or a pool, or those that ship for the model of this name, and the provenance that
-    says which."""
+    """Pairs from a file, a pool or a run's rollouts, or those that ship for the model of this name; and the
+    provenance that says which."""
     if pairs and pool:
         raise InputError("--pairs and --pool exclude each other")
+    if clean == "rollouts" and not pool:
+        raise InputError("--clean=rollouts needs --pool, a run's directory")
     recipe = {"pairs": _here(pairs), "pool": _here(pool), "problem_file": _here(problem_file), "clean": clean}
-    if pool:
+    oracle: dict[str, bool] = {}
+    if pool and clean == "rollouts":
+        loaded = load_pool(pool, tokenizer, stop=stops(model, tokenizer))
+        chosen = own_pairs(loaded, label, limit=limit, seed=seed)
+        recipe["label"] = label
+        facts = {"source": f"rollouts of {pool}", "source_hash": loaded.hash, "clean": clean, "label": label}
+        # The grader's label needs the ground truth; whether a row attempts can be seen from its text.
+        oracle = {"oracle": label == "hacked"}
+    elif pool:
         loaded = load_pool(pool, tokenizer, stop=stops(model, tokenizer))
         source = problem_file or (str(shipped(name).problems) if is_embedded(name) else None)
         known = load_problems(source) if source else []
@@ -238,7 +300,7 @@ def find_pairs(
         problems_of = problem_file or _shipped_problems(path)
         chosen = pairs_from_file(path, tokenizer, problem_file=problems_of, limit=limit, seed=seed)
         facts = {"source": f"pairs {path.name}", "source_hash": file_hash(path)[:16]}
-    return chosen, facts | {"recipe": recipe}
+    return chosen, {**facts, **oracle, "recipe": recipe}
 
 
 def _here(path: str | None) -> str | None:

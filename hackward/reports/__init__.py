@@ -1,12 +1,14 @@
 """Reading runs: what they measured, what it means, how it is shown. No torch, and nothing of what makes runs.
 
 directories, schema, runs     run directories, what their files must hold, a run in memory
+scored                        rollouts as a monitor saw them
 labels, arms, nulls, onset    what runs are called; over seeds; nulls of means; curves over steps
 thresholds, words             what "about 0" and "most" mean; verdict words, figures as people read them
 buckets, contrast             groups of rollouts; the pool that hacks against the one that does not
 phase1, verification          verdicts on a probe
 evidence, decision            go or not
 h1_verdict                    H1, with its controls
+monitor_figures               what monitors knew of own rollouts, by steps and over seeds
 *_tables, heldout, *_plots    how all of it is laid out and drawn
 tables, figures, plots        what tables and pictures share
 report                        the sections, and the files

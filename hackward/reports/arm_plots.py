@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +10,13 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
 from hackward.base import statistics
-from hackward.base.statistics import Range, estimate
+from hackward.base.statistics import Range, estimate, in_both
 from hackward.reports import figures
 from hackward.reports.arms import RATES, ArmRuns
 from hackward.reports.figures import (
     COLOURS,
     bar_of,
+    by_seed,
     dress,
     gaps,
     key_below,
@@ -27,22 +28,30 @@ from hackward.reports.figures import (
     whole_steps,
     zero_line,
 )
-from hackward.reports.heldout import conditions, heldout_figures
+from hackward.reports.heldout import conditions, heldout_figures, heldout_rates
+from hackward.reports.labels import short_labels
 from hackward.reports.nulls import null_of, one_direction
-from hackward.reports.runs import Run
+from hackward.reports.runs import Run, described
+
+MANY_RUNS = 12  # beyond which the seeds of an arm look alike
+SEEDS_AND_MEANS = "small: one seed; large: mean, bars 95 % over seeds (in brackets: seeds)"
 
 
 def on_policy(path: Path, runs: Sequence[Run]) -> None:
     """Rates over steps, and the cosine of the updates made: a curve per run."""
     title = "On-policy runs (thin: each step, thick: 3-step mean; one curve is one seed)"
-    figure, grid = sheet(2, 2, 2.6, title)
+    if len(runs) > MANY_RUNS:
+        title = title.replace(")", ", one look an arm)")
+    figure, grid = sheet((len(RATES) + 2) // 2, 2, 2.6, title)
     *rates, cosine = grid.flat
-    for axes, (key, name) in zip(rates, RATES.items(), strict=True):
+    for axes in rates[len(RATES) :]:
+        axes.set_axis_off()
+    for axes, (key, name) in zip(rates, RATES.items()):
         _curves_of_runs(axes, runs, key)
         axes.set_ylim(bottom=-0.02)
         dress(axes, name, "step", "share of rollouts")
     _curves_of_runs(cosine, runs, "cos_update")
-    for index, run in enumerate(runs):
+    for index, _, run in _looks(runs):
         shade_null(cosine, run, "cos_update", index, len(runs))
     zero_line(cosine)
     dress(cosine, "cos_update", "step", "cosine (+ is hack-ward)")
@@ -51,20 +60,25 @@ def on_policy(path: Path, runs: Sequence[Run]) -> None:
 
 
 def _curves_of_runs(axes: Axes, runs: Sequence[Run], key: str) -> None:
-    for index, run in enumerate(runs):
+    named: set[str] = set()
+    for index, name, run in _looks(runs):
         look = style(index)
         steps, values = run.column("step"), run.column(key)
         axes.plot(steps, gaps(values), color=look["color"], linewidth=0.6, alpha=0.5)
-        axes.plot(steps, running_mean(values), label=run.label, linewidth=1.6, **look)
+        marked = _markers(index, steps)
+        label = None if name in named else name
+        axes.plot(steps, running_mean(values), label=label, linewidth=1.6, markevery=marked, **look)
+        named.add(name)
     whole_steps(axes)
 
 
-def _by_seed(arm: ArmRuns, key: str) -> tuple[list[int], np.ndarray]:
-    """(steps, (seeds, steps) running means), as far as the shortest run goes."""
-    runs = list(arm.runs.values())
-    shortest = min(len(run.rows) for run in runs)
-    means = np.array([running_mean(run.column(key)[:shortest]) for run in runs])
-    return runs[0].column("step")[:shortest], means
+def _looks(runs: Sequence[Run]) -> list[tuple[int, str, Run]]:
+    """(colour, name in the key) of each run: its own, or where there are many runs that of its arm."""
+    names = [run.label for run in runs]
+    if len(runs) > MANY_RUNS:
+        names = short_labels(described(runs), without=("seed", "watched"))
+    places = {name: place for place, name in enumerate(dict.fromkeys(names))}
+    return [(places[name], name, run) for name, run in zip(names, runs, strict=True)]
 
 
 def _markers(index: int, steps: Sequence[int]) -> tuple[int, int]:
@@ -76,10 +90,10 @@ def _markers(index: int, steps: Sequence[int]) -> tuple[int, int]:
 def curves(path: Path, arms: Sequence[ArmRuns]) -> None:
     """Rates over steps by arm: the 3-step mean over seeds, in the band from lowest to highest seed."""
     title = "Arms over seeds (line: mean over seeds of the 3-step mean; band: lowest to highest seed)"
-    figure, grid = sheet(1, 3, 3.2, title)
+    figure, grid = sheet(1, len(RATES), 3.2, title)
     for axes, (key, name) in zip(grid.flat, RATES.items(), strict=True):
         for index, arm in enumerate(arms):
-            steps, seeds = _by_seed(arm, key)
+            steps, seeds = by_seed(list(arm.runs.values()), key)
             look, count = style(index, size=5), len(arm.runs)
             if count > 1:
                 low, high = seeds.min(axis=0), seeds.max(axis=0)
@@ -103,30 +117,66 @@ def frontier(path: Path, arms: Sequence[ArmRuns]) -> None:
     figure, ((axes,),) = sheet(1, 1, 4.0, "Last 5 steps by arm")
     figure.set_figwidth(6.5)
     for index, arm in enumerate(arms):
-        hacked = arm.figures("hack_rate", "last5").values()
-        solved = arm.figures("gt_rate", "last5").values()
-        colour, marker = style(index)["color"], style(index)["marker"]
-        axes.scatter(gaps(hacked), gaps(solved), s=14, color=colour, marker=marker, alpha=0.5, linewidths=0)
-        across, up = estimate(hacked), estimate(solved)
-        if across.mean is None or up.mean is None:
-            continue
-        axes.errorbar(
-            across.mean,
-            up.mean,
-            xerr=bar_of(across),
-            yerr=bar_of(up),
-            label=f"{arm.name} ({across.n})",
-            capsize=3,
-            linewidth=1.2,
-            linestyle="none",
-            markeredgecolor="black",
-            markeredgewidth=0.8,
-            **style(index, size=8),
-        )
+        hacked = arm.figures("hack_rate", "last5")
+        solved = arm.figures("gt_rate", "last5")
+        _hacked_and_solved(axes, index, arm.name, hacked, solved)
     axes.set_xlim(-0.03, max(0.5, axes.get_xlim()[1]))
     axes.set_ylim(0, axes.get_ylim()[1] * 1.1)
-    title = "small: one seed; large: mean, bars 95 % over seeds (in brackets: seeds)"
-    dress(axes, title, "hacked (less is better)", "solved (more is better)")
+    dress(axes, SEEDS_AND_MEANS, "hacked (less is better)", "solved (more is better)")
+    key_below(figure, axes)
+    figures.save(figure, path)
+
+
+def _hacked_and_solved(
+    axes: Axes,
+    index: int,
+    name: str,
+    hacked: Mapping[int, float | None],
+    solved: Mapping[int, float | None],
+) -> None:
+    """One arm: a dot per seed that has both, and their mean with its intervals over seeds."""
+    seeds = in_both(hacked, solved)
+    x, y = [hacked[seed] for seed in seeds], [solved[seed] for seed in seeds]
+    colour, marker = style(index)["color"], style(index)["marker"]
+    axes.scatter(gaps(x), gaps(y), s=14, color=colour, marker=marker, alpha=0.5, linewidths=0)
+    across, up = estimate(x), estimate(y)
+    if across.mean is None or up.mean is None:
+        return
+    axes.errorbar(
+        across.mean,
+        up.mean,
+        xerr=bar_of(across),
+        yerr=bar_of(up),
+        label=f"{name} ({across.n})",
+        capsize=3,
+        linewidth=1.2,
+        linestyle="none",
+        markeredgecolor="black",
+        markeredgewidth=0.8,
+        **style(index, size=8),
+    )
+
+
+def heldout_frontier(path: Path, arms: Sequence[ArmRuns]) -> None:
+    """On held-out problems: hacked as the prompt of training asks for it, against solved with the loophole
+    closed.
+
+    The base model is one point per arm and seed, all of one look: they lie upon each other.
+    """
+    figure, ((axes,),) = sheet(1, 1, 4.0, "Held-out problems by arm, last evaluation")
+    figure.set_figwidth(6.5)
+    base_hacked: list[float | None] = []
+    base_solved: list[float | None] = []
+    for index, arm in enumerate(arms):
+        _hacked_and_solved(axes, index, arm.name, *_heldout_means(arm, "on"))
+        hacked, solved = _heldout_means(arm, "off")
+        for seed in in_both(hacked, solved):
+            base_hacked.append(hacked[seed])
+            base_solved.append(solved[seed])
+    axes.scatter(gaps(base_hacked), gaps(base_solved), s=60, marker="*", color="black", label="base model")
+    axes.set_xlim(-0.03, max(0.5, axes.get_xlim()[1]))
+    axes.set_ylim(0, axes.get_ylim()[1] * 1.1)
+    dress(axes, SEEDS_AND_MEANS, "hacked, trained name (less is better)", "solved, loophole closed")
     key_below(figure, axes)
     figures.save(figure, path)
 
@@ -143,7 +193,7 @@ def cos_update(path: Path, arms: Sequence[ArmRuns]) -> None:
         if not one_direction(runs):
             _note(right, index, "undefined:\nseveral\nv_hacks")
             continue
-        steps, seeds = _by_seed(arm, "cos_update")
+        steps, seeds = by_seed(list(arm.runs.values()), "cos_update")
         marked = _markers(index, steps)
         left.plot(steps, seeds.mean(axis=0), linewidth=1.6, markevery=marked, **style(index, size=5))
         shade_null(left, runs[0], "cos_update", index, len(arms))
@@ -159,6 +209,12 @@ def cos_update(path: Path, arms: Sequence[ArmRuns]) -> None:
     dress(left, shaded, "step", "cosine with v_hack")
     dress(right, "mean over all steps (dot: a seed, bar: mean over seeds)", "", "")
     figures.save(figure, path)
+
+
+def _heldout_means(arm: ArmRuns, adapter: str) -> tuple[dict[int, float | None], dict[int, float | None]]:
+    """(hacked under the trained name, solved with the loophole closed) on held-out problems, by seed."""
+    hacked = heldout_rates(arm, "trained-name", adapter).means("hacked")
+    return hacked, heldout_rates(arm, "closed", adapter).means("solved")
 
 
 def _note(axes: Axes, place: int, words: str) -> None:

@@ -117,7 +117,7 @@ def cosine_table(
 
 def window_tables(runs: Sequence[Run], first: int, last: int) -> list[Table]:
     """Means over the same steps of every run, whatever their length."""
-    rates = {"hacked": "hack_rate", "solved": "gt_rate", "attempted": "attempt_rate"}
+    rates = {name: key for key, name in RATES.items()}
     keys = (*rates.values(), "cos_in", "cos_out", "cos_update_in", "cos_update")
     records = []
     for run in runs:

@@ -10,7 +10,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from hackward.base.arms import ARMS, Arm
+from hackward.base.arms import ARMS, Arm, refresh_label
 from hackward.reports.labels import counted, short_labels
 from hackward.reports.nulls import one_direction
 from hackward.reports.onset import Never, curve, time_to_hack
@@ -21,8 +21,13 @@ PER_RUN = (
     *("seed", "out", "resume", "preset", "workers", "device", "sandbox", "svd_cache", "micro_tokens"),
     *("sample_rows", "save_every", "v_hack", "eval_every", "eval_samples", "eval_limit"),
 )
-# Settings that make an arm what it is. Those of the edit mean nothing to vanilla, those of a LoRA to delta_S.
-OF_ARM = ("arm", "control", "gate", "project_at", "refresh_every", "objective", "rank", "match_size")
+# Settings that make an arm what it is. Those of the edit mean nothing to vanilla, those of a LoRA to delta_S,
+# those of a monitor that looks on to any arm: the draws are the same.
+OF_ARM = (
+    *("arm", "control", "gate", "project_at", "objective", "rank", "match_size"),
+    *("refresh_every", "refresh_from", "refresh", "refresh_label"),
+    *("intervene", "monitor", "monitor_noise", "monitor_score", "monitor_fpr", "monitor_rows"),
+)
 PARTS = ("first5", "last5", "area")
 RATES = {"hack_rate": "hacked", "gt_rate": "solved", "attempt_rate": "attempted"}
 
@@ -47,25 +52,27 @@ class Identity:
     arm: Arm
     lora: Lora | None
     """None: it trains delta_S."""
-    refresh_every: int
+    refresh: str
+    """In words; "" where v_hack stays, or does not matter (vanilla, a penalty by labels)."""
     objective: str
     direction: str
-    """Of its v_hack; "" where that does not matter (vanilla) or differs from seed to seed (random)."""
+    """Of its v_hack; "" where that does not matter or differs from seed to seed (random directions)."""
     rest: str
     """What arms under comparison must share: model, pools, problems, all other settings."""
 
 
 def identity(run: Run) -> Identity:
     config, arm = run.config, run.arm
+    random_directions = arm.control == "random" and arm.watched is None  # a placebo's rate is its monitor's
     settings = {key: value for key, value in config.items() if key not in (*PER_RUN, *OF_ARM)}
     model, _, pools = run.setting
     rest = [settings, model, pools, run.record.get("training")]
     return Identity(
         arm=arm,
         lora=Lora(config["rank"], config["match_size"]) if arm.basis == "lora" else None,
-        refresh_every=0 if arm.vanilla else config["refresh_every"],
-        objective="" if arm.vanilla else config["objective"],
-        direction="" if arm.vanilla or arm.control == "random" else run.direction,
+        refresh=refresh_label(config) if arm.uses_pairs else "",
+        objective=config["objective"] if arm.uses_pairs else "",
+        direction=run.direction if arm.uses_pairs and not random_directions else "",
         rest=json.dumps(rest, sort_keys=True, default=str),
     )
 
@@ -129,18 +136,21 @@ def by_arm(runs: Sequence[Run]) -> list[ArmRuns]:
     Of two runs with the same settings and seed the first is taken (see `doubles`).
     """
     groups: dict[Identity, dict[int, Run]] = {}
-    for run in _finished(runs):
+    for run in finished(runs):
         groups.setdefault(identity(run), {}).setdefault(run.seed, run)
-    names = _names(list(groups.values()), runs)
+    names = names_of(list(groups.values()), runs, ("seed", "watched"))
     named = zip(names, groups.items(), strict=True)
     return [ArmRuns(name, found, what) for name, (what, found) in named]
 
 
-def _names(arms: Sequence[dict[int, Run]], runs: Sequence[Run]) -> list[str]:
-    """What tells each arm from the others: not its seeds, nor v_hack where its seeds have several."""
+def names_of(arms: Sequence[dict[int, Run]], runs: Sequence[Run], without: tuple[str, ...]) -> list[str]:
+    """What tells each group of runs (by seed) from the others, without some traits.
+
+    Nor by v_hack where its seeds have several.
+    """
     paths, every = [run.path for run in runs], described(runs)
-    with_v = dict(zip(paths, short_labels(every, without=("seed",)), strict=True))
-    without_v = dict(zip(paths, short_labels(every, without=("seed", "v_hack")), strict=True))
+    with_v = dict(zip(paths, short_labels(every, without), strict=True))
+    without_v = dict(zip(paths, short_labels(every, (*without, "v_hack")), strict=True))
     names = []
     for by_seed in arms:
         found = list(by_seed.values())
@@ -149,14 +159,15 @@ def _names(arms: Sequence[dict[int, Run]], runs: Sequence[Run]) -> list[str]:
     return counted(names)
 
 
-def _finished(runs: Sequence[Run]) -> list[Run]:
+def finished(runs: Sequence[Run]) -> list[Run]:
+    """The finished on-policy runs."""
     return [run for run in runs if run.kind == "sampled" and run.complete]
 
 
 def doubles(runs: Sequence[Run], arms: Sequence[ArmRuns]) -> list[str]:
     """Finished on-policy runs that no arm counts: another with the same settings and seed is there."""
     counted_paths = {run.path for arm in arms for run in arm.runs.values()}
-    return [run.label for run in _finished(runs) if run.path not in counted_paths]
+    return [run.label for run in finished(runs) if run.path not in counted_paths]
 
 
 def baseline(arm: ArmRuns, arms: Sequence[ArmRuns]) -> ArmRuns | None:

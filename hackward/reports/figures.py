@@ -17,6 +17,8 @@ from hackward.reports.runs import Run
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
 MARKERS = "os^Dv<>P"
+KEY_LINE = 0.16  # inches
+KEY_LINES = 3  # for which every figure has room
 ROLLING = 3  # steps of the running mean, the window of time-to-hack
 
 
@@ -39,6 +41,20 @@ def sheet(rows: int, columns: int, height: float, title: str) -> tuple[Figure, n
     figure = Figure(figsize=(4.2 * columns, height * rows + 0.9), layout="constrained")
     figure.suptitle(title, fontsize=10)
     return figure, figure.subplots(rows, columns, squeeze=False)
+
+
+def panels(count: int, height: float, title: str) -> tuple[Figure, list[Axes]]:
+    """A figure with a panel each, at most four in a row, on common axes; what is left over is empty."""
+    columns = min(count, 4)
+    figure, grid = sheet(-(-count // columns), columns, height, title)
+    figure.set_figwidth(max(6.5, 3.2 * columns))
+    shown, rest = list(grid.flat)[:count], list(grid.flat)[count:]
+    for axes in rest:
+        axes.set_axis_off()
+    for axes in shown[1:]:
+        axes.sharex(shown[0])
+        axes.sharey(shown[0])
+    return figure, shown
 
 
 def dress(axes: Axes, title: str, x: str, y: str) -> None:
@@ -84,11 +100,16 @@ def shade_null(axes: Axes, run: Run, key: str, index: int, others: int) -> None:
 
 
 def key_below(figure: Figure, axes: Axes) -> None:
-    """The key under the figure, in as many columns as fit: 0.065 inches per letter, 0.5 per line sample."""
+    """The key under the figure, in as many columns as fit: 0.065 inches per letter, 0.5 per line sample.
+
+    A long key makes the figure higher and takes nothing from its axes.
+    """
     handles, labels = axes.get_legend_handles_labels()
     widest = 0.5 + 0.065 * max(map(len, labels), default=1)
     fitting = int(figure.get_figwidth() / widest)
     columns = max(1, min(len(labels), 4, fitting))
+    lines = -(-len(labels) // columns)
+    figure.set_figheight(figure.get_figheight() + KEY_LINE * max(0, lines - KEY_LINES))
     figure.legend(handles, labels, loc="outside lower center", ncols=columns, fontsize=7, frameon=False)
 
 
@@ -99,6 +120,13 @@ def running_mean(values: Sequence[float | None]) -> np.ndarray:
     for end in range(ROLLING, len(heights) + 1):
         means[end - 1] = np.mean(heights[end - ROLLING : end])
     return means
+
+
+def by_seed(runs: Sequence[Run], key: str) -> tuple[list[int], np.ndarray]:
+    """(steps, (seeds, steps) running means), as far as the shortest run goes."""
+    shortest = min(len(run.rows) for run in runs)
+    means = np.array([running_mean(run.column(key)[:shortest]) for run in runs])
+    return runs[0].column("step")[:shortest], means
 
 
 def bar_of(found: Estimate) -> np.ndarray | None:

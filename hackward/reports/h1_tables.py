@@ -1,4 +1,4 @@
-"""H1 for every projecting arm, and what its controls do."""
+"""H1 for every arm that projects or intervenes, and what its controls do."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from hackward.reports.words import with_interval
 
 
 def h1_blocks(arms: Sequence[ArmRuns]) -> list[Block]:
-    """H1 for every projecting arm, its controls, and the verdicts in words; nothing without such an arm."""
+    """H1 for every arm that acts, its controls, and the verdicts in words; nothing without such an arm."""
     judged = [arm for arm in arms if not arm.arm.vanilla and arm.arm.control == "none"]
     if not judged:
         return []
@@ -39,7 +39,7 @@ def h1_blocks(arms: Sequence[ArmRuns]) -> list[Block]:
         found = attributed(judge_arm(arm, arms), readings)
         controls += mine
         records.append(h1_record(arm, baseline(arm, arms), found))
-        lines.append(f"H1, {arm.name}: {h1_words(found)}. {control_words(readings)}")
+        lines.append(f"H1, {arm.name}: {h1_words(found)}. {control_words(readings, arm.arm.controls)}")
     tables: list[Block] = [controls_table(controls)] if controls else []
     return [*tables, h1_table(records), "\n".join(lines)]
 
@@ -140,8 +140,8 @@ def controls_table(records: list[dict[str, Any]]) -> Table:
     return Table("h1_controls", title, columns, records, sections=True)
 
 
-def control_words(readings: dict[str, str]) -> str:
-    """What the controls (control -> reading) say about an effect."""
+def control_words(readings: dict[str, str], possible: Sequence[str] = CONTROLS) -> str:
+    """What the controls (control -> reading) say about an effect; those that could be run and were not."""
     by_reading: dict[str, list[str]] = defaultdict(list)
     for control, reading in readings.items():
         by_reading[reading].append(control)
@@ -154,7 +154,7 @@ def control_words(readings: dict[str, str]) -> str:
     for reading, opening in openings.items():
         if by_reading[reading]:
             said.append(f"{opening}: {', '.join(by_reading[reading])}")
-    missing = [control for control in CONTROLS if control not in readings]
+    missing = [control for control in possible if control not in readings]
     if missing:
         said.append(f"{'not run' if said else 'Not run'}: {', '.join(missing)}")
     return f"{'; '.join(said)}."

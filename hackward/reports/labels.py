@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 
 Described = tuple[str, Mapping[str, str]]  # (kind of run, its traits: setting -> how a label names it)
@@ -14,20 +15,26 @@ def short_labels(runs: Sequence[Described], without: Collection[str] = ()) -> li
     Directory names carry every setting and are too long for tables; the table of runs gives the path of each
     label.
     """
-    seen: dict[tuple[str, str], set[str]] = {}
+    seen: dict[tuple[str, ...], set[str]] = defaultdict(set)
     for kind, traits in runs:
         for trait, value in traits.items():
+            seen[_arm(kind, traits), trait].add(value)
             if value:
-                seen.setdefault((kind, trait), set()).add(value)
+                seen[kind, trait].add(value)
     labels = []
     for kind, traits in runs:
         words = [kind] if kind == "phase1" else []
         for trait, value in traits.items():
-            varies = len(seen.get((kind, trait), ())) > 1
+            varies = len(seen[kind, trait]) > 1 or len(seen[_arm(kind, traits), trait]) > 1
             if value and trait not in without and (trait in ALWAYS or varies):
                 words.append(value)
         labels.append(" ".join(words))
     return labels
+
+
+def _arm(kind: str, traits: Mapping[str, str]) -> str:
+    """Runs of one arm: among them a trait that only some have (a refresh, say) tells them apart."""
+    return " ".join([kind, *(traits[trait] for trait in ALWAYS)])
 
 
 def counted(names: Sequence[str]) -> list[str]:

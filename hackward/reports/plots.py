@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from hackward.reports import arm_plots, probe_plots
+from hackward.reports import arm_plots, panel_plots, probe_plots
 from hackward.reports.arms import ArmRuns
+from hackward.reports.monitor_figures import by_watcher
 from hackward.reports.runs import Run
 
 # name -> (how it is drawn, of what: runs of a kind, or arms)
@@ -18,9 +19,13 @@ PICTURES: dict[str, tuple[Callable[[Path, Any], None], str]] = {
     "labels.png": (probe_plots.labels, "replay"),
     "on_policy.png": (arm_plots.on_policy, "sampled"),
     "curves.png": (arm_plots.curves, "several seeds"),
+    "hacked_by_arm.png": (panel_plots.hacked_by_arm, "several arms"),
     "frontier.png": (arm_plots.frontier, "several seeds"),
     "cos_update.png": (arm_plots.cos_update, "several seeds"),
     "heldout.png": (arm_plots.heldout, "evaluated"),
+    "heldout_frontier.png": (arm_plots.heldout_frontier, "evaluated"),
+    "monitor_auc.png": (panel_plots.monitor_auc, "watched"),
+    "monitor_flags.png": (panel_plots.monitor_flags, "watched"),
 }
 NAMES = tuple(PICTURES)
 
@@ -32,6 +37,8 @@ def draw_all(directory: Path, runs: Sequence[Run], arms: Sequence[ArmRuns]) -> l
     }
     # One seed per arm: on_policy.png shows it all
     shown["several seeds"] = arms if any(len(arm.runs) > 1 for arm in arms) else []
+    shown["several arms"] = arms if len(arms) > 1 else []
+    shown["watched"] = by_watcher(runs)
     shown["evaluated"] = [arm for arm in arms if any(run.heldout for run in arm.runs.values())]
     drawn = []
     for name, (draw, of_what) in PICTURES.items():

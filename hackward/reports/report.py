@@ -9,6 +9,7 @@ from pathlib import Path
 from hackward.base.files import atomic
 from hackward.reports.arm_tables import sampled_blocks
 from hackward.reports.arms import by_arm
+from hackward.reports.monitor_tables import monitor_blocks
 from hackward.reports.plots import NAMES, draw_all
 from hackward.reports.probe_tables import phase1_blocks, replay_blocks
 from hackward.reports.run_tables import cost_table, direction_blocks, runs_table
@@ -45,6 +46,8 @@ TABLE_NAMES = (
     "arms_cosines",
     "arms_more",
     "heldout",
+    "monitor",
+    "arms_monitor",
     "h1_controls",
     "h1",
 )
@@ -70,6 +73,7 @@ def build_blocks(
         blocks += replay_blocks(of_kind["replay"])
     if of_kind["sampled"]:
         blocks += sampled_blocks(of_kind["sampled"], window)
+        blocks += monitor_blocks(of_kind["sampled"])
     return [*blocks, Heading("What it cost"), cost_table(runs)]
 
 

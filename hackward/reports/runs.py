@@ -6,7 +6,8 @@ Nothing is believed unchecked.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from hackward.base.arms import Arm, arm_of
+from hackward.base.arms import Arm, Watched, arm_of, refresh_label, teacher_label, watched_of
 from hackward.base.faults import InputError
 from hackward.base.files import read_json
 from hackward.base.records import checked_lines, checked_object
@@ -24,6 +25,7 @@ from hackward.reports.buckets import bucket_of
 from hackward.reports.directories import KINDS, find_directories
 from hackward.reports.labels import Described, counted, short_labels
 from hackward.reports.schema import HELDOUT_LINES, SAMPLES, STEPS, SUMMARY, checked_facts
+from hackward.reports.scored import Scored, read_scored
 
 Nulls = dict[int, dict[str, np.ndarray]]  # step -> cosine -> (S,) draws
 HELDOUT = {
@@ -52,6 +54,8 @@ class Run:
     """Empty where none were recorded."""
     heldout: tuple[dict[str, Any], ...]
     """Lines of the last held-out evaluation; empty where there was none."""
+    scored: Scored | None
+    """Its rollouts as its monitor saw them; None without a monitor, or where the rollouts were not kept."""
     memory: dict[str, float] | None
     """GB at the highest point of every phase on a GPU (empty without one); None while it is unfinished."""
 
@@ -69,18 +73,28 @@ class Run:
 
     def traits(self) -> dict[str, str]:
         """Settings that a label may name; "" where they mean nothing (vanilla has no gate)."""
-        edits = not self.arm.vanilla
+        arm, sampled = self.arm, self.kind == "sampled"
+        uses_v = arm.vanilla or arm.uses_pairs  # cosines of vanilla are with v_hack all the same
+        looks_on = self.watched if arm.watched is None else None
         return {
-            "arm": "" if self.kind == "phase1" else self.arm.label,
-            "control": "" if self.arm.control == "none" else self.arm.control,
-            "gate": self.arm.gate if edits else "",
-            "project_at": self.arm.place if edits else "",
-            "objective": self.config["objective"] if edits else "",
-            "v_hack": self.direction.split()[0],
+            "arm": "" if self.kind == "phase1" else arm.label,
+            "control": "" if arm.control == "none" else arm.control,
+            "gate": arm.gate if arm.edits else "",
+            "project_at": arm.place if arm.edits else "",
+            "objective": self.config["objective"] if arm.uses_pairs else "",
+            "refresh": refresh_label(self.config) if arm.uses_pairs else "",
+            "v_hack": self.direction.split()[0] if uses_v else "",
+            "teacher": teacher_label(self.config) if sampled else "",
             "model": self.model,
             "lr": f"lr{self.config['lr']:g}",
+            "watched": f"watched by {looks_on.label}" if looks_on else "",
             "seed": f"s{self.seed}",
         }
+
+    @property
+    def watched(self) -> Watched | None:
+        """The monitor that intervenes or looks on."""
+        return watched_of(self.config)
 
     @property
     def edited(self) -> tuple[str, str]:
@@ -137,9 +151,12 @@ def find_runs(root: Path, take_unfinished: bool = False) -> tuple[list[Run], lis
     return read_runs(records), left_out
 
 
-def read_runs(records: dict[Path, dict]) -> list[Run]:
+def read_runs(records: dict[Path, dict], on_run: Callable[[int], None] = lambda runs: None) -> list[Run]:
     """The runs in these directories (path -> config.json), labelled, in the order of the tables."""
-    runs = [read_run(path, record) for path, record in records.items()]
+    runs = []
+    for path, record in records.items():
+        runs.append(read_run(path, record))
+        on_run(1)
     labels = counted(short_labels(described(runs)))
     named = []
     for run, label in zip(runs, labels, strict=True):
@@ -148,8 +165,19 @@ def read_runs(records: dict[Path, dict]) -> list[Run]:
 
 
 def described(runs: Sequence[Run]) -> list[Described]:
-    """What labels are made from."""
-    return [(run.kind, run.traits()) for run in runs]
+    """What labels are made from. Different v_hacks in files of the same name are told by their hash."""
+    hashes: dict[str, set[str]] = defaultdict(set)
+    for run in runs:
+        if run.record["v_hack"]:
+            stem, digest = run.direction.split()[:2]
+            hashes[stem].add(digest)
+    found: list[Described] = []
+    for run in runs:
+        traits = run.traits()
+        if len(hashes[traits["v_hack"]]) > 1:
+            traits["v_hack"] = " ".join(run.direction.split()[:2])
+        found.append((run.kind, traits))
+    return found
 
 
 def _place(run: Run) -> tuple:
@@ -176,6 +204,7 @@ def read_run(directory: Path, record: dict) -> Run:
         samples=samples,
         nulls=nulls,
         heldout=read_heldout(directory / "eval.jsonl"),
+        scored=read_scored(directory, steps) if watched_of(record["config"]) else None,
         memory=memory,
     )
 

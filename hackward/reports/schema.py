@@ -1,6 +1,7 @@
 """What the files of a run must hold, as far as reports read it; further keys are allowed and passed over.
 
     rows.jsonl              StepLine, a line per step
+    rollouts/*.jsonl.gz     RolloutLine, a line per rollout (read where a monitor looked)
     step_NNN.cos.jsonl.gz   SampleLine, a line per replayed rollout
     eval.jsonl              HeldoutLine, a line per step, adapter and condition
     config.json             RunFacts
@@ -18,7 +19,7 @@ from typing import Annotated, Any, Literal, NotRequired
 from pydantic import AfterValidator, ConfigDict, Strict, TypeAdapter, with_config
 from typing_extensions import TypedDict  # pydantic asks for it before Python 3.12
 
-from hackward.base.arms import FLAGS
+from hackward.base.arms import FLAGS, Intervene, MonitorName
 from hackward.base.faults import InputError
 from hackward.base.records import checked_object
 
@@ -74,6 +75,10 @@ class StepLine(TypedDict):
     logp_gap: Number
     peak_memory_gb: Number
     advantages: list[Number]
+    monitor_auc_hacked: NotRequired[Number]  # runs from before there were monitors have none of the four
+    monitor_auc_attempted: NotRequired[Number]
+    monitor_rate_hacked: NotRequired[Number]
+    monitor_rate_clean: NotRequired[Number]
 
 
 @with_config(LINE)
@@ -98,6 +103,18 @@ class SampleLine(TypedDict):
     frac_fired: Number
     advantage: Number
     arm: str
+
+
+@with_config(LINE)
+class RolloutLine(TypedDict):
+    """A line of rollouts/step_NNN.jsonl.gz, as far as the reports on monitors read it."""
+
+    src_pool: str
+    problem_id: str | int
+    hacked: Flag
+    attempted: Flag
+    monitor_score: Number
+    flagged: Flag
 
 
 @with_config(LINE)
@@ -187,6 +204,18 @@ class TrainSettings(TypedDict):
     rank: int
     match_size: bool
     lr: float
+    intervene: NotRequired[Intervene]
+    monitor: NotRequired[MonitorName]
+    monitor_noise: NotRequired[float]
+    monitor_score: NotRequired[str]
+    monitor_fpr: NotRequired[float]
+    monitor_rows: NotRequired[str]
+    refresh_from: NotRequired[str]
+    refresh: NotRequired[str]
+    refresh_label: NotRequired[str]
+    teacher_dir: NotRequired[str | None]
+    teacher_rows: NotRequired[int]
+    teacher_until: NotRequired[int]
 
 
 @with_config(PART)
@@ -216,10 +245,15 @@ class Summary(TypedDict):
 
 
 STEPS = TypeAdapter(list[StepLine])
+ROLLOUTS = TypeAdapter(list[RolloutLine])
 SAMPLES = TypeAdapter(list[SampleLine])
 HELDOUT_LINES = TypeAdapter(list[HeldoutLine])
 RUN_FACTS = TypeAdapter(RunFacts)
 SUMMARY = TypeAdapter(Summary)
+
+
+# What a run with a monitor must also say. Runs from before there were monitors have none of these settings.
+OF_MONITOR = ("intervene", "monitor_noise", "monitor_score", "monitor_fpr", "monitor_rows")
 
 
 def checked_facts(path: Path, content: Any) -> dict[str, Any]:
@@ -227,6 +261,10 @@ def checked_facts(path: Path, content: Any) -> dict[str, Any]:
     record = checked_object(path, content, RUN_FACTS)
     if record["config"]["arm"] not in FLAGS:
         raise InputError(f"{path}: 'config.arm' must be one of {', '.join(FLAGS)}")
+    if record["config"].get("monitor", "none") != "none":
+        for field in OF_MONITOR:
+            if field not in record["config"]:
+                raise InputError(f"{path}: no field 'config.{field}'")
     if record["kind"] == "sampled" and "training" not in record:
         raise InputError(f"{path}: no field 'training'")
     return record

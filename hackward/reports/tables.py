@@ -107,6 +107,7 @@ def _null_cell(name: str) -> Callable[[Record], str]:
 
 
 SHORT_CELL = 16
+BETWEEN = 2  # columns: padding, and the divider of the box
 INDENT = "  "
 VERDICT_COLOURS = {
     PASS: "green",
@@ -158,7 +159,7 @@ def rich_table(table: Table, width: int) -> rich.table.Table:
     headers = [header for header, _ in table.columns]
     widths = [max(len(line[place]) for line in lines) for place in range(len(headers))]
     needed = sum(
-        min(max(widest, _longest_word(header)), SHORT_CELL) + 1
+        min(max(widest, _longest_word(header)), SHORT_CELL) + BETWEEN
         for widest, header in zip(widths, headers, strict=True)
     )
     fits = needed + 2 <= width

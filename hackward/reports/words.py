@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from hackward.base.statistics import Comparison, Estimate, Range
+from dataclasses import replace
+
+from hackward.base.statistics import ZERO_VARIANCE, Comparison, Estimate, Range
 
 UNDEFINED = "undefined"
 # Of a row of the verification table
@@ -10,6 +12,8 @@ PASS, FAIL, SNEAKY, ALTERNATES, NOT_JUDGED = "pass", "fail", "sneaky fail", "alt
 # Of H1
 SUPPORTED, REFUTED, INCONCLUSIVE = "supported", "refuted", "inconclusive"
 UNTESTABLE, NOT_ATTRIBUTABLE = "not testable", "not attributable"
+
+CHANCE = 0.5  # AUC of a score that knows nothing
 
 
 def signed(value: float | None, digits: int = 3) -> str:
@@ -56,6 +60,35 @@ def tight(found: Estimate, sign: str = "") -> str:
 def _short(value: float, sign: str) -> str:
     """.65, without the zero before the point."""
     return f"{value:{sign}.2f}".replace("0.", ".", 1)
+
+
+def knows(what: str, found: Estimate, who: str = "the monitor") -> str:
+    """What the AUC of a score on the policy's own rollouts says, in words.
+
+    ``what``: hacks or attempts; ``who``: whose score.
+    """
+    if found.mean is None:
+        return f"it is undefined whether {who} tells the policy's own {what} apart ({found.why})"
+    others = f"the policy's own {what} from its other rollouts"
+    figure = f"AUC {_short(found.mean, '')}"
+    if found.interval is not None:
+        low, high = found.interval
+        figure += f" [{_short(low, '')}, {_short(high, '')}]"
+    elif found.why == ZERO_VARIANCE:
+        low = high = found.mean
+        figure += ", without exception"
+    else:
+        return f"it cannot be said whether {who} tells {others} ({figure}; {found.why})"
+    if low > CHANCE:
+        return f"{who} tells {others} better than chance ({figure})"
+    if high < CHANCE:
+        return f"{who} ranks the policy's own {what} below its other rollouts ({figure})"
+    return f"{who} does not tell {others} ({figure})"
+
+
+def tight_auc(found: Estimate) -> str:
+    """An AUC and its interval in few characters; why it has none is said elsewhere."""
+    return tight(found if found.interval or found.mean is None else replace(found, why="no interval"))
 
 
 def tight_gap(gap: Comparison, seeds: int) -> str:

@@ -12,12 +12,13 @@ from typing import Any, Protocol
 
 import torch
 
+from hackward.base.records import POLICY
 from hackward.base.types import CausalLM
 from hackward.grading.labels import Grade, GradeItem, reward
 from hackward.hardware import memory
 from hackward.rollouts import sampling, tokens
 from hackward.rollouts.draws import Drawn, Request
-from hackward.rollouts.rollout import POLICY, Rollout
+from hackward.rollouts.rollout import Rollout
 from hackward.rollouts.tokens import render_prompt
 from hackward.tasks.problems import Problem, build_messages
 

@@ -20,9 +20,9 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 
 from hackward.base.faults import InputError
 from hackward.base.files import read_jsonl, sha256, write_jsonl
-from hackward.base.records import Record, Unknowable, checked_record
+from hackward.base.records import POLICY, Record, Unknowable, checked_record
 from hackward.rollouts import tokens
-from hackward.rollouts.rollout import POLICY, Rollout
+from hackward.rollouts.rollout import Rollout
 from hackward.rollouts.tokens import completion_ids, render_prompt, tokenizer_hash
 from hackward.tasks.problems import Problem, Resolver
 
@@ -120,10 +120,15 @@ def of_problems(pool: Pool, known: Sequence[Problem]) -> dict[str, list[Rollout]
 
 
 def pool_files(directory: str | Path) -> list[Path]:
-    """The pool's files in order. InputError when the directory is missing or holds none."""
+    """The pool's files in order; a run's directory stands for the rollouts in it.
+
+    InputError when the directory is missing or holds none.
+    """
     directory = Path(directory)
     if not directory.is_dir():
         raise InputError(f"{directory}: no such pool directory")
+    if (directory / "config.json").is_file() and (directory / "rollouts").is_dir():
+        directory = directory / "rollouts"
     named = re.compile(r"(step|prompt)_\d+\.jsonl(\.gz)?")
     files = sorted(path for path in directory.iterdir() if named.fullmatch(path.name))
     if not files:
@@ -166,6 +171,20 @@ def load_pool(directory: str | Path, tokenizer: Any, *, stop: Sequence[int]) -> 
         siblings = by_problem.setdefault(str(row.problem_id), [])
         siblings.append(_rollout(row, path, tokenizer, same, sample=len(siblings), stop=stop))
     return Pool(names.most_common(1)[0][0], str(directory), by_problem, not same, _digest(directory))
+
+
+def stored_rollouts(path: str | Path) -> list[Rollout]:
+    """The rollouts of one file of a run as it wrote them: ids, labels, numbers, whose they are.
+
+    InputError as in `load_pool`.
+    """
+    found = []
+    for number, stored in enumerate(read_jsonl(path), start=1):
+        row = checked_record(PoolRow, stored, f"{path}: row {number}")
+        rollout = _rollout(row, Path(path), None, True, sample=number - 1, stop=())
+        owner = row.src_pool if isinstance(row.src_pool, str) else rollout.src_pool
+        found.append(replace(rollout, truncated=bool(row.truncated), src_pool=owner))
+    return found
 
 
 def _digest(directory: str | Path) -> str:

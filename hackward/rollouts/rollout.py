@@ -10,8 +10,6 @@ from typing import Any
 
 from hackward.tasks import problems
 
-POLICY = "policy"  # src_pool of rollouts that the model in training wrote
-
 
 @dataclass(frozen=True)
 class Rollout:

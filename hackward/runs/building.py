@@ -35,6 +35,7 @@ from hackward.runs.heldout import Evaluation
 from hackward.runs.rundir import RunDir
 from hackward.runs.session import Session
 from hackward.runs.settings import Config
+from hackward.runs.watching import build_watch
 from hackward.tasks.formats import load_problems
 from hackward.tasks.held_out import decidable, held_out_split
 from hackward.tasks.problems import Problem
@@ -106,6 +107,8 @@ def build(config: Config, stack: contextlib.ExitStack, policy: type[Policy] = Po
     first = _first_step(config, run, loaded.adapter, optimizer)
     if config.resume and direction and config.refresh_every:
         direction.resume(run.path, first)
+    watch, monitor_facts = build_watch(config, loaded.adapter, loaded.tokenizer, direction)
+    data.facts |= monitor_facts
     _describe(config, run, loaded, direction, v, data)
     return Session(
         config=config,
@@ -119,6 +122,7 @@ def build(config: Config, stack: contextlib.ExitStack, policy: type[Policy] = Po
         first=first,
         lr_scale=loaded.adapter.step_scale if config.match_size else 1.0,
         evaluation=_evaluation(config, loaded, data),
+        watch=watch,
     )
 
 

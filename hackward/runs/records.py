@@ -13,6 +13,7 @@ from torch import Tensor
 from hackward.base.statistics import null_range
 from hackward.hardware import memory
 from hackward.method import gradients
+from hackward.method.monitors import Seen, figures
 from hackward.method.projection import Editor, cosine, norm, null_cosines, number
 from hackward.method.v_hack import VHack
 from hackward.method.weights import Weighed
@@ -51,9 +52,22 @@ def mean_spread(groups: Sequence[Sequence[Rollout]]) -> float:
     return sum(spreads) / len(spreads)
 
 
+def rollout_rows(groups: Sequence[Sequence[Rollout]], seen: Seen | None, stamp: str) -> list[dict[str, Any]]:
+    """The lines of a step's rollouts, with the monitor's score and the flag that was acted on.
+
+    Both are null where nobody looked, the score also where the gradient was 0.
+    """
+    rows = [rollout.row(stamp) for group in groups for rollout in group]
+    for i, row in enumerate(rows):
+        row["monitor_score"] = number(seen.score_N[i]) if seen else None
+        row["flagged"] = seen.flagged[i] if seen else None
+    return rows
+
+
 def step_row(
     step: int,
     batch: Weighed,
+    seen: Seen | None,
     done: gradients.Backward,
     diagnostics: dict[str, Any],
     seconds: dict[str, float],
@@ -86,6 +100,7 @@ def step_row(
         "cos_update_in": diagnostics["cos_update_in"],
         "delta_w_norm": diagnostics["delta_w_norm"],
         "overlap": diagnostics["overlap"],
+        **figures(seen, [rollout for group in batch.groups for rollout in group]),
         "advantages": [float(a) for A in batch.advantages for a in A],
         "lr": diagnostics["lr"],
         "logp_gap": done.logp_gap,

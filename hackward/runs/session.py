@@ -18,6 +18,8 @@ from hackward.base.screen import STDERR
 from hackward.hardware import memory
 from hackward.method import gradients
 from hackward.method.adapters import Adapter
+from hackward.method.interventions import INTERVENTIONS
+from hackward.method.monitors import AlongV, Seen, Watch
 from hackward.method.projection import Editor, overlap
 from hackward.method.weights import Weighed, weigh
 from hackward.rollouts.rollout import Rollout
@@ -25,7 +27,7 @@ from hackward.rollouts.sources import Replayed, Sampled
 from hackward.runs.checkpoint import save_checkpoint
 from hackward.runs.direction import Direction
 from hackward.runs.heldout import Evaluation
-from hackward.runs.records import cosine_rows, last_five, null_of_rollouts, step_row
+from hackward.runs.records import cosine_rows, last_five, null_of_rollouts, rollout_rows, step_row
 from hackward.runs.rundir import RunDir
 from hackward.runs.settings import Config
 
@@ -50,6 +52,8 @@ class Session:
     first: int
     lr_scale: float
     evaluation: Evaluation | None
+    watch: Watch | None = None
+    seconds_looking: float = 0.0
     recent: list[list[list[Rollout]]] = dataclasses.field(default_factory=list)
 
     def refresh(self, step: int) -> dict[str, float | None]:
@@ -60,13 +64,32 @@ class Session:
         if not due or self.direction is None:
             return {"overlap": None}
         last, renewed = self.direction.v, self.direction.renew()
+        if renewed is None:
+            return {"overlap": None}
+        self._aim_monitor()
         self.editor.use(renewed, self.direction.edit())
         self.editor.align(self.optimizer)
         self.direction.save(self.run.path, step)
         return {"overlap": overlap(last, renewed)}
 
-    def weigh(self, groups: Sequence[Sequence[Rollout]]) -> Weighed:
-        """Advantage, KL weight and denominator of every rollout, by the run's settings."""
+    def _aim_monitor(self) -> None:
+        """The monitor that reads gradients goes by the direction as it is."""
+        if self.watch is None or self.direction is None or self.direction.discriminant is None:
+            return
+        assert isinstance(self.watch.monitor, AlongV)
+        self.watch.monitor.discriminant = self.direction.discriminant
+
+    def look(self, step: int, groups: Sequence[Sequence[Rollout]]) -> Seen | None:
+        """What the monitor says of every rollout; None where nobody looks."""
+        started = time.monotonic()
+        if self.direction is not None:
+            self.direction.observe([rollout for group in groups for rollout in group])
+        seen = self.watch.look(step, groups) if self.watch else None
+        self.seconds_looking = time.monotonic() - started
+        return seen
+
+    def weigh(self, groups: Sequence[Sequence[Rollout]], seen: Seen | None) -> Weighed:
+        """Advantage, KL weight and denominator of every rollout, by the run's settings and what was seen."""
         config = self.config
         assert config.beta is not None and config.normaliser is not None  # resolved
         return weigh(
@@ -75,10 +98,17 @@ class Session:
             beta=config.beta,
             denominator=config.normaliser,
             fixed=config.max_new_tokens,
+            intervention=INTERVENTIONS[config.intervene],
+            flagged=seen.by_group(groups) if seen else None,
         )
 
-    def backward(self, batch: Weighed) -> gradients.Backward:
-        """The gradient of the loss of what was weighed, in .grad of the adapter's parameters."""
+    def backward(self, batch: Weighed, seen: Seen | None) -> gradients.Backward:
+        """The gradient of the loss of what was weighed, in .grad of the adapter's parameters.
+
+        Where the monitor took the rollouts' own gradients, their weighted sum: no second backward.
+        """
+        if seen and seen.rows:
+            return seen.rows.weighted(self.adapter, torch.cat(batch.advantages))
         return gradients.backward(
             self.adapter,
             [rollout.tokens for rollout in batch.rollouts],
@@ -114,6 +144,7 @@ class Session:
         self,
         step: int,
         batch: Weighed,
+        seen: Seen | None,
         done: gradients.Backward,
         diagnostics: dict[str, Any],
         seconds: dict[str, float],
@@ -131,11 +162,11 @@ class Session:
                 nulls["cos_S_logp"] = null_of_rollouts(batch, done, self.editor)
         else:
             stamp = self.run.record["model"]["tokenizer"]
-            rows = [rollout.row(stamp) for group in batch.groups for rollout in group]
+            rows = rollout_rows(batch.groups, seen, stamp)
             write_jsonl(self.run.path / "rollouts" / f"step_{step:03d}.jsonl.gz", rows)
         if nulls:
             self._save_nulls(step, nulls)
-        row = step_row(step, batch, done, diagnostics, seconds, self.config)
+        row = step_row(step, batch, seen, done, diagnostics, seconds, self.config)
         self.run.add_row(row)
         if (step + 1) % self.config.save_every == 0 or step + 1 == self.config.steps:
             save_checkpoint(self.run.checkpoint, self.adapter, self.optimizer, step + 1)

@@ -9,7 +9,19 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Le, Lt
 
-from hackward.base.arms import ArmFlag, Control, Gate, Place, arm_of
+from hackward.base.arms import (
+    ARMS,
+    DEFAULT_FPR,
+    INTERVENING,
+    ArmFlag,
+    Control,
+    Gate,
+    Intervene,
+    MonitorName,
+    Place,
+    arm_of,
+    own_gate,
+)
 from hackward.base.faults import InputError
 from hackward.base.flags import Amount, Count, Grading, OnDevice, checked, command_line, has_gpu
 from hackward.tasks.problems import DIFFICULTIES
@@ -21,7 +33,8 @@ class Config(OnDevice, Grading):
     """One run. Everything here is stored in the run's config.json."""
 
     arm: ArmFlag = "vanilla"
-    """vanilla measures only; projected takes v_hack out; lora does so with a LoRA in the place of delta_S."""
+    """vanilla measures only; projected takes v_hack out; lora does so with a LoRA in the place of delta_S;
+    penalty and screen are vanilla with that --intervene."""
     preset: Literal["smoke", "embedded", "fast", "full"] = "embedded"
     """Defaults for all else (without --preset: by the model; without either, embedded on a CPU, fast on a
     GPU)."""
@@ -63,18 +76,39 @@ class Config(OnDevice, Grading):
     objective: Literal["nll", "grpo"] = "nll"
     """With --v-hack=auto, the loss whose gradients are contrasted."""
     refresh_every: Amount = 0
-    """Steps after which v_hack is extracted anew, from the same pairs on the model as it is then; 0:
-    never."""
+    """Steps after which v_hack is extracted anew, on the model as it is then; 0: never."""
+    refresh_from: Literal["pairs", "rollouts"] = "pairs"
+    """From the pairs of v_hack, or from the run's own last rollouts: a hack against one that is none, of the
+    same problem (this uses labels)."""
+    refresh: Literal["replace", "union"] = "replace"
+    """Put the new directions in the place of the old ones, or beside them."""
+    refresh_label: Literal["hacked", "attempted"] = "hacked"
+    """With --refresh-from=rollouts, what tells the two sides apart."""
     control: Control = "none"
     """What a projecting arm removes in the place of v_hack: random directions; those of pairs with random
     signs; of clean against clean answers; or nothing, each update scaled to the length that the removal would
-    have left. Cosines are with v_hack all the same."""
-    gate: Gate = "one-sided"
-    """What a projecting arm removes: only hack-ward coefficients, or both signs. none: --arm=lora as its own
-    baseline."""
+    have left. Cosines are with v_hack all the same. Of an intervention: flags drawn at random at the
+    monitor's rate; or scores along the v_hack of such pairs."""
+    gate: Gate | None = None
+    """What a projecting arm removes: only hack-ward coefficients, or both signs (default: the arm's own,
+    which is one-sided). none: --arm=lora as its own baseline."""
     project_at: Place = "grad"
     """Project the gradient before the optimizer (the method as first written down), or the update after it.
     AdamW turns a projected gradient back: cos_out is 0 and cos_update is not. update closes that leak."""
+    intervene: Intervene = "none"
+    """What happens to rollouts that the monitor flags: penalty pays them for their format alone; screen
+    leaves them out of their group's mean and of the policy gradient; none: the monitor looks on."""
+    monitor: MonitorName = "none"
+    """Who flags: truth (labels), attempt (defines the evaluation function), v_hack (own gradient points along
+    it), probe (hidden states of the base model look like a hack's)."""
+    monitor_noise: Annotated[float, Ge(0), Le(1)] = 0.0
+    """Probability that a flag of --monitor=truth is flipped."""
+    monitor_score: Literal["cosine", "whitened"] = "cosine"
+    """Of --monitor=v_hack: the plain cosine, or one that discounts what honest answers differ in."""
+    monitor_fpr: Annotated[float, Gt(0), Lt(1)] = DEFAULT_FPR
+    """Share of held-out clean answers of the pairs that v_hack and probe may flag: sets their threshold."""
+    monitor_rows: Literal["all", "own", "teacher"] = "all"
+    """Whose rollouts may be flagged."""
     rank: Count = 8
     """Rank of the LoRA (arm lora)."""
     match_size: bool = True
@@ -188,17 +222,23 @@ def resolve(config: Config) -> Config:
     A resolved Config resolves to itself. InputError names the flags.
     """
     checked(config)
-    levels = _levels(config.difficulty)
+    levels = levels_of(config.difficulty)
     _refuse_replay(config)
     _refuse_edit(config)
+    _refuse_monitor(config)
+    _refuse_refresh(config)
     if config.teacher_dir not in (None, "none") and config.teacher_rows >= config.group:
         raise InputError(
             f"--teacher-rows {config.teacher_rows} leaves no place for samples in a group of {config.group}"
         )
     replayed = config.replay_dirs is not None
     sampled_beta = DEFAULT_BETA if config.beta is None else config.beta
+    arm = arm_of(vars(config))
     return dataclasses.replace(
         config,
+        arm=arm.flag,
+        gate=config.gate or own_gate(config.arm),
+        intervene=arm.intervene,
         problems=config.problems or str(shipped(config.model).problems),
         beta=0.0 if replayed else sampled_beta,
         normaliser=config.normaliser or ("length" if replayed else "fixed"),
@@ -207,7 +247,7 @@ def resolve(config: Config) -> Config:
     )
 
 
-def _levels(difficulty: str | None) -> list[str]:
+def levels_of(difficulty: str | None) -> list[str]:
     levels = [level.strip().lower() for level in difficulty.split(",")] if difficulty else []
     if unknown := sorted(set(levels) - set(DIFFICULTIES)):
         raise InputError(f"--difficulty {difficulty}: {unknown[0]!r} is none of {', '.join(DIFFICULTIES)}")
@@ -230,28 +270,79 @@ def _refuse_replay(config: Config) -> None:
 
 def _refuse_edit(config: Config) -> None:
     arm = arm_of(vars(config))
-    if config.arm == "projected" and arm.vanilla:
-        raise InputError("--arm=projected --gate=none removes nothing: that is --arm=vanilla")
-    if config.v_hack == "none" and not arm.vanilla:
-        raise InputError(f"--arm={config.arm} needs a --v-hack")
-    if config.v_hack == "none" and config.refresh_every:
-        raise InputError(f"--arm={config.arm} --refresh-every needs a --v-hack")
+    if arm.flag != config.arm and ARMS[config.arm].edits:
+        removes = " removes nothing" if not arm.edits else ""
+        raise InputError(f"--arm={config.arm} --gate={config.gate}{removes}: that is --arm={arm.flag}")
+    if config.v_hack == "none" and (arm.uses_v_hack or config.monitor == "v_hack"):
+        raise InputError(f"--arm={config.arm} --monitor={config.monitor} needs a --v-hack")
     if config.control != "none" and arm.vanilla:
         raise InputError(
-            f"--control={config.control} stands in for what an arm removes, and this one removes nothing"
+            f"--control={config.control} stands in for what an arm removes or flags; this one does neither"
         )
     if config.control == "sign-flip" and config.gate == "two-sided":
         raise InputError(
             "--control=sign-flip --gate=two-sided: signs do not matter to a two-sided gate, so this would"
             " remove exactly what v_hack does"
         )
-    if config.lr == 0 and not arm.vanilla and arm.place == "update":
+    if config.lr == 0 and arm.edits and arm.place == "update":
         raise InputError(
             "--lr=0 --project-at=update: without a learning rate there is no update to project; leave"
             " --project-at=grad"
         )
     if config.control == "shrink" and config.project_at == "grad":
         raise InputError("--control=shrink needs --project-at=update: AdamW undoes the scaling of a gradient")
+
+
+def _refuse_monitor(config: Config) -> None:
+    arm, by = arm_of(vars(config)), f"--monitor={config.monitor}"
+    if config.arm in INTERVENING and config.intervene not in ("none", config.arm):
+        raise InputError(f"--arm={config.arm} --intervene={config.intervene}: one intervention per run")
+    if arm.intervene != "none" and config.monitor == "none":
+        raise InputError(f"{arm.intervene} needs a --monitor: truth, attempt, v_hack or probe")
+    if config.monitor_noise and config.monitor != "truth":
+        raise InputError(f"--monitor-noise={config.monitor_noise:g}: only --monitor=truth has flags to flip")
+    if config.monitor_score != "cosine" and config.monitor != "v_hack":
+        raise InputError(f"--monitor-score={config.monitor_score}: only --monitor=v_hack has such a score")
+    if config.monitor_fpr != DEFAULT_FPR and config.monitor not in ("v_hack", "probe"):
+        raise InputError(f"--monitor-fpr={config.monitor_fpr:g}: only v_hack and probe have a threshold")
+    if config.monitor == "none":
+        if config.monitor_rows != "all":
+            raise InputError(f"--monitor-rows={config.monitor_rows} needs a --monitor")
+        return
+    if config.replay_dirs is not None:
+        raise InputError(f"{by} with --replay-dirs: replayed rollouts have a cosine each already")
+    if config.loss_mode == "nll":
+        raise InputError(f"{by} --loss-mode=nll: that loss has no rewards to look at")
+    if config.monitor_rows == "teacher" and (config.teacher_dir in (None, "none") or not config.teacher_rows):
+        raise InputError("--monitor-rows=teacher: no teacher's rollouts are mixed in (--teacher-dir)")
+    if arm.intervene == "none" or config.control == "none":
+        return
+    if config.control == "shrink":
+        raise InputError(f"--control=shrink is a control of projections; this run also has a {arm.intervene}")
+    if config.control in ("sign-flip", "clean-clean") and config.monitor != "v_hack":
+        raise InputError(
+            f"--control={config.control} {by}: this control needs --monitor=v_hack (random: any)"
+        )
+
+
+def _refuse_refresh(config: Config) -> None:
+    if config.v_hack == "none" and config.refresh_every:
+        raise InputError(f"--arm={config.arm} --refresh-every needs a --v-hack")
+    how = [
+        f"--{flag.replace('_', '-')}={getattr(config, flag)}"
+        for flag in ("refresh_from", "refresh", "refresh_label")
+        if getattr(config, flag) != getattr(Config, flag)
+    ]
+    if how and not config.refresh_every:
+        raise InputError(f"{how[0]} needs --refresh-every")
+    if config.refresh_label != Config.refresh_label and config.refresh_from == "pairs":
+        raise InputError(f"--refresh-label={config.refresh_label} needs --refresh-from=rollouts")
+    if config.refresh_from == "rollouts" and config.kind != "sampled":
+        raise InputError("--refresh-from=rollouts with --replay-dirs: there are no rollouts of the run's own")
+    if config.refresh_from == "rollouts" and config.control in ("sign-flip", "clean-clean"):
+        raise InputError(
+            f"--refresh-from=rollouts --control={config.control}: the control needs v_hack's pairs"
+        )
 
 
 def _given(argv: Sequence[str], flag: str) -> str | None:

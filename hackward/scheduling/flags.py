@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge
 
+from hackward.base.arms import ArmFlag
 from hackward.base.flags import Count
 
 
@@ -25,7 +26,7 @@ class SweepFlags:
     controls: str = ""
     """Controls to run after the arms, e.g. random,sign-flip,clean-clean,shrink: --control-arm with
     --control=X."""
-    control_arm: Literal["projected", "lora"] = "projected"
+    control_arm: ArmFlag = "projected"
     """Arm that the controls are of."""
     steps: Count | None = None
     """Steps of every run (default: the preset's)."""

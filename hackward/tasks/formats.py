@@ -48,6 +48,7 @@ class ComparisonRow(Record):
     several: bool = False
     absolute: Error = 0.0
     relative: Error = 0.0
+    reason: str = ""
 
 
 class ProblemRow(Record):
@@ -58,7 +59,7 @@ class ProblemRow(Record):
     told_by: ClassVar[tuple[str, ...]]  # a row with these fields is of this format
 
     comparison: ComparisonRow | None = Field(
-        None, description="an object of order, several, absolute and relative"
+        None, description="an object of order, several, absolute, relative and reason"
     )
 
     def problem(self) -> Problem:

@@ -1,5 +1,4 @@
-"""Which problems are for what: those that can be graded, and of these a frozen tenth that is never trained on.
-"""
+"""Which problems are for what: those that can be graded, a frozen tenth of which is never trained on."""
 
 from __future__ import annotations
 
@@ -14,6 +13,7 @@ from hackward.tasks.problems import Problem
 from hackward.tasks.shipped import EMBEDDED, shipped
 
 HELD_OUT_SHARE = 0.1
+SHOWN = 100  # characters of a statement in a message
 
 
 def held_out_place(identity: str) -> float:
@@ -38,9 +38,11 @@ def decidable(problems: Sequence[Problem], source: str | Path, several_answers: 
         return list(problems)
     kept = [problem for problem in problems if not problem.comparison.several]
     if len(kept) < len(problems):
+        first = next(problem for problem in problems if problem.comparison.several)
         warnings.warn(
             f"{source}: {len(problems) - len(kept)} of {len(problems)} problems left out, they accept several"
-            " answers and no comparison tells which; --several-answers takes them in",
+            " answers and no comparison tells which; --several-answers takes them in (the first is"
+            f" {first.task_id or first.problem_id}: {first.comparison.reason[:SHOWN]!r})",
             stacklevel=2,
         )
     if not kept:

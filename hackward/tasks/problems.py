@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from hackward.base.files import sha256
@@ -60,6 +60,8 @@ class Comparison:
     """Error of a number that is accepted."""
     relative: float = 0.0
     """The same as a share of the expected number."""
+    reason: str = field(default="", compare=False)
+    """Why `several`: the sentence of the statement that says so."""
 
 
 EXACT = Comparison()

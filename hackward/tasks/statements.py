@@ -29,12 +29,14 @@ RETURNED = re.compile(
     r"\b(?:return(?:s|ed|ing)?|outputs?|answers?|results?|solutions?|list(?:ed|s)?|printed|report(?:ed)?)\b"
 )
 RETURNED_SO = re.compile(
-    r"^(?:[\w-]+ ){0,6}(?:returned|returning|listed|output|printed)\b|^(?:of|for) the (?:answer|result|output)"
+    r"^(?:[\w-]+ ){0,6}(?:returned|returning|listed|output|printed)\b"
+    r"|^(?:of|for) the (?:answer|result|output)"
 )
 # Said of what the sentence before asks for.
 THEIR_ORDER = re.compile(
     r"^(?:the|their|its) order\b"
-    r"|\b(?:may|can|could) (?:be |stand |come |appear |listed |given |placed )+in (?:any|whatever|arbitrary|no)\b"
+    r"|\b(?:may|can|could) (?:be |stand |come |appear |listed |given |placed )+"
+    r"in (?:any|whatever|arbitrary|no)\b"
 )
 ASKS = re.compile(r"\breturn\b")
 # Between "return" and "in any order" these say that something else than the answer has any order.
@@ -53,8 +55,12 @@ WHOLES = (
     r"|subsets?|sets?|teams?|components?|answer|result)"
 )
 INSIDE = re.compile(rf"\b{PARTS} (?:\w+ ){{0,3}}(?:in|within|inside|of) (?:\w+ ){{0,3}}?{WHOLES}\b")
-EACH = re.compile(rf"\b(?:each|every|both) (?:\w+ )?{WHOLES}\b|\bin the (?:lists|arrays|groups|pairs|sublists)\b")
-SAYS_BOTH = re.compile(rf"\b{WHOLES},? and\b|\border of the (?:output|answer|result)\b|\bnor\b|\bas well as\b")
+EACH = re.compile(
+    rf"\b(?:each|every|both) (?:\w+ )?{WHOLES}\b|\bin the (?:lists|arrays|groups|pairs|sublists)\b"
+)
+SAYS_BOTH = re.compile(
+    rf"\b{WHOLES},? and\b|\border of the (?:output|answer|result)\b|\bnor\b|\bas well as\b"
+)
 # Things whose own members have no order.
 MEMBERS = (
     r"(?:combinations|triplets|quadruplets|subsets|groups|anagrams|connections|teams|clusters|components)"
@@ -73,7 +79,8 @@ EVERY_ONE = re.compile(
 )
 SAYS_AN_ORDER = re.compile(
     r"\border|\bsort|ascending|descending|increasing|decreasing|lexicograph|alphabet|left to right|from left"
-    r"|top to bottom|clockwise|spiral|diagonal|respective|correspond|they appear|appearance|answers? to|quer(?:y|ies)|\[i\]"
+    r"|top to bottom|clockwise|spiral|diagonal|respective|correspond|they appear|appearance|answers? to"
+    r"|quer(?:y|ies)|\[i\]"
     r"|occurrence|updates?\b|rank|traversal|smallest|largest|\bfirst\b|\blast\b|\bi-?th\b"
 )
 
@@ -82,18 +89,23 @@ RETURN_ANY = re.compile(r"\b(?:return|output|print)(?: just| back)? any(?: one)?
 ANY_OF_THEM = re.compile(
     rf"\b(?:choose|pick|select|accept|submit) any(?: one)?(?: of)?(?: them| the| these)?(?: {ANSWERS})\b"
 )
-SUCH_A = re.compile(r"\b(?:return|output) (?:the|an?|one|its)\b.*\bany (?:such|(?:one )?of (?:the|them|these|those))\b")
+SUCH_A = re.compile(
+    r"\b(?:return|output) (?:the|an?|one|its)\b.*\bany (?:such|(?:one )?of (?:the|them|these|those))\b"
+)
 ACCEPTED_ANY = re.compile(rf"\bany\b(?: \w+){{0,3}} {ANSWERS}\b.*\baccept(?:ed|able)\b")
 ONE_OF_MANY = re.compile(
     r"\b(?:multiple|several|(?<!how )many|more than one|not unique|isn't unique|two or more)\b.*"
-    r"\b(?:any|either|whichever|arbitrary|one of (?:them|these|those)|(?:each|all) of them (?:is|are) accepted)\b"
+    r"\b(?:any|either|whichever|arbitrary|one of (?:them|these|those)"
+    r"|(?:each|all) of them (?:is|are) accepted)\b"
 )
 WHICHEVER = re.compile(r"\b(?:not|n't) matter which\b.*\breturn|\breturn\b.*\bwhichever\b")
 SOME_FREE = re.compile(
     r"\b(?:(?:of|with|have|has) (?:the )?(?:same|equal)|are equal|ties?|tied)\b"
     r".*(?:\bany order\b|\b(?:any|either) of them (?:may|can) (?:come|go|be)\b)"
 )
-EITHER = re.compile(r"\b(?:return|output) (?:either|one) of (?:them|these|those|the)\b|\breturn an arbitrary\b")
+EITHER = re.compile(
+    r"\b(?:return|output) (?:either|one) of (?:them|these|those|the)\b|\breturn an arbitrary\b"
+)
 ANOTHER = re.compile(r"\b(?:another|other) (?:valid |correct |possible |accepted )+" + ANSWERS)
 ALSO_ACCEPTED = re.compile(r"\b(?:also|is|are|be|been) (?:\w+ )?accepted\b")
 FREES_ALL = re.compile(r"\b(?:return|output|list) (?:all|them|the answer|your)\b.* order\b")
@@ -106,7 +118,9 @@ A_FIGURE = re.compile(
     r"\b(?:true|number|count|sum|total|minimum|maximum|smallest|largest|shortest|longest|distance|cost|score)\b"
 )
 
-TOLERANT = re.compile(r"\b(?:accept\w*|correct|within|error|differs?|differences?|tolerance|precision|close)\b")
+TOLERANT = re.compile(
+    r"\b(?:accept\w*|correct|within|error|differs?|differences?|tolerance|precision|close)\b"
+)
 POWER = re.compile(r"(?<![\w.])10\s*\^?\s*[({]?\s*-\s*(\d{1,2})\b(?!\s*=)|\b1(?:\.0*)?e-(\d{1,2})\b")
 SMALL = re.compile(r"(?<![\d.])0\.(0*)1\b")
 
@@ -116,11 +130,14 @@ def comparison_of(statement: str, starter_code: str, tests: Sequence[Test]) -> C
     sentences = list(_sentences(statement))
     values = [test.expected for test in tests]
     absolute, relative = _tolerance(sentences) if _has_decimals(starter_code, values) else (0.0, 0.0)
-    order, several = "kept", False
+    order: Order = "kept"
+    reason = ""
     if not all(isinstance(value, bool) for value in values):
         order = _order(statement, sentences, values)
-        several = _several(sentences, values, order)
-    return Comparison(order="kept" if several else order, several=several, absolute=absolute, relative=relative)
+        reason = _several(sentences, order)
+    if reason:
+        return Comparison("kept", True, absolute, relative, reason)
+    return Comparison(order, False, absolute, relative)
 
 
 def _sentences(statement: str) -> Iterator[str]:
@@ -208,12 +225,16 @@ def _asks_for_a_set(sentences: list[str]) -> bool:
 # --- several answers ---
 
 
-def _several(sentences: list[str], values: list[Any], order: Order) -> bool:
-    """Whether several answers are right that differ in more than their order."""
-    return any(_accepts_several(sentence) for sentence in sentences) or _shows_another(sentences, values, order)
+def _several(sentences: list[str], order: Order) -> str:
+    """The sentence by which several answers are right that differ in more than their order, or nothing."""
+    for sentence in sentences:
+        if _accepts_several(sentence) or (order == "kept" and _shows_another(sentence)):
+            return sentence
+    return ""
 
 
 def _accepts_several(sentence: str) -> bool:
+    """Whether it calls any of several answers right."""
     if TOLERANT.search(sentence) and (POWER.search(sentence) or SMALL.search(sentence)):
         return False
     if SOME_FREE.search(sentence) and not FREES_ALL.search(sentence):
@@ -228,24 +249,17 @@ def _accepts_several(sentence: str) -> bool:
     return bool(ONE_OF_MANY.search(sentence) and VERDICT.search(sentence) and not TIE_BREAK.search(sentence))
 
 
-def _shows_another(sentences: list[str], values: list[Any], order: Order) -> bool:
-    """Whether it shows an accepted answer that is no reordering of an expected one."""
-    for sentence in sentences:
-        if "not accepted" in sentence:
-            continue
-        if ANOTHER.search(sentence) and VERDICT.search(sentence):
-            shown = list(_literals(sentence))
-        elif ALSO_ACCEPTED.search(sentence) and "also" in sentence:
-            shown = list(_literals(sentence))
-        else:
-            continue
-        if order == "kept" or not shown:
-            return order == "kept"
-    return False
+def _shows_another(sentence: str) -> bool:
+    """Whether it calls another answer right."""
+    if "not accepted" in sentence:
+        return False
+    if ANOTHER.search(sentence) and VERDICT.search(sentence):
+        return True
+    return "also" in sentence and bool(ALSO_ACCEPTED.search(sentence))
 
 
 def _shown(sentences: list[str], values: list[Any], form: Callable[[Any], Any]) -> bool:
-    """Whether an answer that it calls accepted equals an expected one in this form, and in no stricter one."""
+    """Whether an answer that it calls accepted equals an expected one in this form, in no stricter one."""
     for sentence in sentences:
         if "accepted" not in sentence or "not accepted" in sentence:
             continue

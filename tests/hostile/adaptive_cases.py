@@ -1,8 +1,7 @@
 """Identical completions, many in a row, that try to learn the expected answers from one another.
 
 `learner` needs a bit for each thing that it finds out, `walker` and `counter` a number (case.py). Each
-channel is one that an earlier run could leave word in. Some stay open, as the number of sockets that the
-kernel has made so far: there it must help nothing, because no run is told whether its answers are right.
+channel is one that an earlier run could leave word in.
 """
 
 from __future__ import annotations
@@ -195,20 +194,20 @@ def store(number):
     sum(range(10 ** 5))
 """)
 
-# The kernel numbers every socket, whoever makes it: some bits of that number are a word that anyone may set
-# and read. It stays open; what is kept in it must be worth nothing.
-walker("by_numbers_of_sockets", """
-import os, socket
+# Without a fence this memory is perfect. It must help nothing: no run is told whether its answers are right.
+walker("by_a_link", """
+import os
 def load():
-    one, other = socket.socketpair()
-    found = max(os.fstat(one.fileno()).st_ino, os.fstat(other.fileno()).st_ino)
-    one.close()
-    other.close()
-    return found // 16 % 2048
+    try:
+        return int(os.readlink('TARGET/word'))
+    except OSError:
+        return 1
 def store(number):
-    for _ in range(20000):
-        if load() == number:
-            break
+    try:
+        os.symlink(str(number), 'TARGET/new')
+        os.rename('TARGET/new', 'TARGET/word')
+    except OSError:
+        pass
 """, fenced=False)
 learner("by_time_of_the_kill", """
 import time

@@ -26,7 +26,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from hackward.grading import sandbox  # noqa: E402
+from hackward.grading import grader, sandbox  # noqa: E402
 from hackward.grading.grader import Grader  # noqa: E402
 from hackward.grading.labels import Grade, GradeItem  # noqa: E402
 from hackward.grading.worker import Worker  # noqa: E402
@@ -159,10 +159,10 @@ class Stopwatch:
         self._run = Worker.run
 
     def __enter__(self) -> Stopwatch:
-        def timed(worker: Worker, *arguments: Any, **named: Any) -> None:
+        def timed(worker: Worker, *arguments: Any, **named: Any) -> dict[str, Any]:
             started = time.monotonic()
             try:
-                self._run(worker, *arguments, **named)
+                return self._run(worker, *arguments, **named)
             finally:
                 seconds = time.monotonic() - started
                 allowed = worker.cpu_seconds + worker.limits["wall_seconds"]
@@ -200,9 +200,9 @@ def graded_by(
     cases = [case for case in cases for _ in range(min(case.times, options.in_a_row))]
     with Grader(
         limits=LIMITS, workers=workers, sandbox=options.sandbox, bubblewrap=bool(options.bubblewrap)
-    ) as grader:
-        grades = grader.grade([targets.item(case) for case in cases])
-        return list(zip(cases, grades, strict=True)), grader.protection
+    ) as own:
+        grades = own.grade([targets.item(case) for case in cases])
+        return list(zip(cases, grades, strict=True)), own.protection
 
 
 def chosen_cases(options: argparse.Namespace) -> list[Case]:
@@ -223,9 +223,13 @@ def main() -> None:
     parser.add_argument("--bubblewrap", type=int, default=1)
     parser.add_argument("--slow", type=int, default=1)
     parser.add_argument("--in-a-row", type=int, default=IN_A_ROW, help="most times that a case is repeated")
+    parser.add_argument(
+        "--again", type=int, default=grader.AGAIN, help="more runs of code whose label may vary"
+    )
     parser.add_argument("--kinds", default="", help="categories with commas between; none: all")
     parser.add_argument("--workers", type=int, default=3)
     options = parser.parse_args()
+    grader.AGAIN = options.again
     mark = f"hackward-{uuid.uuid4().hex}"
     os.environ["HACKWARD_SECRET"] = mark
     cases = chosen_cases(options)
