@@ -259,7 +259,11 @@ def test_a_second_solution_disputes_inputs_unless_it_is_wrong_itself(bench: Benc
     assert all(input_of(test.arguments, ["nums", "k"])["k"] != 2 for test in problem.tests)
     row = bench.row({**leetcode_row(), "response": said.format("-1")})
     assert (row["strengthened"]["added"], row["strengthened"]["dropped"]) == (18, {})
-    row = bench.row({**leetcode_row(), "response": said.format("{5: 5, 10: 10}.get(sum(nums[k:]), -1)")})
+    lucky = said.format("{5: 5, 10: 10}.get(sum(nums[k:]), -1)")
+    row = bench.row({**leetcode_row(), "response": lucky})
+    assert row["strengthened"]["dropped"]["disputed"] > row["strengthened"]["added"]
+    unread = SUM["statement"] + "\nThe sum of nums stays within its purse."
+    row = bench.row({**leetcode_row(), "problem_description": unread, "response": lucky})
     assert row["strengthened"]["added"] == 0
     assert "a second solution answers many inputs otherwise" in row["strengthened"]["reason"]
 

@@ -61,7 +61,7 @@ IN_RANGE = re.compile(
     r"(?:in|within|between)(?: the)?(?: inclusive)?(?: range)?(?: of)? ?"
     r"(?:\[(.+?), ?(.+?)\]|(\S+) (?:and|to) (\S+))"
 )
-CHOICE = re.compile(r"^(.*?) (?:is|are|can be|will be|must be)(?: either)?(?: one of)? (.*)$")
+CHOICE = re.compile(r"^(.*?) (?:is|are|can be|will be|must be)(?: equal to)?(?: either)?(?: one of)? (.*)$")
 VALUE = re.compile(r"'([^']+)'|\"([^\"]+)\"|(?<![\w.'\"])(-?\d+)(?![\w.'\"])")
 CONSISTS = re.compile(
     r"^(.*?)(?:,)? (?:will )?(?:only )?"

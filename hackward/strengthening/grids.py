@@ -10,7 +10,7 @@ from itertools import pairwise
 from random import Random
 from typing import Any
 
-from hackward.strengthening.properties import Mend, ascending, distinct, frozen
+from hackward.strengthening.properties import Mend, ascending, descending, distinct, frozen
 
 
 def is_rectangular(rows: Sequence[Sequence[Any]]) -> bool:
@@ -24,6 +24,14 @@ def rectangular(dice: Random, rows: list) -> list:
 
 def cells_distinct(rows: Sequence[Sequence[Any]]) -> bool:
     return distinct([cell for row in rows for cell in row])
+
+
+def columns_descend(rows: Sequence[Sequence[Any]]) -> bool:
+    return is_rectangular(rows) and all(map(descending, zip(*rows)))
+
+
+def columns_sorted_down(dice: Random, rows: list) -> list:
+    return [list(row) for row in zip(*(sorted(column, reverse=True) for column in zip(*rows)))]
 
 
 def cells_ascend(rows: Sequence[Sequence[Any]]) -> bool:

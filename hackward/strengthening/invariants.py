@@ -190,6 +190,7 @@ SINGLE = (
         has.of_one_length,
         has.cut_to_one_length,
     ),
+    _single("anagrams", "texts", r"anagrams of each other", has.are_anagrams, has.made_anagrams),
     _single("ascending", "list texts", SORTED, has.ascending, has.sorted_items),
     _single(
         "descending", "list", r"descending|decreasing|non-increasing|sorted", has.descending, has.sorted_down
@@ -209,6 +210,13 @@ SINGLE = (
     _single("rectangular", "grid", r"", grids.is_rectangular, grids.rectangular),
     _single("square", "grid", r"n x n|n \* n|square", grids.is_square, grids.square),
     _single("symmetric", "grid", r"\]\[i\]|symmetric|undirected", grids.is_symmetric, grids.symmetric),
+    _single(
+        "descending columns",
+        "grid",
+        r"descending|decreasing|non-increasing",
+        grids.columns_descend,
+        grids.columns_sorted_down,
+    ),
     _single("ascending columns", "grid", SORTED, grids.columns_ascend, grids.columns_sorted),
     _single("ascending rows", "grid", SORTED, has.ascending, has.sorted_items),
     _single(

@@ -155,6 +155,14 @@ def with_last_digit(dice: Random, value: Any) -> Any:
     return digits if isinstance(value, list) else with_values(value, digits)
 
 
+def are_anagrams(texts: Sequence[str]) -> bool:
+    return len({"".join(sorted(text)) for text in texts}) <= 1
+
+
+def made_anagrams(dice: Random, texts: list) -> list:
+    return ["".join(dice.sample(texts[0], len(texts[0]))) for _ in texts]
+
+
 def has_brackets(text: str) -> bool:
     return any(sign in "()[]{}" for sign in text)
 

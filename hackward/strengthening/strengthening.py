@@ -111,7 +111,7 @@ class _Work:
         if self.dropped["raised"] > RAISED * len(self.texts):
             return "its canonical solution raises on most inputs: a constraint was not read"
         limit = DISPUTED_STRANGE if self.known.strange else DISPUTED
-        if self.dropped["disputed"] > limit * len(self.texts):
+        if self.known.unread and self.dropped["disputed"] > limit * len(self.texts):
             return "a second solution answers many inputs otherwise: a constraint was not read"
         return None
 

@@ -19,6 +19,7 @@ from hackward.tasks.problems import Linked, Tree
 Places = dict[tuple[int, ...], Any]
 """A value per place."""
 
+FACTORIAL = re.compile(r"\b(\w+)!(?!=)")
 TIMES = re.compile(r"(?<=\d)\s*x\s*(?=10)")
 LOST_SQUARE = re.compile(r"[a-z]2")
 LOST_POWER = re.compile(r"(10)([3-9]|1[0-8])|(2)(3[012]|6[34])")
@@ -38,7 +39,15 @@ OPERATIONS: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Mod: operator.mod,
     ast.Pow: power,
 }
-FUNCTIONS: dict[str, Callable[..., Any]] = {"sum": sum, "min": min, "max": max, "abs": abs, "len": len}
+FUNCTIONS: dict[str, Callable[..., Any]] = {
+    "sum": sum,
+    "min": min,
+    "max": max,
+    "abs": abs,
+    "len": len,
+    "floor": math.floor,
+    "factorial": math.factorial,
+}
 INDEX = re.compile(r"[a-z]")
 
 
@@ -57,6 +66,7 @@ def parsed(text: str) -> ast.expr:
     """The syntax of a term. Raises Unreadable."""
     text = re.sub(r"\|([^|]+)\|", r"abs(\1)", text.strip())
     text = re.sub(r"\b(\d+)\s*(?=[a-zA-Z(])", r"\1 * ", text)
+    text = FACTORIAL.sub(r"factorial(\1)", text)
     text = TIMES.sub("*", text).replace("^", "**")
     try:
         return ast.parse(text, mode="eval").body
