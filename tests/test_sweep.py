@@ -157,7 +157,7 @@ def test_an_interrupt_ends_the_runs_and_leaves_them_resumable(world, how):
     started = ("vanilla-s41", "vanilla-s42")
     process = in_background(world, until=3, runs=started, arms="vanilla", jobs=2, steps=8)
     os.kill(process.pid, how)
-    process.join(20)
+    process.join(60)
     assert process.exitcode == 130
     assert len(world.calls()) == 2 and world.calls("end") == []
     assert all(gone(call["pid"]) for call in world.calls())
