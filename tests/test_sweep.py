@@ -134,7 +134,7 @@ def in_background(world: World, until: int, runs=("vanilla-s41",), **settings) -
     """A sweep in a process of its own; returns when these of its runs have made `until` steps."""
 
     def work() -> None:
-        # A shell that starts the tests in the background has them ignore an interrupt, and so would the sweep.
+        # A shell that starts the tests in the background has them, and so the sweep, ignore interrupts.
         signal.signal(signal.SIGINT, signal.default_int_handler)
         exit_on_fault(lambda: sys.exit(world.sweep(**settings)))
 

@@ -7,7 +7,7 @@ from tests.hostile.case import held
 # Source text as it is: the formatter would spread every case over six lines and more.
 # fmt: off
 
-# Not PROJECT itself: where the environment lies inside the clone, its packages' folder has that name above it.
+# Not PROJECT itself: an environment inside the clone has that name above the folder of its packages.
 for path in (
     "TARGET", "TARGET/secret.txt", "PROJECT/README.md", "CLONE/hackward/grading/zygote.py",
     "CLONE/hackward/grading/checks.py", "/etc/passwd", "/etc/hostname", "/etc/os-release", "/var",
