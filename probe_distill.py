@@ -135,8 +135,7 @@ def make_pool(flags: ProbeFlags, name: str) -> Path:
         check_teacher(flags.teacher)
     check_descriptors(flags.workers or len(os.sched_getaffinity(0)))
     check_space(directory, flags.rollouts * flags.max_new_tokens * BYTES_A_TOKEN, "the pool")
-    hint, source = name == "teacher", flags.problem_file
-    everything = decidable(load_problems(source), source, flags.several_answers)
+    everything = decidable(load_problems(flags.problem_file), flags.problem_file, flags.several_answers)
     model, tokenizer = models.load(flags.model, dtype=flags.dtype, device=flags.device)
     stop = stops(model, tokenizer)
     if name == "teacher":
@@ -156,7 +155,7 @@ def make_pool(flags: ProbeFlags, name: str) -> Path:
             stop=stop,
             max_new_tokens=flags.max_new_tokens,
             temperature=flags.temperature,
-            hint=hint,
+            hint=name == "teacher",
             rows=flags.sample_rows,
         )
         asked = [policy.prompt(problem)[1] for problem in chosen]
@@ -167,7 +166,7 @@ def make_pool(flags: ProbeFlags, name: str) -> Path:
             groups += policy.rollouts(batch, seed=flags.seed, step=0, say=bar.say)
             bar(len(batch) * flags.samples)
         save_pool(directory, groups, name=name, tokenizer=tokenizer)
-        facts = {"config": dataclasses.asdict(flags), "hint": hint, "sandbox": grader.protection}
+        facts = {"config": dataclasses.asdict(flags), "hint": name == "teacher", "sandbox": grader.protection}
         write_json(directory / "pool.json", facts | provenance())
     report_pool(directory, [rollout for group in groups for rollout in group])
     return directory
