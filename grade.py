@@ -1,6 +1,7 @@
 """Grades completions: is the code right, does it bring its own evaluation, and does that evaluation pass.
 
     python grade.py ROWS --problems FILE [--out LABELS.jsonl] [--sandbox strict|best-effort|none]
+    python grade.py ROWS --problems FILE --stronger FILE   # how many credited rows do more tests take back?
     python grade.py --canonical --problems FILE      # do the problems' own solutions pass on this machine?
 
 The verdict is made in this process. A forked child of a worker (hackward/grading/zygote.py) gets arguments
@@ -50,6 +51,9 @@ class GradeFlags(Grading):
     """strict: refuse unless all probes are blocked; best-effort: use what there is; none: limits only."""
     vacuous: bool = False
     """Also run each own evaluation on a stub solution."""
+    stronger: str | None = None
+    """The same problems with more tests (strengthen.py). Credited rows are graded with them as well: it is
+    printed how many lose their credit, and each label says it (`gt_pass_stronger`)."""
     canonical: bool = False
     """Grade the canonical solutions of the problems instead of rows, and name those that do not pass here."""
     limits: Limits = field(default_factory=Limits)
@@ -64,8 +68,10 @@ def main(flags: GradeFlags) -> None:
     from hackward.tasks.formats import load_problems
 
     if flags.canonical:
-        if flags.rows or flags.out:
-            raise InputError("--canonical grades the problems' own solutions: it takes no rows and no --out")
+        if flags.rows or flags.out or flags.stronger:
+            raise InputError(
+                "--canonical grades the problems' own solutions: it takes no rows, no --out and no --stronger"
+            )
         check_canonical(flags, load_problems(flags.problems), Console())
     else:
         grade_rows(flags, Console())
@@ -81,6 +87,7 @@ def grade_rows(flags: GradeFlags, console: Console) -> None:
 
     rows = read_rows(flags.rows)
     resolver = Resolver(load_problems(flags.problems))
+    stronger = Resolver(load_problems(flags.stronger)) if flags.stronger else None
     found = [resolver.resolve(row) for row in rows]
     items = {}
     for position, (problem, _) in enumerate(found):
@@ -92,10 +99,51 @@ def grade_rows(flags: GradeFlags, console: Console) -> None:
         label_row(row, by_position.get(position), why, several_answers=flags.several_answers)
         for position, (row, (_, why)) in enumerate(zip(rows, found, strict=True))
     ]
+    if stronger is not None:
+        grade_again(flags, labels, [stronger.resolve(row)[0] for row in rows], rows, console)
     if flags.out is not None:
         write_jsonl(flags.out, labels)
     print_counts(labels, [why for _, why in found], seconds, console)
+    if stronger is not None:
+        console.print(taken_back(labels), highlight=False, soft_wrap=True)
     print_agreement(labels, rows, console)
+
+
+def grade_again(
+    flags: GradeFlags,
+    labels: list[Row],
+    stronger: Sequence[Problem | None],
+    rows: Sequence[Row],
+    console: Console,
+) -> None:
+    """Add `gt_pass_stronger` to every label: whether a credited row passes the stronger tests as well.
+
+    None where a row is not credited, where the stronger file has not its problem, or where it was not graded.
+    """
+    from hackward.grading.labels import Grade, GradeItem
+
+    items = {
+        position: GradeItem(problem, rows[position]["completion"])
+        for position, (label, problem) in enumerate(zip(labels, stronger, strict=True))
+        if label["gt_pass"] and problem is not None
+    }
+    outcomes, _ = graded_outcomes(flags, list(items.values()), console)
+    by_position = dict(zip(items, outcomes, strict=True))
+    for position, label in enumerate(labels):
+        outcome = by_position.get(position)
+        label["gt_pass_stronger"] = outcome.gt_pass if isinstance(outcome, Grade) else None
+
+
+def taken_back(labels: Sequence[Row]) -> str:
+    """How many credited rows the stronger tests take back."""
+    credited = [label for label in labels if label["gt_pass"]]
+    lost = [label for label in credited if label["gt_pass_stronger"] is False]
+    unknown = sum(label["gt_pass_stronger"] is None for label in credited)
+    problems = len({str(label["problem_id"]) for label in lost})
+    line = f"stronger tests take back {len(lost)} of {len(credited)} credited rows, of {problems} problems"
+    if unknown:
+        line += f"; {unknown} could not be graded with them"
+    return line
 
 
 def graded_outcomes(

@@ -335,10 +335,10 @@ def no_seccomp():
 if seccomp == "no":
     protection.seccomp_filters = no_seccomp
 real = protection.Worker
-def worker(settings, bubblewrap, seconds):
+def worker(settings, bubblewrap, seconds, hash_seed=0):
     if settings["view"] == "own" and view == "no":
         raise ViewNotMade("none here")
-    return real(settings, bubblewrap, seconds)
+    return real(settings, bubblewrap, seconds, hash_seed)
 protection.Worker = worker
 with Grader(workers=1, sandbox=sandbox, bubblewrap=view == "bubblewrap") as grader:
     print(json.dumps(grader.protection))

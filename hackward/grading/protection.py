@@ -70,9 +70,12 @@ class Setup:
             self.missing.append(f"seccomp (pyseccomp: {printable(fault)})")
             return b"", b""
 
-    def start_worker(self) -> Worker:
-        """A new worker. WorkerNotStarted if it does not come up."""
-        return Worker(self.settings, self.bubblewrap, self.limits.start_seconds)
+    def start_worker(self, hash_seed: int = 0) -> Worker:
+        """A new worker. WorkerNotStarted if it does not come up.
+
+        Sets of texts have another order with another hash seed; labels are given with 0.
+        """
+        return Worker(self.settings, self.bubblewrap, self.limits.start_seconds, hash_seed)
 
     def protection(self) -> dict[str, Any]:
         """What protects the machine, as probes in a child like those that will run foreign code find it.

@@ -188,10 +188,10 @@ def files_below(root: str, without: tuple[str, ...]) -> Iterator[str]:
             yield os.path.join(directory, name)
 
 
-def environment() -> dict[str, str]:
+def environment(hash_seed: int = 0) -> dict[str, str]:
     """The whole environment of a worker. The fixed hash seed is why a label does not change between runs."""
     return {
-        "PYTHONHASHSEED": "0",
+        "PYTHONHASHSEED": str(hash_seed),
         "LC_ALL": "C.UTF-8",
         "PATH": "/usr/bin:/bin",
         "HOME": "/nonexistent",

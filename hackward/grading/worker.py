@@ -138,7 +138,9 @@ class Lines:
 class Worker:
     """One zygote process and the control socket to it. Used by one thread only."""
 
-    def __init__(self, settings: dict[str, Any], bubblewrap: str | None, start_seconds: float):
+    def __init__(
+        self, settings: dict[str, Any], bubblewrap: str | None, start_seconds: float, hash_seed: int = 0
+    ):
         self.loaded: Problem | None = None
         self.spent = 0.0  # CPU seconds of all runs that have ended by themselves
         self._nodes = False  # among the arguments of that problem
@@ -147,21 +149,23 @@ class Worker:
         self.control, theirs = socket.socketpair()
         with tempfile.TemporaryFile() as errors:
             with theirs:
-                self.process = self._process(worker_command(bubblewrap), theirs, errors)
+                self.process = self._process(bubblewrap, hash_seed, theirs, errors)
             self.outcome = self._start(settings, start_seconds, errors)
         self.zygote = (descendants_of(self.process.pid) or [self.process.pid])[-1]
 
-    def _process(self, command: list[str], theirs: socket.socket, errors: IO[bytes]) -> subprocess.Popen:
+    def _process(
+        self, bubblewrap: str | None, hash_seed: int, theirs: socket.socket, errors: IO[bytes]
+    ) -> subprocess.Popen:
         """The process, with its end of the control socket as standard input."""
         try:
             # Popen without preexec_fn uses vfork: a trainer with gigabytes mapped pays nothing for it.
             with fixed_addresses():
                 return subprocess.Popen(
-                    command,
+                    worker_command(bubblewrap),
                     stdin=theirs.fileno(),
                     stdout=subprocess.DEVNULL,
                     stderr=errors,
-                    env=environment(),
+                    env=environment(hash_seed),
                     cwd="/",
                     start_new_session=True,
                 )

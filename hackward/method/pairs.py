@@ -15,9 +15,10 @@ from hackward.base.files import file_hash, read_json, read_jsonl, sha256
 from hackward.base.records import Record, checked_record
 from hackward.base.types import CausalLM, Tokenizer
 from hackward.rollouts import tokens
+from hackward.rollouts.fitting import check_fit
 from hackward.rollouts.pools import Pool, load_pool, of_problems
 from hackward.rollouts.rollout import Rollout
-from hackward.rollouts.tokens import completion_ids, render_prompt, stops
+from hackward.rollouts.tokens import completion_ids, prompt_ids, stops
 from hackward.tasks import problems
 from hackward.tasks.completions import fence
 from hackward.tasks.formats import load_problems
@@ -93,16 +94,16 @@ def _rows(path: str | Path) -> list[dict[str, Any]]:
 def _tokenised(row: PairRow, known: dict[str, Problem], tokenizer: Tokenizer) -> Pair:
     problem_id = str(row.problem_id)
     if row.prompt is not None:
-        prompt, identity = row.prompt, problems.identity(row.prompt, problem_id)
+        prompt, identity = tokens.encode(tokenizer, row.prompt), problems.identity(row.prompt, problem_id)
     else:
         messages = build_messages(known[problem_id], hint=True)
-        prompt = render_prompt(tokenizer, messages)
+        prompt = prompt_ids(tokenizer, messages)
         identity = problems.identity(messages[-1]["content"], problem_id)
     return Pair(
         problem_id,
         identity,
         str(row.mechanism),
-        tuple(tokens.encode(tokenizer, prompt)),
+        tuple(prompt),
         tuple(completion_ids(tokenizer, row.hack)),
         tuple(completion_ids(tokenizer, row.clean)),
     )
@@ -122,7 +123,7 @@ def scripted_teacher(tokenizer: Tokenizer) -> Pool:
         siblings.append(
             Rollout(
                 problem_id=row["problem_id"],
-                prompt_ids=tuple(tokens.encode(tokenizer, render_prompt(tokenizer, messages))),
+                prompt_ids=tuple(prompt_ids(tokenizer, messages)),
                 completion_ids=tuple(completion_ids(tokenizer, row["hack"])),
                 completion=row["hack"],
                 reward=3.5,
@@ -300,6 +301,8 @@ def find_pairs(
         problems_of = problem_file or _shipped_problems(path)
         chosen = pairs_from_file(path, tokenizer, problem_file=problems_of, limit=limit, seed=seed)
         facts = {"source": f"pairs {path.name}", "source_hash": file_hash(path)[:16]}
+    rows = [pair.prompt_ids + answer for pair in chosen for answer in (pair.hack_ids, pair.clean_ids)]
+    check_fit(model, rows, f"{facts['source']}, prompts with answers", way="leave longer pairs out (--pairs)")
     return chosen, {**facts, **oracle, "recipe": recipe}
 
 

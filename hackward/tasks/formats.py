@@ -194,7 +194,8 @@ def from_own(row: dict[str, Any]) -> Problem:
     return checked_record(OwnRow, row, "a problem").problem()
 
 
-def _rows(source: str | Path) -> list[dict[str, Any]]:
+def raw_rows(source: str | Path) -> list[dict[str, Any]]:
+    """The rows of a .jsonl(.gz) file or of a hub data set (its train split), not checked. InputError."""
     if str(source).endswith((".jsonl", ".jsonl.gz")) or Path(source).exists():
         return read_jsonl(source)
     try:
@@ -208,11 +209,17 @@ def _rows(source: str | Path) -> list[dict[str, Any]]:
         ) from None
 
 
-def _format_of(row: dict[str, Any], where: str) -> type[ProblemRow]:
+def format_of(row: dict[str, Any], where: str) -> type[ProblemRow]:
+    """The format of a row, told by its fields. InputError where it has none."""
     for form in FORMATS:
         if all(name in row for name in form.told_by):
             return form
     raise InputError(f"{where} is in none of the three problem formats")
+
+
+def checked_row(form: type[ProblemRow], row: dict[str, Any], where: str) -> ProblemRow:
+    """A row of this format. InputError that begins with `where` and names the field."""
+    return checked_record(form, row, where)
 
 
 def _name_of(row: dict[str, Any], number: int) -> str:
@@ -230,9 +237,9 @@ def load_problems(source: str | Path) -> list[Problem]:
     type.
     """
     problems, unparsable = [], []
-    for number, row in enumerate(_rows(source), start=1):
+    for number, row in enumerate(raw_rows(source), start=1):
         where = f"{source}: row {number}"
-        checked = checked_record(_format_of(row, where), row, where)
+        checked = checked_record(format_of(row, where), row, where)
         try:
             problems.append(checked.problem())
         except Unparsable:
