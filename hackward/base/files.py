@@ -62,6 +62,9 @@ def whole_directory(path: str | Path, ours: Collection[str]) -> Iterator[Path]:
     new.mkdir()
     try:
         yield new
+        for file in new.rglob("*"):
+            if file.is_file():  # some libraries write files that only their owner may read
+                file.chmod(0o666 & ~UMASK)
         if path.exists():
             os.replace(path, old)
         try:

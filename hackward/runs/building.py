@@ -32,10 +32,10 @@ from hackward.rollouts.policy import Policy
 from hackward.rollouts.pools import Pool, load_pool, of_problems
 from hackward.rollouts.sources import Replayed, Sampled
 from hackward.rollouts.tokens import PAD, prompt_ids, stops, tokenizer_hash
-from hackward.runs.checkpoint import load_checkpoint
+from hackward.runs.checkpoint import load_checkpoint, load_parameters
 from hackward.runs.direction import Direction, hack_direction
 from hackward.runs.heldout import Evaluation
-from hackward.runs.rundir import RunDir
+from hackward.runs.rundir import CHECKPOINT, RunDir
 from hackward.runs.session import Session
 from hackward.runs.settings import Config
 from hackward.runs.watching import build_watch
@@ -386,10 +386,12 @@ def _evaluation(config: Config, loaded: Loaded, data: Data) -> Evaluation | None
     )
 
 
-def restore(path: str | Path, *, device: str = "auto") -> tuple[Adapter, Any, Config]:
+def restore(
+    path: str | Path, *, device: str = "auto", unfinished: bool = False
+) -> tuple[Adapter, Any, Config]:
     """A finished run's model with its final adapter, the tokenizer, and the run's settings.
 
-    InputError where there is no such run.
+    With `unfinished` the adapter is that of the last checkpoint. InputError where there is no such run.
     """
     record = read_json(Path(path) / "config.json")
     stored = record.get("config") if isinstance(record, dict) else None
@@ -401,5 +403,8 @@ def restore(path: str | Path, *, device: str = "auto") -> tuple[Adapter, Any, Co
     dtype = str(facts.get("dtype", config.dtype)).removeprefix("torch.")
     model, tokenizer = models.load(config.model, dtype=dtype, device=device)
     adapter = attach_basis(config, model)
-    adapter.load(Path(path) / adapter.file)
+    if unfinished:
+        load_parameters(Path(path) / CHECKPOINT, adapter)
+    else:
+        adapter.load(Path(path) / adapter.file)
     return adapter, tokenizer, config

@@ -52,3 +52,20 @@ def load_checkpoint(run: RunDir, adapter: Adapter, optimizer: torch.optim.Optimi
             optimizer.state[p] = moved
     run.keep_rows(step)
     return step
+
+
+def load_parameters(path: Path, adapter: Adapter) -> None:
+    """Only the parameters of a checkpoint, for a model that is not trained on.
+
+    InputError for another model's checkpoint; nothing is changed then.
+    """
+    tensors, meta = read_safetensors(path)
+    if meta.get("kind") != "checkpoint" or meta.get("model_hash") != adapter.model_hash:
+        raise InputError(f"{path}: not a checkpoint of this model")
+    stored = {name.removesuffix("|param"): value for name, value in tensors.items()}
+    for name, p in adapter.params.items():
+        if name not in stored or stored[name].shape != p.shape:
+            raise InputError(f"{path}: module {name} is missing or of another shape")
+    with torch.no_grad():
+        for name, p in adapter.params.items():
+            p.copy_(stored[name])

@@ -30,6 +30,7 @@ FREE = (
 )
 
 
+CHECKPOINT = "checkpoint.safetensors"
 FOLDERS = ("rollouts", "nulls", "eval")  # that a run writes into
 
 
@@ -53,7 +54,7 @@ class RunDir:
 
     def __init__(self, config: Any, *, kind: str, name: str) -> None:
         self.path = Path(config.out or f"out/runs/{time.strftime('%Y%m%d-%H%M%S')}-{name}")
-        self.checkpoint = self.path / "checkpoint.safetensors"
+        self.checkpoint = self.path / CHECKPOINT
         self.rows: list[dict] = []
         settings = dataclasses.asdict(config)
         if config.resume:
