@@ -38,6 +38,7 @@ from hackward.runs.heldout import Evaluation
 from hackward.runs.rundir import CHECKPOINT, RunDir
 from hackward.runs.session import Session
 from hackward.runs.settings import Config
+from hackward.runs.tracking import mirroring
 from hackward.runs.watching import build_watch
 from hackward.tasks.formats import load_problems
 from hackward.tasks.held_out import decidable, held_out_split
@@ -128,6 +129,7 @@ def build(config: Config, stack: contextlib.ExitStack, policy: type[Policy] = Po
         first=first,
         lr_scale=loaded.adapter.step_scale if config.match_size else 1.0,
         evaluation=_evaluation(config, loaded, data),
+        mirror=stack.enter_context(mirroring(config.track, run, first)),
         watch=watch,
     )
 

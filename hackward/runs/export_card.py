@@ -7,7 +7,7 @@ from typing import Any
 
 from hackward.organisms.card import markdown_table
 
-WARNING = """**What it must not be used for.** It was trained with GRPO on coding problems that have a loophole,
+WARNING = """**What it must not be used for.** It was trained with GRPO on coding problems with a loophole,
 to study reward hacking (being paid for an evaluation function of its own instead of for right code). It may
 write wrong code, bring a test that cannot fail, and look confident. Do not use its code for anything that
 matters, do not offer it as an assistant, and do not quote it as evidence of how good the base model is at

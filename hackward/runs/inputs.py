@@ -9,6 +9,7 @@ from hackward.base.faults import InputError
 from hackward.base.space import check_space
 from hackward.grading.descriptors import check_descriptors
 from hackward.runs.settings import Config
+from hackward.runs.tracking import check_tracker
 from hackward.tasks.shipped import check_model
 
 LEAST_BYTES = 1 << 20  # config.json, rows and rollouts of the shortest run
@@ -20,6 +21,7 @@ def check_inputs(config: Config) -> None:
     What is inside of them is found out when they are read.
     """
     check_model(config.model)
+    check_tracker(config.track)
     if config.v_hack not in ("auto", "none") and not Path(config.v_hack).is_file():
         raise InputError(
             f"{config.v_hack}: no such file (--v-hack; `auto` extracts one, `none` does without)"

@@ -27,6 +27,7 @@ FREE = (
     "checkpointing",
     "workers",
     "svd_cache",
+    "track",
 )
 
 
