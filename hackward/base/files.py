@@ -120,6 +120,11 @@ def write_jsonl(path: str | Path, rows: Iterable[dict]) -> None:
             stream.close()
 
 
+def is_jsonl(path: str | Path) -> bool:
+    """Is this a file of rows, by its name?"""
+    return str(path).endswith((".jsonl", ".jsonl.gz")) and Path(path).is_file()
+
+
 def _read_text(path: Path) -> str:
     try:
         data = path.read_bytes()
