@@ -22,7 +22,7 @@ from hackward.reports.h1_verdict import (
     judge_control,
     judge_h1,
 )
-from hackward.reports.tables import Block, Table, flat, shown
+from hackward.reports.tables import Block, Conclusion, Table, flat, shown
 from hackward.reports.words import with_interval
 
 
@@ -42,7 +42,7 @@ def h1_blocks(arms: Sequence[ArmRuns]) -> list[Block]:
         records.append(h1_record(arm, baseline(arm, arms), found))
         lines.append(f"H1, {arm.name}: {h1_words(found)}. {control_words(readings, arm.arm.controls)}")
     tables: list[Block] = [controls_table(controls)] if controls else []
-    return [*tables, h1_table(records), "\n".join(lines)]
+    return [*tables, h1_table(records), Conclusion("\n".join(lines))]
 
 
 def judge_arm(arm: ArmRuns, arms: Sequence[ArmRuns]) -> H1:
