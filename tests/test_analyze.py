@@ -354,6 +354,7 @@ def test_a_second_report_leaves_nothing_of_the_first(tmp_path, capsys):
         "on_policy_cosines.csv",
         "runs.csv",
         "cost.csv",
+        "report.html",
         "report.md",
         "notes.txt",
     }

@@ -18,6 +18,7 @@ import analyze
 from hackward.base.faults import InputError
 from hackward.base.files import read_jsonl, write_jsonl
 from hackward.reports import browser, report
+from hackward.reports.browser_curves import INK, rate_panels
 from hackward.reports.browser_data import MARKS, PIECE, Pieces, Rollouts, gather_rollouts
 from hackward.reports.runs import find_runs
 from tests.light import loaded
@@ -218,6 +219,17 @@ def test_verdicts_and_caveats_are_the_words_of_the_report(tmp_path):
     assert any("one seed: no interval" in one for one in said)
     assert any("cut_off: incomplete" in one for one in said)
     assert all(one in words for one in said)
+
+
+def test_curves_and_key_have_the_colours_of_the_theme(small):
+    panels, key = rate_panels(find_runs(small)[0])
+    assert [panel.title for panel in panels] == ["hacked", "solved", "attempted"]
+    assert [line.name for line in key] == ["vanilla (1 seed)", "projected (1 seed)"]
+    assert key[0].colour["light"] != key[1].colour["light"] and key[0].marker != key[1].marker
+    for theme in ("light", "dark"):
+        colours = [line.colour[theme] for line in key]
+        assert all(colour in panels[0].svg[theme] for colour in colours), theme
+    assert "vanilla (1 seed) 0.50" in panels[0].words and INK not in panels[0].svg["dark"]
 
 
 def test_the_pictures_of_the_report_are_in_the_page(small, tmp_path):

@@ -77,7 +77,7 @@ def on_dark(colours: str) -> str:
 def _key(index: int, label: str) -> Key:
     look = figures.style(index)
     colour = look["color"].lower()
-    return Key({"light": INK, "dark": on_dark(colour)}, WORDS[look["marker"]], label)
+    return Key({"light": colour, "dark": on_dark(colour)}, WORDS[look["marker"]], label)
 
 
 def _in_words(name: str, groups: Mapping[str, Sequence[Run]], key: str) -> str:

@@ -118,6 +118,8 @@ async function promptsOf(store, rows) {
     fold.append(made("summary", "", words));
     const messages = fold.appendChild(made("div", "messages"));
     messages.tabIndex = 0;
+    messages.setAttribute("role", "region");
+    messages.setAttribute("aria-label", "Messages of the prompt");
     for (const [role, content] of await store.prompts.at(place)) messages.append(message(store, role, content));
     fold.open = places.length === 1;
     found.push(fold);
@@ -141,6 +143,9 @@ function drawWords(count) {
 async function viewOf(store, row) {
   const rows = store.sameDraw(row);
   const cards = made("div", "cards");
+  cards.tabIndex = 0;
+  cards.setAttribute("role", "region");
+  cards.setAttribute("aria-label", "The same draw in every run");
   for (const one of rows) cards.append(await card(store, one, one === row));
   return { title: titleOf(store, row), note: drawWords(rows.length), parts: [...(await promptsOf(store, rows)), cards] };
 }
