@@ -19,7 +19,7 @@ from hackward.base.files import atomic
 from hackward.reports.browser_curves import rate_panels
 from hackward.reports.browser_data import Rollouts, packed_json
 from hackward.reports.runs import Run
-from hackward.reports.tables import Block, Caveat, Conclusion, Table
+from hackward.reports.tables import INDENT, Block, Caveat, Conclusion, Table
 
 NAME = "report.html"
 HERE = Path(__file__).resolve().parent
@@ -41,10 +41,11 @@ MEGA = 1e6  # bytes
 
 @dataclass(frozen=True)
 class Verdict:
-    """A conclusion of the report: its first sentence, and the rest."""
+    """A conclusion of the report: its first sentence, the rest of its line, and the lines below it."""
 
     head: str
     rest: str
+    below: list[str]
 
 
 @dataclass(frozen=True)
@@ -88,22 +89,28 @@ def size_words(path: Path) -> str:
 
 
 def verdicts(blocks: Sequence[Block]) -> list[Verdict]:
-    """What the report concludes, in its words, a line each."""
-    found = []
+    """What the report concludes, in its words; indented lines belong to the line above them."""
+    found: list[Verdict] = []
     for block in blocks:
-        if isinstance(block, Conclusion):
-            for line in block.splitlines():
-                head, stop, rest = line.strip().partition(". ")
-                found.append(Verdict(head + stop.strip(), rest))
+        for line in block.splitlines() if isinstance(block, Conclusion) else ():
+            if line.startswith(INDENT) and found:
+                found[-1].below.append(line.strip())
+            else:
+                head, stop, rest = line.partition(". ")
+                found.append(Verdict(head + stop.strip(), rest, []))
     return found
 
 
 def caveats(blocks: Sequence[Block]) -> list[str]:
-    """What a reader must not conclude, in the words of the report, a line each."""
-    found = []
+    """What a reader must not conclude, in the words of the report; indented lines belong to the line above
+    them."""
+    found: list[str] = []
     for block in blocks:
-        if isinstance(block, Caveat):
-            found += [line.strip() for line in block.splitlines()]
+        for line in block.splitlines() if isinstance(block, Caveat) else ():
+            if line.startswith(INDENT) and found:
+                found[-1] += f"\n{line}"
+            else:
+                found.append(line)
     return found
 
 

@@ -31,7 +31,8 @@ from hackward.tasks.problems import EVAL_NAME
 PIECE = 400_000  # characters
 FIGURES = ("reward", "advantage", "cosine", "contribution", "score", "length")
 NUMBERS = ("run", "step", "place", "problem", "prompt", "pool", "sample", "draw", "marks")
-# In the order of their two bits in the column `marks`: 0 not known, 1 no, 2 yes
+BITS = {None: 0, False: 1, True: 2}
+# In the order of their two bits in the column `marks`
 MARKS = ("hacked", "solved", "attempted", "compiles", "cut off", "flagged")
 
 
@@ -168,8 +169,8 @@ def marks_of(rollout: Shown) -> int:
     """Two bits for each of MARKS."""
     found = 0
     for place, name in enumerate(MARKS):
-        mark = rollout.marks.get(name)
-        found |= 0 if mark is None else (1 + mark) << (2 * place)
+        bits = BITS[rollout.marks.get(name)]
+        found |= bits << (2 * place)
     return found
 
 

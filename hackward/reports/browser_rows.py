@@ -172,8 +172,8 @@ def _marks(line: Row) -> dict[str, bool | None]:
 
 def _more(line: Row) -> dict[str, Any]:
     """What else the line says in plain values: the grader's reason, and what other writers add."""
-    named = [(str(key), value) for key, value in line.items() if key not in PLACED]
-    return dict([(key, value) for key, value in named if isinstance(value, PLAIN)][:MORE_FIELDS])
+    plain = [key for key, value in line.items() if key not in PLACED and isinstance(value, PLAIN)]
+    return {key: line[key] for key in plain[:MORE_FIELDS]}
 
 
 def _words(value: Any) -> str:

@@ -32,7 +32,9 @@ Welch t 4.46, p < 1e-4; cos_out < cos_in on 20 of 20 steps, frac_fired about 0.6
 def phase1_blocks(runs: Sequence[Run]) -> list[Block]:
     blocks: list[Block] = [Heading("Phase 1: NLL cosine of each sample, one pool")]
     for run in runs:
+        verdict, why = judge_phase1(run.samples)
         blocks += [phase1_buckets(run), phase1_comparisons(run), phase1_lines(run)]
+        blocks.append(Conclusion(f"Verdict: {verdict.upper()}. {why}"))
     return [*blocks, EARLIER]
 
 
@@ -81,8 +83,8 @@ def phase1_comparisons(run: Run) -> Table:
     return Table("phase1_tests", title, columns, records)
 
 
-def phase1_lines(run: Run) -> Conclusion:
-    """The sentences under the two tables: GRPO undefined, mechanism, verdict."""
+def phase1_lines(run: Run) -> str:
+    """The sentences under the two tables: GRPO undefined, mechanism."""
     empty, steps = steps_without_spread(run.samples)
     state = UNDEFINED if empty == steps else "defined on the other steps"
     grpo = f"GRPO cosine: {state}; "
@@ -96,8 +98,7 @@ def phase1_lines(run: Run) -> Conclusion:
     fired = plain(statistics.mean(run.column("frac_fired")))
     unlabelled = sum(bucket_of(sample) is None for sample in run.samples)
     missing = f" {unlabelled} samples without labels are left out." if unlabelled else ""
-    verdict, why = judge_phase1(run.samples)
-    return Conclusion(f"{grpo}\n{drop}; frac_fired mean {fired}.{missing}\nVerdict: {verdict.upper()}. {why}")
+    return f"{grpo}\n{drop}; frac_fired mean {fired}.{missing}"
 
 
 def replay_blocks(runs: Sequence[Run]) -> list[Block]:

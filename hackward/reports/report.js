@@ -230,7 +230,7 @@ class Page {
   keys() {
     document.addEventListener("keydown", (event) => {
       if (event.ctrlKey || event.metaKey || event.altKey) return;
-      const typing = event.target.closest("input, select, textarea");
+      const typing = event.target.closest("input:not([type=checkbox]), select, textarea");
       if (typing) {
         if (event.key === "Escape") this.list.home.focus();
         return;

@@ -24,7 +24,7 @@ function rewardWords(store, row) {
   const pay = store.facts.pay;
   const format = compiles ? pay.format : 0;
   const rest = reward - format;
-  const parts = [compiles ? `${pay.format} for code that compiles` : "0 for its format"];
+  const parts = [compiles ? `${pay.format} for code that compiles` : "0, since it does not compile"];
   if (Math.abs(rest - pay.answer) < SAME) parts.push(`${pay.answer} ${answerWords(store, row)}`);
   else if (Math.abs(rest) > SAME) parts.push(`${number(rest)} for the rest`);
   else parts.push("0 for the answer");
