@@ -108,11 +108,6 @@ def test_a_row_keeps_what_another_writer_adds_to_it(tmp_path):
 
 
 # ---------------------------------------------------------------------- the same draw
-def draws(rollouts: Rollouts) -> list[tuple[int, float, str, str]]:
-    names = zip(column(rollouts, "draw"), column(rollouts, "step"), column(rollouts, "problem"))
-    return [(int(draw), step, problem) for draw, step, problem in names]
-
-
 def test_a_draw_is_paired_with_the_same_step_problem_and_sample_of_the_other_arm(small):
     found = gathered(small)
     pairs: dict[float, list[int]] = {}
@@ -124,6 +119,14 @@ def test_a_draw_is_paired_with_the_same_step_problem_and_sample_of_the_other_arm
         assert all(values[one] == values[other] for one, other in pairs.values()), name
     runs = column(found, "run")
     assert all(runs[one] != runs[other] for one, other in pairs.values())
+
+
+def test_a_draw_is_told_by_its_sample_and_not_by_its_place(tmp_path):
+    lines = [line(0, "p", sample) for sample in range(3)]
+    write_rollouts(tmp_path / "one", [lines])
+    write_rollouts(tmp_path / "two", [lines[:0:-1]], arm="projected")  # samples 2 and 1
+    first = column(gathered(tmp_path), "draw")
+    assert first[3:] == [first[2], first[1]]
 
 
 @pytest.mark.parametrize(
