@@ -143,7 +143,7 @@ def test_a_rollout_stands_beside_the_same_draw_of_the_other_arm(driver, small):
 def test_its_own_evaluation_is_marked_and_its_reward_shown_by_part(driver, small):
     opened(driver, small, address="#open=vanilla~1~0")
     hack, other = cards(driver)
-    assert hack["own"] == "    def run_tests(self):\n        print('all tests passed')"
+    assert hack["own"] == "    def run_tests(self):\n        print('all tests passed')\n"
     assert other["own"] == ""
     assert "3.5 = 0.5 for code that compiles + 3 because its own evaluation passed" in hack["facts"]
     assert "not all passed: test 2: wrong answer" in hack["facts"] and "+0.300" in hack["facts"]
