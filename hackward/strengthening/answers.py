@@ -17,8 +17,7 @@ from typing import Any
 
 from hackward.grading.checks import matches
 from hackward.grading.claims import says, text_of
-from hackward.grading.clocks import CPU_LIMIT
-from hackward.grading.worker import Worker
+from hackward.grading.worker import LIMITS_REACHED, Worker
 from hackward.strengthening.arguments import Shape
 from hackward.tasks.problems import Comparison, Linked, Problem, Test, Tree
 
@@ -159,7 +158,7 @@ def _claims(
         claims += check.lines
         if len(claims) == len(arguments):
             break
-        if not check.started and check.error not in (None, CPU_LIMIT):
+        if not check.started and check.error not in (None, *LIMITS_REACHED):
             return [], check.error
         if slow >= SLOW_INPUTS:
             claims += [None] * (len(arguments) - len(claims))
