@@ -115,6 +115,14 @@ CASES = {
         ),
         lambda v: all(len(r) == 2 and 0 <= r[0] < r[1] <= 10**4 for r in v["intervals"]),
     ),
+    "a power whose exponent was lost": (
+        own_row(
+            "Constraints:\n1 <= n <= 30\n1 <= k <= 2n - 1",
+            "n: int, k: int) -> int",
+            ["candidate(n = 1, k = 1) == 0", "candidate(n = 2, k = 2) == 0"],
+        ),
+        lambda v: 1 <= v["k"] <= min(2 * v["n"] - 1, 2 ** (v["n"] - 1)),
+    ),
     "an index bounded by its own place": (
         own_row(
             "Constraints:\n1 <= index.length <= 100\n0 <= index[i] <= i",
