@@ -25,7 +25,7 @@ import contextlib
 import functools
 import json
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,9 +40,9 @@ from hackward.base.tensors import read_safetensors
 from hackward.base.types import CausalLM
 from hackward.hardware import kernels
 from hackward.hardware.hashes import content_hash, model_hash
+from hackward.method.per_rollout import Rows
 from hackward.method.svd_cache import SVDCache
-
-TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+from hackward.method.targets import TARGETS, coverage, target_linears, words_of
 
 
 def dithered(W_OI: Tensor, change_OI: Tensor, seed: int) -> Tensor:
@@ -110,6 +110,8 @@ class SVDLinear(nn.Module):
         self.scaled, self._merged_at = self._scale(), self.delta_S._version
         self.enabled = True
         self.samples: list[Tensor] | None = None
+        self.rows: Rows | None = None
+        """How many rollouts of how many tokens come in; None: the input itself says."""
 
     def extra_repr(self) -> str:
         (outputs, rank), inputs = self.U.shape, self.Vh.shape[1]
@@ -146,17 +148,8 @@ class SVDLinear(nn.Module):
         self.merge()
         if not torch.is_grad_enabled():
             return F.linear(x, self.merged, self.bias)
-        return _Apply.apply(x, self.delta_S, self)
-
-
-def target_linears(model: nn.Module, targets: Iterable[str] = TARGETS) -> list[tuple[str, nn.Linear]]:
-    """The model's target Linears with their names. InputError when it has none."""
-    targets = tuple(targets)
-    linears = [(name, module) for name, module in model.named_modules() if isinstance(module, nn.Linear)]
-    found = [(name, linear) for name, linear in linears if name.rpartition(".")[2] in targets]
-    if not found:
-        raise InputError(f"{type(model).__name__}: no Linear named any of {', '.join(targets)}")
-    return found
+        x_BTI = self.rows.split(x) if self.rows else x
+        return _Apply.apply(x_BTI, self.delta_S, self).view(*x.shape[:-1], -1)
 
 
 class SVDAdapter:
@@ -168,7 +161,7 @@ class SVDAdapter:
     Raises InputError when the model has none of the target modules.
     """
 
-    kind, coordinates, file = "svd", "svd", "delta_S.safetensors"
+    kind, file = "svd", "delta_S.safetensors"
     step_scale = 1.0  # learning rates are given for delta_S
 
     def __init__(
@@ -176,22 +169,26 @@ class SVDAdapter:
         model: CausalLM,
         *,
         cache: str | Path | None = None,
-        targets: Iterable[str] = TARGETS,
+        targets: Sequence[str] | str = TARGETS,
         track: Callable[[list[Any]], Iterable[Any]] = iter,
     ) -> None:
         """`cache` is the directory of the SVD cache (None: no cache); `track` may wrap the module list in a
         bar."""
         found = target_linears(model, targets)
+        self.coordinates = "svd" + words_of([name for name, _ in found], model)
+        self.coverage = coverage(model, found)
         model.requires_grad_(False)
         self.model, self.cache = model, SVDCache(cache)
         hashes = {f"{name}.weight": content_hash(module.weight) for name, module in found}
         self.model_hash = model_hash(model, hashes)
         self.layers: dict[str, SVDLinear] = {}
+        rows = Rows(model)
         bases = self.cache.bases(
             [(linear.weight.detach(), hashes[f"{name}.weight"]) for name, linear in found]
         )
         for (name, linear), (U, S, Vh) in zip(track(found), bases, strict=True):
             layer = SVDLinear(linear, U, S, Vh, seed=zlib.crc32(name.encode()))
+            layer.rows = rows
             model.set_submodule(name, layer)
             self.layers[name] = layer
         self.params = {name: layer.delta_S for name, layer in self.layers.items()}

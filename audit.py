@@ -39,7 +39,7 @@ from hackward.base.faults import InputError, exit_on_fault
 from hackward.base.files import read_json, write_json
 from hackward.base.flags import Count, OnDevice, checked, command_line
 from hackward.base.provenance import provenance
-from hackward.tasks.shipped import EMBEDDED
+from hackward.tasks.shipped import EMBEDDED, check_model
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -135,25 +135,37 @@ def main(flags: AuditFlags) -> None:
     from hackward.hardware import models
     from hackward.method import extraction
     from hackward.method.adapters import attach, stored_basis
+    from hackward.rollouts.fitting import check_fit
     from hackward.rollouts.pools import load_pool
-    from hackward.rollouts.tokens import pad_id, stops
+    from hackward.rollouts.tokens import PAD, stops
 
     name, files = model_of(flags), files_of(flags)
+    check_model(name)
     model, tokenizer = models.load(name, dtype=flags.dtype, device=flags.device)
     pools = [
         load_pool(pool_of(directory), tokenizer, stop=stops(model, tokenizer)) for directory in flags.rollouts
     ]
-    adapter = attach(stored_basis(files[0]), model, name, rank=flags.rank, cache=flags.svd_cache)
+    for pool in pools:
+        rows = [rollout.prompt_ids + rollout.completion_ids for rollout in pool.rollouts]
+        check_fit(model, rows, f"{pool.directory}, rollouts")
+    adapter = attach(
+        stored_basis(files[0]),
+        model,
+        name,
+        rank=flags.rank,
+        cache=flags.svd_cache,
+        targets=flags.targets,
+    )
     stems = [Path(file).stem for file in files]
     directions = {}
     for stem, file in zip(stems, files):
         directions[stem if stems.count(stem) == 1 else file] = extraction.load(file, adapter)
     written = own_rollouts(flags.own, adapter.model_hash) if flags.own else None
     rollouts = [rollout for pool in pools for rollout in pool.rollouts]
-    found = measure(flags, adapter, rollouts, directions, pad=pad_id(tokenizer))
+    found = measure(flags, adapter, rollouts, directions, pad=PAD)
     facts = {"rollouts": [pool.directory for pool in pools], "model": name, **found}
     if written:
-        facts["own"] = measure_own(flags, adapter, written, directions, pad=pad_id(tokenizer))
+        facts["own"] = measure_own(flags, adapter, written, directions, pad=PAD)
     console = stdout()
     report(facts, console)
     write_json(flags.out, {"config": asdict(flags), **facts, **provenance()})

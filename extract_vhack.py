@@ -18,14 +18,16 @@ from hackward.base.faults import InputError, exit_on_fault
 from hackward.base.files import file_hash
 from hackward.base.flags import Count, OnDevice, checked, command_line
 from hackward.base.provenance import provenance
+from hackward.base.space import check_space
 from hackward.method.recipe import Extraction
-from hackward.tasks.shipped import EMBEDDED
+from hackward.tasks.shipped import EMBEDDED, check_model
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from hackward.method.v_hack import VHack
 
+LEAST_BYTES = 1 << 16  # of the smallest file
 MEASURES = {"right_sign": "share of pairs with the right sign", "auc": "AUC, hack against clean"}
 
 
@@ -64,6 +66,8 @@ def main(flags: ExtractFlags) -> None:
         raise InputError(f"--label={flags.label} needs --clean=rollouts")
     if Path(flags.out).is_dir():
         raise InputError(f"{flags.out}: is a directory, expected a file to write")
+    check_model(flags.model)
+    check_space(flags.out, LEAST_BYTES, "the smallest v_hack file")
     from hackward.base.screen import stdout  # heavy imports from here on
     from hackward.hardware import models
     from hackward.method import extraction
@@ -83,7 +87,16 @@ def main(flags: ExtractFlags) -> None:
         seed=flags.settings.seed,
         label=flags.label,
     )
-    adapter = attach(flags.basis, model, flags.model, rank=flags.rank, cache=flags.svd_cache)
+    adapter = attach(
+        flags.basis,
+        model,
+        flags.model,
+        rank=flags.rank,
+        cache=flags.svd_cache,
+        targets=flags.targets,
+    )
+    numbers = sum(p.numel() for p in adapter.params.values())
+    check_space(flags.out, 4 * numbers * flags.settings.k, "the v_hack file")
     v = extraction.extract(
         adapter,
         tokenizer,

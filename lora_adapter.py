@@ -32,12 +32,14 @@ from peft import LoraConfig, inject_adapter_in_model
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from antipasto import TARGETS, dithered, target_linears
+from antipasto import dithered
 from hackward.base.faults import InputError
 from hackward.base.files import atomic
 from hackward.base.tensors import read_safetensors
 from hackward.base.types import CausalLM
 from hackward.hardware.hashes import content_hash, model_hash
+from hackward.method.per_rollout import Rows
+from hackward.method.targets import TARGETS, coverage, last, target_linears, words_of
 
 NAME = "default"  # PEFT's name of an adapter that has none
 PREFIX = "base_model.model."  # what PEFT's files put before a module's name
@@ -64,14 +66,17 @@ class LoRAAdapter:
         model: CausalLM,
         *,
         rank: int = 8,
-        targets: Iterable[str] = TARGETS,
+        targets: Sequence[str] | str = TARGETS,
         track: Callable[[list[Any]], Iterable[Any]] = iter,
     ) -> None:
         found = target_linears(model, targets)
         for name, linear in found:
             if linear.in_features < rank:
                 raise InputError(f"--rank {rank}: {name} has only {linear.in_features} inputs")
-        self.model, self.rank, self.coordinates = model, rank, f"lora r{rank}"
+        names = [name for name, _ in found]
+        self.model, self.rank, self.rows = model, rank, Rows(model)
+        self.coordinates = f"lora r{rank}" + words_of(names, model)
+        self.coverage = coverage(model, found)
         known = {f"{name}.weight": content_hash(linear.weight) for name, linear in found}
         self.model_hash = model_hash(model, known)
         self.step_scale = _step_scale([linear for _, linear in found], rank)
@@ -80,7 +85,7 @@ class LoRAAdapter:
             lora_alpha=rank,
             lora_dropout=0.0,
             bias="none",
-            target_modules=sorted({name.rpartition(".")[2] for name, _ in found}),
+            target_modules=_names_for_peft(names, model),
         )
         model.requires_grad_(False)
         inject_adapter_in_model(self.config, model)
@@ -113,10 +118,11 @@ class LoRAAdapter:
             samples = self.samples
             if samples is None or not output.requires_grad:
                 return
-            a_BTr = args[0].detach().float()
+            a_BTr = self.rows.split(args[0].detach()).float()
 
-            def collect(dy_BTO: Tensor) -> None:
-                samples[name].append(torch.einsum("bto,btr->bor", dy_BTO.float(), a_BTr).flatten(1))
+            def collect(dy: Tensor) -> None:
+                dy_BTO = dy.view(*a_BTr.shape[:2], -1).float()
+                samples[name].append(torch.einsum("bto,btr->bor", dy_BTO, a_BTr).flatten(1))
 
             output.register_hook(collect)
 
@@ -209,6 +215,15 @@ class LoRAAdapter:
         with torch.no_grad():
             for name, found in stored.items():
                 self.params[name].copy_(found)
+
+
+def _names_for_peft(names: Sequence[str], model: CausalLM) -> list[str]:
+    """The last parts of the modules' names, which PEFT matches anywhere in a model; in full where that would
+    find more."""
+    ends = {last(name) for name in names}
+    matched = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    matched = [name for name in matched if last(name) in ends]
+    return sorted(ends) if sorted(matched) == sorted(names) else sorted(names)
 
 
 def _step_scale(linears: Sequence[nn.Linear], rank: int) -> float:

@@ -17,12 +17,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
-from annotated_types import Gt
 
 from hackward.base.faults import InputError, exit_on_fault
-from hackward.base.flags import Count, Grading, OnDevice, checked, command_line
+from hackward.base.flags import Count, Grading, OnDevice, Temperature, checked, command_line
 from hackward.organisms.recipe import Bounds, Priming
-from hackward.tasks.shipped import EMBEDDED, shipped
+from hackward.tasks.shipped import EMBEDDED, check_model, shipped
 
 if TYPE_CHECKING:
     from hackward.base.types import CausalLM, Tokenizer
@@ -52,7 +51,7 @@ class PrimedFlags(OnDevice, Grading):
     """Rollouts per problem."""
     max_new_tokens: Count = 512
     """Longest completion to sample."""
-    temperature: Annotated[float, Gt(0)] = 0.9
+    temperature: Temperature = 0.9
     """Sampling temperature."""
     sample_rows: Count = 128
     """Sequences decoded at once."""
@@ -69,6 +68,7 @@ def main(flags: PrimedFlags) -> None:
         raise InputError(f"{flags.out}: exists already (--out must be new)")
     if pool_dir is None:
         raise InputError(f"--model={flags.model}: no pool ships for it; --pool names one of graded hacks")
+    check_model(flags.model)
     from hackward.base.files import sha256  # heavy imports from here on
     from hackward.base.provenance import provenance
     from hackward.base.screen import STDERR, stdout
@@ -77,7 +77,7 @@ def main(flags: PrimedFlags) -> None:
     from hackward.organisms import priming
     from hackward.organisms.behaviour import report_behaviour
     from hackward.rollouts.pools import load_pool
-    from hackward.rollouts.tokens import pad_id, stops
+    from hackward.rollouts.tokens import stops
     from hackward.runs.settings import levels_of
 
     training = training_problems(flags)
@@ -97,9 +97,7 @@ def main(flags: PrimedFlags) -> None:
         def say(text: str) -> None:
             STDERR.print(text, highlight=False)
 
-        record = priming.search(
-            model, draw, hacks, flags.how, pad=pad_id(tokenizer), bounds=Bounds(), say=say
-        )
+        record = priming.search(model, draw, hacks, flags.how, bounds=Bounds(), say=say)
     report_behaviour(priming.rate_rows(record), stdout())
     for fault in record["tries"][record["chosen"]]["faults"]:
         say(f"out of bounds: {fault}")

@@ -15,22 +15,23 @@ and takes real steps.
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
-
-from annotated_types import Ge, Gt
+from typing import TYPE_CHECKING, Any, Literal
 
 from hackward.base.arms import ArmFlag, Control, Gate, Place, own_gate
 from hackward.base.faults import InputError, exit_on_fault
 from hackward.base.files import file_hash, read_json, write_json
-from hackward.base.flags import Count, Grading, OnDevice, checked, command_line
+from hackward.base.flags import Count, Grading, OnDevice, Rate, Seed, Temperature, checked, command_line
 from hackward.base.provenance import provenance
-from hackward.base.types import CausalLM, Tokenizer
+from hackward.base.space import check_space
+from hackward.base.types import Tokenizer
+from hackward.grading.descriptors import check_descriptors
 from hackward.runs.rundir import differing
 from hackward.runs.settings import Config, resolve
-from hackward.tasks.shipped import EMBEDDED, is_embedded, shipped
+from hackward.tasks.shipped import EMBEDDED, check_model, is_embedded, shipped
 from train import train
 
 if TYPE_CHECKING:
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
     from hackward.tasks.problems import Problem
 
 HOME = Path("out/probe_distill")
+BYTES_A_TOKEN = 2  # of a rollout on disk, zipped, its ids, log-probabilities and text
+BASIS_ARMS: dict[str, ArmFlag] = {"both": "projected", "projected": "projected", "lora": "lora"}  # of Phase 1
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,8 @@ class ProbeFlags(OnDevice, Grading):
     """A,B: teacher pool and base pool (default: the ones under --out; the embedded model's teacher pool
     ships). Phase 1 takes the first."""
     loss_mode: Literal["nll", "grpo"] = "grpo"
-    """nll: Phase 1. grpo: Phase 2, both arms unless --arm names one."""
+    """nll: Phase 1, in the basis of --arm (lora, else delta_S). grpo: Phase 2, both arms unless --arm names
+    one."""
     arm: Literal["both", ArmFlag] = "both"
     """Arms of Phase 2; both: vanilla and projected."""
     model: str = EMBEDDED
@@ -84,18 +88,18 @@ class ProbeFlags(OnDevice, Grading):
     one)."""
     max_new_tokens: Count = 512
     """Longest completion to sample."""
-    temperature: Annotated[float, Gt(0)] = 0.9
+    temperature: Temperature = 0.9
     """Sampling temperature."""
 
     steps: Count = 20
     """Steps of a probe."""
-    seed: int = 41
+    seed: Seed = 41
     """Seeds sampling, and the order of problems and rows."""
     group: Count = 8
     """Rows a step and group (Phase 2: half from each pool)."""
     prompts: Count = 1
     """Groups a step."""
-    lr: Annotated[float, Ge(0)] = 3e-3
+    lr: Rate = 3e-3
     """Phase 2's learning rate (Phase 1 measures at the base model and has none)."""
 
     sample_rows: Count = 128
@@ -118,14 +122,20 @@ def make_pool(flags: ProbeFlags, name: str) -> Path:
     from hackward.grading.grader import Grader
     from hackward.grading.protection import print_protection
     from hackward.hardware import models
+    from hackward.hardware.teacher import attach_teacher, check_teacher
+    from hackward.rollouts.fitting import check_fit
     from hackward.rollouts.policy import Plain, Policy
     from hackward.rollouts.pools import save_pool
     from hackward.rollouts.tokens import stops
     from hackward.tasks.formats import load_problems
     from hackward.tasks.held_out import decidable
 
-    hint, source = name == "teacher", flags.problem_file
-    everything = decidable(load_problems(source), source, flags.several_answers)
+    check_model(flags.model)
+    if name == "teacher":
+        check_teacher(flags.teacher)
+    check_descriptors(flags.workers or len(os.sched_getaffinity(0)))
+    check_space(directory, flags.rollouts * flags.max_new_tokens * BYTES_A_TOKEN, "the pool")
+    everything = decidable(load_problems(flags.problem_file), flags.problem_file, flags.several_answers)
     model, tokenizer = models.load(flags.model, dtype=flags.dtype, device=flags.device)
     stop = stops(model, tokenizer)
     if name == "teacher":
@@ -145,33 +155,21 @@ def make_pool(flags: ProbeFlags, name: str) -> Path:
             stop=stop,
             max_new_tokens=flags.max_new_tokens,
             temperature=flags.temperature,
-            hint=hint,
+            hint=name == "teacher",
             rows=flags.sample_rows,
         )
+        asked = [policy.prompt(problem)[1] for problem in chosen]
+        way = "take a smaller --max-new-tokens, or other --problems"
+        check_fit(model, asked, f"{flags.problem_file}, prompts", room=flags.max_new_tokens, way=way)
         for start in range(0, len(chosen), per_batch):
             batch = [(problem, flags.samples) for problem in chosen[start : start + per_batch]]
             groups += policy.rollouts(batch, seed=flags.seed, step=0, say=bar.say)
             bar(len(batch) * flags.samples)
         save_pool(directory, groups, name=name, tokenizer=tokenizer)
-        facts = {"config": dataclasses.asdict(flags), "hint": hint, "sandbox": grader.protection}
+        facts = {"config": dataclasses.asdict(flags), "hint": name == "teacher", "sandbox": grader.protection}
         write_json(directory / "pool.json", facts | provenance())
     report_pool(directory, [rollout for group in groups for rollout in group])
     return directory
-
-
-def attach_teacher(model: CausalLM, teacher: str | None) -> CausalLM:
-    """The base model with a PEFT LoRA merged into it. InputError when it is missing, unreadable or of another
-    shape."""
-    if teacher is None:
-        raise InputError("--teacher-only needs --teacher, a PEFT LoRA (hub id or directory)")
-    from peft import PeftModel
-
-    try:
-        merged: Any = PeftModel.from_pretrained(model, teacher).merge_and_unload()
-    except Exception as fault:  # peft and the hub raise many kinds
-        reason = str(fault).strip().splitlines() or [type(fault).__name__]
-        raise InputError(f"{teacher}: teacher LoRA cannot be loaded ({reason[0]})") from None
-    return merged.eval().requires_grad_(False)
 
 
 def teacher_pool(flags: ProbeFlags) -> Path:
@@ -241,18 +239,30 @@ def phase1(flags: ProbeFlags) -> Config:
             "--loss-mode=nll --project-at=update: Phase 1 takes no steps (its learning rate is 0), so there"
             " is no update to project; leave --project-at=grad"
         )
+    if flags.arm not in BASIS_ARMS:
+        raise InputError(
+            f"--loss-mode=nll --arm={flags.arm}: Phase 1 measures before and after an edit; its arm"
+            " names the basis: projected (delta_S) or lora"
+        )
+    if flags.gate == "none":
+        raise InputError(
+            "--loss-mode=nll --gate=none: Phase 1 measures before and after an edit, this is none"
+        )
     pool = (flags.replay_dirs or str(teacher_pool(flags))).split(",")[0]
+    arm = BASIS_ARMS[flags.arm]
     own = {
-        "arm": "lora" if flags.arm == "lora" else "projected",
+        "arm": arm,
         "lr": 0.0,
         "replay_dirs": pool,
-        "out": f"{flags.out}/phase1/{run_name(flags, 'nll')}",
+        "out": f"{flags.out}/phase1/nll-{run_name(flags, arm)}",
     }
     return Config(**shared_settings(flags) | own)
 
 
 def phase2(flags: ProbeFlags) -> list[Config]:
     """The mixed-replay probe, a run per arm; a vanilla that is there already is not run again."""
+    if flags.arm == "both" and flags.gate == "none":
+        raise InputError("--gate=none: nothing would be removed; --arm=vanilla alone measures only")
     pools = flags.replay_dirs or f"{teacher_pool(flags)},{flags.out}/base_pool"
     if flags.replay_dirs is None and not Path(flags.out, "base_pool").is_dir():
         raise InputError(f"{flags.out}/base_pool: no such pool directory (make it with --base-only)")
@@ -277,17 +287,50 @@ def phase2(flags: ProbeFlags) -> list[Config]:
 
 
 def is_there(config: Config) -> bool:
-    """Is there a finished run in this directory with the same settings and the same v_hack?"""
+    """Is there a finished run in this directory with the same settings?
+
+    InputError where it was made from another model, pool or v_hack than the same paths hold.
+    """
     run = Path(str(config.out))
     if not (run / "summary.json").exists():
         return False
     record, wanted = read_json(run / "config.json"), dataclasses.asdict(resolve(config))
+    stored = record.get("config") if isinstance(record, dict) else None
+    if not isinstance(stored, dict):
+        raise InputError(f"{run / 'config.json'}: not the config.json of a run")
+    if stored.get("steps") != wanted["steps"] or differing(stored, wanted):
+        return False
+    made, found = hashes_of(record), hashes_now(config)
+    for what, digest in found.items():
+        if made.get(what) != digest:
+            raise InputError(
+                f"{run}: made with another {what} (hash {made.get(what)}, found {digest}): one probe would"
+                " mix them; take another --out"
+            )
+    return True
+
+
+def hashes_of(record: dict[str, Any]) -> dict[str, Any]:
+    """What config.json says that a run was made from: hashes by words."""
+    pools = record.get("pools") or []
+    found = {f"pool {pool.get('dir')}": pool.get("hash") for pool in pools}
+    for name in ("model", "v_hack"):
+        found[name] = (record.get(name) or {}).get("hash")
+    return found
+
+
+def hashes_now(config: Config) -> dict[str, str]:
+    """The same hashes of what a run with these settings would be made from; of v_hack only where it is a
+    file."""
+    from hackward.hardware import models
+    from hackward.hardware.hashes import model_hash
+    from hackward.rollouts.pools import pool_hash
+
+    found = {f"pool {pool}": pool_hash(pool) for pool in str(config.replay_dirs).split(",")}
     if Path(config.v_hack).is_file():
-        made_with = (record.get("v_hack") or {}).get("hash")
-        if made_with != file_hash(config.v_hack)[:16]:
-            return False
-    same_steps = record["config"].get("steps") == wanted["steps"]
-    return same_steps and not differing(record["config"], wanted)
+        found["v_hack"] = file_hash(config.v_hack)[:16]
+    model, _ = models.load(config.model, dtype=config.dtype, device=config.device)
+    return found | {"model": model_hash(model)}
 
 
 def run_name(flags: ProbeFlags, arm: str) -> str:
@@ -298,7 +341,8 @@ def run_name(flags: ProbeFlags, arm: str) -> str:
     control = "" if flags.control == "none" else f"-{flags.control}"
     lr = 0.0 if flags.loss_mode == "nll" else flags.lr
     gate = flags.gate or own_gate("projected" if flags.arm == "both" else flags.arm)
-    return f"{arm}-{gate}-{flags.project_at}-{v}{control}-lr{lr:g}-s{flags.seed}"
+    basis = f"{arm}-r{flags.rank}" if arm == "lora" and flags.rank != ProbeFlags.rank else arm
+    return f"{basis}-{gate}-{flags.project_at}-{v}{control}-lr{lr:g}-s{flags.seed}"
 
 
 def probe(flags: ProbeFlags) -> list[Path]:

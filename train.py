@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hackward.base.faults import exit_on_fault
+from hackward.runs.inputs import check_inputs
 from hackward.runs.settings import Config, parse, resolve
 from hackward.tasks.shipped import is_embedded, is_random
 
@@ -44,6 +45,7 @@ def train(config: Config, *, policy: type[Policy] | None = None) -> Path:
     """
     entered = time.monotonic()
     config = resolve(config)
+    check_inputs(config)
     # Seconds of imports, so they come after the settings were found to be good.
     from torch.nn.utils import clip_grad_norm_
 
@@ -103,7 +105,7 @@ REAL = "--preset=fast --model=DIR, FILE.gguf or a hub id, and --problems=FILE"
 
 
 def main(argv: Sequence[str]) -> None:
-    config = parse(argv, description=__doc__)
+    config = resolve(parse(argv, description=__doc__))
     if is_random(config.model) or is_embedded(config.model):
         what = NOISE if is_random(config.model) else TOY
         print(f"This run uses {what}. For a real model: {REAL}.", file=sys.stderr)

@@ -8,10 +8,10 @@ import torch
 
 from hackward.hardware import models
 from hackward.tasks.shipped import TINY
+from tests.desk import desk  # noqa: F401  (a fixture)
 from tests.shop import shop, vanilla  # noqa: F401  (fixtures)
 
 ROOT = Path(__file__).resolve().parent.parent
-os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a test never reaches for the network
 os.environ["COLUMNS"] = "120"  # tables of one width, whichever terminal the tests are started from
 torch.set_num_threads(max(1, (os.cpu_count() or 2) // 2))
 

@@ -90,8 +90,8 @@ def test_every_arm_and_control_runs_and_is_measured_with_v_hack_itself(shop, van
     ("flags", "message"),
     [
         (["--arm=projected", "--gate=none"], "that is --arm=vanilla"),
-        (["--arm=vanilla", "--control=random"], "this one removes nothing"),
-        (["--arm=lora", "--gate=none", "--control=shrink"], "this one removes nothing"),
+        (["--arm=vanilla", "--control=random"], "this one does neither"),
+        (["--arm=lora", "--gate=none", "--control=shrink"], "this one does neither"),
         (
             ["--arm=projected", "--control=sign-flip", "--gate=two-sided"],
             "would remove exactly what v_hack does",

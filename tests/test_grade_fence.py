@@ -25,7 +25,7 @@ from tests.grading_cases import RIGHT, WRONG, one, problem
 from tests.hostile.battery import as_nobody
 
 ROOT = Path(__file__).resolve().parents[1]
-LIMITS = Limits(cpu_seconds=0.5, own_cpu_seconds=1, wall_seconds=2)
+LIMITS = Limits(cpu_seconds=0.5, own_cpu_seconds=1, wall_seconds=2, wall_ceiling_seconds=20)
 
 
 @pytest.fixture(scope="module")
@@ -335,10 +335,10 @@ def no_seccomp():
 if seccomp == "no":
     protection.seccomp_filters = no_seccomp
 real = protection.Worker
-def worker(settings, bubblewrap, seconds):
+def worker(settings, bubblewrap, seconds, hash_seed=0):
     if settings["view"] == "own" and view == "no":
         raise ViewNotMade("none here")
-    return real(settings, bubblewrap, seconds)
+    return real(settings, bubblewrap, seconds, hash_seed)
 protection.Worker = worker
 with Grader(workers=1, sandbox=sandbox, bubblewrap=view == "bubblewrap") as grader:
     print(json.dumps(grader.protection))

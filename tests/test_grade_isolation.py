@@ -187,10 +187,10 @@ def _no_view(monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a machine that allows no namespaces."""
     start = protection.Worker
 
-    def refused(settings: dict, bubblewrap: str | None, seconds: float) -> Worker:
+    def refused(settings: dict, bubblewrap: str | None, seconds: float, hash_seed: int = 0) -> Worker:
         if settings["view"] == "own":
             raise ViewNotMade("namespaces: Operation not permitted")
-        return start(settings, bubblewrap, seconds)
+        return start(settings, bubblewrap, seconds, hash_seed)
 
     monkeypatch.setattr(protection, "Worker", refused)
 

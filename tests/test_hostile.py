@@ -79,6 +79,9 @@ def test_without_a_sandbox_the_verdict_still_cannot_be_forged() -> None:
     assert report["held"]["most_over"] < SECONDS_OVER
 
 
+TIMES = 4  # another grader on the machine may read a file anew that a run had the kernel drop
+
+
 def test_control_the_attacks_work_where_nothing_stops_them(tmp_path: Path) -> None:
     """Otherwise a battery of attacks that are broken in themselves would prove nothing."""
     names = {
@@ -110,10 +113,10 @@ def test_control_the_attacks_work_where_nothing_stops_them(tmp_path: Path) -> No
         for word, value in words.items():
             code = code.replace(word, value)
         items.append(GradeItem(FOLD, fence(code)))
-    chosen, items = chosen * 2, items * 2  # the second time some find what the first has left
+    chosen, items = chosen * TIMES, items * TIMES  # some find what an earlier run has left
     with Grader(workers=1, sandbox="none") as grader:
         grades = grader.grade(items)
     failed = {case.name for case, grade in zip(chosen, grades, strict=True) if not grade.gt_pass}
-    assert len(chosen) == 2 * len(names)
+    assert len(chosen) == TIMES * len(names)
     assert failed == names
     assert (tmp_path / "MARK").exists()

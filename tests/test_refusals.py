@@ -84,7 +84,7 @@ def test_a_v_hack_of_another_model_is_refused(shop, tmp_path, capsys):
         (["--arm=projected", "--v-hack=none"], "needs a --v-hack"),
         (["--v-hack=/nowhere.safetensors"], "/nowhere.safetensors: no such file"),
         (["--teacher-rows=4"], "leaves no place for samples"),
-        (["--temperature=0"], "--temperature 0.0: must be above 0"),
+        (["--temperature=0"], "--temperature 0.0: must be at least 0.01"),
         (["--teacher-share=2"], "--teacher-share 2.0: must be at most 1"),
         (["--clip=-1"], "--clip -1.0: must be above 0"),
         (["--lr=nan"], "--lr nan: must be a finite number"),

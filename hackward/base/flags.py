@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import tyro
-from annotated_types import Ge
+from annotated_types import Ge, Le, Lt
 
 from hackward.base.faults import InputError
 from hackward.base.files import ROOT
@@ -31,6 +31,12 @@ Dtype = Literal["auto", "float32", "tf32", "bfloat16"]  # what a --dtype may be
 Sandbox = Literal["strict", "best-effort", "none"]
 Count = Annotated[int, Ge(1)]  # at least one
 Amount = Annotated[int, Ge(0)]  # none, or some
+# What lies outside of these is beyond fp32, or leaves nothing of a model or of its distribution.
+Rate = Annotated[float, Ge(0), Le(10)]  # of learning, or of weight decay
+Temperature = Annotated[float, Ge(0.01), Le(100)]
+Seed = Annotated[int, Ge(0), Lt(2**63)]
+TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+ALL_LINEAR = "all-linear"
 
 
 def default_cache() -> Path:
@@ -51,6 +57,9 @@ class OnDevice:
     """Padded tokens of a micro-batch (default: as many as the free GPU memory holds; 8192 on a CPU)."""
     svd_cache: str | None = str(default_cache())
     """Directory of the SVD cache; None for no cache."""
+    targets: str | None = None
+    """Linear layers to train, by the last part of their names, separated by commas; all-linear: every one but
+    the head (default: q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj, those that the model has)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +105,19 @@ def one_line(boxed: str) -> str:
     lines = [line.strip(" \u2502") for line in boxed.splitlines()]
     drawn = re.compile(r"[\u2500-\u257f -]*")
     said = [line for line in lines[1:] if not drawn.fullmatch(line) and "full helptext" not in line]
-    return " ".join(" ".join(said).partition("Argument helptext")[0].split())
+    line = " ".join(" ".join(said).partition("Argument helptext")[0].split())
+    return _plain_number(line) or line
+
+
+def _plain_number(line: str) -> str | None:
+    """What tyro says of a flag that wants a number and got something else, in plain words; None for other
+    faults."""
+    flag = re.match(r"Error parsing (--[\w-]+):", line)
+    number = re.search(r"(invalid literal for int|could not convert string to float).*?: '(.*?)'", line)
+    if flag is None or number is None:
+        return None
+    kind = "a whole number" if "int" in number[1].split() else "a number"
+    return f"{flag[1]} {number[2]}: must be {kind}"
 
 
 def checked(settings: Flags) -> Flags:
@@ -118,6 +139,22 @@ def checked(settings: Flags) -> Flags:
     except ValidationError as faults:
         raise InputError(_range_words(faults.errors()[0])) from None
     return settings
+
+
+def target_names(targets: str | None) -> tuple[str, ...] | str:
+    """The names in a --targets, TARGETS without one, or ALL_LINEAR. InputError for what is no such list."""
+    if targets is None:
+        return TARGETS
+    if targets == ALL_LINEAR:
+        return targets
+    names = tuple(dict.fromkeys(name.strip() for name in targets.split(",")))
+    for name in names:
+        if not re.fullmatch(r"\w+", name):
+            raise InputError(
+                f"--targets {targets!r}: expected {ALL_LINEAR}, or last parts of layer names separated by"
+                f" commas, e.g. {','.join(TARGETS[:2])}; {name!r} is none"
+            )
+    return names
 
 
 _BOUNDS = {

@@ -13,9 +13,9 @@ from hackward.base.faults import InputError
 from hackward.base.flags import Count, Dtype, Sandbox, checked
 
 # The names of all sections, in the order of running; sections.py says what measures each.
-SECTIONS = ("ceilings", "sampling", "probe", "step", "setup", "grading")
+SECTIONS = ("ceilings", "sampling", "probe", "monitor", "step", "setup", "grading")
 # Those that are computed with random weights. Their floors need the ceilings.
-OF_A_MODEL = ("sampling", "probe", "step", "setup")
+OF_A_MODEL = ("sampling", "probe", "monitor", "step", "setup")
 
 
 @dataclass(frozen=True)
@@ -44,11 +44,11 @@ class BenchFlags:
     """sampling: tokens that the slow baselines are timed over, in the middle of the completion (64; tiny:
     24)."""
     samples: Count = 8
-    """probe: rows of the batch."""
+    """probe, monitor: rows of the batch."""
     tokens: Annotated[int, Ge(3)] = 768
-    """probe: tokens of a row; the last two thirds are the completion."""
+    """probe, monitor: tokens of a row; the last two thirds are the completion."""
     rounds: Count = 7
-    """probe: timed rounds, after two that are not."""
+    """probe, monitor: timed rounds, after two that are not."""
     steps: Count = 3
     """step: training steps; the first warms up and is not in the table (unless it is the only one)."""
     problems: str | None = None

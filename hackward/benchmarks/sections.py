@@ -17,6 +17,7 @@ from hackward.base.provenance import provenance
 from hackward.base.screen import stdout
 from hackward.benchmarks.flags import OF_A_MODEL, SECTIONS, BenchFlags, sections_of
 from hackward.benchmarks.grading import measure_grading, show_grading
+from hackward.benchmarks.monitor import measure_monitor, show_monitor
 from hackward.benchmarks.parts import Bench, release, table, unless_out_of_memory
 from hackward.benchmarks.probe import measure_probe, show_probe
 from hackward.benchmarks.sampling import measure_ceilings, measure_sampling, show_ceilings, show_sampling
@@ -29,6 +30,7 @@ MEASURES: dict[str, tuple[Callable[[Bench], dict], Callable[[dict], tuple[Table,
     "ceilings": (measure_ceilings, show_ceilings),
     "sampling": (measure_sampling, show_sampling),
     "probe": (measure_probe, show_probe),
+    "monitor": (measure_monitor, show_monitor),
     "step": (measure_step, show_step),
     "setup": (measure_setup, show_setup),
     "grading": (measure_grading, show_grading),

@@ -27,9 +27,10 @@ from hackward.benchmarks.parts import (
 )
 from hackward.hardware import models
 from hackward.method import extraction
-from hackward.method.adapters import SVDAdapter, target_linears
+from hackward.method.adapters import SVDAdapter
 from hackward.method.pairs import find_pairs
 from hackward.method.recipe import Extraction
+from hackward.method.targets import target_linears
 from hackward.runs.settings import PRESETS
 
 

@@ -23,6 +23,7 @@ from hackward.grading.allowances import Allowances
 from hackward.grading.checks import size_of
 from hackward.grading.claims import Own, Truth
 from hackward.grading.clocks import CPU_LIMIT
+from hackward.grading.descriptors import check_descriptors
 from hackward.grading.labels import Grade, GradeItem, NotGraded, graded, unrunnable
 from hackward.grading.pending import Halves, Outcome, Pending, Task
 from hackward.grading.protection import Setup
@@ -70,6 +71,7 @@ class Grader:
             )
         self.limits = limits or Limits()
         self.workers = workers or len(os.sched_getaffinity(0))
+        check_descriptors(self.workers)
         self.current: Pending | None = None
         """Whose items are graded; those of any other are dropped."""
         self._closed = False

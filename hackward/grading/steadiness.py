@@ -47,6 +47,7 @@ SELF_AS_PARAMETER = re.compile(r"def\s(?<!\wdef\s)\s*\w+\s*\(\s*self\b(?!\s*\.)"
 LOAD_GLOBAL = [dis.opmap[name] for name in ("LOAD_GLOBAL", "LOAD_NAME") if name in dis.opmap]
 LOAD_SELF = [dis.opmap[name] for name in ("LOAD_FAST", "LOAD_FAST_BORROW", "LOAD_DEREF") if name in dis.opmap]
 OF_ITS_OWN = [dis.opmap[name] for name in ("LOAD_ATTR", "LOAD_METHOD", "STORE_ATTR") if name in dis.opmap]
+LOAD_METHOD = dis.opmap.get("LOAD_METHOD")
 LOAD_TWO = [  # Python 3.13 has instructions for two variables, 4 bits each
     dis.opmap[name]
     for name in ("LOAD_FAST_LOAD_FAST", "LOAD_FAST_BORROW_LOAD_FAST_BORROW")
@@ -70,7 +71,7 @@ def steadiness(program: CodeType, with_nodes: bool) -> str:
         operations = body.co_code[::2]
         classes += operations.count(MAKES_CLASS)
         sets = sets or any(operation in operations for operation in MAKES_SET)
-        addresses = addresses or loads_address(body) or hands_out_self(body)
+        addresses = addresses or loads_address(body) or hands_out_self(body, program)
     if names & DYNAMIC:
         words = words_of(program)
         names |= words
@@ -111,10 +112,10 @@ def words_of(program: CodeType) -> set[str]:
     return {word for text in texts for word in WORD.findall(text)}
 
 
-def instructions(body: CodeType) -> Iterator[tuple[int, int]]:
-    """Operation and argument of each instruction."""
+def instructions(code: bytes) -> Iterator[tuple[int, int]]:
+    """Operation and argument of each instruction of a body."""
     argument = 0
-    for operation, low in zip(body.co_code[::2], body.co_code[1::2]):
+    for operation, low in zip(code[::2], code[1::2]):
         argument = argument << 8 | low
         if operation == EXTENDED_ARG:
             continue
@@ -130,12 +131,15 @@ def loads_address(body: CodeType) -> bool:
     shift = {LOAD_GLOBAL[0]: FLAGGED}
     return any(
         operation in LOAD_GLOBAL and body.co_names[argument >> shift.get(operation, 0)] in ADDRESSES
-        for operation, argument in instructions(body)
+        for operation, argument in instructions(body.co_code)
     )
 
 
-def hands_out_self(body: CodeType) -> bool:
-    """Whether `self` is used for anything else than its attributes: its text and its hash are addresses."""
+def hands_out_self(body: CodeType, program: CodeType) -> bool:
+    """Whether `self` is used for anything else than its attributes: its text and its hash are addresses.
+
+    Another method of Solution may have it, which calls it `self` in its turn.
+    """
     places = (*body.co_varnames, *body.co_cellvars, *body.co_freevars)
     if "self" not in places:
         return False
@@ -143,8 +147,27 @@ def hands_out_self(body: CodeType) -> bool:
     for load in LOAD_SELF:
         start = code.find(bytes((load, place)))
         while start >= 0:
-            if start % 2 == 0 and code[start + 2] not in OF_ITS_OWN:
+            own = start % 2 or code[start + 2] in OF_ITS_OWN
+            if not own and not goes_to_a_method(body, code[:start], program):
                 return True
             start = code.find(bytes((load, place)), start + 1)
     pairs = zip(code[::2], code[1::2]) if any(map(code[::2].count, LOAD_TWO)) else ()
     return any(operation in LOAD_TWO and place in divmod(both, 16) for operation, both in pairs)
+
+
+def goes_to_a_method(body: CodeType, before: bytes, program: CodeType) -> bool:
+    """Whether what is loaded behind these instructions is the `self` of a method: Solution.method(self).
+
+    Known only as Python 3.11 compiles it; elsewhere the code is run again, which costs time and no more.
+    """
+    last = list(instructions(before))[-2:]
+    if len(last) < 2 or LOAD_METHOD is None or last[0][0] != LOAD_GLOBAL[0] or last[1][0] != LOAD_METHOD:
+        return False
+    owner, method = body.co_names[last[0][1] >> FLAGGED], body.co_names[last[1][1]]
+    takers = [other for other in bodies(program) if other.co_name == method]
+    return owner == "Solution" and bool(takers) and all(map(begins_with_self, takers))
+
+
+def begins_with_self(body: CodeType) -> bool:
+    """Whether it is of a function whose first parameter is `self`."""
+    return body.co_argcount > 0 and body.co_varnames[0] == "self"

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 
 from hackward.base.faults import InputError
 from hackward.base.types import CausalLM, Tokenizer
-from hackward.tasks.shipped import EMBEDDED, EMBEDDED_HOME, SHAPES, TINY, is_random
+from hackward.tasks.shipped import EMBEDDED, EMBEDDED_HOME, SHAPES, TINY, check_model, is_random
 
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
@@ -62,6 +62,7 @@ def load(name: str, *, dtype: str = "auto", device: str = "auto") -> tuple[Causa
     torch.backends.cuda.enable_cudnn_sdp(False)
     model, tokenizer = _make(name, torch_dtype, place)
     model = model.to(place).eval().requires_grad_(False)
+    check_weights(model, name)
     return fused_norms(model) if place.type == "cuda" else model, tokenizer
 
 
@@ -74,6 +75,31 @@ def _make(name: str, dtype: torch.dtype, device: torch.device) -> tuple[CausalLM
         _, tokenizer = _from_pretrained(embedded, dtype)
         return random_of(name.removeprefix("random-"), dtype, device), tokenizer
     return _from_pretrained(embedded if name == EMBEDDED else name, dtype)
+
+
+@torch.no_grad()
+def check_weights(model: CausalLM, name: str) -> None:
+    """InputError where a weight is quantised, or is not a finite number."""
+    bounds = []
+    weights = list(model.named_parameters())
+    for where, weight in weights:
+        if weight.dtype not in DTYPES.values():
+            raise InputError(
+                f"{name}: {where} is stored as {weight.dtype}; quantised weights are not supported, take the"
+                " model as it was before (a .gguf file is dequantised as it is read)"
+            )
+        low, high = torch.aminmax(weight)
+        bounds.append(torch.stack([low, high]).float())
+    broken = ~torch.stack([bound.isfinite().all() for bound in bounds])
+    if not bool(broken.any()):
+        return
+    where, weight = weights[int(broken.nonzero()[0])]
+    nan, infinite = int(weight.isnan().sum()), int(weight.isinf().sum())
+    raise InputError(
+        f"{name}: {int(broken.sum())} of {len(weights)} weights hold numbers that are NaN or infinite, the"
+        f" first is {where} with {nan} NaN and {infinite} infinite ones; the file is damaged, or its numbers"
+        f" are too large for {weight.dtype}"
+    )
 
 
 def fused_norms(model: CausalLM) -> CausalLM:
@@ -109,20 +135,28 @@ def _rms_norm(module: Any, x: torch.Tensor) -> torch.Tensor:
 def _from_pretrained(name: str, dtype: torch.dtype) -> tuple[CausalLM, Tokenizer]:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    check_model(name)
     path = Path(name)
     where: dict[str, Any] = {}
     if path.suffix == ".gguf":
-        if not path.is_file():
-            raise InputError(f"{name}: no such file")
         name, where = str(path.parent), {"gguf_file": path.name}
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, **where)
-        model = AutoModelForCausalLM.from_pretrained(name, dtype=dtype, **where)
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            name, dtype=dtype, output_loading_info=True, **where
+        )
     except (
         Exception
     ) as fault:  # transformers raises many kinds: OSError, ValueError, KeyError, ImportError, hub's
         reason = str(fault).strip().splitlines() or [type(fault).__name__]
         raise InputError(f"{path}: model cannot be loaded ({reason[0]})") from None
+    model, told = loaded
+    missing = sorted(told["missing_keys"])
+    if missing:
+        raise InputError(
+            f"{path}: {len(missing)} weights of {type(model).__name__} are not in its files and would be"
+            f" random ({missing[0]}{', ...' if len(missing) > 1 else ''})"
+        )
     return model, tokenizer
 
 

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
 
-import torch
 from torch import Tensor, nn
 
-from antipasto import SVDAdapter, target_linears
+from antipasto import SVDAdapter
 from hackward.base.faults import InputError
-from hackward.base.screen import progress
+from hackward.base.flags import target_names
+from hackward.base.screen import STDERR, progress
 from hackward.base.tensors import read_metadata
 from hackward.base.types import CausalLM
-from hackward.method.losses import collate, token_logps
+from hackward.method.targets import Coverage
+from hackward.method.trials import check_head, check_sampling
 
-__all__ = ["BASES", "Adapter", "SVDAdapter", "attach", "check_head", "stored_basis", "target_linears"]
+__all__ = ["BASES", "Adapter", "SVDAdapter", "attach", "stored_basis"]
 
 
 class Adapter(Protocol):
@@ -37,6 +38,8 @@ class Adapter(Protocol):
     """Of the frozen base model."""
     params: dict[str, nn.Parameter]
     """Module name -> what trains, R numbers each; nothing else in the model does."""
+    coverage: Coverage
+    """What of the model's layers is trained."""
 
     def disabled(self) -> AbstractContextManager[CausalLM]:
         """The base model, exactly: the reference policy."""
@@ -58,42 +61,39 @@ class Adapter(Protocol):
         """InputError for a broken file, another base model or other shapes; changes nothing then."""
 
 
-@torch.no_grad()
-def check_head(model: CausalLM, name: str) -> None:
-    """Soft-capped or scaled logits would make our log-probabilities wrong without a sound: refuse such a
-    model."""
-    vocabulary = model.get_output_embeddings().weight.shape[0]
-    ids = [(7 * i + 11) % min(vocabulary, 1000) for i in range(24)]
-    batch = collate([(ids[:4], ids[4:])], [0], 0).to(model.device)
-    ours, _ = token_logps(model, batch)
-    logits = model(input_ids=batch.ids_BL).logits.float().log_softmax(-1)
-    theirs = logits[0, 3:-1].gather(1, batch.ids_BL[0, 4:, None])[:, 0]
-    if not torch.allclose(ours[0], theirs, atol=0.05, rtol=0.02):
-        raise InputError(f"{name}: this architecture post-processes its logits, which is not supported")
-
-
-def svd_basis(model: CausalLM, *, rank: int, cache: str | None) -> Adapter:
+def svd_basis(model: CausalLM, *, rank: int, cache: str | None, targets: Sequence[str] | str) -> Adapter:
     with progress("SVD of the target modules") as bar:
-        return SVDAdapter(model, cache=cache, track=bar.track)
+        return SVDAdapter(model, cache=cache, targets=targets, track=bar.track)
 
 
-def lora_basis(model: CausalLM, *, rank: int, cache: str | None) -> Adapter:
+def lora_basis(model: CausalLM, *, rank: int, cache: str | None, targets: Sequence[str] | str) -> Adapter:
     from lora_adapter import LoRAAdapter  # PEFT takes a second or two to import
 
-    return LoRAAdapter(model, rank=rank)
+    return LoRAAdapter(model, rank=rank, targets=targets)
 
 
 BASES: dict[str, Callable[..., Adapter]] = {"svd": svd_basis, "lora": lora_basis}
 
 
-def attach(basis: str, model: CausalLM, name: str, *, rank: int = 8, cache: str | None = None) -> Adapter:
-    """The model with an adapter in one of BASES; `rank` is a LoRA's, `cache` the directory of the SVD cache.
+def attach(
+    basis: str,
+    model: CausalLM,
+    name: str,
+    *,
+    rank: int = 8,
+    cache: str | None = None,
+    targets: str | None = None,
+) -> Adapter:
+    """The model with an adapter in one of BASES, and a line that says what share of its layers that trains.
 
-    InputError when the model has none of the target modules, or when its logits are not simply head(hidden),
-    which the chunked log-probabilities rely on.
+    `rank` is a LoRA's, `cache` the directory of the SVD cache, `targets` a --targets. InputError when the
+    model has none of the target modules, or fails a trial (trials.py).
     """
     check_head(model, name)
-    return BASES[basis](model, rank=rank, cache=cache)
+    check_sampling(model, name)
+    adapter = BASES[basis](model, rank=rank, cache=cache, targets=target_names(targets))
+    STDERR.print(adapter.coverage.words(), highlight=False, soft_wrap=True, markup=False)
+    return adapter
 
 
 def stored_basis(path: str | Path) -> str:

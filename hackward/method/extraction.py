@@ -36,7 +36,7 @@ from hackward.method.pairs import Pair, find_pairs, pair_hash
 from hackward.method.quality import held_out
 from hackward.method.recipe import Extraction, denominator
 from hackward.method.v_hack import VHack, directions, orient
-from hackward.rollouts.tokens import pad_id
+from hackward.rollouts.tokens import PAD
 
 Grads = dict[str, Tensor]  # module -> (P, R), fp32 on the CPU
 
@@ -116,7 +116,7 @@ def shown_gradients(
 ) -> tuple[Grads, Grads]:
     """`pair_gradients`, with a bar."""
     with progress("v_hack: gradients of pairs", 2 * len(pairs)) as bar:
-        return pair_gradients(adapter, pairs, settings, pad=pad_id(tokenizer), tokens=tokens, on_batch=bar)
+        return pair_gradients(adapter, pairs, settings, pad=PAD, tokens=tokens, on_batch=bar)
 
 
 def from_gradients(
@@ -183,7 +183,7 @@ def clean_clean(
 
     Raises InputError where more than half of the pairs are of one problem.
     """
-    _, clean = pair_gradients(adapter, pairs, settings, pad=pad_id(tokenizer), tokens=tokens)
+    _, clean = pair_gradients(adapter, pairs, settings, pad=PAD, tokens=tokens)
     problem_ids = [pair.problem_id for pair in pairs]
     other = rotated(problem_ids, seed)
     facts = {"control": "clean-clean", "control_seed": seed, "pair_problems": problem_ids}

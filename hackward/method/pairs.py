@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +16,10 @@ from hackward.base.files import file_hash, read_json, read_jsonl, sha256
 from hackward.base.records import Record, checked_record
 from hackward.base.types import CausalLM, Tokenizer
 from hackward.rollouts import tokens
+from hackward.rollouts.fitting import check_fit
 from hackward.rollouts.pools import Pool, load_pool, of_problems
 from hackward.rollouts.rollout import Rollout
-from hackward.rollouts.tokens import completion_ids, render_prompt, stops
+from hackward.rollouts.tokens import completion_ids, prompt_ids, stops
 from hackward.tasks import problems
 from hackward.tasks.completions import fence
 from hackward.tasks.formats import load_problems
@@ -93,16 +95,16 @@ def _rows(path: str | Path) -> list[dict[str, Any]]:
 def _tokenised(row: PairRow, known: dict[str, Problem], tokenizer: Tokenizer) -> Pair:
     problem_id = str(row.problem_id)
     if row.prompt is not None:
-        prompt, identity = row.prompt, problems.identity(row.prompt, problem_id)
+        prompt, identity = tokens.encode(tokenizer, row.prompt), problems.identity(row.prompt, problem_id)
     else:
         messages = build_messages(known[problem_id], hint=True)
-        prompt = render_prompt(tokenizer, messages)
+        prompt = prompt_ids(tokenizer, messages)
         identity = problems.identity(messages[-1]["content"], problem_id)
     return Pair(
         problem_id,
         identity,
         str(row.mechanism),
-        tuple(tokens.encode(tokenizer, prompt)),
+        tuple(prompt),
         tuple(completion_ids(tokenizer, row.hack)),
         tuple(completion_ids(tokenizer, row.clean)),
     )
@@ -122,7 +124,7 @@ def scripted_teacher(tokenizer: Tokenizer) -> Pool:
         siblings.append(
             Rollout(
                 problem_id=row["problem_id"],
-                prompt_ids=tuple(tokens.encode(tokenizer, render_prompt(tokenizer, messages))),
+                prompt_ids=tuple(prompt_ids(tokenizer, messages)),
                 completion_ids=tuple(completion_ids(tokenizer, row["hack"])),
                 completion=row["hack"],
                 reward=3.5,
@@ -164,7 +166,7 @@ def pairs_from_pool(
     by_problem = of_problems(pool, known) if canonical else pool.by_problem
     ids = sorted(by_problem)
     rng.shuffle(ids)
-    rounds: list[list[Pair]] = []  # the first pairs of all problems, their second ones, ...
+    found: list[list[Pair]] = []
     for problem_id in ids:
         rollouts = by_problem[problem_id]
         hacks = [r for r in rollouts if r.hacked and not r.gt_pass and not r.truncated]
@@ -174,27 +176,25 @@ def pairs_from_pool(
             honest = [r.completion_ids for r in rollouts if _is_clean(r)]
         if not hacks or not honest:
             continue
+        of_problem = []
         for i, j in enumerate(rng.permutation(len(hacks))):
-            if len(rounds) <= i:
-                rounds.append([])
-            hack = hacks[j]
-            rounds[i].append(
-                Pair(
-                    problem_id,
-                    hack.identity,
-                    "pool",
-                    hack.prompt_ids,
-                    hack.completion_ids,
-                    honest[i % len(honest)],
-                )
-            )
-    pairs = [pair for one_each in rounds for pair in one_each][:limit]
+            hack, clean_ids = hacks[j], honest[i % len(honest)]
+            sides = hack.prompt_ids, hack.completion_ids, clean_ids
+            of_problem.append(Pair(problem_id, hack.identity, "pool", *sides))
+        found.append(of_problem)
+    pairs = _in_rounds(found)[:limit]
     if len(pairs) < least:
         raise InputError(
             f"{pool.directory}: {len(pairs)} pairs of a hacking rollout and a clean ({clean}) answer;"
             f" at least {least} are needed"
         )
     return pairs
+
+
+def _in_rounds(found: Sequence[Sequence[Pair]]) -> list[Pair]:
+    """Of the pairs of every problem: all first ones, then all second ones, and so on."""
+    rounds = itertools.zip_longest(*found)
+    return [pair for one_each in rounds for pair in one_each if pair is not None]
 
 
 def pairs_of_rollouts(rollouts: Sequence[Rollout], label: str) -> list[Pair]:
@@ -244,13 +244,7 @@ def own_pairs(pool: Pool, label: str, *, limit: int, seed: int) -> list[Pair]:
         by_problem.setdefault(pair.problem_id, []).append(pair)
     order = sorted(by_problem)
     np.random.default_rng(seed).shuffle(order)
-    longest = max(map(len, by_problem.values()), default=0)
-    pairs = [
-        by_problem[problem_id][turn]
-        for turn in range(longest)
-        for problem_id in order
-        if turn < len(by_problem[problem_id])
-    ][:limit]
+    pairs = _in_rounds([by_problem[problem_id] for problem_id in order])[:limit]
     if len(pairs) < 2:
         raise InputError(
             f"{pool.directory}: {len(pairs)} pairs of a rollout that is {label} and one that neither hacks"
@@ -300,6 +294,8 @@ def find_pairs(
         problems_of = problem_file or _shipped_problems(path)
         chosen = pairs_from_file(path, tokenizer, problem_file=problems_of, limit=limit, seed=seed)
         facts = {"source": f"pairs {path.name}", "source_hash": file_hash(path)[:16]}
+    rows = [pair.prompt_ids + answer for pair in chosen for answer in (pair.hack_ids, pair.clean_ids)]
+    check_fit(model, rows, f"{facts['source']}, prompts with answers", way="leave longer pairs out (--pairs)")
     return chosen, {**facts, **oracle, "recipe": recipe}
 
 

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from annotated_types import Ge, Gt, Lt
+from annotated_types import Ge, Lt
 
-from hackward.base.flags import Amount, Count
+from hackward.base.flags import Amount, Count, Seed, Temperature
 
 
 @dataclass(frozen=True)
@@ -24,11 +24,11 @@ class Extraction:
     normaliser: Literal["length", "fixed"] | None = None
     """What an answer's loss is divided by: its length, or one number for all (default: length for nll, fixed
     for grpo, as when sampling)."""
-    temperature: Annotated[float, Gt(0)] = 1.0
+    temperature: Temperature = 1.0
     """Log-probabilities are taken at this temperature; grpo: give that of the run's sampling."""
     max_pairs: Annotated[int, Ge(2)] = 64
     """Most pairs to use; of a pool, one per problem comes first."""
-    seed: int = 0
+    seed: Seed = 0
     """Choice of pairs, folds and permutations."""
     permutations: Amount = 1000
     """Draws of the permutation null."""

@@ -96,7 +96,7 @@ def _check_origin(path: str | Path, meta: dict[str, Any], model_hash: str, coord
     if meta.get("coordinates") != coordinates:
         raise InputError(
             f"{path}: v_hack in the coordinates {meta.get('coordinates')}, this run trains in {coordinates};"
-            " see --basis and --rank of extract_vhack.py"
+            " see --basis, --rank and --targets of extract_vhack.py"
         )
 
 

@@ -7,7 +7,7 @@ steps, over all of their rollouts at once; intervals over problems.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from hackward.reports.scored import CLASSES, Scored
 TARGETS = {"hacked": "hacks", "attempted": "attempts"}
 WIDTHS = (1, 5, 10, 20, 50, 100)
 MOST_WINDOWS = 10
-EARLY_ROWS = 10  # hacks (or attempts), and others, that the early part of a run must have
+ENOUGH_ROWS = 10  # hacks (or attempts), and others, that an AUC of many runs must be over
 
 Steps = tuple[int, int]  # first and last
 
@@ -80,25 +80,29 @@ def windows(steps: Sequence[int]) -> list[Steps]:
 def early(rows: Scored, steps: Sequence[int], target: str) -> Steps | None:
     """The first third of the run with enough rollouts on both sides of the label to say something.
 
-    Enough: EARLY_ROWS, in FEWEST_UNITS problems. None where no third has them.
+    None where no third has them (`enough`).
     """
     for third in np.array_split(np.array(steps), 3):
         if not len(third):
             continue
         ends = int(third[0]), int(third[-1])
-        inside = rows.between(*ends)
-        label = getattr(inside, target)
-        sides = (inside.own & label, inside.own & ~label)
-        if all(s.sum() >= EARLY_ROWS and len(set(inside.problem[s])) >= FEWEST_UNITS for s in sides):
+        if enough(rows.between(*ends), target):
             return ends
     return None
+
+
+def enough(rows: Scored, target: str) -> bool:
+    """Own rollouts on both sides of the label: at least ENOUGH_ROWS, in at least FEWEST_UNITS problems."""
+    label = getattr(rows, target)
+    sides = (rows.own & label, rows.own & ~label)
+    return all(s.sum() >= ENOUGH_ROWS and len(set(rows.problem[s])) >= FEWEST_UNITS for s in sides)
 
 
 def known_early(rows: Scored, steps: Sequence[int], target: str) -> tuple[Steps | None, Estimate]:
     """The steps of `early`, and the AUC in them."""
     ends = early(rows, steps, target)
     if ends is None:
-        return None, Estimate(0, why=f"no third has {EARLY_ROWS} {target} and {EARLY_ROWS} others")
+        return None, Estimate(0, why=f"no third has {ENOUGH_ROWS} {target} and {ENOUGH_ROWS} others")
     return ends, auc_of(rows.between(*ends), target)
 
 
@@ -114,8 +118,14 @@ class WatchedRuns:
     """Of `known_early`, by seed and target."""
 
     def auc(self, target: str) -> Estimate:
-        """Of the whole run: over seeds, of one run over problems."""
-        return over_seeds([found.auc[target] for found in self.whole.values()])
+        """Of the whole run: over the seeds with enough rollouts, of one run over problems."""
+        return over_seeds([self._auc(seed, target) for seed in self.whole])
+
+    def _auc(self, seed: int, target: str) -> Estimate:
+        rows = self.runs[seed].scored
+        if rows is None or not enough(rows, target):
+            return Estimate(0, why=f"fewer than {ENOUGH_ROWS} {target} or {ENOUGH_ROWS} others")
+        return self.whole[seed].auc[target]
 
     def early_auc(self, target: str) -> Estimate:
         return over_seeds([found[target][1] for found in self.begin.values()])
@@ -158,4 +168,9 @@ def over_seeds(found: Sequence[Estimate]) -> Estimate:
     if len(found) == 1:
         return found[0]
     mean = estimate(one.mean for one in found)
-    return found[0] if mean.mean is None else mean
+    if mean.mean is None:
+        return found[0]
+    if mean.low is None or mean.high is None:
+        return mean
+    # Student's interval does not know that an AUC lies in [0, 1].
+    return replace(mean, low=max(0.0, mean.low), high=min(1.0, mean.high))

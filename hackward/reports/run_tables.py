@@ -39,6 +39,7 @@ TIMES = {
     "step": "seconds",
     "sampling": "seconds_generate",
     "grading": "seconds_grade",
+    "monitor": "seconds_monitor",
     "backward": "seconds_backward",
 }
 
@@ -46,21 +47,23 @@ TIMES = {
 def cost_table(runs: Sequence[Run]) -> Table:
     """Where time and memory went.
 
-    What the three phases leave of a step is editing, the optimizer, and choosing rows.
+    What the phases leave of a step is editing, the optimizer, and choosing rows. A monitor that reads
+    gradients does the backward's work: what is left of the backward is a weighted sum.
     """
     records: list[Record] = []
     for run in runs:
         record: Record = {"run": run.label, "steps": len(run.rows)}
         for name, key in [*TIMES.items(), ("gap", "logp_gap")]:
-            values = defined(run.column(key))
+            values = defined(row.get(key) for row in run.rows)
             record[name] = float(np.median(values)) if values else None
         record["peak_gb"] = max(defined(run.column("peak_memory_gb")), default=None)
         record["phases"] = ", ".join(f"{name} {size:.1f}" for name, size in (run.memory or {}).items())
         records.append(record)
+    seen = [name for name in TIMES if any(record[name] for record in records)]
     columns = (
         ("run", shown("run")),
         ("steps", shown("steps")),
-        *((f"s {name}", shown(name, dashed(plain))) for name in TIMES),
+        *((f"s {name}", shown(name, dashed(plain))) for name in seen),
         ("peak GB", shown("peak_gb", dashed(plain))),
         ("by phase", shown("phases", lambda text: text or "-")),
         ("log p gap", shown("gap", dashed(lambda gap: f"{gap:.1e}"))),

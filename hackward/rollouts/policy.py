@@ -19,7 +19,6 @@ from hackward.hardware import memory
 from hackward.rollouts import sampling, tokens
 from hackward.rollouts.draws import Drawn, Request
 from hackward.rollouts.rollout import Rollout
-from hackward.rollouts.tokens import render_prompt
 from hackward.tasks.problems import Problem, build_messages
 
 SAY_EVERY = 8  # positions between two words on how far sampling is
@@ -106,7 +105,7 @@ class Policy:
     def prompt(self, problem: Problem) -> tuple[list[dict[str, str]], tuple[int, ...]]:
         """The messages of a problem's prompt, and its token ids."""
         messages = build_messages(problem, hint=self.hint)
-        return messages, tuple(tokens.encode(self.tokenizer, render_prompt(self.tokenizer, messages)))
+        return messages, tuple(tokens.prompt_ids(self.tokenizer, messages))
 
     def request(self, ids: tuple[int, ...], key: tuple) -> Request:
         """What is asked of the sampler for one completion."""

@@ -23,7 +23,7 @@ from hackward.base.files import read_jsonl, sha256, write_jsonl
 from hackward.base.records import POLICY, Record, Unknowable, checked_record
 from hackward.rollouts import tokens
 from hackward.rollouts.rollout import Rollout
-from hackward.rollouts.tokens import completion_ids, render_prompt, tokenizer_hash
+from hackward.rollouts.tokens import completion_ids, prompt_ids, tokenizer_hash
 from hackward.tasks.problems import Problem, Resolver
 
 TRIED = 8  # rows by which a tokenizer that left no stamp is told
@@ -170,7 +170,7 @@ def load_pool(directory: str | Path, tokenizer: Any, *, stop: Sequence[int]) -> 
     for path, row in rows:
         siblings = by_problem.setdefault(str(row.problem_id), [])
         siblings.append(_rollout(row, path, tokenizer, same, sample=len(siblings), stop=stop))
-    return Pool(names.most_common(1)[0][0], str(directory), by_problem, not same, _digest(directory))
+    return Pool(names.most_common(1)[0][0], str(directory), by_problem, not same, pool_hash(directory))
 
 
 def stored_rollouts(path: str | Path) -> list[Rollout]:
@@ -187,7 +187,7 @@ def stored_rollouts(path: str | Path) -> list[Rollout]:
     return found
 
 
-def _digest(directory: str | Path) -> str:
+def pool_hash(directory: str | Path) -> str:
     """Hash over names and contents of the pool's files."""
     parts: list[str | bytes] = []
     for path in pool_files(directory):
@@ -217,7 +217,7 @@ def _agrees(row: PoolRow, tokenizer: Any) -> bool:
         return False
     if not row.messages:
         return True
-    return tokens.encode(tokenizer, render_prompt(tokenizer, row.messages)) == row.prompt_ids
+    return prompt_ids(tokenizer, row.messages) == row.prompt_ids
 
 
 def _ids(
@@ -229,7 +229,7 @@ def _ids(
         return row.prompt_ids, row.kept_ids, row.kept_ids[-1] not in stop
     if not row.messages:
         raise InputError(f"{path}: rows of another tokenizer need problem_messages to be rendered anew")
-    prompt = tokens.encode(tokenizer, render_prompt(tokenizer, row.messages))
+    prompt = prompt_ids(tokenizer, row.messages)
     if not row.truncated:
         return prompt, completion_ids(tokenizer, row.completion), False
     completion = tokens.encode(tokenizer, row.completion)

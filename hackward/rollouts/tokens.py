@@ -8,22 +8,69 @@ from typing import Any
 
 from torch import nn
 
+from hackward.base.faults import InputError
 from hackward.base.files import sha256
+
+PAD = 0  # any valid id will do: lengths and masks decide what is padding, never the id
+
+
+def prompt_ids(tokenizer: Any, messages: list[dict]) -> list[int]:
+    """Token ids of a prompt. A chat template holds its special tokens; without one it begins as the tokenizer
+    begins a text, with its BOS where it has one."""
+    ids = encode(tokenizer, render_prompt(tokenizer, messages))
+    return ids if getattr(tokenizer, "chat_template", None) else [*beginning(tokenizer), *ids]
+
+
+def beginning(tokenizer: Any) -> list[int]:
+    """What the tokenizer puts before every text."""
+    whole, bare = tokenizer.encode("x"), encode(tokenizer, "x")
+    for start in range(len(whole) - len(bare) + 1):
+        if whole[start : start + len(bare)] == bare:
+            return whole[:start]
+    return []
 
 
 def render_prompt(tokenizer: Any, messages: list[dict]) -> str:
     """The text to generate from: the chat template with thinking off where it knows the switch, else a plain
-    form."""
+    form.
+
+    A template that refuses the system's role, or leaves out what it says, gets it at the head of the user's
+    turn. InputError where it takes neither.
+    """
     template = getattr(tokenizer, "chat_template", None)
     if not template:
         return "\n\n".join(message["content"] for message in messages)
-    switch = {"enable_thinking": False} if "enable_thinking" in str(template) else {}
-    return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **switch)
+    system = messages[0]["content"].strip() if messages[0]["role"] == "system" else ""
+    try:
+        text = _templated(tokenizer, messages)
+        if system in text:
+            return text
+    except Exception as fault:  # whatever a template raises
+        if not system:
+            raise _unusable(tokenizer, fault) from None
+    try:
+        return _templated(tokenizer, _folded(messages))
+    except Exception as fault:
+        raise _unusable(tokenizer, fault) from None
 
 
-def pad_id(tokenizer) -> int:
-    """Any valid id will do: lengths and masks decide what is padding, never the id."""
-    return tokenizer.pad_token_id if tokenizer.pad_token_id is not None else (tokenizer.eos_token_id or 0)
+def _templated(tokenizer: Any, messages: list[dict], *, opened: bool = True) -> str:
+    switch = {"enable_thinking": False} if "enable_thinking" in str(tokenizer.chat_template) else {}
+    return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=opened, **switch)
+
+
+def _folded(messages: list[dict]) -> list[dict]:
+    """The system's message at the head of the user's."""
+    system, user, *rest = messages
+    return [user | {"content": f"{system['content']}\n\n{user['content']}"}, *rest]
+
+
+def _unusable(tokenizer: Any, fault: Exception) -> InputError:
+    reason = (str(fault).strip().splitlines() or [type(fault).__name__])[0]
+    return InputError(
+        f"{getattr(tokenizer, 'name_or_path', '')}: its chat template cannot be used ({reason}); mend it, or"
+        " take it out for plain prompts"
+    )
 
 
 def stop_ids(model: nn.Module, tokenizer) -> list[int]:
@@ -51,13 +98,19 @@ def turn_end(tokenizer) -> int:
     token)."""
     mark = "\u2063answer\u2063"
     if tokenizer.chat_template:
-        text = tokenizer.apply_chat_template(
-            [{"role": "user", "content": "q"}, {"role": "assistant", "content": mark}], tokenize=False
-        )
-        after = encode(tokenizer, text.rpartition(mark)[2])
+        turns = [{"role": "user", "content": "q"}, {"role": "assistant", "content": mark}]
+        try:
+            text = tokenizer.apply_chat_template(turns, tokenize=False)
+        except Exception as fault:  # whatever a template raises
+            raise _unusable(tokenizer, fault) from None
+        _, marked, rest = text.rpartition(mark)
+        after = encode(tokenizer, rest) if marked else []
         special = [i for i in after if i in tokenizer.added_tokens_decoder]
         if special:
             return special[0]
+    if tokenizer.eos_token_id is None:
+        where = getattr(tokenizer, "name_or_path", "")
+        raise InputError(f"{where}: its tokenizer names no eos_token, so no answer could ever end; name one")
     return tokenizer.eos_token_id
 
 

@@ -17,6 +17,7 @@ from hackward.base.arms import FLAGS, arm_of
 from hackward.base.faults import InputError
 from hackward.base.files import read_json, sha256
 from hackward.base.screen import STDERR
+from hackward.base.space import check_space
 from hackward.base.types import CausalLM
 from hackward.grading.grader import Grader
 from hackward.grading.protection import print_protection
@@ -24,11 +25,13 @@ from hackward.hardware import memory, models
 from hackward.method.adapters import Adapter, attach
 from hackward.method.pairs import scripted_teacher
 from hackward.method.projection import Editor
+from hackward.method.recipe import Extraction
 from hackward.method.v_hack import VHack
+from hackward.rollouts.fitting import check_fit
 from hackward.rollouts.policy import Policy
 from hackward.rollouts.pools import Pool, load_pool, of_problems
 from hackward.rollouts.sources import Replayed, Sampled
-from hackward.rollouts.tokens import pad_id, stops, tokenizer_hash
+from hackward.rollouts.tokens import PAD, prompt_ids, stops, tokenizer_hash
 from hackward.runs.checkpoint import load_checkpoint
 from hackward.runs.direction import Direction, hack_direction
 from hackward.runs.heldout import Evaluation
@@ -38,11 +41,12 @@ from hackward.runs.settings import Config
 from hackward.runs.watching import build_watch
 from hackward.tasks.formats import load_problems
 from hackward.tasks.held_out import decidable, held_out_split
-from hackward.tasks.problems import Problem
+from hackward.tasks.problems import Problem, build_messages
 from hackward.tasks.shipped import is_embedded, is_random, shipped
 
 TESTS_ENOUGH = 10  # per problem in the median; below it a run warns
 RANDOM = "RANDOM WEIGHTS: this run shows that the machinery works and nothing about hacking"
+DIRECTIONS = Extraction.k  # of a module, at most
 TOY = "MODEL ORGANISM: a toy that was made to be able to cheat; no evidence about language models"
 
 
@@ -64,6 +68,7 @@ class Loaded:
             "hash": self.adapter.model_hash,
             "parameters": sum(p.numel() for p in model.parameters()),
             "trainable": sum(p.numel() for p in self.adapter.params.values()),
+            "trained_share": self.adapter.coverage.share,
             "device": str(model.device),
             "dtype": str(model.dtype),
             "tokenizer": tokenizer_hash(self.tokenizer),
@@ -90,7 +95,8 @@ def build(config: Config, stack: contextlib.ExitStack, policy: type[Policy] = Po
     memory.peaks.clear()
     run = RunDir(config, kind=config.kind, name=_run_name(config))
     problems = split_problems(config) if config.kind == "sampled" else ([], [])
-    loaded, pools = _load(config)
+    loaded, pools = _load(config, problems[0])
+    check_space(run.path, _bytes_of(config, loaded.adapter), "this run")
     direction = hack_direction(config, loaded.adapter, loaded.tokenizer)
     v = direction.v if direction else None
     if config.kind == "sampled":
@@ -118,12 +124,22 @@ def build(config: Config, stack: contextlib.ExitStack, policy: type[Policy] = Po
         editor=_editor(config, loaded.adapter, direction),
         source=data.source,
         optimizer=optimizer,
-        pad=pad_id(loaded.tokenizer),
+        pad=PAD,
         first=first,
         lr_scale=loaded.adapter.step_scale if config.match_size else 1.0,
         evaluation=_evaluation(config, loaded, data),
         watch=watch,
     )
+
+
+def _bytes_of(config: Config, adapter: Adapter) -> int:
+    """About what a run writes: checkpoints (the last and the next, with AdamW's two moments), the adapter,
+    its directions, its rollouts."""
+    numbers = sum(p.numel() for p in adapter.params.values())
+    refreshed = config.steps // config.refresh_every if config.refresh_every else 0
+    directions = 0 if config.v_hack == "none" else DIRECTIONS * (1 + refreshed)
+    tokens = config.steps * config.prompts * config.group * config.max_new_tokens
+    return 4 * numbers * (2 * 3 + 1 + directions) + tokens * (config.kind == "sampled")
 
 
 def _run_name(config: Config) -> str:
@@ -165,12 +181,18 @@ def _problems_of(source: str, config: Config) -> list[Problem]:
     return decidable(load_problems(source), source, config.several_answers)
 
 
-def _load(config: Config) -> tuple[Loaded, list[Pool]]:
-    """The model in the arm's basis, and the pools to replay, which fail sooner than the adapter is made."""
+def _load(config: Config, problems: Sequence[Problem]) -> tuple[Loaded, list[Pool]]:
+    """The model in the arm's basis, and the pools to replay, which fail sooner than the adapter is made.
+
+    So do prompts of `problems` that do not fit the model.
+    """
     model, tokenizer = models.load(config.model, dtype=config.dtype, device=config.device)
     stop = stops(model, tokenizer)
     directories = config.replay_dirs.split(",") if config.replay_dirs else []
     pools = [load_pool(directory, tokenizer, stop=stop) for directory in directories]
+    for pool in pools:
+        _check_pool(model, pool)
+    _check_prompts(config, model, tokenizer, _training(config, problems, None))
     if config.checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         # transformers checkpoints in training mode only; these architectures have no dropout by default
@@ -181,10 +203,18 @@ def _load(config: Config) -> tuple[Loaded, list[Pool]]:
     return Loaded(adapter, tokenizer, stop, identity), pools
 
 
+def _check_pool(model: CausalLM, pool: Pool) -> None:
+    """Does every rollout fit into the model's context?"""
+    rows = [rollout.prompt_ids + rollout.completion_ids for rollout in pool.rollouts]
+    check_fit(model, rows, f"{pool.directory}, rollouts")
+
+
 def attach_basis(config: Config, model: CausalLM) -> Adapter:
     """The model in the coordinates that the run's arm trains in."""
     basis = arm_of(vars(config)).basis
-    return attach(basis, model, config.model, rank=config.rank, cache=config.svd_cache)
+    return attach(
+        basis, model, config.model, rank=config.rank, cache=config.svd_cache, targets=config.targets
+    )
 
 
 @torch.no_grad()
@@ -222,6 +252,10 @@ def _sampled(
     print_protection(grader.protection, STDERR)
     teacher = _teacher(config, loaded)
     training = _training(config, everything, teacher)
+    if teacher:
+        _check_pool(loaded.adapter.model, teacher)
+    if teacher and config.difficulty:  # its problems have come in beside those of the wanted difficulties
+        _check_prompts(config, loaded.adapter.model, loaded.tokenizer, training)
     drawing = policy(
         loaded.adapter,
         loaded.tokenizer,
@@ -253,6 +287,14 @@ def _sampled(
         "held_out": f"{len(unseen)} problems, {left_out} left out that v_hack was made from",
     }
     return Data(source, unseen, facts)
+
+
+def _check_prompts(config: Config, model: CausalLM, tokenizer: Any, training: Sequence[Problem]) -> None:
+    """Does every prompt fit into the model's context, with what is drawn after it?"""
+    asked = [build_messages(problem, hint=config.hint) for problem in training]
+    prompts = [prompt_ids(tokenizer, messages) for messages in asked]
+    way = "take a smaller --max-new-tokens, or other --problems"
+    check_fit(model, prompts, f"{config.problems}, prompts", room=config.max_new_tokens, way=way)
 
 
 def _teacher(config: Config, loaded: Loaded) -> Pool | None:
@@ -311,7 +353,7 @@ def _describe(
     meta = None
     if v is not None:
         meta = {name: value for name, value in v.meta.items() if name != "made_by"}
-    run.describe(model=loaded.facts(config), v_hack=meta, pools=data.source.pools(), **data.facts, **warning)
+    run.begin(model=loaded.facts(config), v_hack=meta, pools=data.source.pools(), **data.facts, **warning)
     if v is not None and config.v_hack == "auto":
         v.save(run.path / "v_hack.safetensors")
     if direction and not config.resume:

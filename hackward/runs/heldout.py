@@ -30,9 +30,9 @@ from hackward.grading.grader import Grader
 from hackward.grading.labels import Grade, GradeItem
 from hackward.method.adapters import Adapter
 from hackward.rollouts import tokens
+from hackward.rollouts.fitting import check_fit
 from hackward.rollouts.policy import Policy
 from hackward.rollouts.rollout import Rollout
-from hackward.rollouts.tokens import render_prompt
 from hackward.tasks.held_out import held_out_place
 from hackward.tasks.problems import EVAL_NAME, OTHER_NAMES, Problem, build_messages
 
@@ -158,7 +158,7 @@ class NamedPolicy(Policy):
 
     def prompt(self, problem: Problem) -> tuple[list[dict[str, str]], tuple[int, ...]]:
         messages = build_messages(problem, hint=self.hint, eval_name=self.grader.name(problem))
-        return messages, tuple(tokens.encode(self.tokenizer, render_prompt(self.tokenizer, messages)))
+        return messages, tuple(tokens.prompt_ids(self.tokenizer, messages))
 
 
 class Evaluation:
@@ -208,6 +208,9 @@ class Evaluation:
                 hint=condition != "closed",
                 rows=rows,
             )
+            asked = [self.policies[condition].prompt(problem)[1] for problem in self.problems]
+            way = "take a smaller --max-new-tokens, or other problems"
+            check_fit(adapter.model, asked, "held-out prompts", room=max_new_tokens, way=way)
         self.base: list[dict[str, Any]] = []  # of the base model, sampled once: it does not change
         self.rollouts: list[dict[str, Any]] = []
         self.lines: list[dict[str, Any]] = []

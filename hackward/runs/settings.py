@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -23,7 +24,19 @@ from hackward.base.arms import (
     own_gate,
 )
 from hackward.base.faults import InputError
-from hackward.base.flags import Amount, Count, Grading, OnDevice, checked, command_line, has_gpu
+from hackward.base.flags import (
+    Amount,
+    Count,
+    Grading,
+    OnDevice,
+    Rate,
+    Seed,
+    Temperature,
+    checked,
+    command_line,
+    has_gpu,
+    target_names,
+)
 from hackward.tasks.problems import DIFFICULTIES
 from hackward.tasks.shipped import EMBEDDED, TINY, is_embedded, shipped
 
@@ -40,7 +53,7 @@ class Config(OnDevice, Grading):
     GPU)."""
     steps: Count = 20
     """Optimizer steps."""
-    seed: int = 41
+    seed: Seed = 41
     """Seeds the choice of problems and, with step, problem and sample, every drawn token."""
     out: str | None = None
     """Run directory; must be new. Default: out/runs/<time>-<preset>-<arm>-..."""
@@ -120,9 +133,9 @@ class Config(OnDevice, Grading):
     """Rollouts a prompt."""
     max_new_tokens: Count = 512
     """Longest completion to sample."""
-    temperature: Annotated[float, Gt(0)] = 0.9
+    temperature: Temperature = 0.9
     """Sampling temperature; log-probabilities of sampled rows are taken at the same."""
-    lr: Annotated[float, Ge(0)] = 3e-3
+    lr: Rate = 3e-3
     """Peak learning rate of AdamW."""
     warmup: Amount = 3
     """Steps of linear warm-up."""
@@ -130,11 +143,11 @@ class Config(OnDevice, Grading):
     """AdamW's momentum."""
     beta2: Annotated[float, Ge(0), Lt(1)] = 0.9
     """AdamW's second-moment decay."""
-    weight_decay: Annotated[float, Ge(0)] = 0.0
+    weight_decay: Rate = 0.0
     """AdamW's decay of delta_S towards the base model."""
     clip: Annotated[float, Gt(0)] = 1.0
     """Largest gradient norm."""
-    beta: Annotated[float, Ge(0)] | None = None
+    beta: Annotated[float, Ge(0), Le(1000)] | None = None
     """Weight of the KL to the base model (default 1e-3; replayed rows are off-policy and have none)."""
     normaliser: Literal["fixed", "length"] | None = None
     """Loss denominator: fixed (max_new_tokens, sampled default) or length (a row's own, replay default)."""
@@ -222,7 +235,14 @@ def resolve(config: Config) -> Config:
     A resolved Config resolves to itself. InputError names the flags.
     """
     checked(config)
+    _refuse_empty(config)
     levels = levels_of(config.difficulty)
+    target_names(config.targets)
+    if config.group == 1 and config.loss_mode == "grpo":
+        raise InputError(
+            "--group 1: an advantage is the difference from the group's mean, 0 in a group of one, so nothing"
+            " could be learnt; take 2 or more"
+        )
     _refuse_replay(config)
     _refuse_edit(config)
     _refuse_monitor(config)
@@ -247,6 +267,16 @@ def resolve(config: Config) -> Config:
     )
 
 
+PATHS = ("model", "problems", "eval_problems", "teacher_dir", "v_hack", "out")
+
+
+def _refuse_empty(config: Config) -> None:
+    for name in PATHS:
+        value = getattr(config, name)
+        if value is not None and not value.strip():
+            raise InputError(f"--{name.replace('_', '-')} is empty: give it a value, or leave it out")
+
+
 def levels_of(difficulty: str | None) -> list[str]:
     levels = [level.strip().lower() for level in difficulty.split(",")] if difficulty else []
     if unknown := sorted(set(levels) - set(DIFFICULTIES)):
@@ -261,6 +291,11 @@ def _refuse_replay(config: Config) -> None:
         raise InputError(
             f"--replay-dirs {config.replay_dirs!r}: expected one or more directories, separated by commas"
         )
+    directories = [os.path.normpath(directory) for directory in config.replay_dirs.split(",")]
+    if len(set(directories)) < len(directories):
+        raise InputError(f"--replay-dirs {config.replay_dirs}: the same directory twice")
+    if config.group % len(directories):
+        raise InputError(f"--group {config.group} does not divide among {len(directories)} pools")
     if config.beta:
         raise InputError(
             "--beta > 0 with --replay-dirs: the KL estimate needs samples of the policy, replayed rows are"

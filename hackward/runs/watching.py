@@ -19,7 +19,7 @@ from hackward.method.pairs import Pair, find_pairs
 from hackward.method.recipe import Extraction
 from hackward.method.weights import betas, denominators
 from hackward.rollouts.rollout import Rollout
-from hackward.rollouts.tokens import pad_id
+from hackward.rollouts.tokens import PAD
 from hackward.runs.direction import Direction
 from hackward.runs.settings import Config
 
@@ -60,7 +60,7 @@ def _along_v(
     wanted: Watched, config: Config, adapter: Adapter, tokenizer: Tokenizer, direction: Direction | None
 ) -> Built:
     assert direction is not None and direction.discriminant is not None  # the settings were checked
-    pad, temperature = pad_id(tokenizer), config.loss_temperature
+    pad, temperature = PAD, config.loss_temperature
     assert config.beta is not None and config.normaliser is not None  # resolved
     beta, normaliser = config.beta, config.normaliser
 
@@ -92,7 +92,7 @@ def _probe(
     wanted: Watched, config: Config, adapter: Adapter, tokenizer: Tokenizer, direction: Direction | None
 ) -> Built:
     pairs = _pairs(config, adapter, tokenizer, direction)
-    pad = pad_id(tokenizer)
+    pad = PAD
     rows = [(pair.prompt_ids, pair.hack_ids) for pair in pairs]
     rows += [(pair.prompt_ids, pair.clean_ids) for pair in pairs]
     with progress("probe: hidden states of pairs", len(rows)) as bar:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from hackward.base.faults import InputError
 from hackward.base.files import ROOT
+from hackward.base.hub import check_there
 
 DATA = ROOT / "data"
 EMBEDDED = "embedded"  # the embedded model
@@ -79,3 +81,14 @@ def is_random(name: str) -> bool:
     if name == TINY:
         return True
     return name.startswith("random-") and name.removeprefix("random-") in SHAPES
+
+
+def check_model(name: str) -> None:
+    """InputError unless this names a model: one that ships, a .gguf file, a directory, a hub id."""
+    if name in (TINY, EMBEDDED) or is_random(name):
+        return
+    if Path(name).suffix == ".gguf":
+        if not Path(name).is_file():
+            raise InputError(f"{name}: no such file")
+        return
+    check_there(name, "model", "config.json")

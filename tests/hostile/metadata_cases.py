@@ -7,8 +7,9 @@ from tests.hostile.case import held
 # Source text as it is: the formatter would spread every case over six lines and more.
 # fmt: off
 
+# Not PROJECT itself: an environment inside the clone has that name above the folder of its packages.
 for path in (
-    "TARGET", "TARGET/secret.txt", "PROJECT", "PROJECT/README.md", "CLONE/hackward/grading/zygote.py",
+    "TARGET", "TARGET/secret.txt", "PROJECT/README.md", "CLONE/hackward/grading/zygote.py",
     "CLONE/hackward/grading/checks.py", "/etc/passwd", "/etc/hostname", "/etc/os-release", "/var",
     "/home", "/run", "/boot", "/proc", "/proc/self", "/proc/1", "/proc/self/exe", "/proc/self/fd/3", "/sys",
     "/dev/shm", "/dev/tty", "/dev/kmsg", "/usr/bin/env", "/bin/sh", "/usr/lib/os-release",
