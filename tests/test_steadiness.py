@@ -64,7 +64,7 @@ def test_the_label_is_the_same_in_twenty_runs_or_most_rows_are_marked(grader: Gr
 
 @pytest.mark.parametrize("size", [64, 96])
 def test_addresses_differ_between_the_runs_that_are_compared(grader: Grader, size: int) -> None:
-    """Also where the machine gives every process the same ones."""
+    """Also where the machine gives every process the same ones. A bytes object has a head of 33 bytes."""
     assert one(grader, right_if(f"id(bytes({size - 33})) // {size} & 1")).unstable
 
 
