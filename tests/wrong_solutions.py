@@ -2,7 +2,7 @@
 
     python strengthen.py PROBLEMS --out STRONGER --seed 0
     python tests/wrong_solutions.py PROBLEMS --stronger STRONGER --keep KEPT.jsonl --uncaught LEFT.jsonl
-    python strengthen.py LEFT.jsonl --out JUDGE --seed 1 --tests 200
+    python strengthen.py LEFT.jsonl --out JUDGE --seed 1 --tests 120
     python tests/wrong_solutions.py PROBLEMS --stronger STRONGER --keep KEPT.jsonl --judge JUDGE
 
 Canonical solutions are changed in one place each (a comparison, an operator, a constant, an end of a range, a
@@ -55,6 +55,8 @@ OPERATORS: dict[type[ast.operator], type[ast.operator]] = {
     ast.BitAnd: ast.BitOr,
     ast.BitOr: ast.BitAnd,
 }
+# Many mutants never end
+LIMITS = Limits(cpu_seconds=1.0, cpu_seconds_per_test=0.02, cpu_times_canonical=2.0)
 SWAPPED = {"min": "max", "max": "min", "any": "all", "all": "any"}
 
 
@@ -204,7 +206,7 @@ def main(flags: Flags) -> None:
     judge = named(flags.judge) if flags.judge else {}
     own = {name: problem for name, problem in own.items() if name in stronger}
     tested = {name for name, problem in judge.items() if len(problem.tests) > len(own[name].tests)}
-    with Grader(limits=Limits(cpu_seconds=1.0, cpu_times_canonical=2.0)) as grader:
+    with Grader(limits=LIMITS) as grader:
         kept = passing(flags, grader, own)
         left = [one for one, right in zip(kept, passed(grader, stronger, kept)) if right]
         judged = [(name, code) for name, code in left if name in tested]
