@@ -16,7 +16,7 @@ from typing import Annotated
 
 import tyro
 
-from hackward.base.faults import exit_on_fault
+from hackward.base.faults import InputError, exit_on_fault
 from hackward.base.flags import command_line
 from hackward.reports.directories import find_directories
 
@@ -36,7 +36,17 @@ class AnalyzeFlags:
     """FIRST LAST: also the means of the on-policy runs over these steps, the same for all."""
 
 
+def check_window(window: tuple[int, int] | None) -> None:
+    """InputError for a --window that no run can have."""
+    if window is None:
+        return
+    first, last = window
+    if not 0 <= first <= last:
+        raise InputError(f"--window {first} {last}: expected the numbers of two steps, the first one first")
+
+
 def main(config: AnalyzeFlags) -> None:
+    check_window(config.window)
     records, left_out = find_directories(config.directory, config.unfinished)
 
     # These bring numpy, scipy, matplotlib and pydantic, which a wrong path need not wait for

@@ -105,7 +105,7 @@ REAL = "--preset=fast --model=DIR, FILE.gguf or a hub id, and --problems=FILE"
 
 
 def main(argv: Sequence[str]) -> None:
-    config = parse(argv, description=__doc__)
+    config = resolve(parse(argv, description=__doc__))
     if is_random(config.model) or is_embedded(config.model):
         what = NOISE if is_random(config.model) else TOY
         print(f"This run uses {what}. For a real model: {REAL}.", file=sys.stderr)

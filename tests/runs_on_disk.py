@@ -79,7 +79,7 @@ def sample(
 def row(step: int = 0, **more: Any) -> dict[str, Any]:
     """One row of rows.jsonl with nothing measured."""
     nothing: dict[str, Any] = dict.fromkeys(StepLine.__annotations__)
-    fixed = {"arm": "vanilla", "seed": 41, "groups_used": 1, "groups_skipped": 0, "advantages": []}
+    fixed = {"arm": "vanilla", "seed": 41, "groups_used": 1, "groups_skipped": 0, "advantages": [None]}
     return nothing | fixed | {"step": step} | more
 
 
@@ -94,10 +94,14 @@ def write_run(
     facts: dict[str, Any] | None = None,
     **settings: Any,
 ) -> Path:
-    """A run directory; `nulls`: step -> cosine -> draws; `heldout` of eval.jsonl, `facts` of config.json."""
+    """A run directory; `nulls`: step -> cosine -> draws; `heldout` of eval.jsonl, `facts` of config.json.
+
+    Rows and rollouts get the arm and seed of the settings, rollouts the numbers 0, 1, ... in their step.
+    """
     record = {"kind": kind, "config": SETTINGS | settings} | FACTS | (facts or {})
+    own = {name: record["config"][name] for name in ("arm", "seed")}
     write_json(path / "config.json", record)
-    write_jsonl(path / "rows.jsonl", rows)
+    write_jsonl(path / "rows.jsonl", [one | own for one in rows])
     for step, draws in (nulls or {}).items():
         (path / "nulls").mkdir(exist_ok=True)
         tensors = {key: np.asarray(values, dtype=np.float32) for key, values in draws.items()}
@@ -105,7 +109,8 @@ def write_run(
     if heldout:
         write_jsonl(path / "eval.jsonl", heldout)
     for step in {one["step"] for one in samples}:
-        chosen = [one for one in samples if one["step"] == step]
+        chosen = [one | {"arm": own["arm"]} for one in samples if one["step"] == step]
+        chosen = [one | {"sample_id": number} for number, one in enumerate(chosen)]
         write_jsonl(path / f"step_{step:03d}.cos.jsonl.gz", chosen)
     if finished:
         write_json(path / "summary.json", {"finished": True, "steps": len(rows), "memory": {}})
@@ -122,7 +127,7 @@ def phase1_samples(dice: random.Random, problems: int = 8) -> list[dict]:
     for problem in range(problems):
         for index in range(8):
             solves = index < 3
-            cosine = dice.gauss(0.4 if solves else 0.75, 0.15)
+            cosine = min(1.0, dice.gauss(0.4 if solves else 0.75, 0.15))
             rows.append(sample(gt_pass=solves, problem=problem, contrib=cosine, logp=cosine, step=problem))
     return rows
 

@@ -427,7 +427,7 @@ def test_a_hundred_thousand_rollouts_read_in_seconds(tmp_path):
     rows, per_step = [row(step) for step in range(20)], 5000
     path = write_run(tmp_path / "big", "replay", rows)
     for step in range(20):
-        text = "".join(json.dumps(sample(step=step, problem=i)) + "\n" for i in range(per_step))
+        text = "".join(json.dumps(sample(step=step, sample_id=i, problem=i)) + "\n" for i in range(per_step))
         (path / f"step_{step:03d}.cos.jsonl.gz").write_bytes(gzip.compress(text.encode(), compresslevel=1))
     started = time.process_time()
     (run,), _ = find_runs(tmp_path)

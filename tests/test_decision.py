@@ -179,6 +179,27 @@ def test_skipping_the_sweep_takes_every_step_about_0_and_no_discrimination():
     assert applies(vanilla_cos_in=NEARLY)[RuleName.ALTERNATES] is False
 
 
+def test_pools_with_the_same_share_of_hacks_give_no_separation_and_no_base(tmp_path):
+    """Neither pool is the clean one, so none of their rewards counts for it and nothing is compared."""
+    dice = random.Random(7)
+    rows = [one | {"hacked": place % 2 == 0} for place, one in enumerate(replay_samples(dice))]
+    tied = [one | {"hacked": place // 2 % 2 == 0} for place, one in enumerate(rows)]
+    write_run(tmp_path / "v", "replay", replay_rows(dice), tied)
+    evidence = gather_evidence(find_runs(tmp_path)[0])
+    assert evidence.discriminates is None and evidence.base_rewards == ()
+    assert "share of hacks (base 0.50, teacher 0.50)" in evidence.separation
+
+
+def test_the_rule_on_projected_cos_in_says_that_it_reads_it_before_the_edit():
+    """Row 3 passes where this rule says no: a sentence says why, where the rule is printed."""
+    rule = decision_rules(Evidence(vanilla_cos_in=STRONG, projected=(Projected("p", STRONG),)))[
+        RuleName.WORKS
+    ]
+    assert rule.applies is False and "reads the cosine before the edit, row 3" in rule.measured
+    alone = decision_rules(Evidence(vanilla_cos_in=STRONG))[RuleName.WORKS]
+    assert alone.measured == "no projected run"
+
+
 def test_alternating_steps_are_reported_as_such_by_table_and_decision(tmp_path, capsys):
     dice = random.Random(7)
     rows = [one | {"cos_in": (-1) ** step * abs(one["cos_in"])} for step, one in enumerate(replay_rows(dice))]

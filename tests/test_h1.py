@@ -11,6 +11,7 @@ from scipy import stats
 from hackward.base.statistics import estimate, estimate_difference
 from hackward.reports.h1_tables import h1_blocks
 from hackward.reports.h1_verdict import (
+    ALIKE,
     AS_WELL,
     EXCEEDED,
     MATCHED,
@@ -107,7 +108,10 @@ def test_h1_is_decided_by_intervals_over_seeds(hacked, solved, vanilla, verdict,
         ([-0.9, -0.9, -0.9], EXCEEDED),
         ([0.0, 0.0, 0.0], AS_WELL),
         ([0.1 - 0.3 + 0.2 - 1e-9] * 3, AS_WELL),  # float noise below 0 exceeds nothing
-        ([-0.5, 0.6, -0.4], AS_WELL),
+        ([-0.5, 0.6, -0.4], ALIKE),
+        ([-0.30, -0.05, -0.30], ALIKE),  # drops further in every seed, by no interval
+        ([0.2, 0.25, 0.22], AS_WELL),  # the control hacks less
+        ([-0.01, 0.01, 0.01], AS_WELL),  # at most a few points more
         ([-0.9], UNTOLD),
         ([], UNTOLD),
     ],
@@ -159,6 +163,7 @@ def h1_of(root: Path) -> tuple[dict[str, dict], dict[str, str], str]:
 
 
 AS_VANILLA, AS_PROJECTED, ONE_SEED = (0.61, 0.63, 0.71), (0.02, 0.02, 0.01), (0.60,)
+BETWEEN = (0.30, 0.05, 0.40)
 
 
 @pytest.mark.parametrize(
@@ -190,6 +195,12 @@ AS_VANILLA, AS_PROJECTED, ONE_SEED = (0.61, 0.63, 0.71), (0.02, 0.02, 0.01), (0.
             "Not told apart (no interval) from: random; not run: sign-flip, clean-clean, shrink.",
         ),
         (
+            {"random": BETWEEN},
+            NOT_ATTRIBUTABLE,
+            "the arm cannot be told apart from a control (random)",
+            "Cannot be told apart from: random; not run: sign-flip, clean-clean, shrink.",
+        ),
+        (
             {"random": ONE_SEED, "sign-flip": AS_PROJECTED},
             NOT_ATTRIBUTABLE,
             "a control does as well (sign-flip); a control has too few seeds to tell (random)",
@@ -210,6 +221,15 @@ def test_h1_is_supported_only_where_no_control_that_was_run_does_as_well(
     assert ("SUPPORTED" in said) == (verdict == SUPPORTED)
     if reservation:
         assert f"H1, projected: NOT ATTRIBUTABLE: {reservation}. In 3 seeds" in said
+
+
+def test_support_in_fewer_than_three_seeds_carries_a_caution():
+    for seeds in (2, 3):
+        found = judge_h1(estimate_difference(DROP[:seeds]), estimate_difference(EXACT[:seeds]), 0.65)
+        assert found.verdict == SUPPORTED
+        assert ("Caution: fewer than 3 seeds" in found.why) == (seeds == 2)
+    refuted = judge_h1(estimate_difference([-0.1, -0.1]), estimate_difference(EXACT[:2]), 0.65)
+    assert refuted.verdict == REFUTED and "Caution" not in refuted.why
 
 
 def test_a_drop_that_is_not_there_needs_no_control(tmp_path):

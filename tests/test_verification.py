@@ -34,6 +34,11 @@ from tests.runs_on_disk import read, replay_rows, replay_samples, row, sample, w
         ([0.3, 0.3], False, False, False),  # no variance: the mean stands
         ([0.2, 0.9], True, False, False),  # too few steps for an interval, but of one sign
         ([0.01] * 9 + [0.06], True, False, False),  # weak, and of one sign
+        ([0.051] * 19 + [-0.001], True, False, False),  # one tiny step of the other sign
+        ([0.9, 0.01, 0.01, -0.001], True, False, False),
+        ([0.3] * 16 + [-0.3] * 4, False, False, False),  # the rarer sign is too rare
+        ([0.3] * 14 + [-0.3] * 6, True, False, True),
+        ([0.06, -0.06] * 2 + [0.03] * 16, True, False, False),  # the small steps do not cancel
         ([0.3], None, None, None),
         ([], None, None, None),
     ],
@@ -170,6 +175,11 @@ def test_steps_that_cancel_are_no_orthogonal_gradient():
     found = judge_direction([0.3, -0.3] * 10, Pulls(USUAL, 1.0, -1.0))
     assert found.verdict == ALTERNATES and "hack-ward on 10 steps, away from it on 10" in found.why
     assert "not orthogonal" in found.why and "projection will not help" not in found.why
+    one = judge_direction([0.3, -0.3], Pulls(USUAL, None, None))
+    assert "hack-ward on 1 step, away from it on 1:" in one.why
+    steady = judge_direction([0.051] * 19 + [-0.001], Pulls(USUAL, None, None))
+    assert steady.measured.startswith("+0.048 [+0.04, +0.05]")
+    assert steady.verdict == FAIL and "cancel" not in steady.why and "on 19 of 20" in steady.why
     weak = judge_direction([0.01] * 19 + [0.06], Pulls(USUAL, 1.0, -1.0))
     assert weak.verdict == FAIL and "orthogonal" not in weak.why and ">= 0.05 on 1" in weak.why
 
@@ -184,6 +194,9 @@ def test_a_cosine_within_its_null_is_a_sneaky_fail_of_row_2():
 @pytest.mark.parametrize(
     ("before", "after", "fired", "verdict", "part"),
     [
+        ([0.3] * 20, [0.3 - 2e-6] * 20, [0.6] * 20, FAIL, "inactive: unchanged on 20 (by less than 0.001)"),
+        ([0.3] * 20, [0.3 - 9e-4] * 20, [0.6] * 20, FAIL, "inactive"),
+        ([0.3] * 20, [0.299] * 20, [0.6] * 20, PASS, "mean change -0.001"),
         ([0.3] * 20, [-0.1] * 16 + [0.3] * 4, [0.6] * 20, PASS, "-0.32"),
         ([0.3] * 20, [-0.1] * 15 + [0.4] * 5, [0.6] * 20, FAIL, "higher on 5"),
         ([0.3] * 20, [0.3] * 20, [0.0] * 20, FAIL, "mechanism inactive: unchanged on 20"),
@@ -243,8 +256,18 @@ def test_pools_are_told_by_their_hacks_and_not_by_their_names():
     assert pool_roles(rows) == ("b", "a")
     assert pool_roles([sample("scripted"), sample("base", False)]) == ("scripted", "base")
     assert pool_roles([sample("teacher", False), sample("base")]) == ("base", "teacher")
-    tied = [sample("teacher", False), sample("base", False)]
-    assert pool_roles(tied) == pool_roles(tied[::-1]) == USUAL
+
+
+@pytest.mark.parametrize("pools", [("teacher", "base"), ("a", "b"), ("b", "a")])
+def test_pools_with_the_same_share_of_hacks_have_no_roles(pools):
+    """The alphabet decides nothing: neither of two, nor which of two extremes among three."""
+    tied = [sample(pools[0], hacked) for hacked in (True, False)]
+    tied += [sample(pools[1], hacked) for hacked in (True, False)]
+    assert pool_roles(tied) is pool_roles(tied[::-1]) is None
+    assert pool_roles([*tied, sample("c")]) is None and pool_roles([*tied, sample("c", False)]) is None
+    found = judge_specificity(tied)
+    shares = ", ".join(f"{name} 0.50" for name in sorted(pools))
+    assert found.verdict == SNEAKY and f"cannot be told apart by their share of hacks ({shares})" in found.why
 
 
 def test_a_label_that_is_not_known_counts_for_neither_role():

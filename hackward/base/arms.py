@@ -113,7 +113,10 @@ class Arm:
     @property
     def flags(self) -> list[str]:
         """The flags of train.py that choose this arm, without its control and its monitor."""
-        return [f"--arm={self.flag}"] + ["--gate=none"] * (self.basis == "lora" and not self.edits)
+        flags = [f"--arm={self.flag}"]
+        if self.basis == "lora" and not self.edits:
+            flags.append("--gate=none")
+        return flags
 
     @property
     def label(self) -> str:

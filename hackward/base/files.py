@@ -16,9 +16,10 @@ import hashlib
 import json
 import math
 import os
+import shutil
 import tempfile
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,41 @@ def atomic(path: str | Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def whole_directory(path: str | Path, ours: Collection[str]) -> Iterator[Path]:
+    """Yield an empty directory beside ``path``, which takes its place on success; on any failure ``path``
+    stays as it was.
+
+    Files of the old directory whose names are not in ``ours`` are the user's and move along.
+    """
+    path = Path(path).resolve()
+    if path.exists() and not path.is_dir():
+        raise InputError(f"{path}: not a directory")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    home = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"))
+    new, old = home / "new", home / "old"
+    new.mkdir()
+    try:
+        yield new
+        if path.exists():
+            os.replace(path, old)
+        try:
+            os.replace(new, path)
+        except OSError:
+            os.replace(old, path)
+            raise
+        for entry in old.iterdir() if old.exists() else ():
+            if entry.name not in ours:
+                os.replace(entry, path / entry.name)
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
+
+
+def printable(text: str) -> str:
+    """The text with what UTF-8 cannot carry, lone surrogates, as escapes."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _jsonable(value: Any) -> Any:
@@ -97,11 +133,16 @@ def _read_text(path: Path) -> str:
         raise InputError(f"{path}: cannot be read ({fault.strerror})") from None
 
 
-def read_json(path: str | Path) -> Any:
+def _parsed(text: str, where: str) -> Any:
+    """The value of a JSON text. InputError, which `where` begins, also for numbers of thousands of digits."""
     try:
-        return json.loads(_read_text(Path(path)))
-    except (json.JSONDecodeError, RecursionError) as fault:
-        raise InputError(f"{path}: not JSON ({fault})") from None
+        return json.loads(text)
+    except (ValueError, RecursionError) as fault:
+        raise InputError(f"{where}: not JSON ({str(fault).partition(';')[0]})") from None
+
+
+def read_json(path: str | Path) -> Any:
+    return _parsed(_read_text(Path(path)), str(path))
 
 
 def read_jsonl(path: str | Path, required: Iterable[str] = ()) -> list[dict]:
@@ -114,10 +155,7 @@ def read_jsonl(path: str | Path, required: Iterable[str] = ()) -> list[dict]:
     for number, line in enumerate(_read_text(path).split("\n"), start=1):
         if not line.strip():
             continue
-        try:
-            row = json.loads(line)
-        except (json.JSONDecodeError, RecursionError) as fault:
-            raise InputError(f"{path}:{number}: not JSON ({fault})") from None
+        row = _parsed(line, f"{path}:{number}")
         if not isinstance(row, dict):
             raise InputError(f"{path}:{number}: expected an object, found {type(row).__name__}")
         missing = [name for name in required if name not in row]

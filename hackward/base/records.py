@@ -77,6 +77,7 @@ MUST_BE = {  # by pydantic's type of fault; nearly every float and bool of a run
     "dict_type": "an object",
     "tuple_type": PAIR,
     "too_long": PAIR,
+    "too_short": "a list with at least one entry",
 }
 
 

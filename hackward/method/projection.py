@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -109,7 +109,7 @@ class Edit:
     shrink: bool = False
 
     def __call__(self, g: Vectors) -> dict[str, Tensor]:
-        """{module: (R,)}: the edited vectors; those that the edit does not touch are the same objects."""
+        """{module: (R,)}: the edited vectors; those that the edit does not touch stay as they are."""
         if self.gate == "none":
             return dict(g)
         left = dict(g)
@@ -215,9 +215,9 @@ class Editor:
         edit leaves."""
         descent = {name: (self._before[name] - p).flatten() for name, p in self.params.items()}
         edited, seen = self._edit(descent, "update")
-        for name, p in self.params.items():
-            if edited[name] is not descent[name]:
-                p.copy_(self._before[name] - edited[name].view_as(p))
+        for name in self._changed(edited):
+            p = self.params[name]
+            p.copy_(self._before[name] - edited[name].view_as(p))
         # measured on the parameters, which may round what was asked of them
         made = {name: (self._before[name] - p).flatten() for name, p in self.params.items()}
         real = self._measure(made)
@@ -228,6 +228,12 @@ class Editor:
             "update_norm": number(norm(made)),
             "null": self._nulls | {"cos_update": real.null},
         }
+
+    def _changed(self, names: Iterable[str]) -> list[str]:
+        """The modules whose update the edit changes; the others keep every bit of theirs."""
+        if self.v is None or self.edit is None or self.at != "update" or self.edit.gate == "none":
+            return []
+        return [name for name in names if self.edit.shrink or name in self.edit.v.V]
 
     @torch.no_grad()
     def align(self, optimizer: torch.optim.Optimizer) -> None:

@@ -79,7 +79,8 @@ def weigh(
     enters, used, place = [], 0, 0
     for group, A in zip(groups, advantages):
         varied = bool(A.any())
-        entering = [place + i for i, rollout in enumerate(group) if varied or beta * rollout.own]
+        pays_kl = [rollout.own and beta != 0 for rollout in group]
+        entering = [place + i for i, pays in enumerate(pays_kl) if varied or pays]
         enters += entering
         used += bool(entering)
         place += len(group)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 
 from hackward.base import statistics
+from hackward.base.faults import InputError
 from hackward.base.statistics import COSINES, defined, differences, estimate, in_both, paired
 from hackward.reports.arms import PARTS, RATES, ArmRuns, baseline, by_arm, doubles, onset
 from hackward.reports.h1_tables import h1_blocks
@@ -116,7 +117,14 @@ def cosine_table(
 
 
 def window_tables(runs: Sequence[Run], first: int, last: int) -> list[Table]:
-    """Means over the same steps of every run, whatever their length."""
+    """Means over the same steps of every run, whatever their length.
+
+    InputError where a run does not have all of them.
+    """
+    for run in runs:
+        had = run.column("step")
+        if not had[0] <= first <= last <= had[-1]:
+            raise InputError(f"--window {first} {last}: {run.path} has the steps {had[0]} to {had[-1]}")
     rates = {name: key for key, name in RATES.items()}
     keys = (*rates.values(), "cos_in", "cos_out", "cos_update_in", "cos_update")
     records = []

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from hackward.base.statistics import Comparison, share, welch
 from hackward.reports.buckets import by_problem, pull
+from hackward.reports.words import plain
 
 
 class Roles(NamedTuple):
@@ -34,17 +35,37 @@ def hack_shares(samples: Iterable[dict[str, Any]]) -> dict[str, float | None]:
 def pool_roles(samples: Iterable[dict[str, Any]]) -> Roles | None:
     """The pool with the highest share of hacks hacks, the one with the lowest does not, whatever their names.
 
-    None where the rows do not say: one pool (unless it is one of USUAL), or two without labels.
+    None where the rows do not say (`why_no_roles`): pools with the same share, two without labels, or one
+    alone, unless it is one of USUAL.
     """
     shares = hack_shares(samples)
     known = {name: found for name, found in shares.items() if found is not None}
-    ranked = sorted(known, key=lambda name: (known[name], name))
-    if len(ranked) > 1:
-        return Roles(ranked[-1], ranked[0])
-    if len(ranked) == 1 and len(shares) == 2:
+    if len(known) > 1:
+        return _extremes(known)
+    if len(known) == 1 and len(shares) == 2:
+        ((labelled, hacks),) = known.items()
         (unlabelled,) = shares.keys() - known.keys()
-        return Roles(ranked[0], unlabelled) if known[ranked[0]] >= 0.5 else Roles(unlabelled, ranked[0])
+        return Roles(labelled, unlabelled) if hacks >= 0.5 else Roles(unlabelled, labelled)
     return USUAL if set(USUAL) & shares.keys() else None
+
+
+def _extremes(known: dict[str, float]) -> Roles | None:
+    """The only pool with the highest share and the only one with the lowest; None where pools tie for it."""
+    most, least = max(known.values()), min(known.values())
+    hacking = [name for name, found in known.items() if found == most]
+    clean = [name for name, found in known.items() if found == least]
+    if most == least or len(hacking) > 1 or len(clean) > 1:
+        return None
+    return Roles(hacking[0], clean[0])
+
+
+def why_no_roles(samples: Iterable[dict[str, Any]]) -> str:
+    """Why `pool_roles` finds none."""
+    shares = hack_shares(samples)
+    if len(shares) < 2:
+        return "a lone bucket shows nothing"
+    listed = ", ".join(f"{name} {plain(found)}" for name, found in sorted(shares.items()))
+    return f"the pools cannot be told apart by their share of hacks ({listed})"
 
 
 class Pulls(NamedTuple):
@@ -86,7 +107,7 @@ class Contrast:
 
 
 def contrast_pools(samples: Sequence[dict[str, Any]]) -> Contrast | None:
-    """None where no pool can be told from another."""
+    """None where no pool can be told from another (`why_no_roles` says why)."""
     roles = pool_roles(samples)
     if roles is None:
         return None

@@ -51,6 +51,12 @@ class Rule:
 Rules = Mapping[RuleName, Rule]
 
 
+BEFORE_THE_EDIT = (
+    "This rule reads the cosine before the edit, row 3 of the verification compares before with after:"
+    " the two may differ"
+)
+
+
 def both(first: bool | None, second: bool | None) -> bool | None:
     """Three-valued and: one False settles it, otherwise anything unknown leaves it unknown."""
     if first is False or second is False:
@@ -97,7 +103,7 @@ def _rules_on_vanilla(evidence: Evidence) -> dict[RuleName, Rule]:
             "may matter later (about step 80): smaller effect",
         ),
         RuleName.ALTERNATES: Rule(
-            "cos_in alternates: its mean is about 0, single steps are not",
+            "cos_in alternates: steps of both signs cancel in the mean",
             level,
             alternates(known),
             "not orthogonal: hack-ward on some steps, away from it on others",
@@ -119,11 +125,12 @@ def _rules_on_projected(evidence: Evidence) -> dict[RuleName, Rule]:
         left = f"after the edit {signed(statistics.mean(run.after))}, {beside_null(run.null_after)}"
         lines.append(f"{run.run} {signed(mean)}, {beside_null(run.null_in)} ({left})")
     listed = "; ".join(lines) or "no projected run"
+    before = f"{listed}. {BEFORE_THE_EDIT}" if lines else listed
     known = defined(means)
     works = all(mean < ABOUT_ZERO for mean in known) if known and len(known) == len(means) else None
     driven = [both(below_zero(run.cos_in), negate(below_zero(vanilla))) for run in evidence.projected]
     return {
-        RuleName.WORKS: Rule(f"projected cos_in < {ABOUT_ZERO:g}", listed, works, "the mechanism works"),
+        RuleName.WORKS: Rule(f"projected cos_in < {ABOUT_ZERO:g}", before, works, "the mechanism works"),
         RuleName.OVER: Rule(
             "projection drives cos_in below 0",
             f"{listed}; vanilla {signed(statistics.mean(vanilla))}",
@@ -162,6 +169,7 @@ MORE_GROUPS = (
     "more groups per step, so that one step is not one problem:"
     " python probe_distill.py --loss-mode=grpo --prompts=8 --replay-dirs=A,B --out=DIR"
 )
+SOLVING_SAMPLES = "base samples that earn > 0.5: python probe_distill.py --base-only on easier problems"
 WHICH_HALF = (
     "signs that still alternate then: see which half outweighs the other, step by step"
     " (step_*.cos.jsonl.gz), before anything is claimed from a mean"
@@ -189,10 +197,10 @@ def _refusal(rules: Rules, evidence: Evidence) -> Advice | None:
         check = "check the gate and the orthonormality of V, then Phase 2 again"
         return "STOP: over-projection, a bug", [check]
     if rules[RuleName.SKIP].applies:
-        pool = "base samples that earn > 0.5: python probe_distill.py --base-only on easier problems"
-        return "NO-GO: skip Phase 3", [RE_EXTRACT, pool] if rules[RuleName.ONE_SIDED].applies else [
-            RE_EXTRACT
-        ]
+        next_steps = [RE_EXTRACT]
+        if rules[RuleName.ONE_SIDED].applies:
+            next_steps.append(SOLVING_SAMPLES)
+        return "NO-GO: skip Phase 3", next_steps
     if below_zero(evidence.vanilla_cos_in):
         explain = "explain the sign (row 2 of the table) before anything is paid for"
         return "NO-GO: cos_in is negative", [explain]

@@ -18,8 +18,8 @@ def find_directories(root: Path, take_unfinished: bool = False) -> tuple[dict[Pa
     """(run directories to show below ``root`` with their config.json, one line for each run left out).
 
     Those of complete runs, and with ``take_unfinished`` of those that have steps but no summary. A
-    config.json without a "kind" is something else (a model's, say) and is passed over. InputError when there
-    is nothing to show.
+    config.json without a "kind" is something else (a model's, say) and is passed over; one that is no object
+    is named. InputError when there is nothing to show.
     """
     if not root.is_dir():
         raise InputError(f"{root}: no such directory")
@@ -27,9 +27,15 @@ def find_directories(root: Path, take_unfinished: bool = False) -> tuple[dict[Pa
     records = {
         path: record for path, record in found.items() if isinstance(record, dict) and "kind" in record
     }
+    left_out = [
+        f"{path}: config.json holds no object"
+        for path, record in found.items()
+        if not isinstance(record, dict)
+    ]
     if not records:
-        raise InputError(f"{root}: no run directory in it (a config.json with a 'kind')")
-    shown, left_out = {}, []
+        also = f"; left out: {'; '.join(left_out)}" if left_out else ""
+        raise InputError(f"{root}: no run directory in it (a config.json with a 'kind'){also}")
+    shown = {}
     for path, record in records.items():
         reason = why_left_out(path, record["kind"], take_unfinished)
         if reason is None:

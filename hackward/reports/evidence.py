@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from hackward.base.statistics import Range, defined
 from hackward.reports.arms import unique
-from hackward.reports.contrast import USUAL, Contrast, Roles, contrast_pools
+from hackward.reports.contrast import USUAL, Contrast, Roles, contrast_pools, why_no_roles
 from hackward.reports.nulls import null_of
 from hackward.reports.runs import Run
 from hackward.reports.thresholds import within_null
@@ -59,21 +59,26 @@ def gather_evidence(runs: Sequence[Run]) -> Evidence:
     vanilla = [run for run in real if run.arm.vanilla]
     samples = [sample for run in vanilla for sample in run.samples]
     judged = [(run, judge_run(run)) for run in real]
-    found = contrast_pools(samples) or Contrast(USUAL)
-    roles, test = found.roles, found.test("cos_S_logp")
-    gap = f"cos_S_logp {roles.hacking} - {roles.clean} {with_interval(test)}, p {p_value(test.p)}"
+    found = contrast_pools(samples)
+    clean_rows = [sample for sample in samples if found and sample["src_pool"] == found.roles.clean]
     return Evidence(
         vanilla_cos_in=tuple(value for run in vanilla for value in run.column("cos_in")),
         vanilla_null=null_of(vanilla, "cos_in"),
-        roles=roles,
-        discriminates=test.larger,
-        separation=gap,
-        base_rewards=tuple(defined(s["reward"] for s in samples if s["src_pool"] == roles.clean)),
+        roles=found.roles if found else USUAL,
+        discriminates=found.test("cos_S_logp").larger if found else None,
+        separation=_gap(found) if found else why_no_roles(samples),
+        base_rewards=tuple(defined(sample["reward"] for sample in clean_rows)),
         projected=tuple(_projected(run) for run in real if run.arm.projects),
         dead_signal=_unfit(judged, Metric.SIGNAL),
         dead_direction=_by_chance(judged),
         dead_mechanism=_unfit(judged, Metric.MECHANISM),
     )
+
+
+def _gap(found: Contrast) -> str:
+    """The difference between the pools before the advantage, in words."""
+    roles, test = found.roles, found.test("cos_S_logp")
+    return f"cos_S_logp {roles.hacking} - {roles.clean} {with_interval(test)}, p {p_value(test.p)}"
 
 
 def _projected(run: Run) -> Projected:

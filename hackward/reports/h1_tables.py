@@ -11,6 +11,7 @@ from hackward.base.arms import CONTROLS
 from hackward.base.statistics import differences, in_both
 from hackward.reports.arms import ArmRuns, baseline
 from hackward.reports.h1_verdict import (
+    ALIKE,
     AS_WELL,
     EXCEEDED,
     H1,
@@ -148,6 +149,7 @@ def control_words(readings: dict[str, str], possible: Sequence[str] = CONTROLS) 
     openings = {
         EXCEEDED: "Not explained by",
         AS_WELL: "A control does as well",
+        ALIKE: "Cannot be told apart from",
         UNTOLD: "Not told apart (no interval) from",
     }
     said = []

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from hackward.base import statistics
-from hackward.base.statistics import FLOAT_NOISE, defined, share
+from hackward.base.statistics import defined, share
 from hackward.reports.arms import unique
 from hackward.reports.buckets import bucket_of, describe, in_buckets, pull
 from hackward.reports.decision import decision_rules, recommend
@@ -20,7 +20,7 @@ from hackward.reports.evidence import gather_evidence
 from hackward.reports.phase1 import judge_phase1, phase1_tests, steps_without_spread
 from hackward.reports.runs import Run
 from hackward.reports.tables import INDENT, Block, Heading, Record, Table, flat, shown
-from hackward.reports.thresholds import TINY_ADVANTAGE
+from hackward.reports.thresholds import TINY_ADVANTAGE, lower
 from hackward.reports.verification import TITLES, judge_run
 from hackward.reports.words import UNDEFINED, null_words, p_value, plain, signed, with_interval
 
@@ -91,7 +91,7 @@ def phase1_lines(run: Run) -> str:
     before_after = zip(run.column("cos_in"), run.column("cos_out"), strict=True)
     pairs = [(before, after) for before, after in before_after if None not in (before, after)]
     if pairs:
-        falls = sum(after < before - FLOAT_NOISE for before, after in pairs)
+        falls = sum(lower(after, before) for before, after in pairs)
         drop = f"cos_out < cos_in on {falls} of {len(pairs)} steps"
     fired = plain(statistics.mean(run.column("frac_fired")))
     unlabelled = sum(bucket_of(sample) is None for sample in run.samples)

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
-from hackward.base.files import atomic
+from hackward.base.files import printable, whole_directory
 from hackward.reports.arm_tables import sampled_blocks
 from hackward.reports.arms import by_arm
 from hackward.reports.monitor_tables import monitor_blocks
@@ -87,7 +87,16 @@ def warnings(runs: Sequence[Run]) -> list[str]:
 
 
 def write_report(directory: Path, blocks: Sequence[Block], runs: Sequence[Run]) -> None:
-    """Pictures, one csv per table, report.md last; what an earlier report left under our names is removed."""
+    """Pictures, one csv per table, and report.md, made beside and moved into place whole.
+
+    What an earlier report left under our names goes then; other files in the directory stay.
+    """
+    ours = {f"{name}.csv" for name in TABLE_NAMES} | set(NAMES) | {"report.md"}
+    with whole_directory(directory, ours) as made:
+        _write_parts(made, blocks, runs)
+
+
+def _write_parts(directory: Path, blocks: Sequence[Block], runs: Sequence[Run]) -> None:
     tables: dict[str, list[Record]] = defaultdict(list)
     for block in blocks:
         if isinstance(block, Table):
@@ -95,9 +104,4 @@ def write_report(directory: Path, blocks: Sequence[Block], runs: Sequence[Run]) 
     for name, records in tables.items():
         write_csv(directory / f"{name}.csv", records)
     pictures = draw_all(directory, runs, by_arm(runs))
-    ours = {f"{name}.csv" for name in TABLE_NAMES} | set(NAMES)
-    written = {f"{name}.csv" for name in tables} | set(pictures)
-    for name in ours - written:
-        (directory / name).unlink(missing_ok=True)
-    with atomic(directory / "report.md") as temporary:
-        temporary.write_text(markdown(blocks, pictures), encoding="utf-8")
+    (directory / "report.md").write_text(printable(markdown(blocks, pictures)), encoding="utf-8")

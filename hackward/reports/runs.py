@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from safetensors.numpy import load_file
 
 from hackward.base.arms import Arm, Watched, arm_of, refresh_label, teacher_label, watched_of
 from hackward.base.faults import InputError
-from hackward.base.files import read_json
+from hackward.base.files import printable, read_json
 from hackward.base.records import checked_lines, checked_object
 from hackward.base.statistics import COSINES
 from hackward.reports.buckets import bucket_of
@@ -173,7 +173,7 @@ def described(runs: Sequence[Run]) -> list[Described]:
             hashes[stem].add(digest)
     found: list[Described] = []
     for run in runs:
-        traits = run.traits()
+        traits = {name: printable(value) for name, value in run.traits().items()}
         if len(hashes[traits["v_hack"]]) > 1:
             traits["v_hack"] = " ".join(run.direction.split()[:2])
         found.append((run.kind, traits))
@@ -189,11 +189,11 @@ def _place(run: Run) -> tuple:
 def read_run(directory: Path, record: dict) -> Run:
     """Load one run and check that its files agree with each other."""
     record = checked_facts(directory / "config.json", record)
-    rows = read_rows(directory / "rows.jsonl")
+    rows = read_rows(directory / "rows.jsonl", record["config"])
     steps, kind = [row["step"] for row in rows], record["kind"]
     memory = check_summary(directory, len(rows))
     nulls = read_nulls(directory, steps)
-    samples = () if kind == "sampled" else read_samples(directory, steps, nulls)
+    samples = () if kind == "sampled" else read_samples(directory, record["config"], steps, nulls)
     return Run(
         path=directory,
         label=directory.name,
@@ -224,19 +224,41 @@ def check_summary(directory: Path, rows: int) -> dict[str, float] | None:
     return summary["memory"] if summary else None
 
 
-def read_rows(path: Path) -> tuple[dict[str, Any], ...]:
+def read_rows(path: Path, settings: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
+    """The rows, of increasing steps, which must be of the arm and seed that config.json names."""
     rows = checked_lines(path, STEPS)
+    for number, row in enumerate(rows, start=1):
+        check_same(row, settings, ("arm", "seed"), f"{path}: row {number}")
     for number, (before, row) in enumerate(zip(rows, rows[1:]), start=2):
         if row["step"] <= before["step"]:
             raise InputError(f"{path}: row {number}: 'step' is {row['step']}; steps must increase")
     return tuple(rows)
 
 
-def read_samples(directory: Path, steps: Sequence[int], nulls: Nulls) -> tuple[dict[str, Any], ...]:
+def check_same(
+    row: Mapping[str, Any], settings: Mapping[str, Any], fields: Sequence[str], where: str
+) -> None:
+    """InputError where a row says other than the run's settings."""
+    for field in fields:
+        if row[field] != settings[field]:
+            raise InputError(
+                f"{where}: {field!r} is {row[field]!r}, but config.json says {settings[field]!r}"
+            )
+
+
+def read_samples(
+    directory: Path, settings: Mapping[str, Any], steps: Sequence[int], nulls: Nulls
+) -> tuple[dict[str, Any], ...]:
     """Every rollout with its label and the null draws (S,) of its cos_S_logp (None without any)."""
     by_step: dict[int, list[dict[str, Any]]] = {}
+    known: set[tuple[int, int]] = set()
     for path in sorted(directory.glob("step_*.cos.jsonl.gz")):
-        for row in checked_lines(path, SAMPLES):
+        for number, row in enumerate(checked_lines(path, SAMPLES), start=1):
+            check_same(row, settings, ("arm",), f"{path}: row {number}")
+            name = row["step"], row["sample_id"]
+            if name in known:
+                raise InputError(f"{path}: row {number}: 'sample_id' {name[1]} comes twice in step {name[0]}")
+            known.add(name)
             by_step.setdefault(row["step"], []).append(row)
     lacking = set(steps) ^ by_step.keys()
     if lacking:
@@ -275,7 +297,7 @@ def read_nulls(directory: Path, steps: Iterable[int]) -> Nulls:
     size: tuple[int, ...] | None = None
     for step in steps:
         path = null_file(directory, step)
-        if not path.is_file():
+        if not path.exists():
             continue
         try:
             tensors = load_file(path)
@@ -292,6 +314,6 @@ def read_nulls(directory: Path, steps: Iterable[int]) -> Nulls:
 
 def read_heldout(path: Path) -> tuple[dict[str, Any], ...]:
     """The lines of the last evaluated step of eval.jsonl; none where the run was not evaluated."""
-    lines = checked_lines(path, HELDOUT_LINES) if path.is_file() else []
+    lines = checked_lines(path, HELDOUT_LINES) if path.exists() else []
     last = max((line["step"] for line in lines), default=None)
     return tuple(line for line in lines if line["step"] == last)

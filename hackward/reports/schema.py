@@ -7,7 +7,8 @@
     config.json             RunFacts
 
 Types are strict: true is no number and "1" is none either. NaN and infinities, which are not JSON, read as
-None. A fault is one line that names the file, the row and the field.
+None. What cannot have been measured is refused: cosines outside [-1, 1], rates outside [0, 1], negative norms
+and seconds. A fault is one line that names the file, the row and the field.
 """
 
 from __future__ import annotations
@@ -16,26 +17,45 @@ import math
 from pathlib import Path
 from typing import Annotated, Any, Literal, NotRequired
 
-from pydantic import AfterValidator, ConfigDict, Strict, TypeAdapter, with_config
+from annotated_types import Ge, Le, Lt
+from pydantic import BeforeValidator, ConfigDict, Field, Strict, TypeAdapter, with_config
 from typing_extensions import TypedDict  # pydantic asks for it before Python 3.12
 
-from hackward.base.arms import FLAGS, Intervene, MonitorName
+from hackward.base.arms import FLAGS, Control, Gate, Intervene, MonitorName, Place
 from hackward.base.faults import InputError
 from hackward.base.records import checked_object
 
 
-def _finite(value: float | None) -> float | None:
-    return value if value is not None and math.isfinite(value) else None
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _finite_range(ends: tuple[float, float] | None) -> tuple[float, float] | None:
-    return ends if ends is not None and all(map(math.isfinite, ends)) else None
+def _finite_range(ends: Any) -> Any:
+    if isinstance(ends, list) and any(_finite(end) is None for end in ends):
+        return None
+    return ends
 
 
-Number = Annotated[float | None, AfterValidator(_finite)]
+LARGEST = 3.5e38  # beyond fp32: no number that a run can have measured
+ROUNDING = 1e-3  # that a cosine or a rate may lie outside of its range
+LAST = 2**31  # no step or count gets there
+
+Finite = Annotated[float, Ge(-LARGEST), Le(LARGEST)]
+Share = Annotated[float, Ge(-ROUNDING), Le(1 + ROUNDING)]
+Count = Annotated[int, Ge(0), Lt(LAST)]
+Number = Annotated[Finite | None, BeforeValidator(_finite)]
+Size = Annotated[Annotated[float, Ge(0), Le(LARGEST)] | None, BeforeValidator(_finite)]
+Cosine = Annotated[
+    Annotated[float, Ge(-1 - ROUNDING), Le(1 + ROUNDING)] | None,
+    BeforeValidator(_finite),
+]
+Ratio = Annotated[Share | None, BeforeValidator(_finite)]
 Flag = bool | None
-# Strict(False): JSON has no tuples, only lists
-NullRange = Annotated[Annotated[tuple[float, float], Strict(False)] | None, AfterValidator(_finite_range)]
+# Strict(False): JSON has no tuples, only lists. The null of a cosine may lie outside of [-1, 1].
+NullRange = Annotated[
+    Annotated[tuple[Finite, Finite], Strict(False)] | None,
+    BeforeValidator(_finite_range),
+]
 LINE = ConfigDict(strict=True, extra="ignore")
 PART = ConfigDict(strict=True, extra="allow")
 
@@ -44,50 +64,50 @@ PART = ConfigDict(strict=True, extra="allow")
 class StepLine(TypedDict):
     """A line of rows.jsonl."""
 
-    step: int
+    step: Count
     arm: str
     seed: int
     reward_mean: Number
-    reward_spread: Number
-    hack_rate: Number
-    attempt_rate: Number
-    gt_rate: Number
-    fmt_rate: Number
-    cos_in: Number
-    cos_out: Number
-    cos_update: Number
+    reward_spread: Size
+    hack_rate: Ratio
+    attempt_rate: Ratio
+    gt_rate: Ratio
+    fmt_rate: Ratio
+    cos_in: Cosine
+    cos_out: Cosine
+    cos_update: Cosine
     cos_in_null: NullRange
     cos_out_null: NullRange
     cos_update_null: NullRange
-    cos_update_in: Number
-    frac_fired: Number
-    grad_norm: Number
-    update_norm: Number
-    delta_w_norm: Number
-    groups_used: int
-    groups_skipped: int
+    cos_update_in: Cosine
+    frac_fired: Ratio
+    grad_norm: Size
+    update_norm: Size
+    delta_w_norm: Size
+    groups_used: Count
+    groups_skipped: Count
     kl: Number
-    comp_len: Number
-    seconds: Number
-    seconds_generate: Number
-    seconds_grade: Number
-    seconds_backward: Number
+    comp_len: Size
+    seconds: Size
+    seconds_generate: Size
+    seconds_grade: Size
+    seconds_backward: Size
     logp_gap: Number
-    peak_memory_gb: Number
-    advantages: list[Number]
-    seconds_monitor: NotRequired[Number]  # runs from before there were monitors have none of these five
-    monitor_auc_hacked: NotRequired[Number]
-    monitor_auc_attempted: NotRequired[Number]
-    monitor_rate_hacked: NotRequired[Number]
-    monitor_rate_clean: NotRequired[Number]
+    peak_memory_gb: Size
+    advantages: Annotated[list[Number], Field(min_length=1)]
+    seconds_monitor: NotRequired[Size]  # runs from before there were monitors have none of these five
+    monitor_auc_hacked: NotRequired[Ratio]
+    monitor_auc_attempted: NotRequired[Ratio]
+    monitor_rate_hacked: NotRequired[Ratio]
+    monitor_rate_clean: NotRequired[Ratio]
 
 
 @with_config(LINE)
 class SampleLine(TypedDict):
     """A line of step_NNN.cos.jsonl.gz."""
 
-    step: int
-    sample_id: int
+    step: Count
+    sample_id: Count
     src_pool: str
     src_step: int
     src_sample: int
@@ -95,13 +115,13 @@ class SampleLine(TypedDict):
     hacked: Flag
     gt_pass: Flag
     fmt_ok: Flag
-    comp_len: Number
-    cos_S_contrib: Number
-    cos_S_logp: Number
-    grad_norm_contrib: Number
-    mean_cos_in: Number
-    mean_cos_out: Number
-    frac_fired: Number
+    comp_len: Size
+    cos_S_contrib: Cosine
+    cos_S_logp: Cosine
+    grad_norm_contrib: Size
+    mean_cos_in: Cosine
+    mean_cos_out: Cosine
+    frac_fired: Ratio
     advantage: Number
     arm: str
 
@@ -122,20 +142,20 @@ class RolloutLine(TypedDict):
 class Rate(TypedDict):
     """A rate with its interval over problems."""
 
-    mean: Number
-    low: Number
-    high: Number
+    mean: Ratio
+    low: Ratio
+    high: Ratio
 
 
 @with_config(LINE)
 class HeldoutLine(TypedDict):
     """A line of eval.jsonl. A rate is null where it is undefined."""
 
-    step: int
+    step: Count
     adapter: Literal["on", "off"]
     condition: str
-    problems: int
-    samples: int
+    problems: Count
+    samples: Count
     hacked: Rate | None
     attempted: Rate | None
     solved: Rate | None
@@ -146,9 +166,9 @@ class HeldoutLine(TypedDict):
 class AgainstNull(TypedDict):
     """A measurement with the range of its permutation null and its one-sided p."""
 
-    value: Number
-    null: Annotated[tuple[Number, Number], Strict(False)]
-    p: Number
+    value: Ratio
+    null: Annotated[tuple[Ratio, Ratio], Strict(False)]
+    p: Ratio
 
 
 @with_config(PART)
@@ -197,14 +217,14 @@ class TrainSettings(TypedDict):
 
     arm: str
     seed: int
-    control: str
-    gate: str
-    project_at: str
+    control: Control
+    gate: Gate
+    project_at: Place
     objective: str
-    refresh_every: int
-    rank: int
+    refresh_every: Count
+    rank: Count
     match_size: bool
-    lr: float
+    lr: Annotated[float, Ge(0), Le(LARGEST)]
     intervene: NotRequired[Intervene]
     monitor: NotRequired[MonitorName]
     monitor_noise: NotRequired[float]
@@ -241,11 +261,28 @@ class RunFacts(TypedDict):
 class Summary(TypedDict):
     """summary.json of a finished run."""
 
-    steps: int
-    memory: dict[str, float]  # GB at the highest point of every phase on a GPU; empty without one
+    steps: Count
+    memory: dict[str, Finite]  # GB at the highest point of every phase on a GPU; empty without one
+
+
+@with_config(LINE)
+class KeptStep(StepLine):
+    """A line of rows.jsonl that a run goes on from: it was written by a step, which has a time."""
+
+    seconds: Annotated[float, Ge(0), Le(LARGEST)]
+
+
+@with_config(LINE)
+class EvaluatedLine(TypedDict):
+    """A line of eval.jsonl, as far as the run that goes on reads it."""
+
+    step: Count
+    seconds: Annotated[float, Ge(0), Le(LARGEST)]
 
 
 STEPS = TypeAdapter(list[StepLine])
+KEPT_STEPS = TypeAdapter(list[KeptStep])
+EVALUATED = TypeAdapter(list[EvaluatedLine])
 ROLLOUTS = TypeAdapter(list[RolloutLine])
 SAMPLES = TypeAdapter(list[SampleLine])
 HELDOUT_LINES = TypeAdapter(list[HeldoutLine])

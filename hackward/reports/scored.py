@@ -48,8 +48,11 @@ def read_scored(directory: Path, steps: Sequence[int]) -> Scored | None:
 
     InputError where single steps lack them.
     """
-    if not (directory / "rollouts").is_dir():
+    kept = directory / "rollouts"
+    if not kept.exists():
         return None
+    if not kept.is_dir():
+        raise InputError(f"{kept}: not a directory")
     rows, of_step = [], []
     for step in steps:
         path = directory / "rollouts" / f"step_{step:03d}.jsonl.gz"

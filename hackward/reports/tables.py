@@ -15,7 +15,7 @@ import rich.box
 import rich.table
 from rich.text import Text
 
-from hackward.base.files import atomic
+from hackward.base.files import atomic, printable
 from hackward.base.screen import stdout
 from hackward.base.statistics import Comparison, Estimate, Range
 from hackward.reports.words import (
@@ -137,7 +137,7 @@ def print_blocks(blocks: Sequence[Block]) -> None:
         elif isinstance(block, Table):
             console.print(rich_table(block, console.width))
         else:
-            for line in block.split("\n"):
+            for line in printable(block).split("\n"):
                 console.print(line, soft_wrap=line.startswith(INDENT))  # commands and paths stay in one piece
             console.print()
 
@@ -170,7 +170,7 @@ def rich_table(table: Table, width: int) -> rich.table.Table:
     for line in lines:
         if table.sections and line[0]:
             drawn.add_section()
-        drawn.add_row(*(Text(cell, style=colour_of(cell)) for cell in line))
+        drawn.add_row(*(Text(printable(cell), style=colour_of(cell)) for cell in line))
     return drawn
 
 
@@ -200,7 +200,8 @@ def _markdown_table(table: Table) -> str:
 def write_csv(path: Path, records: Sequence[Record]) -> None:
     """Raw figures; an undefined one is an empty cell. Nested values have their own columns already."""
     keys = [key for key, value in records[0].items() if not isinstance(value, (Estimate, Comparison))]
-    with atomic(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as stream:
+    lone = "backslashreplace"  # surrogates, which UTF-8 cannot carry
+    with atomic(path) as temporary, open(temporary, "w", newline="", encoding="utf-8", errors=lone) as stream:
         writer = csv.DictWriter(stream, keys, extrasaction="ignore")
         writer.writeheader()
         writer.writerows(records)

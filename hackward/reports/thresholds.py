@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from hackward.base import statistics
-from hackward.base.statistics import Range, defined, estimate
+from hackward.base.statistics import FLOAT_NOISE, Range, defined, estimate
 
 SPREAD_GOOD = 1.0  # spec: reward max - min per step > 1.0
 SPREAD_USELESS = 0.1  # spec: < 0.1, no advantage signal
@@ -16,6 +16,8 @@ MOST_STEPS = (
     16 / 20
 )  # spec: "at least 16 of 20"; also our "most" and "consistently": half would happen by chance
 ABOUT_ZERO = 0.05  # spec: "projected cos_in < 0.05"
+RARER_SIGN = 0.25  # ours: alternating steps have at least this share of the rarer sign
+LEAST_CHANGE = 1e-3  # ours: the last digit of a printed cosine; a smaller change cannot be seen in a table
 FEW_FIRED = 0.25  # ours for "frac_fired << 1": half of what coin-flip signs give a one-sided gate
 STRONG_COSINE = 0.2  # spec: vanilla cos_in > 0.2 consistently justifies Phase 3
 CHEAP_REWARD = 0.5  # spec: check that some base samples earn more than the reward for the format alone
@@ -49,15 +51,34 @@ def steps_about_zero(values: Iterable[float | None]) -> bool | None:
 
 
 def alternates(values: Iterable[float | None]) -> bool | None:
-    """Is the mean about 0 only because steps of both signs cancel, while single steps are not?
+    """Do steps of both signs cancel in the mean?
 
-    None below two values.
+    Among the steps that are not about 0 the rarer sign makes up RARER_SIGN or more, and the interval of the
+    mean over all steps includes 0. None below two values.
     """
     known = defined(values)
     if len(known) < 2:
         return None
-    both_signs = min(known) < 0 < max(known)
-    return both_signs and mean_about_zero(known) is True and not steps_about_zero(known)
+    up, down = far_steps(known)
+    if not up or not down or min(up, down) < RARER_SIGN * (up + down):
+        return False
+    found = estimate(known)
+    if found.interval is None:
+        return False
+    low, high = found.interval
+    return low <= 0 <= high
+
+
+def far_steps(values: Iterable[float | None]) -> tuple[int, int]:
+    """How many steps are hack-ward and how many are away from it, of those with |cosine| >= ABOUT_ZERO."""
+    far = [value for value in defined(values) if abs(value) >= ABOUT_ZERO]
+    up = sum(value > 0 for value in far)
+    return up, len(far) - up
+
+
+def lower(after: float, before: float) -> bool:
+    """Did an edit lower a cosine by something that a table can show?"""
+    return before - after >= LEAST_CHANGE - FLOAT_NOISE
 
 
 def below_zero(values: Iterable[float | None]) -> bool | None:

@@ -13,18 +13,21 @@ from typing import Any
 import numpy as np
 
 from hackward.base import statistics
-from hackward.base.statistics import FLOAT_NOISE, LEVEL, Range, defined, estimate
-from hackward.reports.contrast import Contrast, Pulls, contrast_pools, pulls_by_role
+from hackward.base.statistics import LEVEL, Range, defined, estimate
+from hackward.reports.contrast import Contrast, Pulls, contrast_pools, pulls_by_role, why_no_roles
 from hackward.reports.nulls import null_of
 from hackward.reports.runs import Run
 from hackward.reports.thresholds import (
     ABOUT_ZERO,
     FEW_FIRED,
+    LEAST_CHANGE,
     MOST_STEPS,
     SPREAD_GOOD,
     SPREAD_USELESS,
     TINY_ADVANTAGE,
     alternates,
+    far_steps,
+    lower,
     mean_about_zero,
     on_most,
     steps_about_zero,
@@ -41,6 +44,7 @@ from hackward.reports.words import (
     p_value,
     plain,
     signed,
+    steps_in_words,
     with_interval,
 )
 
@@ -139,7 +143,8 @@ def judge_direction(cos_in: Sequence[float | None], pulls: Pulls, null: Range | 
     """Row 2, on vanilla: does the untouched policy gradient point hack-ward? ``null``: of the mean."""
     known = defined(cos_in)
     up = sum(value > 0 for value in known)
-    far = sum(abs(value) >= ABOUT_ZERO for value in known)
+    far_up, far_down = far_steps(known)
+    far = f"|cos_in| >= {ABOUT_ZERO:g} on {far_up + far_down} of {len(known)}"
     measured = f"{with_interval(estimate(known))}; > 0 on {up} of {len(known)}; {beside_null(null)}"
     if len(known) < 2:
         why = f"cos_in defined on {len(known)} of {len(cos_in)} steps; two are needed"
@@ -148,15 +153,11 @@ def judge_direction(cos_in: Sequence[float | None], pulls: Pulls, null: Range | 
         why = f"about 0 (|cos_in| < {ABOUT_ZERO:g} on every step): orthogonal, projection will not help"
         return Judgement(measured, FAIL, why)
     if alternates(known):
-        down = sum(value < 0 for value in known)
-        return Judgement(
-            measured,
-            ALTERNATES,
-            f"hack-ward on {up} steps, away from it on {down}: they cancel in the mean, which is not"
-            f" orthogonal (|cos_in| >= {ABOUT_ZERO:g} on {far} of {len(known)})",
-        )
+        both = f"hack-ward on {steps_in_words(far_up)}, away from it on {far_down}"
+        why = f"{both}: they cancel in the mean, which is not orthogonal ({far})"
+        return Judgement(measured, ALTERNATES, why)
     if mean_about_zero(known):
-        why = f"weak: the mean is about 0, though single steps are not (|cos_in| >= {ABOUT_ZERO:g} on {far})"
+        why = f"weak: the mean is about 0, though single steps are not ({far})"
         return Judgement(measured, FAIL, why)
     if np.mean(known) < 0:
         verdict, why = why_negative(pulls)
@@ -191,20 +192,22 @@ def judge_mechanism(
 ) -> Judgement:
     """Row 3, on projecting arms: is the cosine smaller after the edit, and did most coefficients take part?
 
-    ``null``: of the mean after it.
+    ``null``: of the mean after it. A change below LEAST_CHANGE, which no table shows, is none.
     """
     pairs = [(b, a) for b, a in zip(before, after, strict=True) if b is not None and a is not None]
     if not pairs:
         return Judgement(UNDEFINED, UNDEFINED, "no step has both cosines")
-    falls = sum(a < b - FLOAT_NOISE for b, a in pairs)
-    same = sum(abs(a - b) <= FLOAT_NOISE for b, a in pairs)
+    falls = sum(lower(a, b) for b, a in pairs)
+    rises = sum(lower(b, a) for b, a in pairs)
     active = statistics.mean(fired)
     left = statistics.mean(a for _, a in pairs)
     measured = f"lower on {falls} of {len(pairs)}; frac_fired {plain(active)}; "
     measured += f"after it {signed(left)}, {beside_null(null)}"
     if not on_most(falls, len(pairs)):
         idle = sum(b <= 0 for b, _ in pairs)
-        rest = f"unchanged on {same}, higher on {len(pairs) - falls - same}; "
+        rest = (
+            f"unchanged on {len(pairs) - falls - rises} (by less than {LEAST_CHANGE:g}), higher on {rises}; "
+        )
         rest += f"not hack-ward before the edit on {idle}"
         return Judgement(measured, FAIL, f"mechanism {'inactive' if falls == 0 else 'rarely active'}: {rest}")
     if active is None:
@@ -227,7 +230,7 @@ def judge_specificity(samples: Sequence[dict[str, Any]]) -> Judgement:
     found = contrast_pools(samples)
     if found is None:
         pools = ", ".join(sorted({sample["src_pool"] for sample in samples}))
-        return Judgement(f"pools: {pools}", SNEAKY, "nothing to compare: a lone bucket shows nothing")
+        return Judgement(f"pools: {pools}", SNEAKY, f"nothing to compare: {why_no_roles(samples)}")
     means = [statistics.mean(values) for values in found.problems("cos_S_contrib")]
     sides = []
     for name, mean, bucket in zip(found.names, means, (found.hacks, found.clean), strict=True):

@@ -16,6 +16,11 @@ UNTESTABLE, NOT_ATTRIBUTABLE = "not testable", "not attributable"
 CHANCE = 0.5  # AUC of a score that knows nothing
 
 
+def steps_in_words(count: int) -> str:
+    """1 step, 3 steps"""
+    return "1 step" if count == 1 else f"{count} steps"
+
+
 def signed(value: float | None, digits: int = 3) -> str:
     return UNDEFINED if value is None else f"{value:+.{digits}f}"
 

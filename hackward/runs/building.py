@@ -333,7 +333,7 @@ def _describe(
     meta = None
     if v is not None:
         meta = {name: value for name, value in v.meta.items() if name != "made_by"}
-    run.describe(model=loaded.facts(config), v_hack=meta, pools=data.source.pools(), **data.facts, **warning)
+    run.begin(model=loaded.facts(config), v_hack=meta, pools=data.source.pools(), **data.facts, **warning)
     if v is not None and config.v_hack == "auto":
         v.save(run.path / "v_hack.safetensors")
     if direction and not config.resume:

@@ -33,6 +33,9 @@ def load_checkpoint(run: RunDir, adapter: Adapter, optimizer: torch.optim.Optimi
     tensors, meta = read_safetensors(run.checkpoint)
     if meta.get("kind") != "checkpoint" or meta.get("model_hash") != adapter.model_hash:
         raise InputError(f"{run.checkpoint}: not a checkpoint of this model")
+    step = meta.get("step")
+    if type(step) is not int or step < 0:
+        raise InputError(f"{run.checkpoint}: its metadata names no step")
     state: dict[str, dict[str, torch.Tensor]] = {name: {} for name in adapter.params}
     for key, value in tensors.items():
         name, _, part = key.rpartition("|")
@@ -47,5 +50,5 @@ def load_checkpoint(run: RunDir, adapter: Adapter, optimizer: torch.optim.Optimi
             # AdamW keeps its step on the CPU
             moved = {part: x if part == "step" else x.to(p.device) for part, x in state[name].items()}
             optimizer.state[p] = moved
-    run.keep_rows(meta["step"])
-    return meta["step"]
+    run.keep_rows(step)
+    return step

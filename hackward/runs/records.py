@@ -130,13 +130,11 @@ def cosine_rows(
     cosine before the advantage is the same number with A_i's sign taken off. Rollouts of skipped groups, and
     those exactly at their group's mean, contribute nothing: their cosines are undefined.
     """
-    contributions = iter(_contributions(done, v))
+    contributions = _contributions(batch, done, v)
     rollouts = [rollout for group in batch.groups for rollout in group]
     advantages = [float(a) for A in batch.advantages for a in A]
     rows = []
-    for i, measured in enumerate(measured_rollouts(batch)):
-        r, a = rollouts[i], advantages[i]
-        contribution, size = next(contributions) if measured else (math.nan, math.nan)
+    for i, (r, a, (contribution, size)) in enumerate(zip(rollouts, advantages, contributions, strict=True)):
         rows.append(
             {
                 "step": step,
@@ -162,13 +160,19 @@ def cosine_rows(
     return rows
 
 
-def _contributions(done: gradients.Backward, v: VHack | None) -> list[tuple[float, float]]:
-    """(cosine with v_hack, norm) of every rollout in the backward; the cosine is NaN without a v_hack."""
-    if not done.samples:
-        return []
-    lengths = norm(done.samples).tolist()
-    cosines = [math.nan] * len(lengths) if v is None else cosine(done.samples, v).tolist()
-    return list(zip(cosines, lengths))
+def _contributions(batch: Weighed, done: gradients.Backward, v: VHack | None) -> list[tuple[float, float]]:
+    """(cosine with v_hack, norm) of every rollout of the step.
+
+    Both are NaN where its group was skipped, the cosine also without a v_hack.
+    """
+    cosines = torch.full((len(measured_rollouts(batch)),), math.nan)
+    sizes = cosines.clone()
+    measured = torch.tensor(measured_rollouts(batch))
+    if done.samples:
+        sizes[measured] = norm(done.samples).float().cpu()
+        if v is not None:
+            cosines[measured] = cosine(done.samples, v).float().cpu()
+    return list(zip(cosines.tolist(), sizes.tolist()))
 
 
 def null_of_rollouts(batch: Weighed, done: gradients.Backward, editor: Editor) -> Tensor:

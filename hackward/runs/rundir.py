@@ -6,6 +6,7 @@ Without a summary the run is incomplete.
 from __future__ import annotations
 
 import dataclasses
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,9 @@ FREE = (
     "workers",
     "svd_cache",
 )
+
+
+FOLDERS = ("rollouts", "nulls", "eval")  # that a run writes into
 
 
 def differing(stored: dict, settings: dict) -> list[str]:
@@ -74,23 +78,56 @@ class RunDir:
             )
         if not self.checkpoint.exists():
             raise InputError(f"{self.checkpoint}: no checkpoint to resume from")
-        return record | {"config": settings, "resumed": [*record.get("resumed", []), provenance()]}
+        resumed = record.get("resumed", [])
+        if not isinstance(resumed, list):
+            raise InputError(f"{self.path / 'config.json'}: 'resumed' must be a list, found {resumed!r}")
+        self._check_files()
+        return record | {"config": settings, "resumed": [*resumed, provenance()]}
+
+    def _check_files(self) -> None:
+        """On resume: can what is there be gone on from, and be written to? InputError before anything is
+        changed."""
+        from hackward.base.records import checked_lines  # pydantic: a command's start does without
+        from hackward.reports.schema import EVALUATED, KEPT_STEPS
+
+        checked_lines(self.path / "rows.jsonl", KEPT_STEPS)
+        if self.evaluations.exists():
+            checked_lines(self.evaluations, EVALUATED)
+        for name in FOLDERS:
+            folder = self.path / name
+            if folder.exists() and not folder.is_dir():
+                raise InputError(f"{folder}: not a directory")
+        for folder in (self.path, *(self.path / name for name in FOLDERS)):
+            if folder.exists() and not os.access(folder, os.W_OK | os.X_OK):
+                raise InputError(f"{folder}: cannot be written to")
+        for name in ("summary.json", "config.json"):
+            if (self.path / name).is_dir():
+                raise InputError(f"{self.path / name}: a directory, not a file")
+
+    @property
+    def evaluations(self) -> Path:
+        return self.path / "eval.jsonl"
+
+    def begin(self, **facts: Any) -> None:
+        """Describe the run as one that is not finished: creates the directory, or on resume takes the summary
+        of what it had been."""
+        self._check_same(facts)
+        (self.path / "summary.json").unlink(missing_ok=True)
+        self.describe(**facts)
 
     def describe(self, **facts: Any) -> None:
-        """Add facts to config.json; the first call creates the directory.
+        """Add facts to config.json."""
+        self.record |= facts
+        write_json(self.path / "config.json", self.record)
 
-        So nothing exists until the inputs are known to be good.
-        On resume the model, v_hack and pools must have the hashes that the run began with: a path may hold
-        something else now.
-        """
+    def _check_same(self, facts: dict[str, Any]) -> None:
+        """On resume the model, v_hack and pools must have the hashes that the run began with: a path may hold
+        something else now."""
         for name, fact in facts.items():
             if name in self.record and _hashes(fact) != _hashes(self.record[name]):
                 raise InputError(
                     f"{self.path / 'config.json'}: --resume, but the run began with another {name}"
                 )
-        (self.path / "summary.json").unlink(missing_ok=True)  # unfinished again
-        self.record |= facts
-        write_json(self.path / "config.json", self.record)
 
     @property
     def finished(self) -> bool:
@@ -115,7 +152,7 @@ class RunDir:
 
         All lines that eval.jsonl has of a step carry the seconds of its one evaluation.
         """
-        path = self.path / "eval.jsonl"
+        path = self.evaluations
         lines = read_jsonl(path, ("step", "seconds")) if path.is_file() else []
         by_step = {line["step"]: line["seconds"] for line in lines}
         return sum(by_step.values())
