@@ -9,6 +9,7 @@ learned with, and what is left without the loophole? The three conditions are in
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import re
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ import tyro
 from hackward.base.faults import InputError, exit_on_fault
 from hackward.base.files import read_json, read_jsonl, write_json
 from hackward.base.flags import Count, Grading, checked, command_line
+from hackward.base.lock import only_writer
 from hackward.base.provenance import provenance
 from hackward.tasks.problems import EVAL_NAME, OTHER_NAMES, Problem
 
@@ -131,8 +133,21 @@ def evaluate(flags: EvaluateFlags) -> Path:
     checked(flags)
     names, out = other_names(flags.names), flags.out or flags.run / "evaluate"
     record, steps = finished(flags.run)
-    if (out / "eval.jsonl").exists():
-        raise InputError(f"{out / 'eval.jsonl'}: exists; take another --out")
+    with contextlib.ExitStack() as stack:
+        if out.resolve().is_relative_to(flags.run.resolve()):
+            stack.enter_context(only_writer(flags.run))
+        if out.resolve() != flags.run.resolve():
+            stack.enter_context(only_writer(out))
+        if (out / "eval.jsonl").exists():
+            raise InputError(f"{out / 'eval.jsonl'}: exists; take another --out")
+        _evaluated(flags, record, steps, names, out)
+    return out
+
+
+def _evaluated(
+    flags: EvaluateFlags, record: dict[str, Any], steps: int, names: tuple[str, ...], out: Path
+) -> None:
+    """Sample, grade, write and show; `out` is this process's alone."""
     chosen, seen = choose(flags, record)
     from hackward.base.screen import STDERR, progress, stdout  # heavy imports from here on
     from hackward.grading.grader import Grader
@@ -177,7 +192,6 @@ def evaluate(flags: EvaluateFlags) -> Path:
             f"left out because the run was trained on them or its v_hack was made from them: {seen} problems",
             highlight=False,
         )
-    return out
 
 
 if __name__ == "__main__":

@@ -87,11 +87,11 @@ class Data:
 def build(config: Config, stack: contextlib.ExitStack, policy: type[Policy] = Policy) -> Session:
     """Load, check and wire everything; cheap faults come first.
 
-    `stack` closes the grader. `policy` draws and grades. InputError for whatever cannot be used; nothing is
-    written then.
+    `stack` closes the grader and unlocks the directory. `policy` draws and grades. InputError for whatever
+    cannot be used; nothing is written then.
     """
     memory.peaks.clear()
-    run = RunDir(config, kind=config.kind, name=_run_name(config))
+    run = RunDir(config, stack, kind=config.kind, name=_run_name(config))
     problems = split_problems(config) if config.kind == "sampled" else ([], [])
     loaded, pools = _load(config, problems[0])
     check_space(run.path, _bytes_of(config, loaded.adapter), "this run")

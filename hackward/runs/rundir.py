@@ -5,6 +5,7 @@ Without a summary the run is incomplete.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import time
@@ -13,6 +14,7 @@ from typing import Any
 
 from hackward.base.faults import InputError
 from hackward.base.files import read_json, read_jsonl, write_json, write_jsonl
+from hackward.base.lock import contents, only_writer
 from hackward.base.provenance import provenance
 
 # What may differ between a run and its continuation.
@@ -51,21 +53,23 @@ class RunDir:
     A new run needs an empty or missing directory; --resume needs one with the same settings.
     """
 
-    def __init__(self, config: Any, *, kind: str, name: str) -> None:
+    def __init__(self, config: Any, stack: contextlib.ExitStack, *, kind: str, name: str) -> None:
+        """Locks the directory, which `stack` gives free again. InputError where it cannot be this run's."""
         self.path = Path(config.out or f"out/runs/{time.strftime('%Y%m%d-%H%M%S')}-{name}")
         self.checkpoint = self.path / "checkpoint.safetensors"
         self.rows: list[dict] = []
         settings = dataclasses.asdict(config)
+        if config.resume and config.out is None:
+            raise InputError("--resume needs --out, the directory of the run to go on with")
+        stack.enter_context(only_writer(self.path, create=not config.resume))
         if config.resume:
             self.record = self._reopen(settings, kind)
         else:
-            if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+            if contents(self.path):
                 raise InputError(f"{self.path}: exists and is not empty; take another --out, or --resume")
             self.record = {"kind": kind, "config": settings, **provenance()}
 
     def _reopen(self, settings: dict, kind: str) -> dict:
-        if settings["out"] is None:
-            raise InputError("--resume needs --out, the directory of the run to go on with")
         record = read_json(self.path / "config.json")
         stored = record.get("config") if isinstance(record, dict) else None
         if not isinstance(stored, dict):

@@ -11,6 +11,7 @@ from pathlib import Path
 from hackward.base.arms import ARMS
 from hackward.base.faults import InputError
 from hackward.base.files import file_hash, read_json, read_jsonl
+from hackward.base.lock import LOCK, contents
 from hackward.base.tensors import read_metadata
 from hackward.runs.rundir import differing
 from hackward.runs.settings import Config
@@ -18,7 +19,7 @@ from hackward.runs.settings import Config
 # What a run that has no checkpoint yet may hold; a directory with anything else is never removed.
 RUN_PARTS = re.compile(
     r"config\.json|rows\.jsonl|eval\.jsonl|(v_hack(_\d+)?|removed_\d+)\.safetensors"
-    r"|rollouts|nulls|eval|step_\d+\.cos\.jsonl\.gz|\..*\.tmp"
+    r"|rollouts|nulls|eval|step_\d+\.cos\.jsonl\.gz|\..*\.tmp|" + re.escape(LOCK)
 )
 
 
@@ -86,7 +87,7 @@ def survey(job: Job) -> None:
     InputError where that is not this very run.
     """
     job.state, job.step, job.note = "new", 0, ""
-    if not job.path.exists() or (job.path.is_dir() and not any(job.path.iterdir())):
+    if not job.path.exists() or (job.path.is_dir() and not contents(job.path)):
         return
     _refuse_other_run(job)
     steps = _finished_steps(job)
