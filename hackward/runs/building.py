@@ -124,6 +124,7 @@ def build(config: Config, stack: contextlib.ExitStack, policy: type[Policy] = Po
         optimizer=optimizer,
         pad=PAD,
         first=first,
+        saved=first,
         lr_scale=loaded.adapter.step_scale if config.match_size else 1.0,
         evaluation=_evaluation(config, loaded, data),
         watch=watch,

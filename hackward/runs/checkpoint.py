@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
+from torch import Tensor
 
 from hackward.base.faults import InputError
 from hackward.base.files import atomic
@@ -15,20 +17,38 @@ from hackward.method.adapters import Adapter
 from hackward.runs.rundir import RunDir
 
 
-def save_checkpoint(path: Path, adapter: Adapter, optimizer: torch.optim.Optimizer, step: int) -> None:
-    """Parameters, AdamW's moments and the next step, in one safetensors file."""
-    tensors = {}
-    for name, p in adapter.params.items():
-        tensors[f"{name}|param"] = p.detach().cpu()
-        for key, value in optimizer.state.get(p, {}).items():
-            tensors[f"{name}|{key}"] = torch.as_tensor(value).detach().cpu()
-    meta = {"kind": "checkpoint", "model_hash": adapter.model_hash, "step": step}
-    with atomic(path) as temporary:
-        save_file(tensors, temporary, metadata={"hackward": json.dumps(meta)})
+@dataclass(frozen=True)
+class State:
+    """What a run goes on from: parameters and AdamW's moments as they were before a step."""
+
+    step: int
+    tensors: dict[str, Tensor]
+    """MODULE|PART -> a copy on the CPU."""
+    model_hash: str
+
+    @classmethod
+    def of(cls, adapter: Adapter, optimizer: torch.optim.Optimizer, step: int) -> State:
+        """The state as it is; what happens later does not change it."""
+        tensors = {}
+        for name, p in adapter.params.items():
+            tensors[f"{name}|param"] = _copy(p)
+            for key, value in optimizer.state.get(p, {}).items():
+                tensors[f"{name}|{key}"] = _copy(torch.as_tensor(value))
+        return cls(step, tensors, adapter.model_hash)
+
+    def save(self, path: Path) -> None:
+        """One safetensors file."""
+        meta = {"kind": "checkpoint", "model_hash": self.model_hash, "step": self.step}
+        with atomic(path) as temporary:
+            save_file(self.tensors, temporary, metadata={"hackward": json.dumps(meta)})
+
+
+def _copy(tensor: Tensor) -> Tensor:
+    return tensor.detach().to("cpu", copy=True)
 
 
 def load_checkpoint(run: RunDir, adapter: Adapter, optimizer: torch.optim.Optimizer) -> int:
-    """Restore what `save_checkpoint` wrote; returns the first step to run. InputError for another model's
+    """Restore what `State.save` wrote; returns the first step to run. InputError for another model's
     checkpoint."""
     tensors, meta = read_safetensors(run.checkpoint)
     if meta.get("kind") != "checkpoint" or meta.get("model_hash") != adapter.model_hash:
