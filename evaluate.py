@@ -18,6 +18,7 @@ from typing import Any
 
 import tyro
 
+from hackward.base.checksums import Checksums
 from hackward.base.faults import InputError, exit_on_fault
 from hackward.base.files import read_json, read_jsonl, write_json
 from hackward.base.flags import Count, Grading, checked, command_line
@@ -124,6 +125,7 @@ def finished(run: Path) -> tuple[dict[str, Any], int]:
             f"{run}: not a finished sampled run of train.py (of a replayed one it is not known what it was"
             " trained on)"
         )
+    Checksums(run).check_all()
     return record, steps
 
 
@@ -177,14 +179,15 @@ def _evaluated(
     )
     with progress("held-out evaluation") as bar:
         lines = evaluation.run(steps, bar.say)
-    evaluation.write(out, steps)
+    put = Checksums(out).writing
+    evaluation.write(out, steps, put=put)
     facts = {
         "config": dataclasses.asdict(flags),
         "problems": [problem.problem_id for problem in evaluation.problems],
         "left_out_as_trained_on": seen,
         "sandbox": protection,
     }
-    write_json(out / "evaluate.json", facts | provenance())
+    write_json(out / "evaluate.json", facts | provenance(), put=put)
     console = stdout()
     console.print(heldout_screen(lines))
     if seen:

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from hackward.base.faults import InputError
+from hackward.base.files import sha256
 from hackward.base.types import CausalLM, Tokenizer
 from hackward.tasks.shipped import EMBEDDED, EMBEDDED_HOME, SHAPES, TINY, check_model, is_random
 
@@ -217,3 +218,11 @@ def tiny_random(seed: int = 0) -> tuple[CausalLM, Tokenizer]:
         torch.manual_seed(seed)
         model = Qwen3ForCausalLM(config)
     return model, tokenizer
+
+
+def settings_hash(name: str) -> str | None:
+    """Of what a model's directory says beside its weights and tokenizer; None where it is no directory."""
+    if not Path(name).is_dir():
+        return None
+    files = [Path(name) / file for file in ("config.json", "generation_config.json")]
+    return sha256(*(path.read_bytes() if path.is_file() else b"" for path in files))[:16]

@@ -70,6 +70,7 @@ class Loaded:
             "device": str(model.device),
             "dtype": str(model.dtype),
             "tokenizer": tokenizer_hash(self.tokenizer),
+            "settings": models.settings_hash(config.model),
             "identity": self.identity,
         }
 
@@ -93,10 +94,14 @@ def build(config: Config, stack: contextlib.ExitStack, policy: type[Policy] = Po
     memory.peaks.clear()
     run = RunDir(config, stack, kind=config.kind, name=_run_name(config))
     problems = split_problems(config) if config.kind == "sampled" else ([], [])
+    given = _given(problems)
+    run.check_same(**given)
     loaded, pools = _load(config, problems[0])
+    run.check_same(model=loaded.facts(config))
     check_space(run.path, _bytes_of(config, loaded.adapter), "this run")
     direction = hack_direction(config, loaded.adapter, loaded.tokenizer)
     v = direction.v if direction else None
+    run.check_same(v_hack=_facts_of(v))
     if config.kind == "sampled":
         data = _sampled(config, problems, loaded, v, stack, policy)
     else:
@@ -112,7 +117,7 @@ def build(config: Config, stack: contextlib.ExitStack, policy: type[Policy] = Po
     if config.resume and direction and config.refresh_every:
         direction.resume(run.path, first)
     watch, monitor_facts = build_watch(config, loaded.adapter, loaded.tokenizer, direction)
-    data.facts |= monitor_facts
+    data.facts |= monitor_facts | given
     _describe(config, run, loaded, direction, v, data)
     return Session(
         config=config,
@@ -331,14 +336,26 @@ def _describe(
         warning = {"warning": RANDOM}
     elif is_embedded(config.model):
         warning = {"warning": TOY}
-    meta = None
-    if v is not None:
-        meta = {name: value for name, value in v.meta.items() if name != "made_by"}
-    run.begin(model=loaded.facts(config), v_hack=meta, pools=data.source.pools(), **data.facts, **warning)
+    run.begin(
+        model=loaded.facts(config), v_hack=_facts_of(v), pools=data.source.pools(), **data.facts, **warning
+    )
     if v is not None and config.v_hack == "auto":
         v.save(run.path / "v_hack.safetensors")
     if direction and not config.resume:
         direction.save(run.path, 0)
+
+
+def _facts_of(v: VHack | None) -> dict[str, Any] | None:
+    """What config.json says of a v_hack."""
+    return None if v is None else {name: value for name, value in v.meta.items() if name != "made_by"}
+
+
+def _given(problems: tuple[list[Problem], list[Problem]]) -> dict[str, Any]:
+    """What the problem files hold, all of it: statements, tests, solutions, order."""
+    if not any(problems):
+        return {}
+    named = zip(("train_problems", "held_out_problems"), problems, strict=True)
+    return {name: {"hash": sha256(*map(repr, found))[:16]} for name, found in named}
 
 
 def _evaluation(config: Config, loaded: Loaded, data: Data) -> Evaluation | None:

@@ -12,12 +12,12 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import Tensor
 
 from hackward.base.faults import InputError, uninterrupted
-from hackward.base.files import atomic, read_jsonl, write_jsonl
+from hackward.base.files import read_jsonl, write_jsonl
 from hackward.base.screen import STDERR
+from hackward.base.tensors import write_safetensors
 from hackward.hardware import memory
 from hackward.method import gradients
 from hackward.method.adapters import Adapter
@@ -164,13 +164,14 @@ class Session:
         nulls = {name: draws for name, draws in diagnostics["null"].items() if draws is not None}
         if self.source.kind == "replay":
             rows = cosine_rows(step, batch, done, self.editor.v, diagnostics, self.config)
-            write_jsonl(self.run.path / f"step_{step:03d}.cos.jsonl.gz", rows)
+            write_jsonl(self.run.path / f"step_{step:03d}.cos.jsonl.gz", rows, put=self.run.put)
             if nulls:
                 nulls["cos_S_logp"] = null_of_rollouts(batch, done, self.editor)
         else:
             stamp = self.run.record["model"]["tokenizer"]
             rows = rollout_rows(batch.groups, seen, stamp)
-            write_jsonl(self.run.path / "rollouts" / f"step_{step:03d}.jsonl.gz", rows)
+            path = self.run.path / "rollouts" / f"step_{step:03d}.jsonl.gz"
+            write_jsonl(path, rows, put=self.run.put)
         if nulls:
             self._save_nulls(step, nulls)
         row = step_row(step, batch, seen, done, diagnostics, seconds, self.config)
@@ -234,8 +235,8 @@ class Session:
         # Copies: where nothing is edited cos_in and cos_out are one tensor, which safetensors refuses to
         # write twice.
         tensors = {name: draws.clone() for name, draws in nulls.items()}
-        with atomic(self.run.path / "nulls" / f"step_{step:03d}.safetensors") as temporary:
-            save_file(tensors, temporary, metadata={"hackward": '{"kind": "null"}'})
+        path = self.run.path / "nulls" / f"step_{step:03d}.safetensors"
+        write_safetensors(path, tensors, {"kind": "null"}, put=self.run.put)
 
     def evaluate(self, done: int, say: Callable[[str], None]) -> None:
         """The held-out evaluation after `done` steps, where one is due: the last step, and every
@@ -253,7 +254,7 @@ class Session:
         lines = self.evaluation.run(done, say)
         seconds = time.monotonic() - started
         self.evaluation.lines = [line | {"seconds": seconds} for line in lines]
-        self.evaluation.write(self.run.path, done)
+        self.evaluation.write(self.run.path, done, put=self.run.put)
 
     def finish(self) -> None:
         """Final adapter and summary."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,16 +10,11 @@ from pathlib import Path
 from hackward.base.arms import ARMS
 from hackward.base.faults import InputError
 from hackward.base.files import file_hash, read_json, read_jsonl
-from hackward.base.lock import LOCK, contents
+from hackward.base.lock import contents
 from hackward.base.tensors import read_metadata
+from hackward.runs.leftovers import strangers
 from hackward.runs.rundir import differing
 from hackward.runs.settings import Config
-
-# What a run that has no checkpoint yet may hold; a directory with anything else is never removed.
-RUN_PARTS = re.compile(
-    r"config\.json|rows\.jsonl|eval\.jsonl|(v_hack(_\d+)?|removed_\d+)\.safetensors"
-    r"|rollouts|nulls|eval|step_\d+\.cos\.jsonl\.gz|\..*\.tmp|" + re.escape(LOCK)
-)
 
 
 @dataclass
@@ -139,12 +133,12 @@ def _refuse_other_run(job: Job) -> None:
 
 def _refuse_strangers(job: Job) -> None:
     """The directory of a run that starts over is removed: it may hold nothing but the parts of a run."""
-    strangers = [part.name for part in job.path.iterdir() if not RUN_PARTS.fullmatch(part.name)]
+    found = strangers(job.path)
     if job.path.is_symlink():
-        strangers.append("a link")
-    if strangers:
+        found.append("a link")
+    if found:
         raise InputError(
-            f"{job.path}: {job.note}, but is not only a run's ({', '.join(strangers)}): move it away"
+            f"{job.path}: {job.note}, but is not only a run's ({', '.join(found)}): move it away"
         )
 
 
