@@ -29,7 +29,7 @@ sys.path.insert(0, str(ROOT))
 from hackward.base.files import read_json, read_jsonl  # noqa: E402
 
 COMMON = ["--device=cpu", "--workers=1", "--save-every=1", "--eval-every=2", "--eval-samples=1"]
-SMOKE = ["--preset=smoke", "--steps=4", "--prompts=1", "--group=2", "--max-new-tokens=8", "--eval-limit=1"]
+SMOKE = ["--preset=smoke", "--steps=4", "--prompts=1", "--group=3", "--max-new-tokens=8", "--eval-limit=1"]
 EMBEDDED = [
     "--preset=embedded", "--steps=3", "--prompts=2", "--group=2", "--max-new-tokens=24", "--eval-limit=1",
 ]  # fmt: skip
