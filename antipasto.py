@@ -37,6 +37,7 @@ from hackward.base.tensors import read_safetensors, write_safetensors
 from hackward.base.types import CausalLM
 from hackward.hardware import kernels
 from hackward.hardware.hashes import content_hash, model_hash
+from hackward.hardware.neighbours import patiently
 from hackward.method.per_rollout import Rows
 from hackward.method.svd_cache import SVDCache
 from hackward.method.targets import TARGETS, coverage, target_linears, words_of
@@ -215,7 +216,7 @@ class SVDAdapter:
         try:
             with torch.no_grad():
                 for layer in self.layers.values():
-                    layer.merge()
+                    patiently(layer.merge, self.model.device, "sampling")
                 yield self.model
         finally:
             self.model.train(training)

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hackward.base.faults import exit_on_fault
-from hackward.base.flags import command_line
+from hackward.base.flags import command_line, has_gpu
 from hackward.scheduling.flags import SweepFlags
 from hackward.scheduling.jobs import Job, survey
 from hackward.scheduling.plan import Stages, plan, stages
@@ -56,6 +56,8 @@ def sweep(config: SweepFlags, passed: Sequence[str] = ()) -> int:
 
     console = Console(markup=False, emoji=False, highlight=False, soft_wrap=True)
     print_blocks(plan_blocks(config, jobs, groups, clock(config, jobs)))
+    if has_gpu():
+        say_needs(jobs, config.jobs, console)
     blocks, decisions = judge_probe(Path(config.probe), jobs) if config.probe else ([], [])
     print_blocks(blocks)
     for decision in decisions:
@@ -73,6 +75,15 @@ def sweep(config: SweepFlags, passed: Sequence[str] = ()) -> int:
         return 0
     work.run()
     return say_outcome(work, console)
+
+
+def say_needs(jobs: Sequence[Job], at_once: int, console: Console) -> None:
+    """What a run needs of the GPU's memory. InputError where the runs cannot fit."""
+    from hackward.scheduling.fits import check_fits
+
+    needs = check_fits(jobs, at_once)
+    if needs is not None:
+        console.print(f"a run needs {needs.words()}")
 
 
 def say_verdicts(groups: Stages, console: Console) -> None:

@@ -51,7 +51,7 @@ TINY_RUN = [
     "--preset=smoke", "--device=cpu", "--workers=1", "--svd-cache=cache", "--v-hack=v.safetensors",
     "--prompts=1", "--group=2", "--max-new-tokens=3", "--eval-limit=1", "--teacher-rows=1",
 ]  # fmt: skip
-SAMPLED = [*TINY_RUN, "--teacher-dir=teacher_pool", "--out=run", "--monitor=v_hack"]
+SAMPLED = [*TINY_RUN, "--teacher-dir=teacher_pool", "--out=run", "--monitor=attempt"]
 REPLAYED = [*TINY_RUN, "--replay-dirs=teacher_pool", "--loss-mode=nll", "--lr=0", "--steps=1"]
 
 
@@ -64,7 +64,14 @@ def make(home: Path) -> None:
     teacher = scripted_teacher(tokenizer)
     groups = [[teacher.by_problem[problem][0]] * 2 for problem in list(teacher.by_problem)[:3]]
     save_pool("teacher_pool", groups, name="teacher", tokenizer=tokenizer)
-    argv = [f"--model={TINY}", "--out=v.safetensors", "--svd-cache=cache", "--device=cpu", "--permutations=2"]
+    argv = [
+        f"--model={TINY}",
+        "--out=v.safetensors",
+        "--svd-cache=cache",
+        "--device=cpu",
+        "--permutations=2",
+        "--max-pairs=6",
+    ]
     extract_vhack.main(command_line(extract_vhack.ExtractFlags, argv=argv))
     train.train(parse([*SAMPLED, "--steps=2"]))
     train.train(parse([*REPLAYED, "--out=replayed"]))

@@ -46,7 +46,8 @@ ARMS = {
     "penalty": ["--arm=penalty", "--monitor=v_hack"],
     "screen": ["--arm=screen", "--monitor=attempt"],
 }
-PRESETS = {"smoke": SMOKE, "embedded": EMBEDDED}
+PRESETS = {"smoke": (SMOKE, "tiny-random"), "embedded": (EMBEDDED, "embedded")}
+PAIRS = 6  # that v_hack is made from: a run's set-up and refresh take seconds instead of a minute
 
 
 def start(flags: list[str], out: Path, *more: str) -> subprocess.Popen:
@@ -106,18 +107,31 @@ def killed(flags: list[str], out: Path, seconds: float) -> str:
     return state
 
 
-def cases() -> Iterator[tuple[str, list[str]]]:
-    for preset, flags in PRESETS.items():
-        for arm, own in ARMS.items():
-            yield f"{preset}, {arm}", [*flags, *COMMON, *own]
+def directions(home: Path) -> None:
+    """A v_hack of every model and basis, and the cache of its bases."""
+    for _, model in PRESETS.values():
+        for basis in ("svd", "lora"):
+            flags = [f"--model={model}", f"--basis={basis}", f"--max-pairs={PAIRS}", "--permutations=2"]
+            flags += ["--rank=2", "--device=cpu", f"--out={home / model}-{basis}.safetensors"]
+            command = [sys.executable, "extract_vhack.py", *flags, f"--svd-cache={home / 'cache'}"]
+            subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+
+
+def cases(home: Path) -> Iterator[tuple[str, list[str]]]:
+    for arm, own in ARMS.items():
+        for preset, (flags, model) in PRESETS.items():
+            basis = "lora" if "--arm=lora" in own else "svd"
+            given = [f"--v-hack={home / model}-{basis}.safetensors", f"--svd-cache={home / 'cache'}"]
+            yield f"{preset}, {arm}", [*flags, *COMMON, *own, *given]
 
 
 def main(kills: int, minutes: float) -> int:
     dice, began = random.Random(0), time.monotonic()
     whole: dict[str, tuple[dict[str, Any], float]] = {}
     outcomes: Counter[tuple[str, str]] = Counter()
-    everything = list(cases())
     with tempfile.TemporaryDirectory() as home:
+        directions(Path(home))
+        everything = list(cases(Path(home)))
         for number in range(kills):
             if time.monotonic() - began > 60 * minutes:
                 break

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from hackward.base.faults import InputError
 from hackward.base.files import sha256
 from hackward.base.types import CausalLM, Tokenizer
+from hackward.hardware.neighbours import patiently
 from hackward.tasks.shipped import EMBEDDED, EMBEDDED_HOME, SHAPES, TINY, check_model, is_random
 
 CHATML = (
@@ -62,7 +63,7 @@ def load(name: str, *, dtype: str = "auto", device: str = "auto") -> tuple[Causa
     # plan.
     torch.backends.cuda.enable_cudnn_sdp(False)
     model, tokenizer = _make(name, torch_dtype, place)
-    model = model.to(place).eval().requires_grad_(False)
+    model = patiently(lambda: model.to(place), place, name).eval().requires_grad_(False)
     check_weights(model, name)
     return fused_norms(model) if place.type == "cuda" else model, tokenizer
 

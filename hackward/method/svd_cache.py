@@ -8,6 +8,7 @@ that does not verify is computed anew.
 from __future__ import annotations
 
 import contextlib
+import functools
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -21,11 +22,13 @@ from torch import Tensor
 
 from hackward.base.files import atomic, sha256
 from hackward.hardware.hashes import content_hash
+from hackward.hardware.neighbours import patiently
 from hackward.method.svd import thin_svd
 
 Basis = tuple[Tensor, Tensor, Tensor]
 """U (O, R), S (R,) and Vh (R, I) on W's device; S in fp32, the others in W's dtype."""
 
+Write = Callable[[Path, dict[str, Tensor]], None]
 AT_ONCE = 6  # bases under way at once on a GPU; each holds some 0.5 GB of fp64 at 4B
 
 
@@ -70,9 +73,15 @@ class SVDCache:
         W_OI: Tensor,
         weight_hash: str,
         *,
-        write: Callable[[Path, dict[str, Tensor]], None] | None = None,
+        write: Write | None = None,
     ) -> Basis:
         """The basis of W. `write` takes a new one (default: it is written at once)."""
+        found = functools.partial(self._basis, W_OI, weight_hash, write or _write)
+        return patiently(found, W_OI.device, "SVD")
+
+    def _basis(
+        self, W_OI: Tensor, weight_hash: str, write: Callable[[Path, dict[str, Tensor]], None]
+    ) -> Basis:
         path = None if self.directory is None else self.directory / f"{weight_hash}.safetensors"
         if path and path.exists():
             try:
@@ -91,7 +100,7 @@ class SVDCache:
         U, S, Vh = thin_svd(W_OI)
         U, S, Vh = U.to(W_OI.dtype).contiguous(), S.float(), Vh.to(W_OI.dtype).contiguous()
         if path:
-            (write or _write)(path, {"U": U, "S": S, "Vh": Vh})
+            write(path, {"U": U, "S": S, "Vh": Vh})
         return U, S, Vh
 
     def _write_later(self, path: Path, tensors: dict[str, Tensor]) -> None:

@@ -35,6 +35,7 @@ from transformers import DynamicCache
 from hackward.base.faults import InputError
 from hackward.base.types import CausalLM
 from hackward.hardware import memory
+from hackward.hardware.neighbours import Shortage
 from hackward.rollouts.decoder import Decoder, Slots, most_seats, position_bytes
 from hackward.rollouts.draws import Request, draw, uniforms
 
@@ -359,6 +360,7 @@ def decode(
     so beginning it anew changes nothing. InputError when one row alone does not fit.
     """
     left = dict(enumerate(requests))
+    shortage = Shortage(model.device, "sampling")
 
     def hand_out(numbers: list[int], i: int, ids: list[int], logps: list[float]) -> None:
         del left[numbers[i]]
@@ -371,6 +373,8 @@ def decode(
         except RuntimeError as fault:
             if not memory.ran_out(fault):
                 raise
+        if rows == 1 and left and shortage.wait():
+            continue
         if left:
             rows = _fewer(rows, list(left.values()), options["limit"])
             if model.device.type == "cuda":

@@ -34,6 +34,7 @@ from hackward.rollouts.tokens import PAD, prompt_ids, stops, tokenizer_hash
 from hackward.runs.checkpoint import load_checkpoint
 from hackward.runs.direction import Direction, hack_direction
 from hackward.runs.heldout import Evaluation
+from hackward.runs.needs import needs
 from hackward.runs.rundir import RunDir
 from hackward.runs.session import Session
 from hackward.runs.settings import Config
@@ -183,10 +184,20 @@ def _load(config: Config, problems: Sequence[Problem]) -> tuple[Loaded, list[Poo
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         # transformers checkpoints in training mode only; these architectures have no dropout by default
         model.train()
+    _say_needs(config, model)
     before = probe_logits(model)
     adapter = attach_basis(config, model)
     identity = float((probe_logits(model) - before).abs().max())
     return Loaded(adapter, tokenizer, stop, identity), pools
+
+
+def _say_needs(config: Config, model: CausalLM) -> None:
+    if model.device.type == "cuda":
+        size = model.get_output_embeddings().weight.element_size()
+        words = needs(config, model, size).words()
+        STDERR.print(
+            f"this run needs {words}; free: {memory.free(model.device) / 1e9:.1f} GB", highlight=False
+        )
 
 
 def _check_pool(model: CausalLM, pool: Pool) -> None:

@@ -1,0 +1,168 @@
+"""A GPU that is shared: a shortage that others cause is waited for, room is left, needs are known before."""
+
+from __future__ import annotations
+
+import dataclasses
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from hackward.base.faults import InputError
+from hackward.hardware import memory, neighbours
+from hackward.method import gradients
+from hackward.rollouts import slots
+from hackward.runs.needs import needs, needs_by_name
+from hackward.runs.settings import PRESETS, resolve
+from hackward.scheduling import fits
+from hackward.scheduling.jobs import Job
+from tests.families import qwen, save
+
+CARD = torch.device("cuda")
+GB = 10**9
+
+
+@pytest.fixture
+def card(monkeypatch):
+    """A GPU of 80 GB, as far as memory goes; `others` hold some of it, and time passes by sleeping."""
+    state = SimpleNamespace(others=0, reserved=10 * GB, allocated=6 * GB, now=0.0, on_look=lambda: None)
+
+    def free(device=None):
+        return 79 * GB - state.others - state.reserved, 80 * GB
+
+    def sleep(seconds):
+        state.now += seconds
+        state.on_look()
+
+    monkeypatch.setattr(torch.cuda, "mem_get_info", free)
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: state.reserved)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: state.allocated)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    monkeypatch.setattr(neighbours, "time", SimpleNamespace(monotonic=lambda: state.now, sleep=sleep))
+    return state
+
+
+def short(times, calls):
+    def work():
+        calls.append(1)
+        if len(calls) <= times:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
+        return "made"
+
+    return work
+
+
+def test_a_shortage_that_others_cause_is_waited_for_and_said_once(card, capsys):
+    card.others, calls = 30 * GB, []
+    assert neighbours.patiently(short(3, calls), CARD, "loading") == "made"
+    said = " ".join(capsys.readouterr().err.split())
+    assert len(calls) == 4 and card.now == 3 * neighbours.LOOK
+    assert said.count("loading: does not fit while other processes hold 29.9 GB of the GPU's memory") == 1
+
+
+def test_a_shortage_of_our_own_and_any_other_fault_are_not_waited_for(card):
+    with pytest.raises(torch.OutOfMemoryError, match="Tried to allocate 2 GiB"):
+        neighbours.patiently(short(1, []), CARD, "loading")
+    card.others = 30 * GB
+    with pytest.raises(RuntimeError, match="a shape"):
+        neighbours.patiently(lambda: (_ for _ in ()).throw(RuntimeError("a shape")), CARD, "loading")
+    assert card.now == 0
+
+
+def test_waiting_has_a_limit(card):
+    card.others = 30 * GB
+    with pytest.raises(torch.OutOfMemoryError):
+        neighbours.patiently(short(10**6, []), CARD, "loading")
+    assert neighbours.LIMIT <= card.now <= neighbours.LIMIT + neighbours.LOOK
+
+
+def test_room_is_left_where_others_are_on_the_card(card):
+    assert memory.free(CARD) == 69 * GB + 4 * GB
+    card.others = 30 * GB
+    assert memory.free(CARD) == 39 * GB // 2 + 4 * GB
+
+
+def on_card():
+    """What the loops ask of a model that lies on the card."""
+    return SimpleNamespace(device=CARD)
+
+
+def test_a_row_of_the_backward_is_waited_for(card, monkeypatch):
+    card.others, tries = 30 * GB, []
+
+    class Batch:
+        index, ids_BL = [0], torch.zeros(1, 8)
+
+        def to(self, device):
+            return self
+
+    def not_at_first(batch, work, budget):
+        tries.append(1)
+        return None if len(tries) < 3 else "made"
+
+    monkeypatch.setattr(gradients, "next_batch", lambda *a, **k: Batch())
+    monkeypatch.setattr(gradients, "by_length", lambda rows: [0])
+    monkeypatch.setattr(gradients, "_unless_out_of_memory", not_at_first)
+    adapter, budget = SimpleNamespace(model=on_card()), SimpleNamespace(tokens=8)
+    found = list(gradients.each_batch(adapter, [None], None, budget, 0))
+    assert found == [([0], "made")] and card.now == 2 * neighbours.LOOK
+    card.others, tries[:] = 0, []
+    with pytest.raises(InputError, match="a single row of 8 tokens does not fit"):
+        list(gradients.each_batch(adapter, [None], None, budget, 0))
+
+
+def test_a_row_of_sampling_is_waited_for(card, monkeypatch):
+    card.others, tries = 30 * GB, []
+
+    class Engine:
+        def __init__(self, model, requests, *, rows, on_row, **options):
+            self.on_row = on_row
+
+        def run(self):
+            tries.append(1)
+            if len(tries) < 3:
+                raise torch.OutOfMemoryError("no room")
+            self.on_row(0, [1], [0.0])
+
+    monkeypatch.setattr(slots, "Engine", Engine)
+    request = SimpleNamespace(prompt_ids=(1,), tokens=lambda limit: limit)
+    ended = []
+    slots.decode(on_card(), [request], rows=1, on_row=lambda *row: ended.append(row), limit=4)
+    assert ended == [(0, [1], [0.0])] and card.now == 2 * neighbours.LOOK
+    card.others, tries[:] = 0, []
+    with pytest.raises(InputError, match="does not fit into the GPU's memory"):
+        slots.decode(on_card(), [request], rows=1, on_row=lambda *row: None, limit=4)
+
+
+# --- what a run needs ---
+
+
+def settings(**more):
+    return resolve(dataclasses.replace(PRESETS["smoke"], problems="p", **more))
+
+
+def test_what_a_run_needs_grows_with_model_adapter_and_rows():
+    model = qwen()
+    plain = needs(settings(sample_rows=10**6), model, 2)
+    parameters = sum(p.numel() for p in model.parameters())
+    assert plain.least > 2 * parameters and plain.asked > plain.least
+    assert needs(settings(sample_rows=1), model, 2).asked == plain.least
+    assert needs(settings(arm="lora"), model, 2).least < plain.least  # W' alone, no bases
+    assert needs(settings(max_new_tokens=4096), model, 2).least > plain.least
+    assert needs(settings(), model, 4).least > plain.least
+
+
+def test_a_sweep_refuses_what_cannot_fit_and_says_how_many_can(tmp_path):
+    model = save(tmp_path / "model", qwen())
+    jobs = []
+    for seed in (1, 2, 3):
+        own = settings(model=str(model), seed=seed, device="cuda", dtype="bfloat16")
+        jobs.append(Job("vanilla", "none", seed, tmp_path / str(seed), (), own))
+    known = needs_by_name(jobs[0].settings)
+    assert known == needs(jobs[0].settings, qwen(), 2)
+    assert fits.check_fits(jobs, 3, total=3 * known.least) == known
+    with pytest.raises(InputError, match=r"--jobs 3: 3 runs at once need .* GB: take --jobs 2"):
+        fits.check_fits(jobs, 3, total=3 * known.least - 1)
+    with pytest.raises(InputError, match="a run needs about 1.1 GB of GPU memory at the least"):
+        fits.check_fits(jobs, 1, total=known.least - 1)
+    assert fits.check_fits([dataclasses.replace(job, state="done") for job in jobs], 3, total=1) is None
