@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
 HOME = Path("out/probe_distill")
 BYTES_A_TOKEN = 2  # of a rollout on disk, zipped, its ids, log-probabilities and text
+BASIS_ARMS: dict[str, ArmFlag] = {"both": "projected", "projected": "projected", "lora": "lora"}  # of Phase 1
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,8 @@ class ProbeFlags(OnDevice, Grading):
     """A,B: teacher pool and base pool (default: the ones under --out; the embedded model's teacher pool
     ships). Phase 1 takes the first."""
     loss_mode: Literal["nll", "grpo"] = "grpo"
-    """nll: Phase 1. grpo: Phase 2, both arms unless --arm names one."""
+    """nll: Phase 1, in the basis of --arm (lora, else delta_S). grpo: Phase 2, both arms unless --arm names
+    one."""
     arm: Literal["both", ArmFlag] = "both"
     """Arms of Phase 2; both: vanilla and projected."""
     model: str = EMBEDDED
@@ -243,18 +245,30 @@ def phase1(flags: ProbeFlags) -> Config:
             "--loss-mode=nll --project-at=update: Phase 1 takes no steps (its learning rate is 0), so there"
             " is no update to project; leave --project-at=grad"
         )
+    if flags.arm not in BASIS_ARMS:
+        raise InputError(
+            f"--loss-mode=nll --arm={flags.arm}: Phase 1 measures before and after an edit; its arm"
+            " names the basis: projected (delta_S) or lora"
+        )
+    if flags.gate == "none":
+        raise InputError(
+            "--loss-mode=nll --gate=none: Phase 1 measures before and after an edit, this is none"
+        )
     pool = (flags.replay_dirs or str(teacher_pool(flags))).split(",")[0]
+    arm = BASIS_ARMS[flags.arm]
     own = {
-        "arm": "lora" if flags.arm == "lora" else "projected",
+        "arm": arm,
         "lr": 0.0,
         "replay_dirs": pool,
-        "out": f"{flags.out}/phase1/{run_name(flags, 'nll')}",
+        "out": f"{flags.out}/phase1/nll-{run_name(flags, arm)}",
     }
     return Config(**shared_settings(flags) | own)
 
 
 def phase2(flags: ProbeFlags) -> list[Config]:
     """The mixed-replay probe, a run per arm; a vanilla that is there already is not run again."""
+    if flags.arm == "both" and flags.gate == "none":
+        raise InputError("--gate=none: nothing would be removed; --arm=vanilla alone measures only")
     pools = flags.replay_dirs or f"{teacher_pool(flags)},{flags.out}/base_pool"
     if flags.replay_dirs is None and not Path(flags.out, "base_pool").is_dir():
         raise InputError(f"{flags.out}/base_pool: no such pool directory (make it with --base-only)")
@@ -279,17 +293,50 @@ def phase2(flags: ProbeFlags) -> list[Config]:
 
 
 def is_there(config: Config) -> bool:
-    """Is there a finished run in this directory with the same settings and the same v_hack?"""
+    """Is there a finished run in this directory with the same settings?
+
+    InputError where it was made from another model, pool or v_hack than the same paths hold.
+    """
     run = Path(str(config.out))
     if not (run / "summary.json").exists():
         return False
     record, wanted = read_json(run / "config.json"), dataclasses.asdict(resolve(config))
+    stored = record.get("config") if isinstance(record, dict) else None
+    if not isinstance(stored, dict):
+        raise InputError(f"{run / 'config.json'}: not the config.json of a run")
+    if stored.get("steps") != wanted["steps"] or differing(stored, wanted):
+        return False
+    made, found = hashes_of(record), hashes_now(config)
+    for what, digest in found.items():
+        if made.get(what) != digest:
+            raise InputError(
+                f"{run}: made with another {what} (hash {made.get(what)}, found {digest}): one probe would"
+                " mix them; take another --out"
+            )
+    return True
+
+
+def hashes_of(record: dict[str, Any]) -> dict[str, Any]:
+    """What config.json says that a run was made from: hashes by words."""
+    pools = record.get("pools") or []
+    found = {f"pool {pool.get('dir')}": pool.get("hash") for pool in pools}
+    for name in ("model", "v_hack"):
+        found[name] = (record.get(name) or {}).get("hash")
+    return found
+
+
+def hashes_now(config: Config) -> dict[str, str]:
+    """The same hashes of what a run with these settings would be made from; of v_hack only where it is a
+    file."""
+    from hackward.hardware import models
+    from hackward.hardware.hashes import model_hash
+    from hackward.rollouts.pools import pool_hash
+
+    found = {f"pool {pool}": pool_hash(pool) for pool in str(config.replay_dirs).split(",")}
     if Path(config.v_hack).is_file():
-        made_with = (record.get("v_hack") or {}).get("hash")
-        if made_with != file_hash(config.v_hack)[:16]:
-            return False
-    same_steps = record["config"].get("steps") == wanted["steps"]
-    return same_steps and not differing(record["config"], wanted)
+        found["v_hack"] = file_hash(config.v_hack)[:16]
+    model, _ = models.load(config.model, dtype=config.dtype, device=config.device)
+    return found | {"model": model_hash(model)}
 
 
 def run_name(flags: ProbeFlags, arm: str) -> str:
@@ -300,7 +347,8 @@ def run_name(flags: ProbeFlags, arm: str) -> str:
     control = "" if flags.control == "none" else f"-{flags.control}"
     lr = 0.0 if flags.loss_mode == "nll" else flags.lr
     gate = flags.gate or own_gate("projected" if flags.arm == "both" else flags.arm)
-    return f"{arm}-{gate}-{flags.project_at}-{v}{control}-lr{lr:g}-s{flags.seed}"
+    basis = f"{arm}-r{flags.rank}" if arm == "lora" and flags.rank != ProbeFlags.rank else arm
+    return f"{basis}-{gate}-{flags.project_at}-{v}{control}-lr{lr:g}-s{flags.seed}"
 
 
 def probe(flags: ProbeFlags) -> list[Path]:

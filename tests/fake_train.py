@@ -1,7 +1,7 @@
 """Behaves as train.py does towards a sweep, in milliseconds. Tests copy it beside the files that it reads.
 
 settings.json: what config.json will say of each run. orders.json: what each run is to do: {run: {"die": step,
-"sleep": seconds a step, "hack": hack rate}}.
+"hang": step, "sleep": seconds a step, "hack": hack rate}}.
 """
 
 import json
@@ -52,6 +52,8 @@ def main() -> None:
         (RUN / "removed_000.safetensors").touch()
     for step in range(len(rows), settings["steps"]):
         time.sleep(orders.get("sleep", 0))
+        if step == orders.get("hang"):
+            time.sleep(300)
         if step == orders.get("die"):
             print("a traceback")
             sys.exit("error: out of memory")

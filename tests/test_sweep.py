@@ -130,24 +130,32 @@ def gone(pid: int) -> bool:
         return True
 
 
-def in_background(world: World, until: int, **settings) -> multiprocessing.Process:
-    """A sweep in a process of its own; returns when its first run has made `until` steps."""
+def in_background(world: World, until: int, runs=("vanilla-s41",), **settings) -> multiprocessing.Process:
+    """A sweep in a process of its own; returns when these of its runs have made `until` steps."""
 
     def work() -> None:
         exit_on_fault(lambda: sys.exit(world.sweep(**settings)))
 
     process = multiprocessing.get_context("fork").Process(target=work)
     process.start()
-    deadline, rows = time.monotonic() + 20, world.out / "vanilla-s41" / "rows.jsonl"
-    while time.monotonic() < deadline and not (rows.exists() and rows.read_text().count("\n") >= until):
+    deadline = time.monotonic() + 60
+    while not all(steps_of(world.out / run) >= until for run in runs):
+        assert time.monotonic() < deadline, "the runs did not get so far"
         time.sleep(0.01)
     return process
 
 
+def steps_of(run: Path) -> int:
+    """Steps that a run has made so far."""
+    rows = run / "rows.jsonl"
+    return rows.read_text().count("\n") if rows.exists() else 0
+
+
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_ends_the_runs_and_leaves_them_resumable(world, how):
-    world.orders({name: {"sleep": 0.1} for name in names("vanilla")})
-    process = in_background(world, until=3, arms="vanilla", jobs=2, steps=8)
+    world.orders({name: {"hang": 3} for name in names("vanilla")})  # so none ends before the signal comes
+    started = ("vanilla-s41", "vanilla-s42")
+    process = in_background(world, until=3, runs=started, arms="vanilla", jobs=2, steps=8)
     os.kill(process.pid, how)
     process.join(20)
     assert process.exitcode == 130

@@ -102,7 +102,19 @@ def one_line(boxed: str) -> str:
     lines = [line.strip(" \u2502") for line in boxed.splitlines()]
     drawn = re.compile(r"[\u2500-\u257f -]*")
     said = [line for line in lines[1:] if not drawn.fullmatch(line) and "full helptext" not in line]
-    return " ".join(" ".join(said).partition("Argument helptext")[0].split())
+    line = " ".join(" ".join(said).partition("Argument helptext")[0].split())
+    return _plain_number(line) or line
+
+
+def _plain_number(line: str) -> str | None:
+    """What tyro says of a flag that wants a number and got something else, in plain words; None for other
+    faults."""
+    flag = re.match(r"Error parsing (--[\w-]+):", line)
+    number = re.search(r"(invalid literal for int|could not convert string to float).*?: '(.*?)'", line)
+    if flag is None or number is None:
+        return None
+    kind = "a whole number" if "int" in number[1].split() else "a number"
+    return f"{flag[1]} {number[2]}: must be {kind}"
 
 
 def checked(settings: Flags) -> Flags:

@@ -266,23 +266,15 @@ class Summary(TypedDict):
 
 
 @with_config(LINE)
-class KeptStep(StepLine):
-    """A line of rows.jsonl that a run goes on from: it was written by a step, which has a time."""
-
-    seconds: Annotated[float, Ge(0), Le(LARGEST)]
-
-
-@with_config(LINE)
-class EvaluatedLine(TypedDict):
-    """A line of eval.jsonl, as far as the run that goes on reads it."""
+class TimedLine(TypedDict):
+    """A line of rows.jsonl or eval.jsonl that a run goes on from: what was done took a time."""
 
     step: Count
     seconds: Annotated[float, Ge(0), Le(LARGEST)]
 
 
 STEPS = TypeAdapter(list[StepLine])
-KEPT_STEPS = TypeAdapter(list[KeptStep])
-EVALUATED = TypeAdapter(list[EvaluatedLine])
+TIMED = TypeAdapter(list[TimedLine])
 ROLLOUTS = TypeAdapter(list[RolloutLine])
 SAMPLES = TypeAdapter(list[SampleLine])
 HELDOUT_LINES = TypeAdapter(list[HeldoutLine])

@@ -172,7 +172,7 @@ def load_pool(directory: str | Path, tokenizer: Any, *, stop: Sequence[int]) -> 
     for path, row in rows:
         siblings = by_problem.setdefault(str(row.problem_id), [])
         siblings.append(_rollout(row, path, tokenizer, same, sample=len(siblings), stop=stop))
-    return Pool(names.most_common(1)[0][0], str(directory), by_problem, not same, _digest(directory))
+    return Pool(names.most_common(1)[0][0], str(directory), by_problem, not same, pool_hash(directory))
 
 
 def _check_whole(directory: Path) -> None:
@@ -202,7 +202,7 @@ def stored_rollouts(path: str | Path) -> list[Rollout]:
     return found
 
 
-def _digest(directory: str | Path) -> str:
+def pool_hash(directory: str | Path) -> str:
     """Hash over names and contents of the pool's files."""
     parts: list[str | bytes] = []
     for path in pool_files(directory):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hackward.base.arms import arm_of
+from hackward.base.faults import InputError
 from hackward.base.records import POLICY
 from hackward.base.screen import STDERR
 from hackward.base.types import Tokenizer
@@ -235,7 +236,10 @@ def _extracted(config: Config, adapter: Adapter, tokenizer: Tokenizer) -> Direct
 
 
 def _from_file(config: Config, adapter: Adapter) -> VHack:
-    v = extraction.load(config.v_hack, adapter)
+    try:
+        v = extraction.load(config.v_hack, adapter)
+    except InputError as fault:
+        raise InputError(f"--v-hack {fault}") from None
     made = denominator(v.meta)
     if made != config.normaliser:
         STDERR.print(

@@ -24,12 +24,12 @@ def check_inputs(config: Config) -> None:
         raise InputError(
             f"{config.v_hack}: no such file (--v-hack; `auto` extracts one, `none` does without)"
         )
-    pools = config.replay_dirs.split(",") if config.replay_dirs else []
+    pools = [("--replay-dirs", pool) for pool in (config.replay_dirs or "").split(",") if pool]
     if config.teacher_dir not in (None, "pairs"):
-        pools.append(config.teacher_dir)
-    for pool in pools:
+        pools.append(("--teacher-dir", str(config.teacher_dir)))
+    for flag, pool in pools:
         if not Path(pool).is_dir():
-            raise InputError(f"{pool}: no such pool directory")
+            raise InputError(f"{flag} {pool}: no such pool directory")
     if config.kind == "sampled":
         check_descriptors(config.workers or len(os.sched_getaffinity(0)))
     check_space(config.out or "out/runs", LEAST_BYTES, "the shortest run")

@@ -122,12 +122,13 @@ class RunDir:
         """On resume: can what is there be gone on from, and be written to? InputError before anything is
         changed."""
         from hackward.base.records import checked_lines  # pydantic: a command's start does without
-        from hackward.reports.schema import EVALUATED, KEPT_STEPS
+        from hackward.reports.schema import STEPS, TIMED
 
         rows = self.path / "rows.jsonl"
-        checked_lines(rows, KEPT_STEPS, cut_off=True)
+        checked_lines(rows, STEPS, cut_off=True)
+        checked_lines(rows, TIMED, cut_off=True)
         if self.evaluations.exists():
-            checked_lines(self.evaluations, EVALUATED)
+            checked_lines(self.evaluations, TIMED)
         for name in FOLDERS:
             folder = self.path / name
             if folder.exists() and not folder.is_dir():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -234,6 +235,7 @@ def resolve(config: Config) -> Config:
     A resolved Config resolves to itself. InputError names the flags.
     """
     checked(config)
+    _refuse_empty(config)
     levels = levels_of(config.difficulty)
     target_names(config.targets)
     if config.group == 1 and config.loss_mode == "grpo":
@@ -265,6 +267,16 @@ def resolve(config: Config) -> Config:
     )
 
 
+PATHS = ("model", "problems", "eval_problems", "teacher_dir", "v_hack", "out")
+
+
+def _refuse_empty(config: Config) -> None:
+    for name in PATHS:
+        value = getattr(config, name)
+        if value is not None and not value.strip():
+            raise InputError(f"--{name.replace('_', '-')} is empty: give it a value, or leave it out")
+
+
 def levels_of(difficulty: str | None) -> list[str]:
     levels = [level.strip().lower() for level in difficulty.split(",")] if difficulty else []
     if unknown := sorted(set(levels) - set(DIFFICULTIES)):
@@ -279,6 +291,11 @@ def _refuse_replay(config: Config) -> None:
         raise InputError(
             f"--replay-dirs {config.replay_dirs!r}: expected one or more directories, separated by commas"
         )
+    directories = [os.path.normpath(directory) for directory in config.replay_dirs.split(",")]
+    if len(set(directories)) < len(directories):
+        raise InputError(f"--replay-dirs {config.replay_dirs}: the same directory twice")
+    if config.group % len(directories):
+        raise InputError(f"--group {config.group} does not divide among {len(directories)} pools")
     if config.beta:
         raise InputError(
             "--beta > 0 with --replay-dirs: the KL estimate needs samples of the policy, replayed rows are"

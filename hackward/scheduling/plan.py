@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from hackward.base.arms import ARMS, arm_of
+from hackward.base.arms import ARMS, CONTROLS, arm_of
 from hackward.base.faults import InputError
 from hackward.base.flags import checked
 from hackward.base.tensors import read_metadata
@@ -41,13 +41,15 @@ def seeds_of(config: SweepFlags) -> list[int]:
 def kinds_of(config: SweepFlags) -> list[tuple[str, str]]:
     """(arm, control) of every kind of run, in the order of running: the arms as in ARMS, then the controls.
 
-    InputError for an arm that is none of ARMS. A control is train.py's to refuse.
+    InputError for an arm that is none of ARMS and a control that is none of CONTROLS.
     """
     chosen, controls = listed(config.arms, "--arms"), listed(config.controls, "--controls")
     if unknown := sorted(set(chosen) - set(ARMS)):
         raise InputError(f"--arms {config.arms}: {unknown[0]!r} is none of {', '.join(ARMS)}")
     if "none" in controls:
         raise InputError("--controls none: not a control")
+    if unknown := sorted(set(controls) - set(CONTROLS)):
+        raise InputError(f"--controls {config.controls}: {unknown[0]!r} is none of {', '.join(CONTROLS)}")
     arms = [(arm, "none") for arm in ARMS if arm in chosen]
     return arms + [(config.control_arm, control) for control in controls]
 
