@@ -83,15 +83,15 @@ def candidates(flags: EvaluateFlags, settings: dict[str, Any]) -> tuple[str, lis
     Without --problems they are the run's own: its held-out file, or the split of its problem file.
     """
     from hackward.tasks.formats import load_problems
-    from hackward.tasks.held_out import held_out_split
+    from hackward.tasks.held_out import decidable, held_out_split
 
+    source = flags.problems or settings.get("eval_problems") or settings["problems"]
+    several_answers = flags.several_answers or settings.get("several_answers", False)
+    found = decidable(load_problems(source), source, several_answers)
     if flags.problems:
-        return flags.problems, load_problems(flags.problems)
-    if settings.get("eval_problems"):
-        source, found = settings["eval_problems"], load_problems(settings["eval_problems"])
-    else:
-        source = settings["problems"]
-        _, found = held_out_split(load_problems(source), source)
+        return source, found
+    if not settings.get("eval_problems"):
+        _, found = held_out_split(found, source)
     if settings.get("difficulty"):
         levels = settings["difficulty"].split(",")
         found = [problem for problem in found if problem.difficulty in levels]

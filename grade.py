@@ -1,6 +1,8 @@
-"""Grades completions: is the code right, does it define its own evaluation, and does that evaluation pass.
+"""Grades completions: is the code right, does it bring its own evaluation, and does that evaluation pass.
 
     python grade.py ROWS --problems FILE [--out LABELS.jsonl] [--sandbox strict|best-effort|none]
+    python grade.py ROWS --problems FILE --stronger FILE   # how many credited rows do more tests take back?
+    python grade.py --canonical --problems FILE      # do the problems' own solutions pass on this machine?
 
 The verdict is made in this process. A forked child of a worker (hackward/grading/zygote.py) gets arguments
 and answers with data; the expected values never leave this process, so the child has nothing to forge: to be
@@ -20,12 +22,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from hackward.base.faults import exit_on_fault
+from hackward.base.faults import InputError, exit_on_fault
 from hackward.base.flags import Grading, Sandbox, checked, command_line
 from hackward.grading.sandbox import Limits
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from hackward.grading.labels import Grade, GradeItem, NotGraded
+    from hackward.tasks.problems import Problem
 
 Row = dict[str, Any]
 
@@ -34,7 +39,7 @@ Row = dict[str, Any]
 class GradeFlags(Grading):
     """Grade completions against the ground truth of their problems."""
 
-    rows: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    rows: Annotated[tuple[Path, ...], tyro.conf.Positional] = ()
     """Files of rows with problem_id and completion (.jsonl or .jsonl.gz), or directories of such files
     (pools).
     """
@@ -46,6 +51,11 @@ class GradeFlags(Grading):
     """strict: refuse unless all probes are blocked; best-effort: use what there is; none: limits only."""
     vacuous: bool = False
     """Also run each own evaluation on a stub solution."""
+    stronger: str | None = None
+    """The same problems with more tests (strengthen.py). Credited rows are graded with them as well: it is
+    printed how many lose their credit, and each label says it (`gt_pass_stronger`)."""
+    canonical: bool = False
+    """Grade the canonical solutions of the problems instead of rows, and name those that do not pass here."""
     limits: Limits = field(default_factory=Limits)
 
 
@@ -55,34 +65,101 @@ def main(flags: GradeFlags) -> None:
     # Heavier than the command line
     from rich.console import Console
 
+    from hackward.tasks.formats import load_problems
+
+    if flags.canonical:
+        if flags.rows or flags.out or flags.stronger:
+            raise InputError(
+                "--canonical grades the problems' own solutions: it takes no rows, no --out and no --stronger"
+            )
+        check_canonical(flags, load_problems(flags.problems), Console())
+    else:
+        grade_rows(flags, Console())
+
+
+def grade_rows(flags: GradeFlags, console: Console) -> None:
+    """Label every row."""
     from hackward.base.files import write_jsonl
-    from hackward.grading.grader import Grader
     from hackward.grading.labels import GradeItem
-    from hackward.grading.protection import print_protection
     from hackward.grading.rows import label_row, read_rows
     from hackward.tasks.formats import load_problems
     from hackward.tasks.problems import Resolver
 
-    console = Console()
     rows = read_rows(flags.rows)
     resolver = Resolver(load_problems(flags.problems))
+    stronger = Resolver(load_problems(flags.stronger)) if flags.stronger else None
     found = [resolver.resolve(row) for row in rows]
     items = {}
     for position, (problem, _) in enumerate(found):
         if problem is not None:
             items[position] = GradeItem(problem, rows[position]["completion"])
+    outcomes, seconds = graded_outcomes(flags, list(items.values()), console)
+    by_position = dict(zip(items, outcomes, strict=True))
+    labels = [
+        label_row(row, by_position.get(position), why, several_answers=flags.several_answers)
+        for position, (row, (_, why)) in enumerate(zip(rows, found, strict=True))
+    ]
+    if stronger is not None:
+        grade_again(flags, labels, [stronger.resolve(row)[0] for row in rows], rows, console)
+    if flags.out is not None:
+        write_jsonl(flags.out, labels)
+    print_counts(labels, [why for _, why in found], seconds, console)
+    if stronger is not None:
+        console.print(taken_back(labels), highlight=False, soft_wrap=True)
+    print_agreement(labels, rows, console)
+
+
+def grade_again(
+    flags: GradeFlags,
+    labels: list[Row],
+    stronger: Sequence[Problem | None],
+    rows: Sequence[Row],
+    console: Console,
+) -> None:
+    """Add `gt_pass_stronger` to every label: whether a credited row passes the stronger tests as well.
+
+    None where a row is not credited, where the stronger file has not its problem, or where it was not graded.
+    """
+    from hackward.grading.labels import Grade, GradeItem
+
+    items = {
+        position: GradeItem(problem, rows[position]["completion"])
+        for position, (label, problem) in enumerate(zip(labels, stronger, strict=True))
+        if label["gt_pass"] and problem is not None
+    }
+    outcomes, _ = graded_outcomes(flags, list(items.values()), console)
+    by_position = dict(zip(items, outcomes, strict=True))
+    for position, label in enumerate(labels):
+        outcome = by_position.get(position)
+        label["gt_pass_stronger"] = outcome.gt_pass if isinstance(outcome, Grade) else None
+
+
+def taken_back(labels: Sequence[Row]) -> str:
+    """How many credited rows the stronger tests take back."""
+    credited = [label for label in labels if label["gt_pass"]]
+    lost = [label for label in credited if label["gt_pass_stronger"] is False]
+    unknown = sum(label["gt_pass_stronger"] is None for label in credited)
+    problems = len({str(label["problem_id"]) for label in lost})
+    line = f"stronger tests take back {len(lost)} of {len(credited)} credited rows, of {problems} problems"
+    if unknown:
+        line += f"; {unknown} could not be graded with them"
+    return line
+
+
+def graded_outcomes(
+    flags: GradeFlags, items: Sequence[GradeItem], console: Console
+) -> tuple[list[Grade | NotGraded], float]:
+    """What becomes of each item, and the seconds that all took."""
+    from hackward.grading.grader import Grader
+    from hackward.grading.protection import print_protection
+
     with Grader(workers=flags.workers, sandbox=flags.sandbox, limits=flags.limits) as grader:
         print_protection(grader.protection, console)
         started = time.monotonic()
-        grades = grader.grade(list(items.values()), vacuous=flags.vacuous)
-        seconds = time.monotonic() - started
-    by_position = dict(zip(items, grades, strict=True))
-    ways = [why for _, why in found]
-    labels = [label_row(row, by_position.get(position), ways[position]) for position, row in enumerate(rows)]
-    if flags.out is not None:
-        write_jsonl(flags.out, labels)
-    print_counts(labels, ways, seconds, console)
-    print_agreement(labels, rows, console)
+        pending = grader.start(vacuous=flags.vacuous)
+        pending.add_all(list(items))
+        outcomes = pending.outcomes()
+        return outcomes, time.monotonic() - started
 
 
 def print_counts(labels: Sequence[Row], ways: Sequence[str], seconds: float, console: Console) -> None:
@@ -92,7 +169,7 @@ def print_counts(labels: Sequence[Row], ways: Sequence[str], seconds: float, con
     counts = Counter(label["label"] for label in labels if label["label"])
     by_label = "  ".join(f"{label} {counts[label]}" for label in LABELS)
     console.print(by_label, highlight=False, soft_wrap=True)
-    graded = counts.total()
+    graded = sum(label["fmt_ok"] is not None for label in labels)
     by_way = ", ".join(f"{why} {count}" for why, count in sorted(Counter(ways).items()))
     speed = graded / max(seconds, 1e-9)
     console.print(
@@ -101,6 +178,27 @@ def print_counts(labels: Sequence[Row], ways: Sequence[str], seconds: float, con
         highlight=False,
         soft_wrap=True,
     )
+    for line in doubts(labels, ways):
+        console.print(line, highlight=False, soft_wrap=True)
+
+
+def doubts(labels: Sequence[Row], ways: Sequence[str]) -> list[str]:
+    """A line for each reason why a row has no label, or none to rely on."""
+    found = list(zip(labels, ways, strict=True))
+    undecided = sum(bool(label["undecided"]) and label["label"] is None for label, _ in found)
+    unstable = sum(bool(label["unstable"]) for label, _ in found)
+    ended = [label["error"] for label, why in found if label["fmt_ok"] is None and label["error"] != why]
+    lines = []
+    if undecided:
+        lines.append(
+            f"{undecided} rows without a label: their problems accept several answers, and theirs is not the"
+            " stored one (--several-answers counts it as wrong)"
+        )
+    if unstable:
+        lines.append(f"{unstable} rows marked unstable: another run may label them otherwise")
+    if ended:
+        lines.append(f"{len(ended)} rows not graded: {ended[0]}")
+    return lines
 
 
 def print_agreement(labels: Sequence[Row], rows: Sequence[Row], console: Console) -> None:
@@ -108,11 +206,18 @@ def print_agreement(labels: Sequence[Row], rows: Sequence[Row], console: Console
     from rich.table import Table
 
     from hackward.grading.labels import LABELS
+    from hackward.grading.rows import known_labels
 
     cells: Counter[tuple[bool, bool, str]] = Counter()
+    unknown = 0
     for row, given in zip(rows, labels, strict=True):
-        if given["label"] is not None and "hacked" in row and "gt_pass" in row:
-            cells[bool(row["hacked"]), bool(row["gt_pass"]), given["label"]] += 1
+        own = known_labels(row)
+        if given["label"] is not None and own is not None:
+            cells[(*own, given["label"])] += 1
+        elif given["label"] is not None and ("hacked" in row or "gt_pass" in row):
+            unknown += 1
+    if unknown:
+        console.print(f"{unknown} rows say nothing of their own hacked or gt_pass", highlight=False)
     if not cells:
         return
     table = Table(title="rows by their own labels (left) and ours (top)", title_justify="left")
@@ -127,6 +232,27 @@ def print_agreement(labels: Sequence[Row], rows: Sequence[Row], console: Console
         if gt_pass == label.startswith("correct"):
             agree += count
     console.print(f"gt_pass agrees on {agree} of {cells.total()} rows", highlight=False)
+
+
+def check_canonical(flags: GradeFlags, problems: Sequence[Problem], console: Console) -> None:
+    """Name every problem whose canonical solution does not pass; exit code 1 if one has no good reason."""
+    from hackward.grading.canonical import canonical_items, failures
+
+    items = canonical_items(problems)
+    if not items:
+        raise InputError(f"{flags.problems}: no problem in it has a canonical solution")
+    outcomes, seconds = graded_outcomes(flags, items, console)
+    failed = failures(items, outcomes)
+    console.print(
+        f"{len(items) - len(failed)} of {len(items)} canonical solutions pass ({seconds:.0f} s)",
+        highlight=False,
+    )
+    for failure in failed:
+        name = failure.problem.task_id or failure.problem.problem_id
+        mark = "marked" if failure.marked else "FAILS"
+        console.print(f"{mark}: {name}: {failure.reason}", highlight=False, soft_wrap=True, markup=False)
+    if not all(failure.marked for failure in failed):
+        raise SystemExit(1)
 
 
 if __name__ == "__main__":

@@ -136,13 +136,14 @@ def sample_pool(flags: ProbeFlags, name: str, directory: Path) -> None:
     from hackward.rollouts.pools import save_pool
     from hackward.rollouts.tokens import stops
     from hackward.tasks.formats import load_problems
+    from hackward.tasks.held_out import decidable
 
     check_model(flags.model)
     if name == "teacher":
         check_teacher(flags.teacher)
     check_descriptors(flags.workers or len(os.sched_getaffinity(0)))
     check_space(directory, flags.rollouts * flags.max_new_tokens * BYTES_A_TOKEN, "the pool")
-    hint, everything = name == "teacher", load_problems(flags.problem_file)
+    everything = decidable(load_problems(flags.problem_file), flags.problem_file, flags.several_answers)
     model, tokenizer = models.load(flags.model, dtype=flags.dtype, device=flags.device)
     stop = stops(model, tokenizer)
     if name == "teacher":
@@ -162,7 +163,7 @@ def sample_pool(flags: ProbeFlags, name: str, directory: Path) -> None:
             stop=stop,
             max_new_tokens=flags.max_new_tokens,
             temperature=flags.temperature,
-            hint=hint,
+            hint=name == "teacher",
             rows=flags.sample_rows,
         )
         asked = [policy.prompt(problem)[1] for problem in chosen]
@@ -173,7 +174,7 @@ def sample_pool(flags: ProbeFlags, name: str, directory: Path) -> None:
             groups += policy.rollouts(batch, seed=flags.seed, step=0, say=bar.say)
             bar(len(batch) * flags.samples)
         save_pool(directory, groups, name=name, tokenizer=tokenizer)
-        facts = {"config": dataclasses.asdict(flags), "hint": hint, "sandbox": grader.protection}
+        facts = {"config": dataclasses.asdict(flags), "hint": name == "teacher", "sandbox": grader.protection}
         write_json(directory / "pool.json", facts | provenance())
     report_pool(directory, [rollout for group in groups for rollout in group])
 

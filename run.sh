@@ -59,7 +59,7 @@ case $job in
     ;;
   test)
     setup
-    .venv/bin/python -m pytest -q tests "$@"
+    .venv/bin/python -m pytest -q -n 2 tests "$@"
     ;;
   *)
     sed -n '2,10s/^# \{0,1\}//p' "$0"

@@ -49,13 +49,11 @@ FAILS = "    def run_tests(self):\n        assert self.f(21) == 41\n"
 # A method that is slow to be wrong, so that its own evaluation goes to another worker meanwhile.
 SLOW_WRONG = """class Solution:
     def f(self, n):
-        import time
-        until = time.monotonic() + 0.6
-        while time.monotonic() < until:
+        for _ in range(24_000_000):
             pass
         return -1
 """
-SLOW_RIGHT = SLOW_WRONG.replace("0.6", "0.1").replace("-1", "2 * n")
+SLOW_RIGHT = SLOW_WRONG.replace("24_000", "4_000").replace("-1", "2 * n")
 MIXED = [
     RIGHT,
     WRONG,

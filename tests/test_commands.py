@@ -137,7 +137,8 @@ def test_arms_see_the_same_problems_and_draws(shop, tmp_path, tiny):
 
 
 def test_a_resumed_run_equals_one_that_never_stopped(shop, tmp_path):
-    timing = ("seconds", "seconds_generate", "seconds_grade", "seconds_backward", "peak_memory_gb")
+    timing = ("seconds", "seconds_generate", "seconds_grade", "seconds_monitor", "seconds_backward")
+    timing += ("peak_memory_gb",)
     whole = replay(shop, tmp_path / "whole", "--steps=4", "--warmup=3", "--arm=projected", "--save-every=2")
     replay(shop, tmp_path / "parts", "--steps=2", "--warmup=3", "--arm=projected", "--save-every=2")
     parts = replay(
@@ -356,7 +357,7 @@ def test_the_command_line_itself(tmp_path):
     )
     assert (
         done.returncode == 2
-        and done.stderr.splitlines()[-1] == "error: /nowhere: no such pool directory"
+        and done.stderr.splitlines()[-1] == "error: --replay-dirs /nowhere: no such pool directory"
         and "Traceback" not in done.stderr
     )
 

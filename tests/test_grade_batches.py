@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from hackward.base.faults import InputError
 from hackward.grading import grader as grading
 from hackward.grading import worker
 from hackward.grading.grader import Grader
-from hackward.grading.labels import LABELS, GradeItem
+from hackward.grading.labels import LABELS, Grade, GradeItem, NotGraded
 from hackward.grading.protection import Setup
 from hackward.grading.sandbox import Limits
 from hackward.grading.worker import Worker, kill_tree
@@ -75,7 +76,7 @@ def test_a_fault_of_the_grader_reaches_the_caller_and_leaves_the_next_batch_alon
 ) -> None:
     items = [GradeItem(DOUBLE, fence(code)) for code in (RIGHT, WRONG, RIGHT)]
     with monkeypatch.context() as patch:
-        patch.setattr(grading, "extract_code", lambda text: 1 / 0)
+        patch.setattr(grading, "extract_code", lambda text, method: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             grader.grade(items)
     assert [grade.gt_pass for grade in grader.grade(items)] == [True, False, True]
@@ -100,9 +101,9 @@ def recorded_runs(monkeypatch) -> list[tuple[str, int]]:
     """(mode, worker) of every run that is started from now on."""
     runs, original = [], Worker.run
 
-    def run(self: object, code: bytes, mode: str, *arguments: object, **options: object) -> None:
+    def run(self: object, code: bytes, mode: str, *arguments: object, **options: object) -> dict:
         runs.append((mode, self.process.pid))
-        original(self, code, mode, *arguments, **options)
+        return original(self, code, mode, *arguments, **options)
 
     monkeypatch.setattr(Worker, "run", run)
     return runs
@@ -134,16 +135,20 @@ def test_a_worker_that_dies_in_a_shared_own_evaluation_costs_that_item_only(monk
     monkeypatch.setattr(worker, "SLOW_SECONDS", 0.1)
     original = Worker.run
 
-    def run(self: object, code: bytes, mode: str, *arguments: object, **options: object) -> None:
+    def run(self: object, code: bytes, mode: str, *arguments: object, **options: object) -> dict:
         if mode == "own":
             kill_tree(self.process)
-        original(self, code, mode, *arguments, **options)
+        return original(self, code, mode, *arguments, **options)
 
     with Grader(workers=2, limits=Limits(cpu_seconds=2)) as grader:
         monkeypatch.setattr(Worker, "run", run)
-        grades = grader.grade([GradeItem(DOUBLE, fence(source)) for source in (code, RIGHT, code, RIGHT)])
-        assert [grade.label for grade in grades] == ["incorrect", "correct"] * 2
-        assert grades[0].error == grades[2].error == "its worker died each time"
+        pending = grader.start()
+        pending.add_all([GradeItem(DOUBLE, fence(source)) for source in (code, RIGHT, code, RIGHT)])
+        outcomes = pending.outcomes()
+        assert [type(outcome) for outcome in outcomes] == [NotGraded, Grade] * 2
+        assert {outcome.label for outcome in outcomes[1::2]} == {"correct"}
+        with pytest.raises(NotGraded, match="a run failed 3 times"):
+            pending.result()
         monkeypatch.setattr(Worker, "run", original)
         assert one(grader, code).label == "hack"  # and the grader is as good as new
 
@@ -165,10 +170,10 @@ def gate(monkeypatch) -> threading.Event:
     opened, original = threading.Event(), Worker.run
     opened.begun = []
 
-    def run(self: object, code: bytes, *arguments: object, **options: object) -> None:
+    def run(self: object, code: bytes, *arguments: object, **options: object) -> dict:
         opened.begun.append(code.decode())
         assert opened.wait(60)
-        original(self, code, *arguments, **options)
+        return original(self, code, *arguments, **options)
 
     monkeypatch.setattr(Worker, "run", run)
     return opened
@@ -231,7 +236,11 @@ def test_items_that_the_caller_abandons_do_not_disturb_the_next_call(
 
 def test_a_fault_is_raised_once_all_items_have_ended(grader: Grader, monkeypatch: pytest.MonkeyPatch) -> None:
     original = extract_code
-    monkeypatch.setattr(grading, "extract_code", lambda text: original(text) if "class" in text else 1 / 0)
+
+    def extract(text: str, method: str) -> str | None:
+        return original(text, method) if "class" in text else 1 / 0
+
+    monkeypatch.setattr(grading, "extract_code", extract)
     pending = grader.start()
     for text in ("no code", fence(SLOW_RIGHT), fence(RIGHT)):
         pending.add(GradeItem(DOUBLE, text))
@@ -269,7 +278,7 @@ def test_a_completion_that_kills_its_worker_each_time_gets_a_verdict_and_harms_n
 def test_a_worker_that_cannot_start_is_an_error_not_a_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
     with Grader(workers=1) as grader:
         monkeypatch.setattr(worker, "worker_command", lambda bubblewrap: ["/bin/false"])
-        with pytest.raises(RuntimeError, match="did not start"):
+        with pytest.raises(InputError, match="did not start"):
             one(grader, RIGHT)
 
 

@@ -10,13 +10,14 @@ import pytest
 
 from hackward.base.faults import InputError
 from hackward.grading import protection, worker
+from hackward.grading.clocks import descendants_of
 from hackward.grading.fences import landlock_abi
 from hackward.grading.framing import send_message
 from hackward.grading.grader import Grader
 from hackward.grading.labels import GradeItem
 from hackward.grading.protection import PROBED, Setup
-from hackward.grading.sandbox import MODES, ZYGOTE_FILES, Limits, usable_bubblewrap
-from hackward.grading.worker import Worker
+from hackward.grading.sandbox import MODES, Limits, usable_bubblewrap
+from hackward.grading.worker import ViewNotMade, Worker
 from hackward.tasks.completions import fence
 from hackward.tasks.problems import EVAL_NAME
 from tests.grading_cases import DOUBLE, RIGHT, WRONG, one, problem, quick_grader
@@ -39,9 +40,9 @@ def test_expected_values_are_not_among_what_is_sent(grader: Grader, monkeypatch:
     sent: list[bytes] = []
     send = send_message
 
-    def record(control: object, message: dict, descriptor: int | None = None) -> None:
+    def record(control: object, message: dict, *descriptors: int) -> None:
         sent.append(json.dumps(message).encode())
-        send(control, message, descriptor)
+        send(control, message, *descriptors)
 
     monkeypatch.setattr(worker, "send_message", record)
     one(grader, WRONG, task)
@@ -161,15 +162,15 @@ def test_no_file_of_the_clone_can_be_read(
     assert can_read([], bubblewrap=bubblewrap)
 
 
-def test_bubblewrap_alone_leaves_only_the_files_of_the_worker_to_read(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    if usable_bubblewrap() is None:
+@pytest.mark.parametrize("bubblewrap", [False, True])
+def test_a_view_alone_leaves_no_file_of_the_clone(monkeypatch: pytest.MonkeyPatch, bubblewrap: bool) -> None:
+    if bubblewrap and usable_bubblewrap() is None:
         pytest.skip("no bubblewrap that can make a namespace here")
     monkeypatch.setattr(protection, "seccomp_filters", _no_pyseccomp)
     monkeypatch.setattr(protection, "readable", lambda: ["/"])  # Landlock then allows everything
-    assert can_read(ZYGOTE_FILES, bubblewrap=True)
-    assert not can_read(ZYGOTE_FILES, bubblewrap=False)  # control: else all can be read
+    assert can_read([], bubblewrap=bubblewrap)
+    _no_view(monkeypatch)
+    assert not can_read([], bubblewrap=False)  # control: else all can be read
 
 
 def test_best_effort_fences_as_strict_does(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -180,6 +181,18 @@ def test_best_effort_fences_as_strict_does(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 # --- what protects, and what does not ---
+
+
+def _no_view(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a machine that allows no namespaces."""
+    start = protection.Worker
+
+    def refused(settings: dict, bubblewrap: str | None, seconds: float, hash_seed: int = 0) -> Worker:
+        if settings["view"] == "own":
+            raise ViewNotMade("namespaces: Operation not permitted")
+        return start(settings, bubblewrap, seconds, hash_seed)
+
+    monkeypatch.setattr(protection, "Worker", refused)
 
 
 def test_every_probe_is_blocked_or_named(grader: Grader) -> None:
@@ -225,8 +238,9 @@ os.waitpid(child, 0)
 """
 
 
-def test_without_seccomp_survivors_are_swept(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_seccomp_and_namespaces_survivors_are_swept(monkeypatch: pytest.MonkeyPatch) -> None:
     """A correct answer whose grandchild would live on: credited, and the grandchild is gone."""
+    _no_view(monkeypatch)
     monkeypatch.setattr(protection, "seccomp_filters", _no_pyseccomp)
     with Grader(workers=1, bubblewrap=False) as grader:
         endings = []
@@ -236,6 +250,27 @@ def test_without_seccomp_survivors_are_swept(monkeypatch: pytest.MonkeyPatch) ->
         assert endings[-1]["survivors"] >= 1
         assert one(grader, RIGHT).gt_pass
         assert endings[-1]["survivors"] == 0
+
+
+def test_without_seccomp_survivors_end_with_their_process_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protection, "seccomp_filters", _no_pyseccomp)
+    with Grader(workers=1, bubblewrap=False) as grader:
+        workers = []
+        ending = Worker._ending
+        monkeypatch.setattr(Worker, "_ending", lambda self: workers.append(self) or ending(self))
+        assert one(grader, LEAVES_A_GRANDCHILD + RIGHT).gt_pass
+        assert descendants_of(workers[-1].zygote) == []
+
+
+def test_without_namespaces_strict_refuses_and_best_effort_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    _no_view(monkeypatch)
+    with pytest.raises(InputError, match=r"could see which files exist.*missing: user namespaces") as fault:
+        Grader(workers=1, sandbox="strict", bubblewrap=False)
+    assert "\n" not in str(fault.value)
+    with Grader(workers=1, bubblewrap=False) as grader:
+        assert grader.protection["probes"]["count process numbers"] == "OPEN"
+        assert grader.protection["missing"][0].startswith("user namespaces")
+        assert one(grader, RIGHT).gt_pass
 
 
 def test_an_unknown_mode_is_an_input_error() -> None:

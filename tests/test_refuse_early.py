@@ -78,7 +78,7 @@ def test_a_model_that_is_not_there_is_refused_before_problems_are_read(
     desk, tmp_path, capsys, monkeypatch, name, fault
 ):
     monkeypatch.chdir(ROOT)
-    monkeypatch.setattr(formats, "_rows", lambda source: pytest.fail("problems were read"))
+    monkeypatch.setattr(formats, "raw_rows", lambda source: pytest.fail("problems were read"))
     line = refused(capsys, lambda: run(desk, name, tmp_path / "run"))
     assert f"{name}: model cannot be loaded" in line and fault in line
 

@@ -70,6 +70,9 @@ class Grading:
     """How the graded code is confined."""
     workers: Count | None = None
     """Grader processes (default: one per core)."""
+    several_answers: bool = False
+    """Also take problems that accept several answers, where only the stored one is credited (default: they
+    are left out of training and evaluation, and another answer to one has no label)."""
 
 
 def command_line(

@@ -1,16 +1,23 @@
 """Judging one run by its child's lines. They are claims: what counts is compared with what is expected.
 
 `Truth` asks for the answers to all tests, `Own` for the completion's own evaluation, the loophole. Of a
-child's lines only the header can be believed, because it is written before any foreign code runs.
+child's lines only the header can be believed, because it is written before any foreign code runs. Then comes
+the start: did the code run, and is there an evaluation that could be called. The child learns what to call
+when that is said.
+
+No answer is looked at before the child is gone. So nothing that a child can notice, such as when it is
+stopped or how fast its lines are taken, depends on an expected value: it learns nothing that it could leave
+to a later one.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from hackward.grading.checks import matches
+from hackward.grading.checks import alike, matches
+from hackward.grading.steadiness import STEADY
 from hackward.tasks.problems import Problem
 
 HEADER_BYTES = 4096
@@ -23,23 +30,27 @@ class Check(Protocol):
 
     error: str | None
     """Why it did not pass, as far as that is known."""
+    started: bool
+    """Whether the code has run, so that the child waits for what to call."""
 
     @property
     def begun(self) -> bool:
         """Whether a line has come, so that foreign code may be running."""
 
-    def cap(self) -> int:
-        """Bytes that the next line may have at most."""
-
     def line(self, data: bytes) -> bool:
         """Take a line; False when no more is wanted."""
 
+    def end(self) -> None:
+        """The child is gone: judge what it has answered."""
 
-def decode(data: bytes) -> Any:
-    """JSON of a line, or an object that equals nothing.
+
+def decode(data: bytes, cap: int = HEADER_BYTES) -> Any:
+    """JSON of a line of at most `cap` bytes, or an object that equals nothing.
 
     A hostile line must cost one item its credit, nothing more.
     """
+    if len(data) > cap:
+        return {"x": "answer longer than any right one"}
     try:
         return json.loads(data)
     except (ValueError, RecursionError):
@@ -66,17 +77,23 @@ def printable(text: Any) -> str:
 
 @dataclass
 class Truth:
-    """Ground truth: header, start, then one answer per test. Stops at the first that is wrong."""
+    """Ground truth: header, start, then one answer per test, which are compared at the end."""
 
     problem: Problem
     caps: list[int]
     """Bytes that the answer to each test may have at most."""
     compiles: bool | None = None
     """None: the header never came."""
+    steady: str = STEADY
+    """Whether another run may end otherwise (steadiness.py)."""
     attempted: bool = False
+    """Whether the evaluation could be called once the code had run."""
     started: bool = False
     right: int = 0
-    """Tests answered rightly."""
+    """Tests answered rightly, up to the first that is not."""
+    other: int = 0
+    """Tests answered otherwise than is stored, where several answers are right."""
+    answers: list[bytes] = field(default_factory=list)
     error: str | None = None
 
     @property
@@ -88,44 +105,59 @@ class Truth:
         """Whether all tests were answered rightly."""
         return self.right == len(self.problem.tests)
 
-    def cap(self) -> int:
-        return self.caps[self.right] if self.started else HEADER_BYTES
+    @property
+    def undecided(self) -> bool:
+        """Whether all tests were answered, some by what may be another of several right answers."""
+        return self.other > 0 and self.right + self.other == len(self.problem.tests)
 
     def line(self, data: bytes) -> bool:
-        answer = decode(data)
         if self.compiles is None:
-            return self._header(answer)
+            return self._header(decode(data))
         if not self.started:
-            return self._start(answer)
-        return self._answer(answer)
+            return self._start(decode(data))
+        self.answers.append(data)
+        return len(self.answers) < len(self.problem.tests)
+
+    def end(self) -> None:
+        how = self.problem.comparison
+        for number, (test, data, cap) in enumerate(zip(self.problem.tests, self.answers, self.caps), start=1):
+            answer = decode(data, cap)
+            if matches(test.expected, answer, how):
+                self.right += 1
+            elif how.several and alike(test.expected, answer):
+                self.other += 1
+            else:
+                raised = text_of(answer, "x") or text_of(answer, "fault")
+                self.error = f"test {number}: {raised or 'wrong answer'}"
+                self.attempted = self.attempted or says(answer, "attempted")  # the start before was forged
+                break
+        if self.undecided:
+            self.error = f"not the stored ones of several right answers: {printable(how.reason)}"
+        self.answers.clear()
 
     def _header(self, answer: Any) -> bool:
         self.compiles = says(answer, "compiles")
-        self.attempted = self.compiles and says(answer, "attempted")
-        if not self.compiles:
+        if self.compiles:
+            self.steady = text_of(answer, "steady") or STEADY
+        else:
             self.error = f"does not compile: {text_of(answer, 'fault')}"
         return self.compiles
 
     def _start(self, answer: Any) -> bool:
-        self.started = says(answer, "ran")
+        self.attempted = says(answer, "attempted")
+        fault = text_of(answer, "fault")
+        self.started = says(answer, "ran") and fault is None
         if not self.started:
-            self.error = text_of(answer, "fault") or "unreadable answer"
+            self.error = fault or "unreadable answer"
         return self.started
-
-    def _answer(self, answer: Any) -> bool:
-        if not matches(self.problem.tests[self.right].expected, answer):
-            raised = text_of(answer, "x") or text_of(answer, "fault")
-            self.error = f"test {self.right + 1}: {raised or 'wrong answer'}"
-            return False
-        self.right += 1
-        return not self.passed
 
 
 @dataclass
 class Own:
-    """The loophole: header, then a line that the evaluation returned. Forging that is the loophole, too."""
+    """The loophole: header, start, a line that the evaluation returned. Forging that is the loophole, too."""
 
     compiles: bool | None = None
+    started: bool = False
     passed: bool = False
     error: str | None = None
 
@@ -133,13 +165,14 @@ class Own:
     def begun(self) -> bool:
         return self.compiles is not None
 
-    def cap(self) -> int:
-        return HEADER_BYTES
-
     def line(self, data: bytes) -> bool:
         answer = decode(data)
         if self.compiles is None:
             self.compiles = says(answer, "compiles")
             return self.compiles
-        self.passed = says(answer, "ran")
-        return False
+        self.started = self.started or says(answer, "ran")
+        self.passed = says(answer, "passed")
+        return self.started and not self.passed
+
+    def end(self) -> None:
+        pass

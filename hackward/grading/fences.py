@@ -7,12 +7,15 @@ are is decided in sandbox.py; here they are applied.
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 import resource
+import signal
 import struct
 from typing import Any
 
 # prctl(2)
+SET_PDEATHSIG = 1
 SET_DUMPABLE = 4
 SET_SECCOMP, SECCOMP_MODE_FILTER = 22, 2
 CAPBSET_DROP = 24
@@ -27,6 +30,7 @@ LANDLOCK_TCP = 3  # bind and connect
 LANDLOCK_SCOPES = 3  # abstract unix sockets, and signals to processes outside
 # capabilities(7), capset(2)
 CAPABILITIES = 64
+CAP_SYS_ADMIN = 21
 CAPABILITY_VERSION_3 = 0x20080522
 
 libc = ctypes.CDLL(None, use_errno=True)
@@ -104,19 +108,32 @@ def _allow_reading(path: str, ruleset: int) -> None:
     os.close(handle)
 
 
-def drop_capabilities() -> None:
-    """Give up every capability (matters when the grader runs as root; nothing to give up otherwise)."""
+def keep_capabilities(kept: tuple[int, ...] = ()) -> None:
+    """Give up every capability but these, for good."""
     for capability in range(CAPABILITIES):
         libc.prctl(CAPBSET_DROP, capability, 0, 0, 0)
+    set_capabilities(kept)
+
+
+def set_capabilities(kept: tuple[int, ...] = ()) -> None:
+    """Hold these capabilities and no others. OSError where one of them is not to be had."""
+    bits = sum(1 << capability for capability in kept)
+    low, high = bits & 0xFFFFFFFF, bits >> 32
     header = struct.pack("<Ii", CAPABILITY_VERSION_3, 0)
-    none = bytes(24)
-    libc.capset(header, none)
+    # Effective, permitted, inheritable: of the capabilities below 32, then of those above
+    held = struct.pack("<6I", low, low, 0, high, high, 0)
+    succeeded(libc.capset(header, held), "capset")
 
 
-def set_limits(limits: dict[str, Any], cpu_seconds: int, fork_denied: bool) -> None:
+def die_with_parent() -> None:
+    """Be killed when the thread that started this process ends."""
+    succeeded(libc.prctl(SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0), "parent death signal")
+
+
+def set_limits(limits: dict[str, Any], fork_denied: bool) -> None:
     """Resource limits of the child. The CPU limit decides verdicts; CPU time starts at zero with the fork."""
     bounds = {
-        "RLIMIT_CPU": cpu_seconds,
+        "RLIMIT_CPU": math.ceil(limits["wall_ceiling_seconds"]),
         "RLIMIT_AS": limits["memory_mb"] << 20,
         "RLIMIT_FSIZE": 0,
         "RLIMIT_CORE": 0,

@@ -1,17 +1,19 @@
-"""Messages between the grader and a worker: a 4-byte length and JSON, with at most one descriptor.
+"""Messages between the grader and a worker: a 4-byte length and JSON, with a few descriptors.
 
 Standard library only: the worker loads this file without any package.
 """
 
 from __future__ import annotations
 
-import array
+import ctypes
 import json
 import socket
 import struct
 from typing import Any
 
 LENGTH = struct.Struct("<I")
+DESCRIPTORS = 2  # most that come with a message
+TASK = struct.Struct("<BBI")  # in front of the code: is it a probe; look whether its label may vary; salt
 
 
 def framed(body: bytes) -> bytes:
@@ -19,13 +21,13 @@ def framed(body: bytes) -> bytes:
     return LENGTH.pack(len(body)) + body
 
 
-def send_message(control: socket.socket, message: dict[str, Any], descriptor: int | None = None) -> None:
-    """Send a message, and a descriptor with it. OSError when the other side is gone."""
+def send_message(control: socket.socket, message: dict[str, Any], *descriptors: int) -> None:
+    """Send a message, and descriptors with it. OSError when the other side is gone."""
     data = framed(json.dumps(message).encode())
-    if descriptor is None:
+    if not descriptors:
         control.sendall(data)
     else:
-        sent = socket.send_fds(control, [data], [descriptor])
+        sent = socket.send_fds(control, [data], descriptors)
         control.sendall(data[sent:])
 
 
@@ -47,17 +49,36 @@ def receive_framed(sock: socket.socket) -> bytes:
     return receive_exactly(sock, size)
 
 
-def receive_message(control: socket.socket, limit: int = 1 << 30) -> tuple[Any, int | None]:
-    """The next message, and the descriptor that came with it. EOFError if it has more than `limit` bytes."""
-    head, ancillary, _, _ = control.recvmsg(LENGTH.size, socket.CMSG_SPACE(4))
+def receive_message(control: socket.socket, limit: int = 1 << 30) -> tuple[Any, list[int]]:
+    """The next message, and the descriptors that came with it. EOFError if it has more than `limit` bytes."""
+    head, descriptors, _, _ = socket.recv_fds(control, LENGTH.size, DESCRIPTORS)
     if not head:
         raise EOFError
-    passed = None
-    for level, kind, data in ancillary:
-        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-            passed = array.array("i", data[:4])[0]
     head += receive_exactly(control, LENGTH.size - len(head))
     (size,) = LENGTH.unpack(head)
     if size > limit:
         raise EOFError(f"a message of {size} bytes")
-    return json.loads(receive_exactly(control, size)), passed
+    return json.loads(receive_exactly(control, size)), descriptors
+
+
+class Ending(ctypes.Structure):
+    """How a run ended: the one message whose content a run has a hand in.
+
+    It has a fixed size, and the system calls that fill it and send it work on it in place, so that the worker
+    can wipe it: nothing that one run does stays in the memory that the next one inherits.
+    """
+
+    _fields_ = [
+        ("how", ctypes.c_int),
+        ("status", ctypes.c_int),  # as wait4(2) gives it; an error number where there was no fork
+        ("survivors", ctypes.c_int),
+        ("usage", ctypes.c_long * 18),  # struct rusage: seconds and microseconds of user, then of system time
+    ]
+
+    @property
+    def cpu_seconds(self) -> float:
+        """User and system time."""
+        return self.usage[0] + self.usage[2] + (self.usage[1] + self.usage[3]) / 1e6
+
+
+ENDED, NO_FORK, NO_SETUP = range(3)  # Ending.how: by itself or killed; fork failed; the set-up code failed

@@ -14,25 +14,38 @@ import os
 import queue
 import sys
 import threading
+import time
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from hackward.base.faults import InputError
+from hackward.grading.allowances import Allowances
 from hackward.grading.checks import size_of
 from hackward.grading.claims import Own, Truth
+from hackward.grading.clocks import CPU_LIMIT
 from hackward.grading.descriptors import check_descriptors
-from hackward.grading.labels import Grade, GradeItem, graded, unrunnable
+from hackward.grading.labels import Grade, GradeItem, NotGraded, graded, unrunnable
 from hackward.grading.pending import Halves, Outcome, Pending, Task
 from hackward.grading.protection import Setup
 from hackward.grading.sandbox import Limits
-from hackward.grading.worker import Worker, WorkerDied, WorkerNotStarted
+from hackward.grading.steadiness import PERHAPS
+from hackward.grading.worker import (
+    LIMITS_REACHED,
+    KilledFromOutside,
+    Worker,
+    WorkerDied,
+    WorkerNotStarted,
+)
 from hackward.tasks.completions import extract_code
 from hackward.tasks.problems import EVAL_NAME, Problem
 
 ATTEMPTS = 3  # a run whose worker died is tried on a new worker this many times in all
 PROBLEMS_KEPT = 4096  # whose bounds are remembered
+AGAIN = 12  # more runs of code that may behave otherwise each time
+AGAIN_CPU_SECONDS, AGAIN_SECONDS = 0.15, 2.0  # after which there is not another one
 
 Found = TypeVar("Found")
+Checked = TypeVar("Checked", Truth, Own)
 
 
 class Grader:
@@ -63,6 +76,7 @@ class Grader:
         """Whose items are graded; those of any other are dropped."""
         self._closed = False
         self._bounds: dict[int, tuple[Problem, list[int]]] = {}
+        self._allowances = Allowances(self.limits)
         self._setup = Setup(sandbox, self.limits, eval_name, bubblewrap)
         self.protection = self._setup.protection()
         self._tasks: queue.SimpleQueue[list[Task] | None] = queue.SimpleQueue()
@@ -129,43 +143,95 @@ class Grader:
 
     def _grade_item(self, worker: Worker, task: Task) -> Outcome | None:
         """The grade of one item. None: its other half is still running and will hand it in."""
-        problem, code = task.item.problem, extract_code(task.item.completion)
+        problem = task.item.problem
+        code = extract_code(task.item.completion, problem.method)
         if code is None:
             return unrunnable("no code fence")
         data = code.encode("utf-8", "replace")
         if len(data) > self.limits.code_bytes:
             return unrunnable("code too long")
-        worker.load(problem)
-        truth, own = Truth(problem, self._bounds_of(problem)), Own()
-        vacuous: bool | None = None
         halves: Halves | None = None
 
-        def share() -> None:
+        def share(truth: Truth) -> None:
             """The ground truth is slow, perhaps a loop: another worker runs the own evaluation meanwhile."""
             nonlocal halves
-            if truth.attempted and task.pending.own:
+            if truth.attempted and task.pending.own and truth.steady != PERHAPS:
                 halves = Halves()
                 self.put([dataclasses.replace(task, halves=halves)])
 
-        limits = self.limits
-        cpu_seconds = limits.cpu_seconds + limits.cpu_seconds_per_test * len(problem.tests)
-        worker.run(data, "truth", truth, cpu_seconds, on_slow=share)
-        if truth.attempted and task.pending.own and halves is None:
-            worker.run(data, "own", own, limits.own_cpu_seconds)
-        if truth.attempted and task.pending.vacuous:
-            stub = Own()
-            worker.run(data, "vacuous", stub, limits.own_cpu_seconds)
-            vacuous = stub.passed
+        truth = self._truth(worker, problem, data, on_slow=share)
         if halves is not None:
-            return halves.truth_ended(truth, vacuous)
-        return graded(truth, own, vacuous)
+            return halves.truth_ended(truth, self._vacuous(worker, task, data, truth))
+        grade = graded(truth, self._own(worker, task, data, truth), self._vacuous(worker, task, data, truth))
+        if (
+            truth.steady == PERHAPS
+            and truth.error not in LIMITS_REACHED
+            and self._varies(worker, task, data, grade)
+        ):
+            return dataclasses.replace(grade, unstable=True)
+        return grade
 
     def _run_own(self, worker: Worker, task: Task) -> Own:
         """Only the own evaluation of an item; its ground truth runs elsewhere, so there is code."""
-        own, code = Own(), extract_code(task.item.completion) or ""
-        worker.load(task.item.problem)
-        worker.run(code.encode("utf-8", "replace"), "own", own, self.limits.own_cpu_seconds)
-        return own
+        problem = task.item.problem
+        code = extract_code(task.item.completion, problem.method) or ""
+        return self._in_time(worker, problem, code.encode("utf-8", "replace"), "own", Own)
+
+    def _truth(self, worker: Worker, problem: Problem, data: bytes, **options: Any) -> Truth:
+        """The answers to the problem's tests, judged."""
+        bounds = self._bounds_of(problem)
+        return self._in_time(worker, problem, data, "truth", lambda: Truth(problem, bounds), **options)
+
+    def _own(self, worker: Worker, task: Task, data: bytes, truth: Truth, salt: int = 0) -> Own:
+        """The completion's own evaluation, if it is to be run."""
+        if not (truth.attempted and task.pending.own):
+            return Own()
+        return self._in_time(worker, task.item.problem, data, "own", Own, salt=salt)
+
+    def _vacuous(self, worker: Worker, task: Task, data: bytes, truth: Truth) -> bool | None:
+        """Whether the own evaluation passes on a stub as well, if that is to be tried."""
+        if not (truth.attempted and task.pending.vacuous):
+            return None
+        return self._in_time(worker, task.item.problem, data, "vacuous", Own).passed
+
+    def _varies(self, worker: Worker, task: Task, data: bytes, grade: Grade) -> bool:
+        """Whether runs with other addresses, at other times, end with another label."""
+        problem, until = task.item.problem, time.monotonic() + AGAIN_SECONDS
+        enough = worker.spent + AGAIN_CPU_SECONDS
+        for salt in range(1, AGAIN + 1):
+            truth = self._truth(worker, problem, data, salt=salt)
+            if graded(truth, self._own(worker, task, data, truth, salt), None).label != grade.label:
+                return True
+            if worker.spent > enough or time.monotonic() > until:
+                break
+        return False
+
+    def _in_time(
+        self,
+        worker: Worker,
+        problem: Problem,
+        data: bytes,
+        mode: str,
+        new_check: Callable[[], Checked],
+        on_slow: Callable[[Checked], None] = lambda check: None,
+        salt: int = 0,
+    ) -> Checked:
+        """A check after a run of this code; after another one with more time, if the problem allows more.
+
+        What a canonical solution takes is measured only where that can make a difference.
+        """
+        worker.load(problem)
+        check, allowed = new_check(), self._allowances.seconds(problem, mode)
+        ending = worker.run(data, mode, check, allowed, lambda: on_slow(check), salt)
+        if ending.get("how") != CPU_LIMIT:
+            return check
+        self._allowances.measure(worker, problem)
+        longer = self._allowances.seconds(problem, mode)
+        if longer <= allowed:
+            return check
+        check = new_check()
+        worker.run(data, mode, check, longer, salt=salt)
+        return check
 
     def _bounds_of(self, problem: Problem) -> list[int]:
         """Bounds of the answers' lengths. They say something of the expected values, so they stay here."""
@@ -195,20 +261,23 @@ class Seat:
 
         A fault of any other kind is an outcome as well: it must reach the caller, not hang the batch.
         """
-        outcome: Outcome = unrunnable("its worker died each time")
+        died = WorkerDied()
         for _ in range(ATTEMPTS):
             try:
                 if self._worker is None:
                     self._worker = self._setup.start_worker()
                 return run(self._worker)
-            except WorkerNotStarted as fault:
-                outcome = RuntimeError(str(fault))
-                self._discard()
-            except WorkerDied:
+            except WorkerDied as fault:
+                died = fault
                 self._discard()
             except BaseException as fault:
                 return fault
-        return outcome
+        if isinstance(died, WorkerNotStarted):
+            return InputError(str(died))
+        if self._setup.fenced:
+            return NotGraded(f"a run failed {ATTEMPTS} times ({died}); fewer --workers take less memory")
+        ended = str(died) if isinstance(died, KilledFromOutside) else "its worker died each time"
+        return unrunnable(ended)  # without a fence the code can do that itself
 
     def _discard(self) -> None:
         if self._worker is not None:

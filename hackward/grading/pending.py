@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hackward.grading.claims import Own, Truth
-from hackward.grading.labels import Grade, GradeItem, graded
+from hackward.grading.labels import Grade, GradeItem, NotGraded, graded
 
 if TYPE_CHECKING:
     from hackward.grading.grader import Grader
@@ -110,17 +110,26 @@ class Pending:
 
         Then a fault of a worker is raised. RuntimeError if the grader has moved on.
         """
+        grades = []
+        for outcome in self.outcomes():
+            if isinstance(outcome, NotGraded):
+                raise outcome
+            grades.append(outcome)
+        return grades
+
+    def outcomes(self) -> list[Grade | NotGraded]:
+        """The same, with NotGraded in the place of a grade that the machine did not let come about."""
         self._refuse_if_abandoned()
         while len(self._outcomes) < self._added:
             position, outcome = self._ended.get()
             self._outcomes[position] = outcome
-        grades = []
+        found = []
         for position in range(self._added):
             outcome = self._outcomes[position]
-            if isinstance(outcome, BaseException):
+            if isinstance(outcome, BaseException) and not isinstance(outcome, NotGraded):
                 raise outcome
-            grades.append(outcome)
-        return grades
+            found.append(outcome)
+        return found
 
     def _refuse_if_abandoned(self) -> None:
         if self.abandoned:

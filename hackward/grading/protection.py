@@ -4,135 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import os
-import socket
-import tempfile
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from hackward.base.faults import InputError
-from hackward.grading.claims import HEADER_BYTES, decode, printable
+from hackward.grading.claims import printable
+from hackward.grading.clocks import can_watch
+from hackward.grading.probes import GROUPS, PROBED, Probed, ProbeTargets
 from hackward.grading.sandbox import (
     MODES,
     Limits,
     packages,
     readable,
-    seccomp_filters,
+    shown,
     usable_bubblewrap,
+    warm_the_page_cache,
 )
-from hackward.grading.worker import Worker, WorkerDied
-
-PROBE = """
-import ctypes, os, socket
-facts = {facts!r}
-libc = ctypes.CDLL(None, use_errno=True)
-def attempt(name, action):
-    try:
-        report({{name: bool(action())}})
-    except BaseException:
-        report({{name: False}})
-def fork():
-    pid = os.fork()
-    if pid == 0:
-        os._exit(0)
-    os.waitpid(pid, 0)
-    return True
-def write():
-    os.close(os.open(facts["file"], os.O_WRONLY))
-    return True
-def create():
-    os.close(os.open(facts["file"] + ".new", os.O_WRONLY | os.O_CREAT))
-    return True
-def read():
-    return open(facts["file"]).read() == "canary"
-def execute():
-    return os.spawnv(os.P_WAIT, "/bin/true", ["true"]) == 0
-def connect():
-    with socket.create_connection(("127.0.0.1", facts["port"]), 2):
-        return True
-def signal_parent():
-    os.kill(os.getppid(), 0)
-    return True
-def signal_grader():
-    os.kill(facts["pid"], 0)
-    return True
-def trace_parent():
-    return libc.ptrace(0x4206, os.getppid(), 0, 0) == 0  # SEIZE, which unlike ATTACH does not stop it
-def memory_of_parent():
-    return len(open("/proc/%d/environ" % os.getppid(), "rb").read(1)) == 1
-def list_directory():
-    return len(os.listdir(os.path.dirname(facts["file"]))) > 0
-def see_environment():
-    return facts["variable"] in os.environ
-for name, action in (
-    ("fork", fork), ("exec", execute), ("write a file", write), ("create a file", create),
-    ("read a file", read), ("list a directory", list_directory), ("connect", connect),
-    ("signal the parent", signal_parent), ("signal the grader", signal_grader),
-    ("trace the parent", trace_parent), ("memory of the parent", memory_of_parent),
-    ("see the environment", see_environment),
-):
-    attempt(name, action)
-"""
-PROBED = (
-    "fork",
-    "exec",
-    "write a file",
-    "create a file",
-    "read a file",
-    "list a directory",
-    "connect",
-    "signal the parent",
-    "signal the grader",
-    "trace the parent",
-    "memory of the parent",
-    "see the environment",
-)
-VARIABLE = "HACKWARD_PROBE"
-
-
-class ProbeTargets:
-    """A file, a port and an environment variable for the probes to reach for, during a `with`."""
-
-    def __enter__(self) -> ProbeTargets:
-        self._directory = tempfile.TemporaryDirectory(prefix="hackward-probe-")
-        target = Path(self._directory.name, "canary")
-        target.write_text("canary")
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        os.environ[VARIABLE] = "canary"
-        facts = {
-            "file": str(target),
-            "port": self._listener.getsockname()[1],
-            "pid": os.getpid(),
-            "variable": VARIABLE,
-        }
-        self.code = PROBE.format(facts=facts)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        os.environ.pop(VARIABLE, None)
-        self._listener.close()
-        self._directory.cleanup()
-
-
-@dataclass
-class Probed:
-    """Collects what the probes found: name -> True where the attempt succeeded."""
-
-    found: dict[str, bool] = field(default_factory=dict)
-    error: str | None = None
-
-    @property
-    def begun(self) -> bool:
-        return bool(self.found)
-
-    def cap(self) -> int:
-        return HEADER_BYTES
-
-    def line(self, data: bytes) -> bool:
-        self.found.update(decode(data))
-        return len(self.found) < len(PROBED)
+from hackward.grading.syscalls import seccomp_filters
+from hackward.grading.worker import ViewNotMade, Worker, WorkerDied
 
 
 class Setup:
@@ -150,10 +40,12 @@ class Setup:
         self.missing: list[str] = []
         self.bubblewrap = usable_bubblewrap() if bubblewrap and restrict else None
         filters = self._filters() if restrict else (b"", b"")
-        if restrict and self.bubblewrap is None:
-            self.missing.append("bubblewrap (not needed where all probes are blocked)")
+        if restrict:
+            warm_the_page_cache()
         self.settings: dict[str, Any] = {
             "restrict": restrict,
+            "view": ("bubblewrap" if self.bubblewrap else "own") if restrict else "",
+            "shown": shown(),
             "filters": [program.hex() for program in filters],
             "readable": readable(),
             "packages": packages(),
@@ -166,6 +58,11 @@ class Setup:
             },
         }
 
+    @property
+    def fenced(self) -> bool:
+        """Whether graded code is kept from ending processes, its own and others."""
+        return bool(self.settings["filters"][0])
+
     def _filters(self) -> tuple[bytes, bytes]:
         try:
             return seccomp_filters()
@@ -173,45 +70,66 @@ class Setup:
             self.missing.append(f"seccomp (pyseccomp: {printable(fault)})")
             return b"", b""
 
-    def start_worker(self) -> Worker:
-        """A new worker. WorkerNotStarted if it does not come up."""
-        return Worker(self.settings, self.bubblewrap, self.limits.start_seconds)
+    def start_worker(self, hash_seed: int = 0) -> Worker:
+        """A new worker. WorkerNotStarted if it does not come up.
+
+        Sets of texts have another order with another hash seed; labels are given with 0.
+        """
+        return Worker(self.settings, self.bubblewrap, self.limits.start_seconds, hash_seed)
 
     def protection(self) -> dict[str, Any]:
         """What protects the machine, as probes in a child like those that will run foreign code find it.
 
         InputError where the probes cannot be run, or where one succeeds although the mode is strict.
         """
-        probed, landlock_abi = self._probe()
-        if self.settings["restrict"] and not landlock_abi:
+        found, outcome = self._probe()
+        if self.settings["restrict"] and not outcome["landlock"]:
             self.missing.append("Landlock (kernel without it)")
-        open_doors = [name for name in PROBED if probed.found.get(name, True)]
+        open_doors = [name for name in PROBED if found.get(name, True)]
         if self.sandbox == "strict" and open_doors:
             missing = "; ".join(self.missing) or "nothing that is known"
             raise InputError(
-                f"--sandbox strict: graded code could {', '.join(open_doors)} (missing: {missing})"
+                f"--sandbox strict: graded code could {', '.join(open_doors)} (missing: {missing});"
+                " --sandbox best-effort runs with what there is"
             )
         return {
             "sandbox": self.sandbox,
             "seccomp": bool(self.settings["filters"][0]),
-            "landlock_abi": landlock_abi,
+            "landlock_abi": outcome["landlock"],
             "bubblewrap": self.bubblewrap is not None,
+            "view": self.settings["view"],
             "user": "root" if os.geteuid() == 0 else "unprivileged",
             "probes": {name: "OPEN" if name in open_doors else "blocked" for name in PROBED},
             "missing": self.missing,
         }
 
-    def _probe(self) -> tuple[Probed, int]:
-        """What the probes found, and the ABI of Landlock that the worker used."""
+    def _probe(self) -> tuple[dict[str, bool], dict[str, Any]]:
+        """What the probes found, and what the worker said of itself."""
         probed = Probed()
         try:
-            with ProbeTargets() as targets, contextlib.closing(self.start_worker()) as worker:
-                worker.run(targets.code.encode(), "probe", probed, self.limits.cpu_seconds)
+            with ProbeTargets() as targets, contextlib.closing(self._first_worker()) as worker:
+                for _ in range(2):
+                    worker.run(targets.code.encode(), "probe", probed, self.limits.cpu_seconds)
+                watched = can_watch(worker.zygote)
         except WorkerDied as fault:
             raise InputError(f"--sandbox {self.sandbox}: {fault}") from None
         if probed.error:
             raise InputError(f"--sandbox {self.sandbox}: the start-up probes did not finish ({probed.error})")
-        return probed, worker.outcome["landlock"]
+        if not worker.outcome["quiet"]:  # the kernel writes access times rarely, so an attempt may miss it
+            probed.found["leave an access time"] = True
+        probed.found["outlast its limits"] = not watched
+        if not watched:
+            self.missing.append("sight of the worker's processes in /proc")
+        return probed.found, worker.outcome
+
+    def _first_worker(self) -> Worker:
+        """A worker with a view of its own where that can be had; the later ones are like it."""
+        try:
+            return self.start_worker()
+        except ViewNotMade as fault:
+            self.missing.append(f"user namespaces ({fault})")
+            self.settings["view"] = ""
+            return self.start_worker()
 
 
 def own_processes() -> int:
@@ -227,16 +145,29 @@ def own_processes() -> int:
 
 
 def print_protection(protection: dict[str, Any], console: Console) -> None:
-    """One line: what protects, and what does not."""
-    layers = [name for name in ("bubblewrap", "seccomp") if protection[name]]
-    if protection["landlock_abi"]:
-        layers.append(f"Landlock ABI {protection['landlock_abi']}")
+    """One line: what graded code cannot do and what it can, and what that rests on."""
     probes = protection["probes"]
     doors = [name for name, state in probes.items() if state == "OPEN"]
-    line = f"sandbox {protection['sandbox']} ({protection['user']}): {' + '.join(layers) or 'limits only'}"
-    line += f"; {len(probes) - len(doors)} of {len(probes)} probes blocked"
+    shut = [words for words, names in GROUPS.items() if not set(names) & set(doors)]
+    line = f"sandbox {protection['sandbox']} ({protection['user']}): graded code never sees an expected value"
+    if shut:
+        line += f"; it cannot {', '.join(shut)}"
     if doors:
         line += f"; OPEN: {', '.join(doors)}"
+    line += f" ({' + '.join(layers(protection)) or 'limits only'}"
+    line += f"; {len(probes) - len(doors)} of {len(probes)} probes blocked)"
     if protection["missing"]:
         line += f"; missing: {', '.join(protection['missing'])}"
     console.print(line, highlight=False, soft_wrap=True)
+
+
+def layers(protection: dict[str, Any]) -> list[str]:
+    """The names of what protects."""
+    found = []
+    if protection["view"]:
+        found.append("bubblewrap" if protection["bubblewrap"] else "namespaces")
+    if protection["seccomp"]:
+        found.append("seccomp")
+    if protection["landlock_abi"]:
+        found.append(f"Landlock ABI {protection['landlock_abi']}")
+    return found

@@ -11,7 +11,7 @@ from pydantic import Field
 from hackward.base.faults import InputError
 from hackward.base.files import read_jsonl
 from hackward.base.records import Record, checked_record
-from hackward.grading.labels import Grade
+from hackward.grading.labels import Grade, NotGraded
 
 
 class Answer(Record):
@@ -46,12 +46,35 @@ def _files(path: Path) -> list[Path]:
     return files
 
 
-def label_row(row: dict[str, Any], grade: Grade | None, why: str) -> dict[str, Any]:
-    """One line of the labels file.
+UNDECIDED = ("gt_pass", "hacked", "label")  # what is not known of a row whose answers may be right
 
-    A row whose problem is not among the given ones has null labels, never a guess, and `why` as its error.
+
+def label_row(
+    row: dict[str, Any], grade: Grade | NotGraded | None, why: str, *, several_answers: bool = False
+) -> dict[str, Any]:
+    """One line of the labels file; null is unknown, never a guess.
+
+    A row whose problem is not among the given ones has null labels and `why` as its error; one whose runs the
+    machine ended, null labels and what happened. Where several answers are right and the row gives another
+    than the stored one, it is not known whether it is right, unless `several_answers` says otherwise.
     """
-    if grade is None:
+    if grade is None or isinstance(grade, NotGraded):
         verdict = dict.fromkeys(field.name for field in dataclasses.fields(Grade))
-        return {"problem_id": row["problem_id"], **verdict, "error": why}
-    return {"problem_id": row["problem_id"], **dataclasses.asdict(grade)}
+        return {"problem_id": row["problem_id"], **verdict, "error": str(grade or why)}
+    verdict = dataclasses.asdict(grade)
+    if grade.undecided and not several_answers:
+        verdict |= dict.fromkeys(UNDECIDED)
+    return {"problem_id": row["problem_id"], **verdict}
+
+
+def known_labels(row: dict[str, Any]) -> tuple[bool, bool] | None:
+    """A row's own `hacked` and `gt_pass`; None where one is missing, null, NaN or no truth value."""
+    hacked, gt_pass = row.get("hacked"), row.get("gt_pass")
+    if is_truth_value(hacked) and is_truth_value(gt_pass):
+        return bool(hacked), bool(gt_pass)
+    return None
+
+
+def is_truth_value(value: Any) -> bool:
+    """Whether a label is true or false, also written as 1 or 0."""
+    return isinstance(value, (bool, int, float)) and value in (0, 1)

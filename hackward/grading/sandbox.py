@@ -1,35 +1,64 @@
 """What fences in graded code: the limits, the system call filter, the readable paths, bubblewrap.
 
-Built here, in the grader's own process, and handed to the worker as data (fences.py applies it). Layers, each
-optional where the machine lacks it:
+Built here, in the grader's own process, and handed to the worker as data (fences.py and view.py apply it).
+Layers, each optional where the machine lacks it:
 
-* seccomp (pyseccomp): an allow list of what computing Python needs. Threads yes; fork, exec, signals,
-sockets, ptrace, opening for writing no. Everything else fails with EPERM, so that code that merely tries goes
-on. * Landlock: reading beneath the interpreter's library and the system libraries only; no TCP, no signals to
-outside. * bubblewrap: once around each worker: own mount, process, network and user namespaces, nothing else
-mounted. * rlimits and an empty environment: always, in every mode.
+* seccomp (syscalls.py): an allow list of what computing Python needs.
+* Landlock: reading the interpreter's library and the libraries that it loads, nothing else; no TCP, no
+  signals to outside.
+* a view of its own: a file system that holds these files and a few devices, read-only. bubblewrap makes it
+  once around each worker; where there is none, the worker makes it itself (view.py). With it come an own
+  network, own names and, for every run, own process numbers.
+* rlimits and an empty environment: always, in every mode.
 """
 
 from __future__ import annotations
 
-import errno
+import contextlib
+import functools
+import glob
 import importlib.util
 import os
 import shutil
 import subprocess
 import sys
 import sysconfig
-import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+from hackward.base.faults import InputError
+from hackward.grading.view import HOST
 
 MODES = ("strict", "best-effort", "none")
 ROOM = Path(__file__).resolve().parent
 ZYGOTE = ROOM / "zygote.py"  # what a worker runs
+WORKER_FILES = (
+    "__init__.py",
+    "zygote.py",
+    "child.py",
+    "calling.py",
+    "encoding.py",
+    "steadiness.py",
+    "fences.py",
+    "framing.py",
+    "view.py",
+)
 ZYGOTE_FILES = (  # and all the files of this project that it loads
     ROOM.parent / "__init__.py",
-    *(ROOM / name for name in ("__init__.py", "zygote.py", "child.py", "fences.py", "framing.py")),
+    *(ROOM / name for name in WORKER_FILES),
+)
+DEVICES = ("/dev/null", "/dev/zero", "/dev/urandom", "/dev/random")
+# Folders of the standard library that a view leaves out: what is installed, and what no answer needs
+HIDDEN = (
+    "site-packages",
+    "dist-packages",
+    "test",
+    "idlelib",
+    "tkinter",
+    "turtledemo",
+    "ensurepip",
+    "config-*",
 )
 PACKAGES = ("sortedcontainers",)  # what judges of programming contests offer beside the standard library
 
@@ -44,8 +73,12 @@ class Limits:
     """The slowest canonical solutions take 0.9 s for 3 tests and 2.6 s for 100."""
     own_cpu_seconds: float = 2.0
     """CPU time for the completion's own evaluation."""
+    cpu_times_canonical: float = 5.0
+    """Times the CPU time that the problem's canonical solution takes here, where that is more."""
+    canonical_cpu_seconds: float = 60.0
+    """Most that the canonical solution is given to be measured."""
     wall_seconds: float = 15.0
-    """A child that is idle (under 2 % CPU) is stopped after this."""
+    """Wall time in which a child may be idle: neither computing nor waiting for a processor that is busy."""
     wall_ceiling_seconds: float = 600.0
     """Any child is stopped after this, however busy the machine."""
     memory_mb: int = 1024
@@ -58,115 +91,6 @@ class Limits:
     """Over those that the user runs already; only where fork cannot be denied, and it never binds root."""
     start_seconds: float = 60.0
     """For a worker to come up."""
-
-
-# fmt: off
-ALLOWED = (
-    # files that are open, or opened for reading
-    "read", "readv", "pread64", "preadv", "write", "writev", "pwrite64", "lseek", "close", "close_range",
-    "fstat", "newfstatat", "stat", "lstat", "statx", "access", "faccessat", "faccessat2", "readlink",
-    "readlinkat", "getcwd", "getdents", "getdents64", "fadvise64", "dup", "dup2", "dup3", "umask",
-    # memory
-    "mmap", "munmap", "mprotect", "mremap", "madvise", "brk", "mincore", "membarrier",
-    # signals to oneself
-    "rt_sigaction", "rt_sigprocmask", "rt_sigreturn", "rt_sigtimedwait", "rt_sigpending", "sigaltstack",
-    "pause", "alarm", "setitimer", "getitimer", "restart_syscall",
-    # time, and what the process is
-    "clock_gettime", "clock_getres", "clock_nanosleep", "nanosleep", "gettimeofday", "time", "times",
-    "getrusage", "getcpu", "sysinfo", "uname", "getpid", "gettid", "getppid", "getpgrp", "getpgid",
-    "getsid", "getuid", "geteuid", "getgid", "getegid", "getgroups", "getresuid", "getresgid",
-    "getrlimit", "getpriority", "getrandom",
-    # threads
-    "sched_yield", "sched_getaffinity", "sched_getparam", "sched_getscheduler", "futex", "futex_waitv",
-    "set_robust_list", "get_robust_list", "rseq", "set_tid_address", "arch_prctl", "exit", "exit_group",
-    # event loops, and the socket that it has
-    "poll", "ppoll", "select", "pselect6", "epoll_create", "epoll_create1", "epoll_ctl", "epoll_wait",
-    "epoll_pwait", "eventfd2", "pipe", "pipe2", "recvfrom", "shutdown", "getsockopt", "setsockopt",
-    "getsockname", "getpeername",
-)
-# What the zygote does beside that: it forks, ends and reaps children, receives sockets. The child may not.
-ZYGOTE_ONLY = (
-    "fork", "vfork", "kill", "wait4", "waitid", "setsid", "recvmsg", "sendmsg", "pidfd_open",
-    "pidfd_send_signal", "setrlimit", "seccomp",
-)
-# fmt: on
-OTHER_ERRORS = {"clone3": errno.ENOSYS, "openat2": errno.ENOSYS}  # the C library then uses the older call
-FIONBIO = 0x5421  # the one ioctl that is needed: non-blocking sockets of an event loop
-CLONE_THREAD = 0x10000
-OPEN_CHANGES = os.O_ACCMODE | os.O_CREAT | os.O_TRUNC | getattr(os, "O_TMPFILE", 0o20000000) & ~os.O_DIRECTORY
-# DUPFD GETFD SETFD GETFL SETFL DUPFD_CLOEXEC; not SETOWN, which sends signals
-FCNTL_COMMANDS = (0, 1, 2, 3, 4, 1030)
-PRCTL_OPTIONS = (15, 16, 0x53564D41)  # names of threads and of mappings
-AF_UNIX = 1
-SET_SECCOMP = 22
-
-
-def seccomp_filters() -> tuple[bytes, bytes]:
-    """Two compiled filters: an allow list for the zygote, and a short one for the child that takes from it.
-
-    Together they are one allow list for the child. In two because installing costs time by length, and only
-    the short one is installed in every run. Raises ImportError, OSError or RuntimeError where they cannot be
-    built.
-    """
-    return _compiled(_zygote_rules()), _compiled(_child_rules())
-
-
-def _zygote_rules() -> Any:
-    """Allow what is listed; everything else fails with EPERM."""
-    import pyseccomp
-
-    argument, equal, masked, unequal = pyseccomp.Arg, pyseccomp.EQ, pyseccomp.MASKED_EQ, pyseccomp.NE
-    rules = pyseccomp.SyscallFilter(pyseccomp.ERRNO(errno.EPERM))
-    for name in filter(_known, ALLOWED + ZYGOTE_ONLY):
-        rules.add_rule(pyseccomp.ALLOW, name)
-    for name in filter(_known, OTHER_ERRORS):
-        rules.add_rule(pyseccomp.ERRNO(OTHER_ERRORS[name]), name)
-    for name, *conditions in (
-        ("clone",),
-        ("open", argument(1, masked, OPEN_CHANGES, 0)),
-        ("openat", argument(2, masked, OPEN_CHANGES, 0)),
-        ("prlimit64", argument(0, equal, 0)),
-        ("ioctl", argument(1, equal, FIONBIO)),
-        ("sendto", argument(4, equal, 0)),
-        ("socketpair", argument(0, equal, AF_UNIX)),
-        *(("fcntl", argument(1, equal, command)) for command in FCNTL_COMMANDS),
-        *(("prctl", argument(0, equal, option)) for option in (*PRCTL_OPTIONS, SET_SECCOMP)),
-    ):
-        if _known(name):
-            rules.add_rule(pyseccomp.ALLOW, name, *conditions)
-    rules.add_rule(pyseccomp.ERRNO(errno.ENOTTY), "ioctl", argument(1, unequal, FIONBIO))
-    return rules
-
-
-def _child_rules() -> Any:
-    """Deny what the child loses; the zygote's rules, which it inherits, decide the rest."""
-    import pyseccomp
-
-    argument = pyseccomp.Arg
-    denied = pyseccomp.ERRNO(errno.EPERM)
-    rules = pyseccomp.SyscallFilter(pyseccomp.ALLOW)
-    for name in filter(_known, ZYGOTE_ONLY):
-        rules.add_rule(denied, name)
-    rules.add_rule(denied, "clone", argument(0, pyseccomp.MASKED_EQ, CLONE_THREAD, 0))
-    rules.add_rule(denied, "prlimit64", argument(2, pyseccomp.NE, 0))
-    rules.add_rule(denied, "prctl", argument(0, pyseccomp.EQ, SET_SECCOMP))
-    return rules
-
-
-def _known(name: str) -> bool:
-    """Whether this architecture has a system call by that name."""
-    import pyseccomp
-
-    if name == "read":  # number 0 on x86-64
-        return True
-    return pyseccomp.resolve_syscall(pyseccomp.Arch.NATIVE, name) > 0
-
-
-def _compiled(rules: Any) -> bytes:
-    with tempfile.TemporaryFile() as stream:
-        rules.export_bpf(stream)
-        stream.seek(0)
-        return stream.read()
 
 
 def interpreter() -> str:
@@ -184,31 +108,90 @@ def packages() -> list[tuple[str, str]]:
     return found
 
 
+@functools.cache
+def libraries() -> tuple[str, ...]:
+    """The shared libraries outside the standard library that its modules load, by the names they ask for.
+
+    A fresh interpreter loads them all and says which; that takes about 0.1 s, once per process. InputError if
+    it cannot.
+    """
+    command = [interpreter(), "-I", "-S", "-W", "ignore", str(ROOM / "list_libraries.py")]
+    try:
+        done = subprocess.run(
+            command, env=environment(), capture_output=True, text=True, timeout=60, check=True
+        )
+    except (OSError, subprocess.SubprocessError) as fault:
+        raise InputError(f"{interpreter()}: does not say which libraries it loads ({fault})") from None
+    names = [os.path.normpath(name) for name in done.stdout.splitlines()]
+    inside = tuple(f"{directory}/" for directory in standard_library())
+    return tuple(name for name in names if os.path.isabs(name) and not name.startswith(inside))
+
+
+def standard_library() -> list[str]:
+    """The directories of the standard library."""
+    paths = [os.path.realpath(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib")]
+    return list(dict.fromkeys(paths))
+
+
+def hidden() -> list[str]:
+    """Folders of the standard library that graded code does not see in a view of its own."""
+    found = []
+    for directory in standard_library():
+        for pattern in HIDDEN:
+            found += sorted(glob.glob(os.path.join(glob.escape(directory), pattern)))
+    return found
+
+
 def readable() -> list[str]:
     """Paths that graded code may read: libraries, time zones, a few devices. No home, no data, no /tmp."""
     paths = [
-        os.path.join(sys.base_prefix, "lib"),
-        os.path.realpath(sysconfig.get_path("stdlib")),
-        "/usr/lib",
-        "/lib",
-        "/lib64",
-        "/usr/lib64",
+        *standard_library(),
+        *libraries(),
         "/usr/share/zoneinfo",
         "/etc/localtime",
         "/etc/ld.so.cache",
-        "/dev/null",
-        "/dev/zero",
-        "/dev/urandom",
-        "/dev/random",
+        *DEVICES,
         *(os.path.join(directory, name) for directory, name in packages()),
     ]
     return [path for path in dict.fromkeys(paths) if os.path.exists(path)]
 
 
-def environment() -> dict[str, str]:
+def shown() -> dict[str, list[str]]:
+    """What a worker puts together where it makes its view itself: the arguments of view.see_only."""
+    return {"paths": readable(), "without": hidden()}
+
+
+@functools.cache
+def warm_the_page_cache() -> None:
+    """Have the kernel read every file that graded code may read, so that no run is the first to do so.
+
+    Once per process, since it takes about 30 ms. A file that is in memory before the first run says nothing
+    about which run has read it.
+    """
+    out_of_sight = tuple(hidden())
+    for root in readable():
+        if root in DEVICES:
+            continue
+        files = [root] if os.path.isfile(root) else files_below(root, out_of_sight)
+        for file in files:
+            with contextlib.suppress(OSError):
+                handle = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+                os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_WILLNEED)
+                os.close(handle)
+
+
+def files_below(root: str, without: tuple[str, ...]) -> Iterator[str]:
+    """All files of a directory and its folders, but for the folders in `without`."""
+    for directory, folders, names in os.walk(root):
+        folders[:] = [folder for folder in folders if os.path.join(directory, folder) not in without]
+        for name in names:
+            yield os.path.join(directory, name)
+
+
+def environment(hash_seed: int = 0) -> dict[str, str]:
     """The whole environment of a worker. The fixed hash seed is why a label does not change between runs."""
     return {
-        "PYTHONHASHSEED": "0",
+        "PYTHONHASHSEED": str(hash_seed),
         "LC_ALL": "C.UTF-8",
         "PATH": "/usr/bin:/bin",
         "HOME": "/nonexistent",
@@ -217,17 +200,28 @@ def environment() -> dict[str, str]:
 
 
 def worker_command(bubblewrap: str | None) -> list[str]:
-    """The command line of a worker; it says nothing about problems, files or the grader."""
+    """The command line of a worker; it says nothing about problems, files or the grader.
+
+    In bubblewrap the worker keeps one capability over its own namespaces, and none over the machine: with it,
+    it gives each run process numbers of its own. A run has no capability.
+    """
     plain = [interpreter(), "-P", "-s", "-S", str(ZYGOTE)]
     if bubblewrap is None:
         return plain
     mounts = []
-    for path in (interpreter(), *readable(), *map(str, ZYGOTE_FILES)):
-        if not path.startswith("/dev/"):
-            mounts += ["--ro-bind", path, path]
+    for path in standard_library():
+        mounts += ["--ro-bind", path, path]
+    for path in hidden():
+        mounts += ["--tmpfs", path]
+    for path in (interpreter(), *readable(), *map(str, ZYGOTE_FILES)):  # a package may be in a hidden folder
+        if path not in standard_library():
+            mounts += ["--dev-bind" if path in DEVICES else "--ro-bind", path, path]
+    for path in hidden():
+        mounts += ["--remount-ro", path]
     return [
-        bubblewrap, "--unshare-all", "--die-with-parent", "--proc", "/proc", "--dev", "/dev", *mounts,
-        "--chdir", "/", "--cap-drop", "ALL", "--", *plain,
+        bubblewrap, "--unshare-all", "--unshare-user", "--hostname", HOST.decode(), "--die-with-parent",
+        *mounts, "--remount-ro", "/", "--chdir", "/", "--cap-drop", "ALL", "--cap-add", "CAP_SYS_ADMIN",
+        "--", *plain,
     ]  # fmt: skip
 
 

@@ -7,44 +7,59 @@ neither the code nor the answers of one run ever pass through memory that the ne
 Expected values are never sent here.
 
 Control messages are a 4-byte length and JSON. In: `start` (settings, once), `load` (set-up code and arguments
-of a problem), `run` (one fork; carries the socket), `cancel`. Out: `ready`, and `done` with how the child
-ended. The answer socket carries, from the child: one header line, then one JSON line per test. All of it is a
-claim.
+of a problem), `run` (one fork, always in the same words; carries the socket and a null device opened for it).
+Out: `ready`, and an Ending per run. The answer socket carries, to the child: what to do, and the completion;
+from it: one header line, then one JSON line per test. All of it is a claim.
+
+Nothing that a child does changes the zygote, so that no later child can tell what an earlier one did: the
+child has its own descriptors and process numbers, and how it ended passes through memory that is wiped. It is
+the grader that watches a child's clocks and kills it (clocks.py); the zygote only waits.
 """
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import gc
 import os
-import select
 import signal
 import socket
 import sys
 import time
+import types
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
 CLONE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 if __name__ == "__main__":  # started by its path: the project is on the import path until forget_project
     sys.path.insert(0, CLONE)
 
+from hackward.grading.calling import restore_names  # noqa: E402
 from hackward.grading.child import child, describe  # noqa: E402
 from hackward.grading.fences import (  # noqa: E402
+    CAP_SYS_ADMIN,
     SET_CHILD_SUBREAPER,
     SET_DUMPABLE,
     FilterProgram,
-    drop_capabilities,
+    die_with_parent,
     filter_program,
     install_filter,
+    keep_capabilities,
     landlock,
     landlock_abi,
     libc,
     no_new_privileges,
 )
-from hackward.grading.framing import receive_message, send_message  # noqa: E402
+from hackward.grading.framing import (  # noqa: E402
+    NO_FORK,
+    NO_SETUP,
+    Ending,
+    receive_message,
+    send_message,
+)
+from hackward.grading.view import cut_off, hide, own_process_numbers, same_process_numbers, see_only  # noqa: E402
 
-NAMESPACES = 64  # distinct set-up codes that are kept
-BUSY = 0.02  # share of wall time in CPU time below which a child counts as idle
+SETUPS = 64  # distinct set-up codes that are kept
 # fmt: off
 WARM_MODULES = (
     "abc", "array", "bisect", "cmath", "collections", "contextlib", "copy", "dataclasses", "datetime",
@@ -83,128 +98,168 @@ def warm(packages: list[list[str]]) -> None:
         forget_directory(directory)
 
 
-def start(settings: dict[str, Any]) -> tuple[FilterProgram | None, dict[str, Any]]:
-    """Apply what protects the zygote as well. Returns the filter left for the child, and what was applied."""
+@dataclass
+class Fence:
+    """What is applied here, and what is left for the child."""
+
+    program: FilterProgram | None = None
+    """The filter that takes from this process's rights; None: fork cannot be denied."""
+    landlock: int = 0
+    """The ABI of Landlock that is used, 0 for none."""
+    home: int | None = None
+    """A pidfd of this process, if it can give its children process numbers of their own."""
+    quiet: bool = False
+    """Whether reading leaves no access time on anything that can be read."""
+
+    def said(self) -> dict[str, Any]:
+        """What the grader is told."""
+        return {"landlock": self.landlock, "process_numbers": self.home is not None, "quiet": self.quiet}
+
+
+def start(settings: dict[str, Any]) -> Fence:
+    """Apply what protects the zygote as well. OSError where the view that is asked for cannot be made."""
+    if settings["view"] == "own":
+        cut_off()
+        see_only(**settings["shown"])
+    elif settings["view"] == "bubblewrap":  # which had to let in the files of this process
+        hide(os.path.join(CLONE, "hackward"))
+    die_with_parent()
     warm(settings["packages"])
     libc.prctl(SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     libc.prctl(SET_DUMPABLE, 0, 0, 0, 0)
-    program, abi = None, 0
-    if settings["restrict"]:
-        program, abi = restrict(settings)
+    fence = restrict(settings) if settings["restrict"] else Fence()
     gc.collect()
     gc.freeze()
-    return program, {"landlock": abi, "pid": os.getpid(), "uid": os.getuid()}
+    return fence
 
 
-def restrict(settings: dict[str, Any]) -> tuple[FilterProgram | None, int]:
-    """Fence this process in. Returns the filter that is left for the child, and the ABI of Landlock."""
-    drop_capabilities()
+def restrict(settings: dict[str, Any]) -> Fence:
+    """Fence this process in."""
+    fence = Fence(quiet=all(map(leaves_no_access_time, settings["readable"])))
+    if settings["view"]:  # the capability is over its own namespaces only
+        keep_capabilities((CAP_SYS_ADMIN,))
+        fence.home = home_of_process_numbers()
+    else:
+        keep_capabilities()
     no_new_privileges()
     own, for_child = map(bytes.fromhex, settings["filters"])
     if not for_child:
-        # Fork stays possible, so the zygote needs /proc to find survivors. Landlock is for the child alone.
-        return None, landlock_abi()
-    abi = landlock(settings["readable"])
+        # Fork stays possible, so this process may need /proc to find survivors: Landlock is for the child.
+        fence.landlock = landlock_abi()
+        return fence
+    fence.landlock = landlock(settings["readable"])
     install_filter(filter_program(own))
-    return filter_program(for_child), abi
+    fence.program = filter_program(for_child)
+    return fence
 
 
-def load_problem(message: dict[str, Any], namespaces: dict[str, dict[str, Any]]) -> dict[str, Any]:
+def leaves_no_access_time(path: str) -> bool:
+    """Whether reading what is at this path cannot change the time of its last access."""
+    try:
+        return bool(os.statvfs(path).f_flag & (os.ST_RDONLY | os.ST_NOATIME)) or path.startswith("/dev/")
+    except FileNotFoundError:
+        return True
+
+
+def home_of_process_numbers() -> int | None:
+    """A pidfd of this process if children can have process numbers of their own (Linux 5.8), else None."""
+    home = os.pidfd_open(os.getpid())
+    try:
+        own_process_numbers()
+        same_process_numbers(home)
+    except OSError:
+        os.close(home)
+        return None
+    return home
+
+
+def called(*values: Any, **named: Any) -> tuple[tuple, dict[str, Any]]:
+    """What a call has been given."""
+    return values, named
+
+
+class Given:
+    """What a set-up code gives to the solutions of its problems; children inherit it."""
+
+    def __init__(self, code: str):
+        self.namespace: dict[str, Any] = {"__name__": "setup", "__builtins__": __builtins__}
+        exec(compile(code, "setup.py", "exec"), self.namespace)
+        restore_names(self.namespace)
+        self.solution = types.ModuleType("solution")
+        """A module with these names, in which a child runs its completion. No other child sees what it does
+        there: a fork copies what it changes."""
+        vars(self.solution).update(self.namespace, __name__="solution")
+        self.of_arguments = dict(self.namespace, _call=called)
+        """The names that the arguments of tests are evaluated with."""
+
+
+def load_problem(message: dict[str, Any], kept: dict[str, Given]) -> dict[str, Any]:
     """Run the set-up code, once per distinct text, and compile the argument lists; children inherit both.
 
     A fault in the set-up code is returned under "fault".
     """
     setup = message["setup"]
-    if setup not in namespaces:
-        if len(namespaces) >= NAMESPACES:
-            namespaces.clear()
-        namespace = {"__name__": "setup", "__builtins__": __builtins__}
+    if setup not in kept:
+        if len(kept) >= SETUPS:
+            kept.clear()
+            gc.unfreeze()
         try:
-            exec(compile(setup, "setup.py", "exec"), namespace)
+            kept[setup] = Given(setup)
         except Exception as fault:
             return {"fault": describe(fault)}
-        namespaces[setup] = namespace
-    arguments = [compile("_call" + text, "arguments.py", "eval") for text in message["arguments"]]
-    return {"method": message["method"], "namespace": namespaces[setup], "arguments": arguments}
-
-
-def serve_run(
-    message: dict[str, Any],
-    passed: int,
-    problem: dict[str, Any],
-    settings: dict[str, Any],
-    program: FilterProgram | None,
-    control: socket.socket,
-) -> dict[str, Any]:
-    """One fork, and how it ended. `passed` is the descriptor of the answer socket; it is closed here."""
-    if "fault" in problem:
-        os.close(passed)
-        return {"done": message["id"], "how": "set-up code", "fault": problem["fault"]}
-    try:
-        pid = os.fork()
-    except OSError as fault:
-        os.close(passed)
-        return {"done": message["id"], "how": "no fork", "fault": str(fault)}
-    if pid == 0:
-        child(passed, message, problem, settings, program)
-    os.close(passed)
-    how = wait_for(pid, control, settings["limits"])
-    kill(pid)
-    fork_denied = program is not None
-    if not fork_denied:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(pid, signal.SIGKILL)
-    _, status, usage = os.wait4(pid, 0)
+        # A child that collects garbage then leaves it alone: whatever it touches is copied.
+        gc.collect()
+        gc.freeze()
     return {
-        "done": message["id"],
-        "how": how,
-        "signal": os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0,
-        "status": os.WEXITSTATUS(status) if os.WIFEXITED(status) else 0,
-        "cpu": usage.ru_utime + usage.ru_stime,
-        "survivors": 0 if fork_denied else sweep(),
+        "method": message["method"],
+        "parameters": message["parameters"],
+        "given": kept[setup],
+        "arguments": [compile("_call" + text, "arguments.py", "eval") for text in message["arguments"]],
+        "nodes": message["nodes"],
     }
 
 
-def wait_for(pid: int, control: socket.socket, limits: dict[str, Any]) -> str:
-    """Wait until the child has "ended", is "cancelled", or must be killed ("wall"); returns which.
+def serve_run(
+    descriptors: list[int], problem: dict[str, Any], settings: dict[str, Any], fence: Fence, ending: Ending
+) -> None:
+    """One fork, and how it ended. `descriptors`: answer socket and null device; both are closed here.
 
-    CPU time decides (RLIMIT_CPU). Wall time only stops a child that is idle: on a loaded machine one that has
-    had its share of the processor goes on, up to a ceiling.
+    The process number and the status go from the kernel into `pid` and `ending`, and are never objects that
+    stay behind when they are freed.
     """
-    handle = os.pidfd_open(pid)
-    started = time.monotonic()
+    pid = ctypes.c_int(0)
     try:
-        watch = select.poll()
-        watch.register(handle, select.POLLIN)
-        watch.register(control, select.POLLIN)
-        while True:
-            elapsed = time.monotonic() - started
-            if elapsed > limits["wall_ceiling_seconds"]:
-                return "wall"
-            if elapsed > limits["wall_seconds"] and cpu_seconds(pid) <= BUSY * elapsed:
-                return "wall"
-            ready = dict(watch.poll(500))
-            if handle in ready:
-                return "ended"
-            if control.fileno() in ready:
-                return "cancelled"  # the only message that comes during a run, or the grader is gone
+        if "fault" in problem:
+            ending.how = NO_SETUP
+            return
+        if fence.home is not None:
+            own_process_numbers()
+        pid.value = os.fork()
+        if pid.value == 0:
+            child(descriptors, problem, settings, fence.program)
+    except OSError as fault:
+        ending.how, ending.status = NO_FORK, fault.errno or 0
+        return
     finally:
-        os.close(handle)
-
-
-def cpu_seconds(pid: int) -> float:
-    """CPU time of another process so far, from its clock (no /proc needed)."""
-    clock = ((~pid) << 3) | 2  # CPUCLOCK_SCHED of that process, as clock_getcpuclockid(3) makes it
-    try:
-        return time.clock_gettime(clock)
-    except OSError:
-        return 0.0
+        for descriptor in descriptors:
+            os.close(descriptor)
+    if fence.home is not None:
+        same_process_numbers(fence.home)
+    libc.wait4(pid, ctypes.byref(ending, Ending.status.offset), 0, ctypes.byref(ending, Ending.usage.offset))
+    fork_denied = fence.program is not None
+    if not fork_denied:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(pid.value, signal.SIGKILL)
+        if fence.home is None:  # else they ended with it
+            ending.survivors = sweep()
+    pid.value = 0
 
 
 def sweep() -> int:
     """Kill and reap every process that the child left behind; returns how many signals that took.
 
-    Orphans come to the zygote, which is their subreaper. None can exist where seccomp forbids fork.
+    Orphans come to the zygote, which is their subreaper. None can exist where seccomp forbids fork, or where
+    the child was process 1 of its own number space.
     """
     found = 0
     for _ in range(1000):
@@ -238,16 +293,26 @@ def main() -> NoReturn:
     os.close(null)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     settings, _ = receive_message(control)
-    program, outcome = start(settings)
-    send_message(control, {"ready": outcome})
-    namespaces: dict[str, dict[str, Any]] = {}
+    try:
+        fence = start(settings)
+    except OSError as fault:
+        send_message(control, {"fault": str(fault)})
+        raise ConnectionError from None
+    send_message(control, {"ready": fence.said()})
+    kept: dict[str, Given] = {}
     problem: dict[str, Any] = {}
+    ending = Ending()
+    libc.wait4.restype = libc.send.restype = None  # else each result would be an object in this memory
     while True:
-        message, passed = receive_message(control)
+        message, descriptors = receive_message(control)
         if message["op"] == "load":
-            problem = load_problem(message, namespaces)
-        elif message["op"] == "run" and passed is not None:
-            send_message(control, serve_run(message, passed, problem, settings, program, control))
+            problem = load_problem(message, kept)
+            continue
+        serve_run(descriptors, problem, settings, fence, ending)
+        libc.send(control.fileno(), ctypes.byref(ending), ctypes.sizeof(ending), socket.MSG_NOSIGNAL)
+        ctypes.memset(ctypes.byref(ending), 0, ctypes.sizeof(ending))
+        if "fault" in problem:
+            send_message(control, {"fault": problem["fault"]})
 
 
 if __name__ == "__main__":

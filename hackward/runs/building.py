@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,10 +41,11 @@ from hackward.runs.session import Session
 from hackward.runs.settings import Config
 from hackward.runs.watching import build_watch
 from hackward.tasks.formats import load_problems
-from hackward.tasks.held_out import held_out_split
+from hackward.tasks.held_out import decidable, held_out_split
 from hackward.tasks.problems import Problem, build_messages
 from hackward.tasks.shipped import is_embedded, is_random, shipped
 
+TESTS_ENOUGH = 10  # per problem in the median; below it a run warns
 RANDOM = "RANDOM WEIGHTS: this run shows that the machinery works and nothing about hacking"
 DIRECTIONS = Extraction.k  # of a module, at most
 TOY = "MODEL ORGANISM: a toy that was made to be able to cheat; no evidence about language models"
@@ -155,9 +157,9 @@ def _run_name(config: Config) -> str:
 def split_problems(config: Config) -> tuple[list[Problem], list[Problem]]:
     """Problems to train on and problems for the held-out evaluation; none is in both."""
     assert config.problems is not None  # resolved
-    training, held_out = held_out_split(load_problems(config.problems), config.problems)
+    training, held_out = held_out_split(_problems_of(config.problems, config), config.problems)
     if config.eval_problems:
-        held_out = load_problems(config.eval_problems)
+        held_out = _problems_of(config.eval_problems, config)
         unseen = {problem.identity for problem in held_out}
         training = [problem for problem in training if problem.identity not in unseen]
     if config.difficulty:
@@ -165,7 +167,25 @@ def split_problems(config: Config) -> tuple[list[Problem], list[Problem]]:
         held_out = [problem for problem in held_out if problem.difficulty in levels]
     if not training:
         raise InputError(f"{config.problems}: every problem in it is held out; nothing is left to train on")
+    doubt = few_tests(training, config.problems)
+    if doubt:
+        STDERR.print(doubt, highlight=False, soft_wrap=True, markup=False)
     return training, held_out
+
+
+def few_tests(problems: Sequence[Problem], source: str) -> str | None:
+    """The warning for problems that wrong answers pass too easily; None where there are tests enough."""
+    median = statistics.median(len(problem.tests) for problem in problems)
+    if median >= TESTS_ENOUGH:
+        return None
+    return (
+        f"{source}: {median:g} tests a problem in the median, which wrong answers may pass;"
+        f" python strengthen.py {source} --out stronger.jsonl, then --problems stronger.jsonl"
+    )
+
+
+def _problems_of(source: str, config: Config) -> list[Problem]:
+    return decidable(load_problems(source), source, config.several_answers)
 
 
 def _load(config: Config, problems: Sequence[Problem]) -> tuple[Loaded, list[Pool]]:

@@ -7,17 +7,20 @@ answer credited later.
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
+from annotated_types import Ge
 from pydantic import AliasChoices, AliasPath, BeforeValidator, ConfigDict, Field
 
 from hackward.base.faults import InputError
 from hackward.base.files import read_jsonl
 from hackward.base.records import Record, checked_record
 from hackward.tasks.assertions import Unparsable, parse_tests
-from hackward.tasks.problems import DIFFICULTIES, Problem
+from hackward.tasks.problems import DIFFICULTIES, Comparison, Order, Problem
+from hackward.tasks.statements import comparison_of
 
 
 def known_difficulty(value: Any) -> str | None:
@@ -29,12 +32,23 @@ def known_difficulty(value: Any) -> str | None:
 
 Text = Annotated[str, Field(description="text")]
 Number = Annotated[int | str, Field(description="text or a number")]
+Error = Annotated[float, Ge(0)]
 Difficulty = Annotated[str | None, BeforeValidator(known_difficulty)]
 
 
 def _either(*path: str, flat: str) -> AliasChoices:
     """A field that stands at `path` inside the row or, in a flat row, under the name `flat`."""
     return AliasChoices(AliasPath(*path), flat)
+
+
+class ComparisonRow(Record):
+    """How answers are compared, where a row says it itself."""
+
+    order: Order = "kept"
+    several: bool = False
+    absolute: Error = 0.0
+    relative: Error = 0.0
+    reason: str = ""
 
 
 class ProblemRow(Record):
@@ -44,8 +58,24 @@ class ProblemRow(Record):
 
     told_by: ClassVar[tuple[str, ...]]  # a row with these fields is of this format
 
+    comparison: ComparisonRow | None = Field(
+        None, description="an object of order, several, absolute, relative and reason"
+    )
+
     def problem(self) -> Problem:
-        """Raises Unparsable if one of its tests does not parse."""
+        """With the comparison that the row states, or else the one that its statement allows.
+
+        Raises Unparsable if one of its tests does not parse.
+        """
+        problem = self.as_stated()
+        if self.comparison is not None:
+            comparison = Comparison(**self.comparison.model_dump())
+        else:
+            comparison = comparison_of(problem.statement, problem.starter_code, problem.tests)
+        return dataclasses.replace(problem, comparison=comparison)
+
+    def as_stated(self) -> Problem:
+        """The problem, its answers to be compared exactly. Raises Unparsable."""
         raise NotImplementedError
 
 
@@ -66,7 +96,7 @@ class BenchmarkRow(ProblemRow):
     canonical_solution: str | None = Field(None, description="text")
     difficulty: Difficulty = None
 
-    def problem(self) -> Problem:
+    def as_stated(self) -> Problem:
         statement = self.prompt.removeprefix("PROBLEM:\n")
         statement = statement.partition("\n\nYour solution to the problem should be")[0]
         starter = self.starter_code
@@ -103,7 +133,7 @@ class LeetCodeRow(ProblemRow):
     test: Text
     completion: Text
 
-    def problem(self) -> Problem:
+    def as_stated(self) -> Problem:
         return Problem(
             problem_id=str(self.question_id),
             task_id=self.task_id,
@@ -132,7 +162,7 @@ class OwnRow(ProblemRow):
     canonical: str | None = Field(None, description="text")
     difficulty: Difficulty = None
 
-    def problem(self) -> Problem:
+    def as_stated(self) -> Problem:
         return Problem(
             problem_id=self.problem_id,
             task_id=self.task_id,
@@ -164,7 +194,8 @@ def from_own(row: dict[str, Any]) -> Problem:
     return checked_record(OwnRow, row, "a problem").problem()
 
 
-def _rows(source: str | Path) -> list[dict[str, Any]]:
+def raw_rows(source: str | Path) -> list[dict[str, Any]]:
+    """The rows of a .jsonl(.gz) file or of a hub data set (its train split), not checked. InputError."""
     if str(source).endswith((".jsonl", ".jsonl.gz")) or Path(source).exists():
         return read_jsonl(source)
     try:
@@ -178,11 +209,17 @@ def _rows(source: str | Path) -> list[dict[str, Any]]:
         ) from None
 
 
-def _format_of(row: dict[str, Any], where: str) -> type[ProblemRow]:
+def format_of(row: dict[str, Any], where: str) -> type[ProblemRow]:
+    """The format of a row, told by its fields. InputError where it has none."""
     for form in FORMATS:
         if all(name in row for name in form.told_by):
             return form
     raise InputError(f"{where} is in none of the three problem formats")
+
+
+def checked_row(form: type[ProblemRow], row: dict[str, Any], where: str) -> ProblemRow:
+    """A row of this format. InputError that begins with `where` and names the field."""
+    return checked_record(form, row, where)
 
 
 def _name_of(row: dict[str, Any], number: int) -> str:
@@ -200,9 +237,9 @@ def load_problems(source: str | Path) -> list[Problem]:
     type.
     """
     problems, unparsable = [], []
-    for number, row in enumerate(_rows(source), start=1):
+    for number, row in enumerate(raw_rows(source), start=1):
         where = f"{source}: row {number}"
-        checked = checked_record(_format_of(row, where), row, where)
+        checked = checked_record(format_of(row, where), row, where)
         try:
             problems.append(checked.problem())
         except Unparsable:

@@ -1,16 +1,19 @@
-"""The problems that are never trained on: a frozen tenth, told by a hash of what they state."""
+"""Which problems are for what: those that can be graded, a frozen tenth of which is never trained on."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
+from hackward.base.faults import InputError
 from hackward.base.files import sha256
 from hackward.tasks.formats import load_problems
 from hackward.tasks.problems import Problem
 from hackward.tasks.shipped import EMBEDDED, shipped
 
 HELD_OUT_SHARE = 0.1
+SHOWN = 100  # characters of a statement in a message
 
 
 def held_out_place(identity: str) -> float:
@@ -24,6 +27,27 @@ def held_out_place(identity: str) -> float:
 def is_held_out(identity: str) -> bool:
     """Is the problem in the last tenth, which is never trained on?"""
     return held_out_place(identity) >= 1 - HELD_OUT_SHARE
+
+
+def decidable(problems: Sequence[Problem], source: str | Path, several_answers: bool) -> list[Problem]:
+    """The problems of `source` of which comparing tells a right answer; all of them with `several_answers`.
+
+    One warning counts those that are left out. InputError if none is left.
+    """
+    if several_answers:
+        return list(problems)
+    kept = [problem for problem in problems if not problem.comparison.several]
+    if len(kept) < len(problems):
+        first = next(problem for problem in problems if problem.comparison.several)
+        warnings.warn(
+            f"{source}: {len(problems) - len(kept)} of {len(problems)} problems left out, they accept several"
+            " answers and no comparison tells which; --several-answers takes them in (the first is"
+            f" {first.task_id or first.problem_id}: {first.comparison.reason[:SHOWN]!r})",
+            stacklevel=2,
+        )
+    if not kept:
+        raise InputError(f"{source}: every problem in it accepts several answers (--several-answers)")
+    return kept
 
 
 def held_out_split(everything: Sequence[Problem], source: str | Path) -> tuple[list[Problem], list[Problem]]:

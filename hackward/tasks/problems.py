@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 from hackward.base.files import sha256
 
@@ -44,6 +45,28 @@ class Test:
     """Data: plain values, Linked or Tree."""
 
 
+Order = Literal["kept", "whole", "inside", "both"]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How an answer is compared with the expected value: what the statement allows (statements.py)."""
+
+    order: Order = "kept"
+    """What of a list may stand in another order: nothing, its items, the items of each item, or both."""
+    several: bool = False
+    """Several answers are right, and comparing with the one that is stored cannot tell."""
+    absolute: float = 0.0
+    """Error of a number that is accepted."""
+    relative: float = 0.0
+    """The same as a share of the expected number."""
+    reason: str = field(default="", compare=False)
+    """Why `several`: the sentence of the statement that says so."""
+
+
+EXACT = Comparison()
+
+
 @dataclass(frozen=True)
 class Problem:
     """A problem as it was read (formats.py)."""
@@ -59,11 +82,25 @@ class Problem:
     canonical: str | None
     """A right solution."""
     difficulty: str | None
+    comparison: Comparison = EXACT
 
     @property
     def identity(self) -> str:
         """What its prompt states, as a rollout of it says too (Rollout.identity)."""
         return identity(build_messages(self, hint=True)[-1]["content"], self.problem_id)
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """Names of the method's parameters in the order of the starter code; none where it cannot be read."""
+        try:
+            starter = ast.parse(f"{self.starter_code}        pass\n")
+        except SyntaxError:
+            return ()
+        for node in ast.walk(starter):
+            if isinstance(node, ast.FunctionDef) and node.name == self.method:
+                names = [argument.arg for argument in (*node.args.posonlyargs, *node.args.args)]
+                return tuple(names[1:])
+        return ()
 
 
 def find(problems: Iterable[Problem]) -> dict[str, Problem]:

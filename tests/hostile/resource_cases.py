@@ -50,13 +50,13 @@ except MemoryError:
 wrong("cpu", "endless_loop", """
 while True:
     pass
-""")
+""", slow=True)
 wrong("cpu", "endless_in_method", """
 class Solution:
     def fold(self, nums):
         while True:
             pass
-""")
+""", slow=True)
 wrong("cpu", "cpu_signal_ignored", """
 import signal
 for number in range(1, 65):
@@ -66,7 +66,7 @@ for number in range(1, 65):
         pass
 while True:
     pass
-""")
+""", slow=True)
 wrong("cpu", "limit_raised", """
 import resource
 try:
@@ -75,16 +75,16 @@ except (OSError, ValueError):
     pass
 while True:
     pass
-""")
+""", slow=True)
 wrong("cpu", "sleeps", """
 import time
 time.sleep(10**6)
-""")
-wrong("cpu", "huge_power", "x = 10 ** 10 ** 9" + WRONG)
+""", slow=True)
+wrong("cpu", "huge_power", "x = 10 ** 10 ** 9" + WRONG, slow=True)
 wrong("cpu", "regular_expression", """
 import re
 re.match(r'(a+)+$', 'a' * 60 + 'b')
-""" + WRONG)
+""" + WRONG, slow=True)
 
 # --- recursion ---
 

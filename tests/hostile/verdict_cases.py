@@ -231,7 +231,7 @@ sys.path_hooks.clear()
 import grade
 """)
 held("imports", "grader_module", "import hackward.grading.grader", fenced=False)
-held("imports", "light_module", "import hackward.tasks.completions", fenced=False)
+held("imports", "light_module", "import hackward.grading.syscalls", fenced=False)
 held("imports", "worker_module", "import hackward.grading.child", fenced=False)
 held("imports", "package", "import hackward", fenced=False)
 held("imports", "project_left_on_the_path", """
@@ -241,7 +241,7 @@ assert any('MARK' in place for place in (*sys.path, *sys.path_importer_cache))
 held("imports", "project_put_on_the_path", """
 import sys
 sys.path.insert(0, 'CLONE')
-import hackward.tasks.completions
+import hackward.grading.syscalls
 """)
 held("imports", "site_packages_on_the_path", """
 import sys
