@@ -125,7 +125,9 @@ class RunDir:
         from hackward.reports.schema import STEPS, TIMED
 
         rows = self.path / "rows.jsonl"
-        checked_lines(rows, STEPS, cut_off=True)
+        steps = [row["step"] for row in checked_lines(rows, STEPS, cut_off=True)]
+        if steps != list(range(len(steps))):
+            raise InputError(f"{rows}: the rows of steps 0 to {max(steps)} are not all there, in their order")
         checked_lines(rows, TIMED, cut_off=True)
         if self.evaluations.exists():
             checked_lines(self.evaluations, TIMED)
