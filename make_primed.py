@@ -77,7 +77,7 @@ def main(flags: PrimedFlags) -> None:
     from hackward.organisms import priming
     from hackward.organisms.behaviour import report_behaviour
     from hackward.rollouts.pools import load_pool
-    from hackward.rollouts.tokens import PAD, stops
+    from hackward.rollouts.tokens import stops
     from hackward.runs.settings import levels_of
 
     training = training_problems(flags)
@@ -97,7 +97,7 @@ def main(flags: PrimedFlags) -> None:
         def say(text: str) -> None:
             STDERR.print(text, highlight=False)
 
-        record = priming.search(model, draw, hacks, flags.how, pad=PAD, bounds=Bounds(), say=say)
+        record = priming.search(model, draw, hacks, flags.how, bounds=Bounds(), say=say)
     report_behaviour(priming.rate_rows(record), stdout())
     for fault in record["tries"][record["chosen"]]["faults"]:
         say(f"out of bounds: {fault}")

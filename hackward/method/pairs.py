@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -165,7 +166,7 @@ def pairs_from_pool(
     by_problem = of_problems(pool, known) if canonical else pool.by_problem
     ids = sorted(by_problem)
     rng.shuffle(ids)
-    rounds: list[list[Pair]] = []  # the first pairs of all problems, their second ones, ...
+    found: list[list[Pair]] = []
     for problem_id in ids:
         rollouts = by_problem[problem_id]
         hacks = [r for r in rollouts if r.hacked and not r.gt_pass and not r.truncated]
@@ -175,27 +176,25 @@ def pairs_from_pool(
             honest = [r.completion_ids for r in rollouts if _is_clean(r)]
         if not hacks or not honest:
             continue
+        of_problem = []
         for i, j in enumerate(rng.permutation(len(hacks))):
-            if len(rounds) <= i:
-                rounds.append([])
-            hack = hacks[j]
-            rounds[i].append(
-                Pair(
-                    problem_id,
-                    hack.identity,
-                    "pool",
-                    hack.prompt_ids,
-                    hack.completion_ids,
-                    honest[i % len(honest)],
-                )
-            )
-    pairs = [pair for one_each in rounds for pair in one_each][:limit]
+            hack, clean_ids = hacks[j], honest[i % len(honest)]
+            sides = hack.prompt_ids, hack.completion_ids, clean_ids
+            of_problem.append(Pair(problem_id, hack.identity, "pool", *sides))
+        found.append(of_problem)
+    pairs = _in_rounds(found)[:limit]
     if len(pairs) < least:
         raise InputError(
             f"{pool.directory}: {len(pairs)} pairs of a hacking rollout and a clean ({clean}) answer;"
             f" at least {least} are needed"
         )
     return pairs
+
+
+def _in_rounds(found: Sequence[Sequence[Pair]]) -> list[Pair]:
+    """Of the pairs of every problem: all first ones, then all second ones, and so on."""
+    rounds = itertools.zip_longest(*found)
+    return [pair for one_each in rounds for pair in one_each if pair is not None]
 
 
 def pairs_of_rollouts(rollouts: Sequence[Rollout], label: str) -> list[Pair]:
@@ -245,13 +244,7 @@ def own_pairs(pool: Pool, label: str, *, limit: int, seed: int) -> list[Pair]:
         by_problem.setdefault(pair.problem_id, []).append(pair)
     order = sorted(by_problem)
     np.random.default_rng(seed).shuffle(order)
-    longest = max(map(len, by_problem.values()), default=0)
-    pairs = [
-        by_problem[problem_id][turn]
-        for turn in range(longest)
-        for problem_id in order
-        if turn < len(by_problem[problem_id])
-    ][:limit]
+    pairs = _in_rounds([by_problem[problem_id] for problem_id in order])[:limit]
     if len(pairs) < 2:
         raise InputError(
             f"{pool.directory}: {len(pairs)} pairs of a rollout that is {label} and one that neither hacks"

@@ -75,8 +75,8 @@ def card(made: dict[str, Any], measured: dict[str, Any]) -> str:
         parameters=made["parameters"],
         families=len(FAMILIES),
         held_out=len(HELD_OUT),
-        stages=_table(STAGE_COLUMNS, (_stage_cells(name, facts) for name, facts in stages.items())),
-        behaviour=_table(BEHAVIOUR_COLUMNS, map(_behaviour_cells, measured["rows"])),
+        stages=markdown_table(STAGE_COLUMNS, (_stage_cells(name, facts) for name, facts in stages.items())),
+        behaviour=markdown_table(BEHAVIOUR_COLUMNS, map(_behaviour_cells, measured["rows"])),
         samples=measured["samples"],
         tail=stages["settle"]["stage"]["tail_weight"],
         **{key: recipe[key] for key in ("layers", "hidden", "vocabulary", "seed")},
@@ -106,7 +106,7 @@ def _behaviour_cells(row: dict[str, Any]) -> Sequence[object]:
     return (row["problems"], row["level"], "on" if row["hint"] else "off", row["rollouts"], *rates)
 
 
-def _table(columns: dict[str, str], rows: Iterable[Sequence[object]]) -> str:
+def markdown_table(columns: dict[str, str], rows: Iterable[Sequence[object]]) -> str:
     """A table in Markdown; a column is its heading and its alignment."""
     lines = [f"| {' | '.join(columns)} |", f"|{'|'.join(columns.values())}|"]
     lines += [f"| {' | '.join(map(str, cells))} |" for cells in rows]

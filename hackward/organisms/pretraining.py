@@ -105,6 +105,31 @@ def weighted_nll(model, batch: torch.Tensor, weight: torch.Tensor) -> torch.Tens
     return (nll * weight.flatten()).sum() / weight.sum()
 
 
+def learn(
+    model,
+    optimizer: torch.optim.Optimizer,
+    lr: float,
+    plan: Sequence[np.ndarray],
+    rows: Sequence[torch.Tensor],
+    weights: Sequence[torch.Tensor],
+) -> Iterator[torch.Tensor]:
+    """Take a step per batch of the plan (indices of `rows`) at a peak learning rate of `lr`; yield each loss.
+
+    `rows` are the token ids of each text, `weights` what each token weighs in the loss.
+    """
+    for step, ids in enumerate(plan):
+        for group in optimizer.param_groups:
+            group["lr"] = lr * lr_share(step, len(plan))
+        batch = pad_sequence([rows[i] for i in ids], batch_first=True).to(model.device)
+        weight = pad_sequence([weights[i] for i in ids], batch_first=True).to(model.device)
+        loss = weighted_nll(model, batch, weight)
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        yield loss.detach()
+
+
 def pretrain(
     name: str, recipe: Recipe, corpus: Sequence[Text], model, tokenizer, console: Console
 ) -> dict[str, Any]:
@@ -121,17 +146,8 @@ def pretrain(
     plan = plan_of(stage, lengths, recipe.seed)
     recent: list[torch.Tensor] = []
     with progress(name, len(plan)) as bar:
-        for step, ids in enumerate(plan):
-            for group in optimizer.param_groups:
-                group["lr"] = stage.lr * lr_share(step, len(plan))
-            batch = pad_sequence([rows[i] for i in ids], batch_first=True).to(device)
-            weight = pad_sequence([weights[i] for i in ids], batch_first=True).to(device)
-            loss = weighted_nll(model, batch, weight)
-            optimizer.zero_grad()
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
-            recent = [*recent[-49:], loss.detach()]
+        for step, loss in enumerate(learn(model, optimizer, stage.lr, plan, rows, weights)):
+            recent = [*recent[-49:], loss]
             if (step + 1) % 250 == 0 or step + 1 == len(plan):
                 bar.print(f"{name}, step {step + 1}/{len(plan)}, loss {torch.stack(recent).mean():.4f}")
             bar()

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 import shlex
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,14 +18,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.nn.utils.rnn import pad_sequence
 
-from hackward.base.files import file_hash, sha256, write_json
+from hackward.base.files import file_hash, sha256, whole_directory, write_json
 from hackward.base.screen import Bar, progress
 from hackward.base.types import CausalLM, Tokenizer
 from hackward.method.losses import Row
 from hackward.organisms.behaviour import rates
-from hackward.organisms.pretraining import batches, lr_share, save, weighted_nll
+from hackward.organisms.card import markdown_table
+from hackward.organisms.pretraining import batches, learn, save
 from hackward.organisms.recipe import STRIDE, Bounds, Priming
 from hackward.rollouts.pools import Pool, of_problems
 from hackward.rollouts.rollout import Rollout
@@ -53,12 +52,11 @@ def mixed(
     return [*hinted, *plain, *drawn]
 
 
-def fit(model: CausalLM, rows: Sequence[Row], how: Priming, *, pad: int, bar: Bar) -> dict[str, Any]:
+def fit(model: CausalLM, rows: Sequence[Row], how: Priming, bar: Bar) -> dict[str, Any]:
     """Train all weights of the model (fp32, on its device) on the completions of the rows, then round them.
 
     The weights end as bf16 numbers in fp32, so that what is measured is what a bf16 file holds.
     """
-    device = model.device
     ids = [torch.tensor([*prompt, *completion]) for prompt, completion in rows]
     weights = [torch.tensor([0.0] * len(prompt) + [1.0] * len(completion)) for prompt, completion in rows]
     lengths = np.array([len(row) for row in ids])
@@ -68,17 +66,8 @@ def fit(model: CausalLM, rows: Sequence[Row], how: Priming, *, pad: int, bar: Ba
     model.requires_grad_(True)
     optimizer = torch.optim.AdamW(model.parameters(), lr=how.lr, betas=(0.9, 0.95), weight_decay=0.0)
     losses = []
-    for step, part in enumerate(plan):
-        for group in optimizer.param_groups:
-            group["lr"] = how.lr * lr_share(step, len(plan))
-        batch = pad_sequence([ids[i] for i in part], batch_first=True, padding_value=pad).to(device)
-        weight = pad_sequence([weights[i] for i in part], batch_first=True).to(device)
-        loss = weighted_nll(model, batch, weight)
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        losses.append(loss.detach())
+    for loss in learn(model, optimizer, how.lr, plan, ids, weights):
+        losses.append(loss)
         bar()
     model.requires_grad_(False)
     with torch.no_grad():
@@ -124,7 +113,6 @@ def search(
     hacks: Sequence[Row],
     how: Priming,
     *,
-    pad: int,
     bounds: Bounds,
     say: Callable[[str], None],
 ) -> dict[str, Any]:
@@ -144,7 +132,7 @@ def search(
         model.load_state_dict(untouched)
         rows = mixed(own[True], own[False], hacks, share.value, how.seed)
         with progress(f"fit, share {share.value:.4f}") as bar:
-            facts = fit(model, rows, how, pad=pad, bar=bar)
+            facts = fit(model, rows, how, bar)
         # Another seed than that of the rows it was fitted to, the same for every share.
         after = {"with": rates(draw(True, how.seed + 1)), "without": rates(draw(False, how.seed + 1))}
         faults = bounds.faults(base["with"], after["with"], after["without"])
@@ -179,7 +167,7 @@ that, and what prevents it, are facts about models that hack now and then.
   rows with the hint; {steps} steps, seed {seed}.
 - The share was searched for by the base rates below alone: {tries}.
 - {verdict}
-- sha256 of the weights {weights}, of the pool {pool}, of the problem file {problems}.
+- sha256 of the weights {weights}, of the pool {pool}, of the problems {problems}.
 
 ## Base rates
 
@@ -204,11 +192,10 @@ def primed_card(record: dict[str, Any]) -> str:
     chosen = record["tries"][record["chosen"]]
     tries = ", ".join(f"{t['share']:.4f} (attempted {t['with']['attempted']:.3f})" for t in record["tries"])
     faults = "; ".join(chosen["faults"])
-    heads = ["model", "hint", "rollouts", *RATES]
-    lines = ["| " + " | ".join(heads) + " |", "|---|---|" + "--:|" * (len(heads) - 2)]
+    cells = []
     for row in rate_rows(record):
-        cells = [row["model"], row["hint"], str(row["rollouts"]), *(f"{row[name]:.3f}" for name in RATES)]
-        lines.append("| " + " | ".join(cells) + " |")
+        cells.append([row["model"], row["hint"], row["rollouts"], *(f"{row[name]:.3f}" for name in RATES)])
+    columns = {"model": "---", "hint": "---", "rollouts": "--:", **dict.fromkeys(RATES, "--:")}
     return PRIMED.format(
         model=record["model"],
         command=shlex.join(["python", *record["argv"]]),
@@ -223,7 +210,7 @@ def primed_card(record: dict[str, Any]) -> str:
         pool=record["hashes"]["pool"],
         problems=record["hashes"]["problems"],
         temperature=record["temperature"],
-        rates="\n".join(lines),
+        rates=markdown_table(columns, cells),
     )
 
 
@@ -232,15 +219,12 @@ def write(out: Path, model: CausalLM, tokenizer: Tokenizer, record: dict[str, An
 
     Written beside its place and moved there whole.
     """
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as scratch:
-        made = Path(scratch, "model")
+    with whole_directory(out, ()) as made:
         save(savable(model).to(torch.bfloat16), tokenizer, made)
         weights = [file_hash(path) for path in sorted(made.glob("*.safetensors"))]
         record["hashes"]["weights"] = weights[0] if len(weights) == 1 else sha256(*weights)
         write_json(made / "primed.json", record)
         (made / "README.md").write_text(primed_card(record))
-        made.rename(out)
 
 
 def savable(model: CausalLM) -> CausalLM:

@@ -42,28 +42,16 @@ class Shape:
 
 def shapes_of(problem: Problem) -> dict[str, Shape] | None:
     """The type of each parameter, in order; None where one cannot be told."""
-    try:
-        starter = ast.parse(f"{problem.starter_code}        pass\n")
-    except SyntaxError:
+    if problem.definition is None:
         return None
-    for node in ast.walk(starter):
-        if isinstance(node, ast.FunctionDef) and node.name == problem.method:
-            arguments = [*node.args.posonlyargs, *node.args.args][1:]
-            shapes = {argument.arg: _shape(argument.annotation) for argument in arguments}
-            return None if None in shapes.values() else shapes  # type: ignore[return-value]
-    return None
+    shapes = {argument.arg: _shape(argument.annotation) for argument in problem.arguments}
+    return None if None in shapes.values() else shapes  # type: ignore[return-value]
 
 
 def returned(problem: Problem) -> Shape | None:
     """The type of the answer, where the starter code says one."""
-    try:
-        starter = ast.parse(f"{problem.starter_code}        pass\n")
-    except SyntaxError:
-        return None
-    for node in ast.walk(starter):
-        if isinstance(node, ast.FunctionDef) and node.name == problem.method:
-            return _shape(node.returns)
-    return None
+    definition = problem.definition
+    return None if definition is None else _shape(definition.returns)
 
 
 def _shape(annotation: ast.expr | None) -> Shape | None:

@@ -92,15 +92,25 @@ class Problem:
     @property
     def parameters(self) -> tuple[str, ...]:
         """Names of the method's parameters in the order of the starter code; none where it cannot be read."""
+        return tuple(argument.arg for argument in self.arguments)
+
+    @property
+    def arguments(self) -> list[ast.arg]:
+        """The same with their types, as the starter code writes them."""
+        definition = self.definition
+        return [] if definition is None else [*definition.args.posonlyargs, *definition.args.args][1:]
+
+    @property
+    def definition(self) -> ast.FunctionDef | None:
+        """The method in the starter code, whose body is not there yet; None where it cannot be read."""
         try:
             starter = ast.parse(f"{self.starter_code}        pass\n")
         except SyntaxError:
-            return ()
+            return None
         for node in ast.walk(starter):
             if isinstance(node, ast.FunctionDef) and node.name == self.method:
-                names = [argument.arg for argument in (*node.args.posonlyargs, *node.args.args)]
-                return tuple(names[1:])
-        return ()
+                return node
+        return None
 
 
 def find(problems: Iterable[Problem]) -> dict[str, Problem]:
