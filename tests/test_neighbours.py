@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from types import SimpleNamespace
 
@@ -9,13 +10,15 @@ import pytest
 import torch
 
 from hackward.base.faults import InputError
-from hackward.hardware import memory, neighbours
+from hackward.hardware import memory, models, neighbours
 from hackward.method import gradients
 from hackward.rollouts import slots
+from hackward.runs import building
 from hackward.runs.needs import needs, needs_by_name
 from hackward.runs.settings import PRESETS, resolve
 from hackward.scheduling import fits
 from hackward.scheduling.jobs import Job
+from hackward.tasks.shipped import TINY, shipped
 from tests.families import qwen, save
 
 CARD = torch.device("cuda")
@@ -43,7 +46,7 @@ def card(monkeypatch):
 
 
 def short(times, calls):
-    def work():
+    def work(*_, **__):
         calls.append(1)
         if len(calls) <= times:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
@@ -58,6 +61,7 @@ def test_a_shortage_that_others_cause_is_waited_for_and_said_once(card, capsys):
     said = " ".join(capsys.readouterr().err.split())
     assert len(calls) == 4 and card.now == 3 * neighbours.LOOK
     assert said.count("loading: does not fit while other processes hold 29.9 GB of the GPU's memory") == 1
+    assert said.endswith(f"loading: fits after {card.now:.0f} s of waiting")
 
 
 def test_a_shortage_of_our_own_and_any_other_fault_are_not_waited_for(card):
@@ -74,6 +78,51 @@ def test_waiting_has_a_limit(card):
     with pytest.raises(torch.OutOfMemoryError):
         neighbours.patiently(short(10**6, []), CARD, "loading")
     assert neighbours.LIMIT <= card.now <= neighbours.LIMIT + neighbours.LOOK
+
+
+def test_the_least_of_a_run_is_taken_whole_and_waited_for(card, monkeypatch):
+    """Parts of it that processes held while they wait for the rest would keep all of them waiting."""
+    asked = []
+
+    def empty(size, **options):
+        asked.append(size)
+        if card.others > 60 * GB:
+            raise torch.OutOfMemoryError("no room")
+
+    def one_ends():
+        card.others -= 10 * GB
+
+    monkeypatch.setattr(torch, "empty", empty)
+    card.others, card.on_look = 75 * GB, one_ends
+    neighbours.make_room(6 * GB, CARD, "this run")
+    assert asked == [6 * GB] * 3 and card.now == 2 * neighbours.LOOK
+
+
+def test_room_that_cannot_be_had_is_not_insisted_on(card, monkeypatch):
+    monkeypatch.setattr(torch, "empty", short(10**6, []))
+    neighbours.make_room(6 * GB, CARD, "this run")
+    assert card.now == 0
+    card.others = 30 * GB
+    neighbours.make_room(81 * GB, CARD, "this run")  # more than the card has
+    assert card.now == 0
+    neighbours.make_room(6 * GB, CARD, "this run")
+    assert card.now >= neighbours.LIMIT
+
+
+def test_room_is_made_and_said_before_the_model_goes_to_the_card(card, monkeypatch, capsys, tmp_path):
+    def settle(model, place, name):
+        raise InputError("the model goes to the card")
+
+    model, tokenizer = models.load(TINY, device="cpu")
+    room = []
+    monkeypatch.setattr(models, "read", lambda name, **options: (model, tokenizer, CARD))
+    monkeypatch.setattr(models, "settle", settle)
+    monkeypatch.setattr(building, "make_room", lambda size, *rest: room.append(size))
+    with pytest.raises(InputError, match="goes to the card"), contextlib.ExitStack() as stack:
+        building.build(settings(problems=str(shipped(TINY).problems), out=str(tmp_path / "run")), stack)
+    assert len(room) == 1 and 0 < room[0] < neighbours.OWN
+    said = " ".join(capsys.readouterr().err.split())
+    assert "this run needs about 1.1 GB of GPU memory at the least" in said and "free: 73.0 GB" in said
 
 
 def test_room_is_left_where_others_are_on_the_card(card):
@@ -138,7 +187,7 @@ def test_a_row_of_sampling_is_waited_for(card, monkeypatch):
 
 
 def settings(**more):
-    return resolve(dataclasses.replace(PRESETS["smoke"], problems="p", **more))
+    return resolve(dataclasses.replace(PRESETS["smoke"], **{"problems": "p", **more}))
 
 
 def test_what_a_run_needs_grows_with_model_adapter_and_rows():

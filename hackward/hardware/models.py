@@ -47,7 +47,13 @@ def pick_dtype(name: str, device: torch.device) -> torch.dtype:
 
 
 def load(name: str, *, dtype: str = "auto", device: str = "auto") -> tuple[CausalLM, Tokenizer]:
-    """The frozen model in eval mode on its device, and its tokenizer.
+    """The frozen model in eval mode on its device, and its tokenizer. Arguments and faults as of `read`."""
+    model, tokenizer, place = read(name, dtype=dtype, device=device)
+    return settle(model, place, name), tokenizer
+
+
+def read(name: str, *, dtype: str = "auto", device: str = "auto") -> tuple[CausalLM, Tokenizer, torch.device]:
+    """The model as it is read, its tokenizer, and the device that it is for.
 
     dtype "auto" is bf16 on a GPU and fp32 on a CPU; "tf32" is fp32 with products in TF32, from here on in
     this process. Raises InputError when the model cannot be found or read.
@@ -63,9 +69,14 @@ def load(name: str, *, dtype: str = "auto", device: str = "auto") -> tuple[Causa
     # plan.
     torch.backends.cuda.enable_cudnn_sdp(False)
     model, tokenizer = _make(name, torch_dtype, place)
+    return model, tokenizer, place
+
+
+def settle(model: CausalLM, place: torch.device, name: str) -> CausalLM:
+    """The model on its device, frozen and in eval mode. InputError for weights that are no finite numbers."""
     model = patiently(lambda: model.to(place), place, name).eval().requires_grad_(False)
     check_weights(model, name)
-    return fused_norms(model) if place.type == "cuda" else model, tokenizer
+    return fused_norms(model) if place.type == "cuda" else model
 
 
 def _make(name: str, dtype: torch.dtype, device: torch.device) -> tuple[CausalLM, Tokenizer]:

@@ -1,11 +1,17 @@
 """A GPU that is shared: what other processes hold, and waiting for memory that they are short of with us.
 
-A shortage is theirs where they hold memory when it comes. Then it is said in a line, looked again every few
+A shortage is theirs where they hold memory when it comes. Then it is said in a line, tried again every few
 seconds, and given up after minutes. A shortage of our own is never waited for.
+
+Processes that each hold a part of what they need would wait for each other until all give up. So a run takes
+the least that it needs at once, before anything else (`make_room`): whoever waits for that holds nothing, and
+those that have it can always go on.
 """
 
 from __future__ import annotations
 
+import contextlib
+import os
 import time
 from collections.abc import Callable
 from typing import TypeVar
@@ -16,7 +22,8 @@ from hackward.base.screen import STDERR
 
 Made = TypeVar("Made")
 OWN = 1 << 30  # bytes of this process that PyTorch does not count: its context, libraries, captured graphs
-LOOK = 5.0  # seconds between two tries
+# Seconds between two tries; of each process its own, so that they do not all try at the same moment
+LOOK = 4.0 + os.getpid() % 100 / 50
 LIMIT = 15 * 60.0  # seconds of waiting for one piece of work
 ROOM = 0.5  # of what is free, to be taken where others may want some of it too
 
@@ -71,6 +78,9 @@ class Shortage:
 
     def over(self) -> None:
         """The work fitted: the next shortage is another one."""
+        if self.began is not None:
+            waited = time.monotonic() - self.began
+            STDERR.print(f"{self.what}: fits after {waited:.0f} s of waiting", highlight=False)
         self.began = None
 
 
@@ -82,11 +92,25 @@ def patiently(work: Callable[[], Made], device: torch.device, what: str) -> Made
     shortage = Shortage(device, what)
     while True:
         try:
-            return work()
+            made = work()
         except RuntimeError as fault:
             if not ran_out(fault):
                 raise
             said = str(fault)
+        else:
+            shortage.over()
+            return made
         # Here the traceback, which holds the tensors of what failed, is gone
         if not shortage.wait():
             raise torch.OutOfMemoryError(said)
+
+
+def make_room(size: int, device: torch.device, what: str) -> None:
+    """Have PyTorch hold so many bytes for what this process allocates from here on.
+
+    Waited for as `patiently` waits. What cannot be had then is not insisted on: `size` is an estimate.
+    """
+    if device.type != "cuda" or size > torch.cuda.mem_get_info(device)[1]:
+        return
+    with contextlib.suppress(torch.OutOfMemoryError):
+        patiently(lambda: torch.empty(size, dtype=torch.uint8, device=device), device, what)

@@ -357,12 +357,14 @@ def decode(
     """The engine behind `sampling.sample`, whose arguments it takes.
 
     Out of memory, it goes on with half the rows and what is left of the requests: a row's draws are its own,
-    so beginning it anew changes nothing. InputError when one row alone does not fit.
+    so beginning it anew changes nothing. One row that does not fit beside other processes is waited for.
+    InputError when one row alone does not fit.
     """
-    left = dict(enumerate(requests))
+    left, asked = dict(enumerate(requests)), rows
     shortage = Shortage(model.device, "sampling")
 
     def hand_out(numbers: list[int], i: int, ids: list[int], logps: list[float]) -> None:
+        shortage.over()
         del left[numbers[i]]
         on_row(numbers[i], ids, logps)
 
@@ -374,6 +376,7 @@ def decode(
             if not memory.ran_out(fault):
                 raise
         if rows == 1 and left and shortage.wait():
+            rows = asked
             continue
         if left:
             rows = _fewer(rows, list(left.values()), options["limit"])

@@ -22,6 +22,7 @@ from hackward.base.types import CausalLM
 from hackward.grading.grader import Grader
 from hackward.grading.protection import print_protection
 from hackward.hardware import memory, models
+from hackward.hardware.neighbours import make_room
 from hackward.method.adapters import Adapter, attach
 from hackward.method.pairs import scripted_teacher
 from hackward.method.projection import Editor
@@ -193,31 +194,32 @@ def _load(config: Config, problems: Sequence[Problem]) -> tuple[Loaded, list[Poo
 
     So do prompts of `problems` that do not fit the model.
     """
-    model, tokenizer = models.load(config.model, dtype=config.dtype, device=config.device)
+    model, tokenizer, place = models.read(config.model, dtype=config.dtype, device=config.device)
     stop = stops(model, tokenizer)
     directories = config.replay_dirs.split(",") if config.replay_dirs else []
     pools = [load_pool(directory, tokenizer, stop=stop) for directory in directories]
     for pool in pools:
         _check_pool(model, pool)
     _check_prompts(config, model, tokenizer, _training(config, problems, None))
+    _make_room(config, model, place)
+    model = models.settle(model, place, config.model)
     if config.checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         # transformers checkpoints in training mode only; these architectures have no dropout by default
         model.train()
-    _say_needs(config, model)
     before = probe_logits(model)
     adapter = attach_basis(config, model)
     identity = float((probe_logits(model) - before).abs().max())
     return Loaded(adapter, tokenizer, stop, identity), pools
 
 
-def _say_needs(config: Config, model: CausalLM) -> None:
-    if model.device.type == "cuda":
-        size = model.get_output_embeddings().weight.element_size()
-        words = needs(config, model, size).words()
-        STDERR.print(
-            f"this run needs {words}; free: {memory.free(model.device) / 1e9:.1f} GB", highlight=False
-        )
+def _make_room(config: Config, model: CausalLM, place: torch.device) -> None:
+    """Say what memory the run needs on a GPU, and take the least of it before the model goes there."""
+    if place.type != "cuda":
+        return
+    needed = needs(config, model, model.get_output_embeddings().weight.element_size())
+    STDERR.print(f"this run needs {needed.words()}; free: {memory.free(place) / 1e9:.1f} GB", highlight=False)
+    make_room(needed.allocated, place, "this run")
 
 
 def _check_pool(model: CausalLM, pool: Pool) -> None:

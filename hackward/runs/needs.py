@@ -39,6 +39,11 @@ class Needs:
     asked: int
     """With as many rows at once as the settings say."""
 
+    @property
+    def allocated(self) -> int:
+        """Of the least, what PyTorch allocates."""
+        return self.least - OVERHEAD
+
     def words(self) -> str:
         return (
             f"about {self.least / 1e9:.1f} GB of GPU memory at the least, {self.asked / 1e9:.1f} GB with all"
@@ -78,9 +83,7 @@ def needs_by_name(settings: Config) -> Needs | None:
         config = AutoConfig.from_pretrained(settings.model, local_files_only=True)
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(config)
-    except (
-        Exception
-    ):  # whatever a library makes of a name that it cannot read; the run itself says what is wrong
+    except Exception:  # whatever a library makes of a name that it cannot read: the run itself says it
         return None
     dtype = pick_dtype(settings.dtype, torch.device("cuda"))
     return needs(settings, model, dtype.itemsize)
