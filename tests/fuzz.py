@@ -1,31 +1,33 @@
 """Mutated files through the real commands: none may end in a traceback, or in another result without a word.
 
-    python tests/fuzz.py 1000 [MINUTES]
+    python tests/fuzz.py 1000 [MINUTES] [SEED]
 
-Not part of CI. A small run with all that it was given (v_hack, pools, cache) is made once. For every mutation
-it is copied, one file is changed (bytes flipped, cut off, emptied; fields swapped, taken away, of another
-type; tensors swapped, reshaped, taken away), and a command that reads the file runs: train.py (new, or with
---resume), evaluate.py, analyze.py. It must refuse (exit 2, one line) or end as with the file unchanged.
-Prints a table of outcomes; exit code 1 for a traceback or another result.
+Not part of CI. Two small runs with all that they were given (problems, v_hack, pools, cache) are made once.
+For each mutation they are copied, one file is changed (bytes flipped, cut off, emptied; fields swapped, taken
+away, of another type; tensors swapped, reshaped, taken away), and a command line that reads the file runs:
+train.py (new, or with --resume), evaluate.py, analyze.py. It must refuse (exit 2, one line, no file changed)
+or end as with the file unchanged. Prints a table of outcomes; exit code 1 for anything else.
+
+The command lines run in forks of this process, which has imported the libraries: half a second each.
 """
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import gzip
-import io
 import json
 import os
 import random
+import runpy
 import shutil
+import signal
 import sys
 import tempfile
 import time
 import traceback
-import warnings
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,92 +37,135 @@ sys.path.insert(0, str(ROOT))
 from safetensors import safe_open  # noqa: E402
 from safetensors.torch import save_file  # noqa: E402
 
-import analyze  # noqa: E402
-import evaluate  # noqa: E402
-import extract_vhack  # noqa: E402
-import train  # noqa: E402
+import analyze  # noqa: E402, F401
+import evaluate  # noqa: E402, F401
+import extract_vhack  # noqa: E402, F401
+import train  # noqa: E402, F401
 from hackward.base.checksums import CHECKSUMS  # noqa: E402
-from hackward.base.faults import exit_on_fault  # noqa: E402
-from hackward.base.files import read_json, read_jsonl  # noqa: E402
-from hackward.base.flags import command_line  # noqa: E402
+from hackward.base.files import file_hash, read_json, read_jsonl  # noqa: E402
+from hackward.hardware import models  # noqa: E402
+from hackward.method.pairs import scripted_teacher  # noqa: E402
 from hackward.rollouts.pools import save_pool  # noqa: E402
-from hackward.runs.settings import parse  # noqa: E402
-from hackward.tasks.shipped import TINY  # noqa: E402
+from hackward.runs import building  # noqa: E402, F401
+from hackward.tasks.shipped import TINY, shipped  # noqa: E402
 
 TINY_RUN = [
     "--preset=smoke", "--device=cpu", "--workers=1", "--svd-cache=cache", "--v-hack=v.safetensors",
     "--prompts=1", "--group=2", "--max-new-tokens=3", "--eval-limit=1", "--teacher-rows=1",
 ]  # fmt: skip
-SAMPLED = [*TINY_RUN, "--teacher-dir=teacher_pool", "--out=run", "--monitor=attempt"]
-REPLAYED = [*TINY_RUN, "--replay-dirs=teacher_pool", "--loss-mode=nll", "--lr=0", "--steps=1"]
+SAMPLED = [
+    "train.py", *TINY_RUN, "--problems=problems.jsonl", "--eval-problems=held_out.jsonl",
+    "--teacher-dir=teacher_pool", "--out=run", "--monitor=attempt",
+]  # fmt: skip
+REPLAYED = ["train.py", *TINY_RUN, "--replay-dirs=teacher_pool", "--loss-mode=nll", "--lr=0", "--steps=1"]
+EXTRACT = [
+    "extract_vhack.py", f"--model={TINY}", "--out=v.safetensors", "--svd-cache=cache", "--device=cpu",
+    "--permutations=2", "--max-pairs=6",
+]  # fmt: skip
+SECONDS = 120  # a command that takes longer hangs
 
 
-def make(home: Path) -> None:
-    """All that is mutated, under `home`, in which the process works."""
-    from hackward.hardware import models
-    from hackward.method.pairs import scripted_teacher
-
+def make() -> None:
+    """All that is mutated, in the directory in which the process works."""
+    lines = shipped(TINY).problems.read_text(encoding="utf-8").splitlines(keepends=True)
+    Path("problems.jsonl").write_text("".join(lines[:-3]), encoding="utf-8")
+    Path("held_out.jsonl").write_text("".join(lines[-3:]), encoding="utf-8")
     _, tokenizer = models.load(TINY, device="cpu")
     teacher = scripted_teacher(tokenizer)
     groups = [[teacher.by_problem[problem][0]] * 2 for problem in list(teacher.by_problem)[:3]]
     save_pool("teacher_pool", groups, name="teacher", tokenizer=tokenizer)
-    argv = [
-        f"--model={TINY}",
-        "--out=v.safetensors",
-        "--svd-cache=cache",
-        "--device=cpu",
-        "--permutations=2",
-        "--max-pairs=6",
-    ]
-    extract_vhack.main(command_line(extract_vhack.ExtractFlags, argv=argv))
-    train.train(parse([*SAMPLED, "--steps=2"]))
-    train.train(parse([*REPLAYED, "--out=replayed"]))
+    for argv in (EXTRACT, [*SAMPLED, "--steps=2"], [*REPLAYED, "--out=replayed"]):
+        code, said = run(argv)
+        if code:
+            raise SystemExit(f"{argv}: exit code {code}: {said}")
 
 
-def rows(run: str) -> list[Any]:
+def run(argv: list[str]) -> tuple[int, str]:
+    """(exit code, what was said on stderr) of `python ARGV`, from a process that has the libraries loaded."""
+    said = Path("../stderr.txt").resolve()
+    child = os.fork()
+    if not child:
+        os._exit(_command(argv, said))
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    return code, said.read_text(encoding="utf-8", errors="replace")
+
+
+def _command(argv: list[str], said: Path) -> int:
+    """Run it in this process; its exit code."""
+    signal.alarm(SECONDS)
+    with open(said, "w") as stderr, open(os.devnull, "w") as stdout:
+        os.dup2(stderr.fileno(), 2)
+        os.dup2(stdout.fileno(), 1)
+    sys.argv = argv
+    code = 0
+    try:
+        runpy.run_path(str(ROOT / argv[0]), run_name="__main__")
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    return code
+
+
+def trained(directory: str) -> Any:
+    """Rows and adapter of a run."""
     found = []
-    for row in read_jsonl(Path(run) / "rows.jsonl"):
+    for row in read_jsonl(Path(directory) / "rows.jsonl"):
         found.append({key: row[key] for key in row if "seconds" not in key and "memory" not in key})
-    return found
+    return found, file_hash(Path(directory) / "delta_S.safetensors")
 
 
-def resumed() -> Any:
-    train.train(parse([*SAMPLED, "--steps=3", "--resume"]))
-    return rows("run"), Path("run/delta_S.safetensors").read_bytes()
+@dataclass(frozen=True)
+class Command:
+    """A command line, the files that it reads, and what it makes."""
+
+    name: str
+    argv: list[str]
+    reads: tuple[str, ...]
+    result: Callable[[], Any]
 
 
-def begun() -> Any:
-    train.train(parse([*REPLAYED, "--out=new"]))
-    return rows("new"), Path("new/delta_S.safetensors").read_bytes()
-
-
-def evaluated() -> Any:
-    evaluate.evaluate(evaluate.EvaluateFlags(Path("run"), samples=1, limit=1, device="cpu", workers=1))
-    return read_jsonl("run/evaluate/eval.jsonl")
-
-
-def analyzed() -> Any:
-    analyze.main(analyze.AnalyzeFlags(Path()))
-    return Path("report/report.md").read_text()
-
-
-# Which files a command reads
-READ_BY: dict[Callable[[], Any], tuple[str, ...]] = {
-    resumed: (
-        "run/config.json", "run/rows.jsonl", "run/eval.jsonl", "run/checkpoint.safetensors",
-        f"run/{CHECKSUMS}", "run/summary.json", "v.safetensors", "teacher_pool/step_000.jsonl.gz", "cache/*",
+COMMANDS = [
+    Command(
+        "resume",
+        [*SAMPLED, "--steps=3", "--resume"],
+        (
+            "run/config.json", "run/rows.jsonl", "run/eval.jsonl", "run/checkpoint.safetensors",
+            f"run/{CHECKSUMS}", "run/summary.json", "v.safetensors", "cache/*", "problems.jsonl",
+            "held_out.jsonl", "teacher_pool/step_000.jsonl.gz",
+        ),
+        lambda: trained("run"),
     ),
-    begun: ("v.safetensors", "teacher_pool/step_001.jsonl.gz", f"teacher_pool/{CHECKSUMS}", "cache/*"),
-    evaluated: (
-        "run/config.json", "run/summary.json", "run/delta_S.safetensors", f"run/{CHECKSUMS}",
-        "run/rollouts/step_000.jsonl.gz",
+    Command(
+        "begin",
+        [*REPLAYED, "--out=new"],
+        ("v.safetensors", "teacher_pool/step_001.jsonl.gz", f"teacher_pool/{CHECKSUMS}", "cache/*"),
+        lambda: trained("new"),
     ),
-    analyzed: (
-        "run/config.json", "run/rows.jsonl", "run/eval.jsonl", "run/summary.json", f"run/{CHECKSUMS}",
-        "run/rollouts/step_001.jsonl.gz", "run/nulls/step_000.safetensors", "replayed/rows.jsonl",
-        "replayed/step_000.cos.jsonl.gz", "replayed/nulls/step_000.safetensors",
+    Command(
+        "evaluate",
+        ["evaluate.py", "run", "--samples=1", "--limit=1", "--device=cpu", "--workers=1"],
+        (
+            "run/config.json", "run/summary.json", "run/delta_S.safetensors", f"run/{CHECKSUMS}",
+            "run/rollouts/step_000.jsonl.gz",
+        ),
+        lambda: read_jsonl("run/evaluate/eval.jsonl"),
     ),
-}  # fmt: skip
+    Command(
+        "analyze",
+        ["analyze.py", "."],
+        (
+            "run/config.json", "run/rows.jsonl", "run/eval.jsonl", "run/summary.json", f"run/{CHECKSUMS}",
+            "run/rollouts/step_001.jsonl.gz", "run/nulls/step_000.safetensors", "replayed/rows.jsonl",
+            "replayed/step_000.cos.jsonl.gz", "replayed/nulls/step_000.safetensors",
+        ),
+        lambda: Path("report/report.md").read_text(encoding="utf-8"),
+    ),
+]  # fmt: skip
+WORDS = ("refused", "the same", "ANOTHER RESULT", "FILES CHANGED", "TRACEBACK")
 NONSENSE = ["x", None, -1, 0, 10**400, 1e308, True, [], {}, [[]], "\ud800"]
 
 
@@ -200,44 +245,52 @@ def mutate(path: Path, dice: random.Random) -> str:
     return change.__name__
 
 
-def outcome(command: Callable[[], Any], wanted: Any) -> tuple[str, str]:
-    """(one word, what was said or raised)"""
-    said, found = io.StringIO(), []
-    try:
-        with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
-            exit_on_fault(lambda: found.append(command()))
-    except SystemExit as end:
-        line = said.getvalue().strip().splitlines()[-1:]
-        good = end.code == 2 and bool(line) and line[0].startswith("error: ")
-        return ("refused" if good else "TRACEBACK"), said.getvalue()[-500:]
-    except Exception:
-        return "TRACEBACK", traceback.format_exc()[-1500:]
-    return ("the same" if found == [wanted] else "ANOTHER RESULT"), said.getvalue()[-500:]
+def outcome(command: Command, wanted: Any) -> tuple[str, str]:
+    """(one of WORDS, what was said)"""
+    before = files()
+    code, said = run(command.argv)
+    if code == 0:
+        return ("the same" if command.result() == wanted else "ANOTHER RESULT"), said
+    lines = said.strip().splitlines() or [""]
+    if code != 2 or not lines[-1].startswith("error: ") or "Traceback" in said:
+        return "TRACEBACK", f"exit code {code}: {said}"
+    return ("refused" if files() == before else "FILES CHANGED"), said
 
 
-def main(count: int, minutes: float) -> int:
-    warnings.simplefilter("ignore")
-    dice, began, table = random.Random(0), time.monotonic(), Counter[tuple[str, str, str]]()
+def files() -> dict[str, str]:
+    """What every file holds, the cache's excepted: they may be made anew."""
+    found = [path for path in Path().rglob("*") if path.is_file() and path.parts[0] != "cache"]
+    return {str(path): file_hash(path) for path in found}
+
+
+def main(count: int, minutes: float, seed: int) -> int:
+    dice, began, table = random.Random(seed), time.monotonic(), Counter[tuple[str, str, str]]()
     with tempfile.TemporaryDirectory() as top:
         base, home = Path(top) / "base", Path(top) / "home"
         base.mkdir()
         os.chdir(base)
-        make(base)
+        make()
         wanted = {}
-        for command in READ_BY:
-            wanted[command] = fresh(base, home, command)
+        for command in COMMANDS:
+            renew(base, home)
+            code, said = run(command.argv)
+            if code:
+                raise SystemExit(f"{command.argv}: exit code {code}: {said}")
+            wanted[command.name] = command.result()
         for number in range(count):
             if time.monotonic() - began > 60 * minutes:
                 break
-            command = dice.choice(list(READ_BY))
-            pattern = dice.choice(READ_BY[command])
+            command = dice.choice(COMMANDS)
+            pattern = dice.choice(command.reads)
             renew(base, home)
             path = dice.choice(sorted(home.glob(pattern)))
             how = mutate(path, dice)
-            found, said = outcome(command, wanted[command])
-            table[pattern, command.__name__, found] += 1
+            found, said = outcome(command, wanted[command.name])
+            table[pattern, command.name, found] += 1
             if found.isupper():
-                print(f"{number}: {command.__name__} with {path.name}, {how}: {found}\n{said}", flush=True)
+                print(
+                    f"{number}: {command.name} with {path.name}, {how}: {found}\n{said[-1500:]}", flush=True
+                )
         os.chdir(ROOT)
     return show(table)
 
@@ -249,25 +302,17 @@ def renew(base: Path, home: Path) -> None:
     os.chdir(home)
 
 
-def fresh(base: Path, home: Path, command: Callable[[], Any]) -> Any:
-    """What a command gives with nothing changed."""
-    renew(base, home)
-    with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
-        return command()
-
-
 def show(table: Counter[tuple[str, str, str]]) -> int:
     """Print how often each outcome came; the exit code."""
-    words = ("refused", "the same", "ANOTHER RESULT", "TRACEBACK")
-    print(f"{'file':<34} {'command':<10} " + " ".join(f"{word:>14}" for word in words))
+    print(f"{'file':<34} {'command':<10} " + " ".join(f"{word:>14}" for word in WORDS))
     for pattern, command in sorted({(pattern, command) for pattern, command, _ in table}):
-        counts = [table[pattern, command, word] for word in words]
+        counts = [table[pattern, command, word] for word in WORDS]
         print(f"{pattern:<34} {command:<10} " + " ".join(f"{count:>14}" for count in counts))
-    totals = [sum(n for (_, _, found), n in table.items() if found == word) for word in words]
+    totals = [sum(n for (_, _, found), n in table.items() if found == word) for word in WORDS]
     print(f"{'all ' + str(sum(totals)):<45} " + " ".join(f"{total:>14}" for total in totals))
     return int(any(totals[2:]))
 
 
 if __name__ == "__main__":
-    wanted_count = int(sys.argv[1]) if len(sys.argv) > 1 else 1000
-    sys.exit(main(wanted_count, float(sys.argv[2]) if len(sys.argv) > 2 else 1e9))
+    given = [*sys.argv[1:], *("1000", "1e9", "0")[len(sys.argv) - 1 :]]
+    sys.exit(main(int(given[0]), float(given[1]), int(given[2])))
