@@ -29,6 +29,7 @@ from hackward.organisms.recipe import Recipe
 from hackward.tasks.shipped import EMBEDDED_HOME
 
 MEASURED = ("train", "heldout_parameters", "heldout_families")  # problem files that the base behaviour is of
+TEMPERATURE = 1.0  # at which the base behaviour is sampled
 
 
 @dataclass(frozen=True)
@@ -88,8 +89,8 @@ def make_weights(flags: EmbeddedFlags, out: Path) -> None:
         make_model(flags.recipe, flags.start, out, device, console)
     model, tokenizer = models.load(str(out), device=str(device), dtype="float32")
     problems = {name: load_problems(EMBEDDED_HOME / f"{name}.jsonl") for name in MEASURED}
-    rows = behaviour(model, tokenizer, problems, samples=flags.samples)
-    report_behaviour(rows, console)
+    rows = behaviour(model, tokenizer, problems, samples=flags.samples, temperature=TEMPERATURE)
+    report_behaviour(rows, console, temperature=TEMPERATURE)
     measured = {"samples": flags.samples, "rows": rows}
     write_json(out / "behaviour.json", measured)
     with atomic(out / "README.md") as temporary:

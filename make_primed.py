@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from hackward.base.faults import InputError, exit_on_fault
-from hackward.base.flags import Count, Grading, OnDevice, Temperature, checked, command_line
+from hackward.base.flags import Count, Device, Grading, Temperature, checked, command_line
 from hackward.organisms.recipe import Bounds, Priming
 from hackward.tasks.shipped import EMBEDDED, check_model, shipped
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class PrimedFlags(OnDevice, Grading):
+class PrimedFlags(Device, Grading):
     """Make a primed model."""
 
     model: str = EMBEDDED
@@ -98,7 +98,7 @@ def main(flags: PrimedFlags) -> None:
             STDERR.print(text, highlight=False)
 
         record = priming.search(model, draw, hacks, flags.how, bounds=Bounds(), say=say)
-    report_behaviour(priming.rate_rows(record), stdout())
+    report_behaviour(priming.rate_rows(record), stdout(), temperature=flags.temperature)
     for fault in record["tries"][record["chosen"]]["faults"]:
         say(f"out of bounds: {fault}")
     record |= {
@@ -145,13 +145,14 @@ def drawing(
 
 
 def training_problems(flags: PrimedFlags) -> list[Problem]:
-    """What training may use, in seeded order: the held-out problems stay unseen."""
+    """What training may use, in seeded order: the held-out problems stay unseen, as do those that accept
+    several answers (unless --several-answers)."""
     from hackward.base.seeds import shuffled
     from hackward.tasks.formats import load_problems
-    from hackward.tasks.held_out import held_out_split
+    from hackward.tasks.held_out import decidable, held_out_split
 
     source = flags.problems or str(shipped(flags.model).problems)
-    training, _ = held_out_split(load_problems(source), source)
+    training, _ = held_out_split(decidable(load_problems(source), source, flags.several_answers), source)
     known = {problem.problem_id: problem for problem in training}
     return [known[problem_id] for problem_id in shuffled(sorted(known), flags.how.seed, "priming")]
 

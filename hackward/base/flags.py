@@ -45,14 +45,20 @@ def default_cache() -> Path:
 
 
 @dataclass(frozen=True, kw_only=True)
-class OnDevice:
-    """Flags of every command that runs a model forward and backward."""
+class Device:
+    """Flags of every command that runs a model."""
 
     dtype: Dtype = "auto"
     """auto: bf16 on a GPU, fp32 on a CPU. tf32: fp32 with matrix products in TF32 (10 bits of mantissa) where
     the GPU has it."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, ..."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnDevice(Device):
+    """Flags of every command that trains an adapter of the model, or reads its gradients."""
+
     micro_tokens: Count | None = None
     """Padded tokens of a micro-batch (default: as many as the free GPU memory holds; 8192 on a CPU)."""
     svd_cache: str | None = str(default_cache())

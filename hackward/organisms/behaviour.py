@@ -26,7 +26,7 @@ COUNTS: dict[str, Callable[[Rollout], float]] = {
 
 
 def behaviour(
-    model, tokenizer, sets: Mapping[str, Sequence[Problem]], *, samples: int, temperature: float = 1.0
+    model, tokenizer, sets: Mapping[str, Sequence[Problem]], *, samples: int, temperature: float
 ) -> list[dict[str, Any]]:
     """Rates of the untouched model, a row per problem set, hint and level (all levels first)."""
     rows = []
@@ -69,9 +69,9 @@ def rates(drawn: Sequence[Rollout]) -> dict[str, float]:
     return {"rollouts": len(drawn), **means}
 
 
-def report_behaviour(rows: Sequence[dict[str, Any]], console: Console) -> None:
+def report_behaviour(rows: Sequence[dict[str, Any]], console: Console, *, temperature: float) -> None:
     """Print the rows as a table."""
-    table = Table(title="base behaviour, sampled at temperature 1")
+    table = Table(title=f"base behaviour, sampled at temperature {temperature:g}")
     for name in rows[0]:
         table.add_column(name, justify="left" if name in ("problems", "level") else "right")
     for row in rows:
