@@ -7,8 +7,6 @@ For each mutation they are copied, one file is changed (bytes flipped, cut off, 
 away, of another type; tensors swapped, reshaped, taken away), and a command line that reads the file runs:
 train.py (new, or with --resume), evaluate.py, analyze.py. It must refuse (exit 2, one line, no file changed)
 or end as with the file unchanged. Prints a table of outcomes; exit code 1 for anything else.
-
-The command lines run in forks of this process, which has imported the libraries: half a second each.
 """
 
 from __future__ import annotations
@@ -18,13 +16,10 @@ import gzip
 import json
 import os
 import random
-import runpy
 import shutil
-import signal
 import sys
 import tempfile
 import time
-import traceback
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -37,17 +32,13 @@ sys.path.insert(0, str(ROOT))
 from safetensors import safe_open  # noqa: E402
 from safetensors.torch import save_file  # noqa: E402
 
-import analyze  # noqa: E402, F401
-import evaluate  # noqa: E402, F401
-import extract_vhack  # noqa: E402, F401
-import train  # noqa: E402, F401
 from hackward.base.checksums import CHECKSUMS  # noqa: E402
 from hackward.base.files import file_hash, read_json, read_jsonl  # noqa: E402
 from hackward.hardware import models  # noqa: E402
 from hackward.method.pairs import scripted_teacher  # noqa: E402
 from hackward.rollouts.pools import save_pool  # noqa: E402
-from hackward.runs import building  # noqa: E402, F401
 from hackward.tasks.shipped import TINY, shipped  # noqa: E402
+from tests import forked  # noqa: E402
 
 TINY_RUN = [
     "--preset=smoke", "--device=cpu", "--workers=1", "--svd-cache=cache", "--v-hack=v.safetensors",
@@ -62,7 +53,6 @@ EXTRACT = [
     "extract_vhack.py", f"--model={TINY}", "--out=v.safetensors", "--svd-cache=cache", "--device=cpu",
     "--permutations=2", "--max-pairs=6",
 ]  # fmt: skip
-SECONDS = 120  # a command that takes longer hangs
 
 
 def make() -> None:
@@ -81,33 +71,8 @@ def make() -> None:
 
 
 def run(argv: list[str]) -> tuple[int, str]:
-    """(exit code, what was said on stderr) of `python ARGV`, from a process that has the libraries loaded."""
-    said = Path("../stderr.txt").resolve()
-    child = os.fork()
-    if not child:
-        os._exit(_command(argv, said))
-    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    return code, said.read_text(encoding="utf-8", errors="replace")
-
-
-def _command(argv: list[str], said: Path) -> int:
-    """Run it in this process; its exit code."""
-    signal.alarm(SECONDS)
-    with open(said, "w") as stderr, open(os.devnull, "w") as stdout:
-        os.dup2(stderr.fileno(), 2)
-        os.dup2(stdout.fileno(), 1)
-    sys.argv = argv
-    code = 0
-    try:
-        runpy.run_path(str(ROOT / argv[0]), run_name="__main__")
-    except SystemExit as end:
-        code = end.code if isinstance(end.code, int) else int(end.code is not None)
-    except BaseException:
-        traceback.print_exc()
-        code = 1
-    sys.stdout.flush()
-    sys.stderr.flush()
-    return code
+    """(exit code, what was said on stderr) of `python ARGV`."""
+    return forked.run(argv, Path("../stderr.txt").resolve())
 
 
 def trained(directory: str) -> Any:

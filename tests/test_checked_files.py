@@ -196,6 +196,32 @@ def test_a_pool_that_changed_is_refused_by_name(pool, damage, fault):
         load(pool)
 
 
+def test_of_a_run_in_progress_only_the_rollouts_are_a_pool_s_matter(pool, tmp_path):
+    """Its other files are written anew with every step, so a reader may see them between two."""
+    run = tmp_path / "run"
+    (run / "rollouts").mkdir(parents=True)
+    sums = Checksums(run)
+    for path in pool.glob("step_*"):
+        rows = read_jsonl(path)
+        write_jsonl(run / "rollouts" / path.name, rows, put=sums.writing)
+    (run / "config.json").write_text("{}")
+    write_jsonl(run / "rows.jsonl", [{"step": 0}], put=sums.writing)
+    (run / "rows.jsonl").write_text('{"step": 1}\n')
+    assert load(run / "rollouts").rollouts
+    other_reward(run / "rollouts")
+    with pytest.raises(InputError, match="rollouts/step_001.jsonl.gz: changed since it was written"):
+        load(run / "rollouts")
+
+
+def test_a_file_that_its_writer_replaced_while_it_was_looked_at_has_not_changed(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    write_jsonl(path, [{"step": 0}], put=Checksums(tmp_path).writing)
+    reader = Checksums(tmp_path)
+    for step in (1, 2):
+        write_jsonl(path, [{"step": step}], put=Checksums(tmp_path).writing)
+    reader.check_all()
+
+
 def test_a_pool_without_checksums_is_read(pool):
     (pool / CHECKSUMS).unlink()
     other_reward(pool)

@@ -25,8 +25,11 @@ class Checksums:
     def __init__(self, directory: str | Path) -> None:
         """InputError for a checksums.json that is none."""
         self.directory = Path(directory)
+        self.known = self._read()
+
+    def _read(self) -> dict[str, list[str]]:
         path = self.directory / CHECKSUMS
-        self.known: dict[str, list[str]] = _checked(path, read_json(path)) if path.is_file() else {}
+        return _checked(path, read_json(path)) if path.is_file() else {}
 
     def begin(self) -> None:
         """Of a directory that is begun anew: nothing is known."""
@@ -56,10 +59,11 @@ class Checksums:
 
         With `cut_off`, half a line at its end is not looked at: the lines before it are what is used.
         """
-        written = self.known.get(self._name(path))
-        if written is None:
+        name = self._name(path)
+        if name not in self.known or _hash(path, cut_off) in self.known[name]:
             return
-        found = hashlib.sha256(whole_lines(path)).hexdigest() if cut_off else file_hash(path)
+        self.known = self._read()  # a process that writes there may have replaced both in the meantime
+        found, written = _hash(path, cut_off), self.known.get(name, ["none"])
         if found not in written:
             raise InputError(
                 f"{path}: changed since it was written (checksum {found[:16]}, written with"
@@ -76,6 +80,10 @@ class Checksums:
     def gone(self) -> list[str]:
         """Names of files that were written and are not there."""
         return [name for name in sorted(self.known) if not (self.directory / name).is_file()]
+
+
+def _hash(path: Path, cut_off: bool) -> str:
+    return hashlib.sha256(whole_lines(path)).hexdigest() if cut_off else file_hash(path)
 
 
 def _checked(path: Path, content: Any) -> dict[str, list[str]]:

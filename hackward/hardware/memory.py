@@ -15,7 +15,6 @@ import torch
 from torch import nn
 
 from hackward.base.types import CausalLM
-from hackward.hardware.neighbours import ran_out as ran_out
 from hackward.hardware.neighbours import share
 
 # Sampling and training take turns with blocks of different sizes: without this, a tenth of the memory is lost

@@ -4,6 +4,7 @@ of the tests."""
 from __future__ import annotations
 
 import functools
+import json
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ CHATML = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
+# Of a configuration, what does not change what the model computes from its weights
+NOT_SETTINGS = ("transformers_version", "dtype", "use_cache")
 DTYPES = {"float32": torch.float32, "tf32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -232,9 +235,10 @@ def tiny_random(seed: int = 0) -> tuple[CausalLM, Tokenizer]:
     return model, tokenizer
 
 
-def settings_hash(name: str) -> str | None:
-    """Of what a model's directory says beside its weights and tokenizer; None where it is no directory."""
-    if not Path(name).is_dir():
-        return None
-    files = [Path(name) / file for file in ("config.json", "generation_config.json")]
-    return sha256(*(path.read_bytes() if path.is_file() else b"" for path in files))[:16]
+def settings_hash(model: CausalLM) -> str:
+    """Of what a model's configuration says beside its weights: scales, rotations, tokens that end a text."""
+    said = []
+    for config in (model.config, model.generation_config):
+        own = config.to_diff_dict()
+        said.append({key: value for key, value in own.items() if key not in NOT_SETTINGS and key[0] != '_'})
+    return sha256(json.dumps(said, sort_keys=True, default=str))[:16]

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from hackward.base.faults import InputError
 from hackward.hardware import memory
-from hackward.hardware.neighbours import Shortage
+from hackward.hardware.neighbours import Shortage, ran_out
 from hackward.method.adapters import Adapter
 from hackward.method.losses import Batch, Row, by_length, next_batch, policy_loss, token_logps
 
@@ -218,7 +218,7 @@ def _unless_out_of_memory(batch: Batch, work: Callable[[Batch], Made], budget: m
         with budget.measured(batch.ids_BL.numel()):
             return work(batch)
     except RuntimeError as fault:
-        if not memory.ran_out(fault):
+        if not ran_out(fault):
             raise
     return None
 

@@ -182,10 +182,12 @@ def _check_whole(directory: Path) -> None:
     """
     home = directory.parent if (directory.parent / "config.json").is_file() else directory
     sums = Checksums(home)
-    sums.check_all()
-    files = [home / name for name in sums.gone() if (home / name).parent == directory]
-    if files:
-        raise InputError(f"{files[0]}: gone since the pool was made; delete {CHECKSUMS} to take what is left")
+    for path in (home / name for name in sorted(sums.known)):
+        if path.parent != directory:
+            continue
+        if not path.is_file():
+            raise InputError(f"{path}: gone since the pool was made; delete {CHECKSUMS} to take what is left")
+        sums.check(path)
 
 
 def stored_rollouts(path: str | Path) -> list[Rollout]:

@@ -35,7 +35,7 @@ from transformers import DynamicCache
 from hackward.base.faults import InputError
 from hackward.base.types import CausalLM
 from hackward.hardware import memory
-from hackward.hardware.neighbours import Shortage
+from hackward.hardware.neighbours import Shortage, ran_out
 from hackward.rollouts.decoder import Decoder, Slots, most_seats, position_bytes
 from hackward.rollouts.draws import Request, draw, uniforms
 
@@ -70,7 +70,7 @@ def supports(model: CausalLM) -> bool:
         except (
             Exception
         ) as fault:  # other names, other shapes: another architecture; or Triton finds a kernel too large
-            if memory.ran_out(fault):
+            if ran_out(fault):
                 raise
     _agreed[model] = found < AGREEMENT
     if not _agreed[model]:
@@ -373,7 +373,7 @@ def decode(
         try:
             Engine(model, list(left.values()), rows=rows, on_row=give, **options).run()
         except RuntimeError as fault:
-            if not memory.ran_out(fault):
+            if not ran_out(fault):
                 raise
         if rows == 1 and left and shortage.wait():
             rows = asked

@@ -74,7 +74,7 @@ class Loaded:
             "device": str(model.device),
             "dtype": str(model.dtype),
             "tokenizer": tokenizer_hash(self.tokenizer),
-            "settings": models.settings_hash(config.model),
+            "settings": models.settings_hash(model),
             "identity": self.identity,
         }
 
