@@ -131,7 +131,7 @@ COMMANDS = [
     ),
 ]  # fmt: skip
 WORDS = ("refused", "the same", "ANOTHER RESULT", "FILES CHANGED", "TRACEBACK")
-NONSENSE = ["x", None, -1, 0, 10**400, 1e308, True, [], {}, [[]], "\ud800"]
+NONSENSE: list[Any] = ["x", None, -1, 0, 10**400, 1e308, True, [], {}, [[]], "\ud800"]
 
 
 def flipped(data: bytes, dice: random.Random) -> bytes:
