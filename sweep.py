@@ -27,7 +27,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hackward.base.faults import exit_on_fault
+from hackward.base.faults import InputError, exit_on_fault
 from hackward.base.flags import command_line, has_gpu
 from hackward.scheduling.flags import SweepFlags
 from hackward.scheduling.jobs import Job, survey
@@ -57,7 +57,7 @@ def sweep(config: SweepFlags, passed: Sequence[str] = ()) -> int:
     console = Console(markup=False, emoji=False, highlight=False, soft_wrap=True)
     print_blocks(plan_blocks(config, jobs, groups, clock(config, jobs)))
     if has_gpu():
-        say_needs(jobs, config.jobs, console)
+        say_needs(jobs, config, console)
     blocks, decisions = judge_probe(Path(config.probe), jobs) if config.probe else ([], [])
     print_blocks(blocks)
     for decision in decisions:
@@ -77,11 +77,17 @@ def sweep(config: SweepFlags, passed: Sequence[str] = ()) -> int:
     return say_outcome(work, console)
 
 
-def say_needs(jobs: Sequence[Job], at_once: int, console: Console) -> None:
-    """What a run needs of the GPU's memory. InputError where the runs cannot fit."""
+def say_needs(jobs: Sequence[Job], config: SweepFlags, console: Console) -> None:
+    """What a run needs of the GPU's memory. InputError where the runs cannot fit, unless --anyway."""
     from hackward.scheduling.fits import check_fits
 
-    needs = check_fits(jobs, at_once)
+    try:
+        needs = check_fits(jobs, config.jobs)
+    except InputError as fault:
+        if not config.anyway:
+            raise
+        console.print(f"{fault} (going on: --anyway)")
+        return
     if needs is not None:
         console.print(f"a run needs {needs.words()}")
 

@@ -8,7 +8,9 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from rich.console import Console
 
+import sweep
 from hackward.base.faults import InputError
 from hackward.hardware import memory, models, neighbours
 from hackward.method import gradients
@@ -17,9 +19,10 @@ from hackward.runs import building
 from hackward.runs.needs import needs, needs_by_name
 from hackward.runs.settings import PRESETS, resolve
 from hackward.scheduling import fits
+from hackward.scheduling.flags import SweepFlags
 from hackward.scheduling.jobs import Job
 from hackward.tasks.shipped import TINY, shipped
-from tests.families import qwen, save
+from tests.families import FAMILIES, qwen, save, write_gguf
 
 CARD = torch.device("cuda")
 GB = 10**9
@@ -214,4 +217,27 @@ def test_a_sweep_refuses_what_cannot_fit_and_says_how_many_can(tmp_path):
         fits.check_fits(jobs, 3, total=3 * known.least - 1)
     with pytest.raises(InputError, match="a run needs about 1.1 GB of GPU memory at the least"):
         fits.check_fits(jobs, 1, total=known.least - 1)
+    with pytest.raises(InputError, match=r"--anyway overrules"):
+        fits.check_fits(jobs, 3, total=known.least)
     assert fits.check_fits([dataclasses.replace(job, state="done") for job in jobs], 3, total=1) is None
+
+
+def test_the_shapes_of_a_gguf_file_and_of_the_embedded_model_are_known(tmp_path):
+    model = FAMILIES["qwen2"].make()
+    file = write_gguf(tmp_path / "model.gguf", model, "qwen2")
+    given = settings(model=str(file), dtype="bfloat16")
+    assert needs_by_name(given) == needs(given, model, 2)
+    assert needs_by_name(settings(model="embedded"))
+    assert needs_by_name(settings(model="nobody/nothing")) is None
+
+
+def test_a_sweep_that_cannot_fit_ends_with_2_and_anyway_overrules(monkeypatch, capsys):
+    def too_many(jobs, at_once):
+        raise InputError(f"--jobs {at_once}: do not fit")
+
+    console = Console()
+    monkeypatch.setattr(fits, "check_fits", too_many)
+    with pytest.raises(InputError, match="--jobs 3: do not fit"):
+        sweep.say_needs([], SweepFlags(jobs=3), console)
+    sweep.say_needs([], SweepFlags(jobs=3, anyway=True), console)
+    assert "do not fit (going on: --anyway)" in capsys.readouterr().out

@@ -83,14 +83,13 @@ def settle(model: CausalLM, place: torch.device, name: str) -> CausalLM:
 
 
 def _make(name: str, dtype: torch.dtype, device: torch.device) -> tuple[CausalLM, Tokenizer]:
-    embedded = str(EMBEDDED_HOME / "model")
     if name == TINY:
         model, tokenizer = tiny_random()
         return model.to(dtype), tokenizer
     if is_random(name):
-        _, tokenizer = _from_pretrained(embedded, dtype)
+        _, tokenizer = _from_pretrained(EMBEDDED, dtype)
         return random_of(name.removeprefix("random-"), dtype, device), tokenizer
-    return _from_pretrained(embedded if name == EMBEDDED else name, dtype)
+    return _from_pretrained(name, dtype)
 
 
 @torch.no_grad()
@@ -151,15 +150,12 @@ def _rms_norm(module: Any, x: torch.Tensor) -> torch.Tensor:
 def _from_pretrained(name: str, dtype: torch.dtype) -> tuple[CausalLM, Tokenizer]:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    check_model(name)
-    path = Path(name)
-    where: dict[str, Any] = {}
-    if path.suffix == ".gguf":
-        name, where = str(path.parent), {"gguf_file": path.name}
+    path, source, where = _found(name)
+    check_model(str(path))
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name, **where)
+        tokenizer = AutoTokenizer.from_pretrained(source, **where)
         loaded: Any = AutoModelForCausalLM.from_pretrained(
-            name, dtype=dtype, output_loading_info=True, **where
+            source, dtype=dtype, output_loading_info=True, **where
         )
     except (
         Exception
@@ -174,6 +170,24 @@ def _from_pretrained(name: str, dtype: torch.dtype) -> tuple[CausalLM, Tokenizer
             f" random ({missing[0]}{', ...' if len(missing) > 1 else ''})"
         )
     return model, tokenizer
+
+
+def _found(name: str) -> tuple[Path, str, dict[str, Any]]:
+    """(the name as a path, the name that transformers takes, the arguments that it wants beside it)"""
+    path = EMBEDDED_HOME / "model" if name == EMBEDDED else Path(name)
+    if path.suffix == ".gguf":
+        return path, str(path.parent), {"gguf_file": path.name}
+    return path, str(path), {}
+
+
+def by_shapes(name: str) -> CausalLM:
+    """A model on the device "meta". Raises what transformers makes of a name that it does not find here."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    _, source, where = _found(name)
+    config = AutoConfig.from_pretrained(source, local_files_only=True, **where)
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(config)
 
 
 def random_of(shape: str, dtype: torch.dtype, device: torch.device) -> CausalLM:
@@ -240,5 +254,5 @@ def settings_hash(model: CausalLM) -> str:
     said = []
     for config in (model.config, model.generation_config):
         own = config.to_diff_dict()
-        said.append({key: value for key, value in own.items() if key not in NOT_SETTINGS and key[0] != '_'})
+        said.append({key: value for key, value in own.items() if key not in NOT_SETTINGS and key[0] != "_"})
     return sha256(json.dumps(said, sort_keys=True, default=str))[:16]

@@ -73,16 +73,12 @@ def needs(settings: Config, model: CausalLM, size: int) -> Needs:
 
 
 def needs_by_name(settings: Config) -> Needs | None:
-    """Of a run whose model is not loaded: by its shapes alone. None where these are not at hand without it
-    (a GGUF file, a hub's model that was not downloaded)."""
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    from hackward.hardware.models import pick_dtype
+    """Of a run whose model is not loaded: by its shapes alone. None where these are not at hand without it (a
+    hub's model that was not downloaded)."""
+    from hackward.hardware.models import by_shapes, pick_dtype
 
     try:
-        config = AutoConfig.from_pretrained(settings.model, local_files_only=True)
-        with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(config)
+        model = by_shapes(settings.model)
     except Exception:  # whatever a library makes of a name that it cannot read: the run itself says it
         return None
     dtype = pick_dtype(settings.dtype, torch.device("cuda"))

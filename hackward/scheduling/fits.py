@@ -19,18 +19,20 @@ def check_fits(jobs: Sequence[Job], at_once: int, total: int | None = None) -> N
     if not found:
         return None
     largest = max(found, key=lambda needs: needs.least)
-    total = torch.cuda.mem_get_info()[1] if total is None else total
+    # Asked so that this process, which stays, takes no memory of the card
+    total = torch.cuda.get_device_properties(0).total_memory if total is None else total
     fit = total // largest.least
     if fit == 0:
         raise InputError(
             f"a run needs {largest.words()}, and the GPU has {total / 1e9:.1f} GB: take a smaller model or"
-            " --max-new-tokens"
+            " --max-new-tokens (--anyway overrules)"
         )
     together = min(at_once, sum(job.left > 0 for job in jobs))
     if together > fit:
         raise InputError(
             f"--jobs {at_once}: {together} runs at once need {together * largest.least / 1e9:.1f} GB of GPU"
             f" memory at the least, and the GPU has {total / 1e9:.1f} GB: take --jobs {fit}"
+            " (--anyway overrules)"
         )
     return largest
 
