@@ -1,5 +1,5 @@
-"""Ctrl-C and SIGTERM save: the step under way leaves no trace, the last finished one stays, a line says how
-to go on."""
+"""Ctrl-C, SIGTERM and a closed terminal save: the step under way leaves no trace, the last finished one stays,
+a line says how to go on."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def interrupted(shop, out, monkeypatch, capsys, owner, name, call, number, *flag
     [
         (Session, "refresh", signal.SIGINT, 130),
         (Editor, "edit_update", signal.SIGTERM, 143),
-        (RunDir, "add_row", signal.SIGINT, 130),
+        (RunDir, "add_row", signal.SIGHUP, 129),
     ],
 )
 def test_a_signal_saves_the_last_finished_step_and_the_run_goes_on_as_if_nothing_had_been(
@@ -129,6 +129,14 @@ def test_a_second_sigterm_does_not_disturb_the_end(capsys):
         exit_on_fault(command)
     assert stop.value.code == 143 and capsys.readouterr().out == "saved\n"
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_what_nohup_ignores_stays_ignored():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        exit_on_fault(lambda: os.kill(os.getpid(), signal.SIGHUP))
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_an_unfinished_run_is_shown_and_marked_where_no_run_is_finished(shop, whole, tmp_path, capsys):

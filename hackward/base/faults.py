@@ -19,36 +19,51 @@ class InputError(Exception):
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM: another interrupt, with an exit code of its own."""
+    """SIGTERM, as schedulers send it: another interrupt, with an exit code of its own."""
+
+    code = 128 + signal.SIGTERM
 
 
-def _terminate(number: int, frame: FrameType | None) -> None:
-    signal.signal(number, signal.SIG_IGN)  # one is enough: the end that it asks for is under way
-    raise Terminated
+class HungUp(KeyboardInterrupt):
+    """SIGHUP: the terminal was closed."""
+
+    code = 128 + signal.SIGHUP
+
+
+ENDS = {signal.SIGTERM: Terminated, signal.SIGHUP: HungUp}
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    for each in ENDS:
+        signal.signal(each, signal.SIG_IGN)  # one is enough: the end that it asks for is under way
+    raise ENDS[signal.Signals(number)]
 
 
 @contextlib.contextmanager
 def _terminable() -> Iterator[None]:
-    """SIGTERM ends what is inside as Ctrl-C does: files are closed, processes ended, locks given free."""
+    """SIGTERM and SIGHUP end what is inside as Ctrl-C does: files are closed, processes ended, locks given
+    free. Not where they are ignored (nohup)."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.getsignal(signal.SIGTERM)
-    if before is not signal.SIG_IGN:
-        signal.signal(signal.SIGTERM, _terminate)
+    before = {number: signal.getsignal(number) for number in ENDS}
+    for number, handler in before.items():
+        if handler is not signal.SIG_IGN:
+            signal.signal(number, _end)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextlib.contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Ctrl-C and SIGTERM do nothing meanwhile: for the moment in which the last state is written."""
+    """Ctrl-C, SIGTERM and SIGHUP do nothing meanwhile: for the moment in which the last state is written."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, *ENDS)}
     for number in before:
         signal.signal(number, signal.SIG_IGN)
     try:
@@ -84,4 +99,4 @@ def exit_on_fault(command: Callable[[], Any]) -> None:
         raise SystemExit(2) from None
     except KeyboardInterrupt as stop:
         print(str(stop) or "interrupted; what was finished is on disk", file=sys.stderr)
-        raise SystemExit(143 if isinstance(stop, Terminated) else 130) from None
+        raise SystemExit(getattr(stop, "code", 128 + signal.SIGINT)) from None
