@@ -4,9 +4,9 @@
 
 Not part of CI. Of three runs one is killed (SIGKILL) after a random share of the time that the whole one
 took, one while it saves (a file is begun and not in its place) and one while it evaluates; then the same
-command goes on, with --resume once there is a checkpoint. Compared are the names of all files, the final
-adapter's and the checkpoint's bytes, and rows, rollouts and evaluations without times. Prints a table; exit
-code 1 where one differs.
+command goes on, with --resume once there is a checkpoint. Compared are the names of all files, every bit of
+all tensors (adapter, checkpoint, directions), and rows, rollouts and evaluations without times. Prints a table;
+exit code 1 where one differs.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from hackward.base.files import read_json, read_jsonl  # noqa: E402
+from hackward.base.tensors import read_safetensors  # noqa: E402
 from tests import forked  # noqa: E402
 
 EVAL_EVERY = 2  # steps
@@ -83,6 +84,12 @@ def contents(run: Path) -> dict[str, Any]:
             found[name] = [without_times(line) for line in lines]
         elif name in ("config.json", "checksums.json"):
             found[name] = "there"
+        elif path.suffix == ".safetensors":  # whose header has its parts in any order
+            tensors, facts = read_safetensors(path)
+            found[name] = (
+                facts,
+                {key: (str(x.dtype), x.shape, x.numpy().tobytes()) for key, x in tensors.items()},
+            )
         else:
             found[name] = path.read_bytes()
     return found

@@ -1,5 +1,5 @@
-"""Ctrl-C, SIGTERM and a closed terminal save: the step under way leaves no trace, the last finished one stays,
-a line says how to go on."""
+"""Ctrl-C, SIGTERM and a closed terminal save: the step under way leaves no trace, the last finished one
+stays, a line says how to go on."""
 
 from __future__ import annotations
 
