@@ -24,6 +24,7 @@ from hackward.base.files import read_json, read_jsonl, write_json
 from hackward.base.flags import Count, Grading, checked, command_line
 from hackward.base.lock import only_writer
 from hackward.base.provenance import provenance
+from hackward.runs.settings import Config, stored_settings
 from hackward.tasks.problems import EVAL_NAME, OTHER_NAMES, Problem
 
 
@@ -77,7 +78,7 @@ def trained_on(run: Path) -> set[str]:
     return found
 
 
-def candidates(flags: EvaluateFlags, settings: dict[str, Any]) -> tuple[str, list[Problem]]:
+def candidates(flags: EvaluateFlags, settings: Config) -> tuple[str, list[Problem]]:
     """Where problems come from, and those that may be evaluated on.
 
     Without --problems they are the run's own: its held-out file, or the split of its problem file.
@@ -85,15 +86,15 @@ def candidates(flags: EvaluateFlags, settings: dict[str, Any]) -> tuple[str, lis
     from hackward.tasks.formats import load_problems
     from hackward.tasks.held_out import decidable, held_out_split
 
-    source = flags.problems or settings.get("eval_problems") or settings["problems"]
-    several_answers = flags.several_answers or settings.get("several_answers", False)
+    source = flags.problems or settings.eval_problems or settings.problems or ""
+    several_answers = flags.several_answers or settings.several_answers
     found = decidable(load_problems(source), source, several_answers)
     if flags.problems:
         return source, found
-    if not settings.get("eval_problems"):
+    if not settings.eval_problems:
         _, found = held_out_split(found, source)
-    if settings.get("difficulty"):
-        levels = settings["difficulty"].split(",")
+    if settings.difficulty:
+        levels = settings.difficulty.split(",")
         found = [problem for problem in found if problem.difficulty in levels]
     return source, found
 
@@ -104,8 +105,13 @@ def choose(flags: EvaluateFlags, record: dict[str, Any]) -> tuple[list[Problem],
 
     `record` is the run's config.json.
     """
-    source, found = candidates(flags, record["config"])
-    seen = trained_on(flags.run) | set((record.get("v_hack") or {}).get("pair_identities", ()))
+    from hackward.base.records import checked_object  # pydantic: --help does without
+    from hackward.reports.schema import MADE
+
+    file = flags.run / "config.json"
+    v_hack = checked_object(file, record, MADE).get("v_hack") or {}
+    source, found = candidates(flags, stored_settings(file, record))
+    seen = trained_on(flags.run) | set(v_hack.get("pair_identities", ()))
     fresh = [problem for problem in found if problem.identity not in seen]
     if not fresh:
         raise InputError(

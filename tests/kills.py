@@ -5,8 +5,8 @@
 Not part of CI. Of three runs one is killed (SIGKILL) after a random share of the time that the whole one
 took, one while it saves (a file is begun and not in its place) and one while it evaluates; then the same
 command goes on, with --resume once there is a checkpoint. Compared are the names of all files, every bit of
-all tensors (adapter, checkpoint, directions), and rows, rollouts and evaluations without times. Prints a table;
-exit code 1 where one differs.
+all tensors (adapter, checkpoint, directions), and rows, rollouts and evaluations without times. Prints a
+table; exit code 1 where one differs.
 """
 
 from __future__ import annotations

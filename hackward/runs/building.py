@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,9 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hackward.base.arms import FLAGS, arm_of
+from hackward.base.arms import arm_of
 from hackward.base.faults import InputError
 from hackward.base.files import read_json, sha256
+from hackward.base.records import checked_object
 from hackward.base.screen import STDERR
 from hackward.base.space import check_space
 from hackward.base.types import CausalLM
@@ -28,6 +28,7 @@ from hackward.method.pairs import scripted_teacher
 from hackward.method.projection import Editor
 from hackward.method.recipe import Extraction
 from hackward.method.v_hack import VHack
+from hackward.reports.schema import MADE
 from hackward.rollouts.fitting import check_fit
 from hackward.rollouts.policy import Policy
 from hackward.rollouts.pools import Pool, load_pool, of_problems
@@ -39,7 +40,7 @@ from hackward.runs.heldout import Evaluation
 from hackward.runs.needs import needs
 from hackward.runs.rundir import RunDir
 from hackward.runs.session import Session
-from hackward.runs.settings import Config
+from hackward.runs.settings import Config, stored_settings
 from hackward.runs.watching import build_watch
 from hackward.tasks.formats import load_problems
 from hackward.tasks.held_out import decidable, held_out_split
@@ -422,14 +423,11 @@ def restore(path: str | Path, *, device: str = "auto") -> tuple[Adapter, Any, Co
 
     InputError where there is no such run.
     """
-    record = read_json(Path(path) / "config.json")
-    stored = record.get("config") if isinstance(record, dict) else None
-    if not isinstance(stored, dict) or stored.get("arm") not in FLAGS:
-        raise InputError(f"{Path(path) / 'config.json'}: not the config.json of a run")
-    names = [field.name for field in dataclasses.fields(Config)]
-    config = Config(**{name: stored[name] for name in names if name in stored})
-    facts = record.get("model") or {}
-    dtype = str(facts.get("dtype", config.dtype)).removeprefix("torch.")
+    file = Path(path) / "config.json"
+    record = read_json(file)
+    config = stored_settings(file, record)
+    facts = checked_object(file, record, MADE).get("model", {})
+    dtype = facts.get("dtype", config.dtype).removeprefix("torch.")
     model, tokenizer = models.load(config.model, dtype=dtype, device=device)
     adapter = attach_basis(config, model)
     adapter.load(Path(path) / adapter.file)
