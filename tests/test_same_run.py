@@ -11,6 +11,7 @@ from hackward.base.checksums import CHECKSUMS
 from hackward.base.files import read_json, read_jsonl, write_json, write_jsonl
 from hackward.base.lock import LOCK
 from hackward.base.tensors import read_safetensors, write_safetensors
+from hackward.runs.leftovers import clear
 from tests import desk as desks
 from tests.families import qwen, save
 from tests.shop import run_train
@@ -138,6 +139,27 @@ def test_a_run_that_died_before_its_first_checkpoint_is_begun_anew_by_the_same_c
     run()
     assert "died there before its first checkpoint; it is begun anew" in capsys.readouterr().err
     assert outcome(path) == whole and not (path / "rollouts" / "step_005.jsonl.gz").exists()
+
+
+def test_a_run_that_was_killed_before_its_config_is_no_run(given, tmp_path, monkeypatch):
+    shutil.copytree(given, tmp_path / "home")
+    monkeypatch.chdir(tmp_path / "home")
+    shutil.rmtree("run")
+    write_json(Path("run") / CHECKSUMS, {"config.json": ["0"]})
+    run()
+    assert read_json(Path("run/summary.json"))["finished"]
+
+
+def test_what_is_left_of_a_run_while_it_is_cleared_says_whose_it_is(copy, monkeypatch):
+    gone = []
+    real = Path.unlink
+    monkeypatch.setattr(
+        Path, "unlink", lambda path, **options: gone.append(path.name) or real(path, **options)
+    )
+    for name in ("checkpoint.safetensors", "summary.json", "delta_S.safetensors"):
+        (copy / name).unlink()
+    clear(copy)
+    assert gone[-1] == "config.json" and not list(copy.iterdir())
 
 
 def test_a_run_with_a_checkpoint_is_never_begun_anew(copy, capsys):

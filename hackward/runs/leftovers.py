@@ -27,9 +27,17 @@ def strangers(directory: Path) -> list[str]:
     return [entry.name for entry in contents(directory) if not RUN_PARTS.fullmatch(entry.name)]
 
 
+def is_empty(directory: Path) -> bool:
+    """Nothing of a run lies there, or only checksums: it was killed before its config.json took its place."""
+    return all(entry.name == CHECKSUMS for entry in contents(directory))
+
+
 def clear(directory: Path) -> None:
-    """Take away all that a run without a checkpoint wrote, the lock excepted."""
-    for entry in directory.iterdir():
+    """Take away all that a run without a checkpoint wrote, the lock excepted.
+
+    Its config.json goes last: as long as anything is left, that says whose it is.
+    """
+    for entry in sorted(directory.iterdir(), key=lambda entry: entry.name == "config.json"):
         if entry.name == LOCK or not RUN_PARTS.fullmatch(entry.name):
             continue
         if entry.is_dir() and not entry.is_symlink():

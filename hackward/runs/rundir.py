@@ -16,9 +16,9 @@ from typing import Any
 from hackward.base.checksums import Checksums
 from hackward.base.faults import InputError
 from hackward.base.files import Put, read_json, read_jsonl, whole_lines, write_json, write_jsonl
-from hackward.base.lock import contents, only_writer
+from hackward.base.lock import only_writer
 from hackward.base.provenance import provenance
-from hackward.runs.leftovers import FOLDERS, clear, clear_after, strangers
+from hackward.runs.leftovers import FOLDERS, clear, clear_after, is_empty, strangers
 
 # What may differ between a run and its continuation.
 FREE = (
@@ -74,7 +74,7 @@ class RunDir:
         if config.resume:
             self.record = self._reopen(settings, kind)
         else:
-            if contents(self.path):
+            if not is_empty(self.path):
                 self._check_anew(settings, kind)
             self.record = {"kind": kind, "config": settings, **provenance()}
 
@@ -179,8 +179,8 @@ class RunDir:
         else now."""
         for name, fact in facts.items():
             earlier, now = _hashes(name, self.record.get(name)), _hashes(name, fact)
-            for part in earlier.keys() & now.keys():
-                if earlier[part] != now[part]:
+            for part in earlier:
+                if part in now and earlier[part] != now[part]:
                     raise InputError(
                         f"{self.path / 'config.json'}: --resume, but the run began with another {name}"
                         f" ({part} was {earlier[part]}, is {now[part]})"

@@ -10,9 +10,8 @@ from pathlib import Path
 from hackward.base.arms import ARMS
 from hackward.base.faults import InputError
 from hackward.base.files import file_hash, read_json, read_jsonl
-from hackward.base.lock import contents
 from hackward.base.tensors import read_metadata
-from hackward.runs.leftovers import strangers
+from hackward.runs.leftovers import is_empty, strangers
 from hackward.runs.rundir import differing
 from hackward.runs.settings import Config
 
@@ -81,7 +80,7 @@ def survey(job: Job) -> None:
     InputError where that is not this very run.
     """
     job.state, job.step, job.note = "new", 0, ""
-    if not job.path.exists() or (job.path.is_dir() and not contents(job.path)):
+    if not job.path.exists() or (job.path.is_dir() and is_empty(job.path)):
         return
     _refuse_other_run(job)
     steps = _finished_steps(job)
