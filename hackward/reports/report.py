@@ -39,6 +39,7 @@ TABLE_NAMES = (
     "phase2_pools",
     "phase3_decision",
     "on_policy",
+    "on_policy_by_steps",
     "on_policy_cosines",
     "on_policy_window",
     "on_policy_window_cosines",
