@@ -35,7 +35,7 @@ class AnalyzeFlags:
     directory: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(name="", metavar="DIR")]
     """Folder with run directories at any depth, e.g. out/probe_distill.
 
-    Unfinished runs are named and left out.
+    Unfinished runs are named and left out; where none is finished they are shown, marked as such.
     """
     unfinished: bool = False
     """Take runs in that have steps but no summary.json, marked as such: still running, or cut off."""

@@ -57,6 +57,7 @@ def train(config: Config, *, policy: type[Policy] | None = None) -> Path:
     with contextlib.ExitStack() as stack:
         s = build(config, stack, policy or Policy)
         s.run.describe(seconds_set_up=time.monotonic() - entered)
+        stack.enter_context(s.kept())
         bar = stack.enter_context(progress(f"{config.arm}, seed {config.seed}", config.steps))
         bar(s.first)
         s.evaluate(s.first, bar.say)  # due, if the run was cut off in it

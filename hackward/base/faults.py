@@ -3,8 +3,12 @@ traceback."""
 
 from __future__ import annotations
 
+import contextlib
+import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from types import FrameType
 from typing import Any
 
 from safetensors import SafetensorError
@@ -14,11 +18,67 @@ class InputError(Exception):
     """What the user gave cannot be used. The message is one line: the file, then the fault."""
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, as schedulers send it: another interrupt, with an exit code of its own."""
+
+    code = 128 + signal.SIGTERM
+
+
+class HungUp(KeyboardInterrupt):
+    """SIGHUP: the terminal was closed."""
+
+    code = 128 + signal.SIGHUP
+
+
+ENDS = {signal.SIGTERM: Terminated, signal.SIGHUP: HungUp}
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    for each in ENDS:
+        signal.signal(each, signal.SIG_IGN)  # one is enough: the end that it asks for is under way
+    raise ENDS[signal.Signals(number)]
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM and SIGHUP end what is inside as Ctrl-C does: files are closed, processes ended, locks given
+    free. Not where they are ignored (nohup)."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in ENDS}
+    for number, handler in before.items():
+        if handler is not signal.SIG_IGN:
+            signal.signal(number, _end)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Ctrl-C, SIGTERM and SIGHUP do nothing meanwhile: for the moment in which the last state is written."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, *ENDS)}
+    for number in before:
+        signal.signal(number, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def exit_on_fault(command: Callable[[], Any]) -> None:
     """Run a command's main function: bad input, a full disk or an interrupt end it with one line, never a
     traceback."""
     try:
-        command()
+        with _terminable():
+            command()
     except InputError as fault:
         print(f"error: {' '.join(str(fault).split())}", file=sys.stderr)
         raise SystemExit(2) from None
@@ -37,6 +97,6 @@ def exit_on_fault(command: Callable[[], Any]) -> None:
         where = f"{fault.filename}: " if fault.filename else ""
         print(f"error: {where}{fault.strerror or fault}", file=sys.stderr)
         raise SystemExit(2) from None
-    except KeyboardInterrupt:
-        print("interrupted; what was finished is on disk", file=sys.stderr)
-        raise SystemExit(130) from None
+    except KeyboardInterrupt as stop:
+        print(str(stop) or "interrupted; what was finished is on disk", file=sys.stderr)
+        raise SystemExit(getattr(stop, "code", 128 + signal.SIGINT)) from None

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from hackward.base.faults import InputError
 from hackward.hardware import memory
+from hackward.hardware.neighbours import Shortage, ran_out
 from hackward.method.adapters import Adapter
 from hackward.method.losses import Batch, Row, by_length, next_batch, policy_loss, token_logps
 
@@ -197,12 +198,15 @@ def each_batch(
 ) -> Iterator[tuple[list[int], Made]]:
     """(positions of its rows, what `work` made of it) of every micro-batch; what does not fit is halved."""
     left = by_length(rows)
+    shortage = Shortage(adapter.model.device, "backward")
     while left:
         batch = next_batch(rows, left, tokens=budget.tokens, pad=pad).to(adapter.model.device)
         found = _unless_out_of_memory(batch, work, budget)
         if found is None:  # the traceback no longer holds the batch's tensors
-            _cut_in_half(batch, budget)
+            if len(batch.index) > 1 or not shortage.wait():
+                _cut_in_half(batch, budget)
             continue
+        shortage.over()
         left = left[len(batch.index) :]
         on_batch(len(batch.index))
         yield batch.index, found
@@ -214,7 +218,7 @@ def _unless_out_of_memory(batch: Batch, work: Callable[[Batch], Made], budget: m
         with budget.measured(batch.ids_BL.numel()):
             return work(batch)
     except RuntimeError as fault:
-        if not memory.ran_out(fault):
+        if not ran_out(fault):
             raise
     return None
 

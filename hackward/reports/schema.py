@@ -227,6 +227,7 @@ class VHackFacts(TypedDict):
     normaliser: NotRequired[str | None]
     temperature: NotRequired[float]
     heldout: NotRequired[Quality]
+    pair_identities: NotRequired[list[str]]
 
 
 @with_config(PART)
@@ -234,6 +235,7 @@ class ModelFacts(TypedDict):
     """The model that a run began with."""
 
     name: str
+    dtype: NotRequired[Literal["torch.float32", "torch.bfloat16"]]
 
 
 @with_config(PART)
@@ -270,6 +272,14 @@ class TrainSettings(TypedDict):
     teacher_dir: NotRequired[str | None]
     teacher_rows: NotRequired[int]
     teacher_until: NotRequired[int]
+
+
+@with_config(PART)
+class Made(TypedDict):
+    """Of a config.json, what a finished run is evaluated by beside its settings."""
+
+    model: NotRequired[ModelFacts]
+    v_hack: NotRequired[VHackFacts | None]
 
 
 @with_config(PART)
@@ -313,6 +323,7 @@ PAGE_LINES = TypeAdapter(list[PageLine])
 SAMPLES = TypeAdapter(list[SampleLine])
 HELDOUT_LINES = TypeAdapter(list[HeldoutLine])
 RUN_FACTS = TypeAdapter(RunFacts)
+MADE = TypeAdapter(Made)
 SUMMARY = TypeAdapter(Summary)
 
 

@@ -18,6 +18,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, NonNegativeInt, PositiveInt
 
+from hackward.base.checksums import CHECKSUMS, Checksums
 from hackward.base.faults import InputError
 from hackward.base.files import read_jsonl, sha256, write_jsonl
 from hackward.base.records import POLICY, Record, Unknowable, checked_record
@@ -164,6 +165,7 @@ def load_pool(directory: str | Path, tokenizer: Any, *, stop: Sequence[int]) -> 
             rows.append((path, checked_record(PoolRow, found, f"{path}: row {number}")))
     if not rows:
         raise InputError(f"{directory}: the pool has no rows")
+    _check_whole(pool_files(directory)[0].parent)
     same = _same_tokenizer([row for _, row in rows], tokenizer)
     names = Counter(source_name(row, directory) for _, row in rows)
     by_problem: dict[str, list[Rollout]] = {}
@@ -171,6 +173,21 @@ def load_pool(directory: str | Path, tokenizer: Any, *, stop: Sequence[int]) -> 
         siblings = by_problem.setdefault(str(row.problem_id), [])
         siblings.append(_rollout(row, path, tokenizer, same, sample=len(siblings), stop=stop))
     return Pool(names.most_common(1)[0][0], str(directory), by_problem, not same, pool_hash(directory))
+
+
+def _check_whole(directory: Path) -> None:
+    """InputError where a file changed since the pool was made, or is gone.
+
+    The rollouts of a run are among the files of the run.
+    """
+    home = directory.parent if (directory.parent / "config.json").is_file() else directory
+    sums = Checksums(home)
+    for path in (home / name for name in sorted(sums.known)):
+        if path.parent != directory:
+            continue
+        if not path.is_file():
+            raise InputError(f"{path}: gone since the pool was made; delete {CHECKSUMS} to take what is left")
+        sums.check(path)
 
 
 def stored_rollouts(path: str | Path) -> list[Rollout]:
@@ -265,10 +282,10 @@ def save_pool(
 ) -> list[Path]:
     """Write one `step_NNN.jsonl.gz` per group, with the step and sample numbers that the loader gives
     back."""
-    stamp, written = tokenizer_hash(tokenizer), []
+    stamp, written, sums = tokenizer_hash(tokenizer), [], Checksums(directory)
     for step, group in enumerate(groups):
         path = Path(directory) / f"step_{step:03d}.jsonl.gz"
         named = [replace(r, src_pool=name, src_step=step, src_sample=i) for i, r in enumerate(group)]
-        write_jsonl(path, [rollout.row(stamp) for rollout in named])
+        write_jsonl(path, [rollout.row(stamp) for rollout in named], put=sums.writing)
         written.append(path)
     return written

@@ -4,5 +4,6 @@ settings                         flags, presets and what they resolve to; no tor
 inputs                           what a run is given, looked for early; no torch
 building, session, direction     what the loop holds, built; refresh, weigh, edit, log; v_hack and controls
 records, screens                 rows and rollouts of a step; what a person sees
-checkpoint, rundir, heldout      resuming; the run directory; held-out evaluation
+checkpoint, rundir, leftovers    resuming; the run directory; what a run that was cut off left in it
+heldout, needs                   held-out evaluation; an estimate of the GPU memory that a run needs
 """
