@@ -135,6 +135,7 @@ class RolloutLine(TypedDict):
     problem_id: str | int
     hacked: Flag
     attempted: Flag
+    gt_pass: Flag
     monitor_score: Number
     flagged: Flag
 
