@@ -63,7 +63,7 @@ def test_a_shortage_that_others_cause_is_waited_for_and_said_once(card, capsys):
     assert neighbours.patiently(short(3, calls), CARD, "loading") == "made"
     said = " ".join(capsys.readouterr().err.split())
     assert len(calls) == 4 and card.now == 3 * neighbours.LOOK
-    assert said.count("loading: does not fit while other processes hold 29.9 GB of the GPU's memory") == 1
+    assert said.count("loading: does not fit while other processes hold 27.8 GB of the GPU's memory") == 1
     assert said.endswith(f"loading: fits after {card.now:.0f} s of waiting")
 
 
@@ -145,7 +145,7 @@ def test_room_is_made_and_said_before_the_model_goes_to_the_card(card, monkeypat
         building.build(settings(problems=str(shipped(TINY).problems), out=str(tmp_path / "run")), stack)
     assert len(room) == 1 and 0 < room[0] < neighbours.OWN
     said = " ".join(capsys.readouterr().err.split())
-    assert "this run needs about 1.1 GB of GPU memory at the least" in said and "free: 73.0 GB" in said
+    assert "this run needs about 2.2 GB of GPU memory at the least" in said and "free: 73.0 GB" in said
 
 
 def test_room_is_left_where_others_are_on_the_card(card):
@@ -235,7 +235,7 @@ def test_a_sweep_refuses_what_cannot_fit_and_says_how_many_can(tmp_path):
     assert fits.check_fits(jobs, 3, total=3 * known.least) == known
     with pytest.raises(InputError, match=r"--jobs 3: 3 runs at once need .* GB: take --jobs 2"):
         fits.check_fits(jobs, 3, total=3 * known.least - 1)
-    with pytest.raises(InputError, match="a run needs about 1.1 GB of GPU memory at the least"):
+    with pytest.raises(InputError, match="a run needs about 2.2 GB of GPU memory at the least"):
         fits.check_fits(jobs, 1, total=known.least - 1)
     with pytest.raises(InputError, match=r"--anyway overrules"):
         fits.check_fits(jobs, 3, total=known.least)

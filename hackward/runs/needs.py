@@ -27,7 +27,7 @@ PROMPT = 1024  # tokens of a long prompt
 KEPT = 16  # numbers of a layer's width that a token's backward keeps, beside the MLP's
 KEPT_MLP = 4  # of the MLP's width
 LOGITS = 4 + 4 + 2  # bytes of a token and word: log-probabilities and their gradient in fp32, logits
-OVERHEAD = 1 << 30  # context and libraries
+OVERHEAD = 2 << 30  # context, libraries and captured graphs; 2.0 GB were measured (neighbours.OWN)
 
 
 @dataclass(frozen=True)
