@@ -11,7 +11,7 @@ from rich.console import Console
 
 import analyze
 from hackward.base.statistics import COSINES
-from hackward.reports.arm_tables import arms_table, cosine_table, more_table, onset_words
+from hackward.reports.arm_tables import arms_table, by_steps, cosine_table, more_table, onset_words
 from hackward.reports.arms import Lora, baseline, by_arm, doubles
 from hackward.reports.heldout import heldout_table
 from hackward.reports.nulls import null_of, one_direction
@@ -47,6 +47,22 @@ def test_curve_and_time_to_hack_by_hand():
 )
 def test_never_counts_in_the_median_time_to_hack_and_is_never_averaged(onsets, expected, words):
     assert median_onset(onsets) == expected and onset_words(onsets) == words
+
+
+def test_rates_by_steps_are_means_over_equal_parts_and_undefined_where_a_run_has_no_step(tmp_path):
+    """Twenty steps go into parts of five (at most ten parts); the shorter run ends in the second one."""
+    for seed, steps in enumerate((20, 7)):
+        rows = [row(step, hack_rate=step / 100, gt_rate=0.5, attempt_rate=0.0) for step in range(steps)]
+        write_run(tmp_path / f"v{seed}", "sampled", rows, seed=seed)
+    (arm,) = arms_of(tmp_path).values()
+    table = by_steps(list(arm.runs.values()))
+    long, short = table.records
+    assert [name for name, _ in table.columns] == ["run", "0-4", "5-9", "10-14", "15-19"]
+    assert [long[f"hack_rate_{part}"] for part in ("0-4", "15-19")] == pytest.approx([0.02, 0.17])
+    assert short["hack_rate_5-9"] == pytest.approx(0.055) and short["hack_rate_10-14"] is None
+    assert [cell(short) for _, cell in table.columns[1:]] == [".02 .50", ".06 .50"] + [
+        f"{UNDEFINED} {UNDEFINED}"
+    ] * 2
 
 
 # ---------------------------------------------------------------------- arms

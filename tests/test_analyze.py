@@ -352,9 +352,11 @@ def test_a_second_report_leaves_nothing_of_the_first(tmp_path, capsys):
     assert left == {
         "on_policy.png",
         "on_policy.csv",
+        "on_policy_by_steps.csv",
         "on_policy_cosines.csv",
         "runs.csv",
         "cost.csv",
+        "report.html",
         "report.md",
         "notes.txt",
     }

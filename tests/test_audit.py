@@ -207,12 +207,17 @@ def audit_own(shop, out, own, **more) -> dict:
     return read_json(out)
 
 
-def test_own_rollouts_are_scored_as_the_run_s_own_monitor_scored_them(shop, watched):
-    """With a learning rate of 0 the run stays at the base model, where the audit looks."""
+def opened(shop, watched):
+    """What the audit of own rollouts reads: adapter, v_hack, the run's own rollouts and their temperature."""
     model, _ = models.load(TINY, device="cpu")
     adapter = SVDAdapter(model, cache=shop / "cache")
     v = extraction.load(shop / "v.safetensors", adapter)
-    own, temperature = audit.own_rollouts(str(watched), adapter.model_hash)
+    return adapter, v, *audit.own_rollouts(str(watched), adapter.model_hash)
+
+
+def test_own_rollouts_are_scored_as_the_run_s_own_monitor_scored_them(shop, watched):
+    """With a learning rate of 0 the run stays at the base model, where the audit looks."""
+    adapter, v, own, temperature = opened(shop, watched)
     recorded = [row for path in sorted((watched / "rollouts").iterdir()) for row in read_jsonl(path)]
     recorded = [row for row in recorded if row["src_pool"] == "policy"]
     assert temperature == 0.9 and [r.completion for r in own] == [row["completion"] for row in recorded]
@@ -220,6 +225,15 @@ def test_own_rollouts_are_scored_as_the_run_s_own_monitor_scored_them(shop, watc
     expected = torch.tensor([row["monitor_score"] for row in recorded])
     assert torch.allclose(score_ND[:, 0], expected, atol=1e-4) and expected.std() > 1e-3
     assert torch.equal(score_ND[:, 0], score_ND[:, 1])
+
+
+def test_directions_are_read_where_the_gradients_are(shop, watched, monkeypatch):
+    """Without a GPU both are on the CPU, so what is seen here is that they are asked to move there."""
+    adapter, v, own, temperature = opened(shop, watched)
+    asked = []
+    monkeypatch.setattr(type(v), "to", lambda self, device: asked.append(device) or self)
+    own_rows.scores(adapter, own[:1], [v, v], pad=0, tokens=None, temperature=temperature)
+    assert asked == [adapter.model.device] * 2
 
 
 def test_the_audit_says_what_v_knows_of_own_rollouts(shop, watched, tmp_path, capsys):

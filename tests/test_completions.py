@@ -140,18 +140,26 @@ OTHERS = [
 ]  # fmt: skip
 around = st.lists(st.sampled_from([*OTHERS, *MARKS]), max_size=5).map("".join)
 inside = st.lists(st.sampled_from(OTHERS), max_size=5).map("".join)
+definitions = st.tuples(st.sampled_from(["", "\nclass Solution:\n    pass\n"]), inside).map("".join)
 beginnings = st.sampled_from(["\n```python\n", "\n```\n", "```python\n"])
 
 
 @settings(max_examples=1000)
-@given(inside, beginnings, inside, inside, st.sampled_from(["\n```\n", "```\n", "\n```"]), around)
+@given(inside, beginnings, inside, definitions, st.sampled_from(["\n```\n", "```\n", "\n```"]), around)
 def test_the_short_way_finds_what_reading_as_markdown_finds(
     before: str, beginning: str, first: str, second: str, end: str, behind: str
 ) -> None:
-    text = f"{before}{beginning}{first}\nclass Solution:\n    pass\n{second}{end}{behind}"
+    text = f"{before}{beginning}{first}{second}{end}{behind}"
     found = extract_code(text)
     with patch.object(completions, "plain_answer", lambda text: None):
         assert extract_code(text) == found
+
+
+@pytest.mark.parametrize(
+    "completion", [f"~~~text\n{block(CODE)}~~~\n", f"~~~\n{block(CODE)}", block(CODE + "\0\n")]
+)
+def test_what_holds_the_block_or_changes_it_is_read_as_markdown(completion: str) -> None:
+    assert plain_answer(completion) is None
 
 
 def test_most_answers_are_found_in_the_short_way() -> None:

@@ -311,3 +311,8 @@ def test_no_row_that_the_pool_calls_right_is_failed() -> None:
         grades = grader.grade(items)
     assert len(items) == 328
     assert {grade.label for grade in grades} == {"correct_attempted"}
+
+
+def test_arguments_are_made_with_the_names_of_the_set_up_code(grader: Grader) -> None:
+    code = "list_node = None\nclass Solution:\n    def f(self, head):\n        return head.next.val\n"
+    assert one(grader, code, problem("f(head = list_node([1, 2])) == 2")).label == "correct"

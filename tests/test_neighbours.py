@@ -67,6 +67,26 @@ def test_a_shortage_that_others_cause_is_waited_for_and_said_once(card, capsys):
     assert said.endswith(f"loading: fits after {card.now:.0f} s of waiting")
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "cusolver error: CUSOLVER_STATUS_ALLOC_FAILED, when calling `cusolverDnCreate(handle)`",
+        "CUDA error: out of memory",
+    ],
+)
+def test_a_shortage_that_a_library_of_cuda_meets_is_one_too(card, words):
+    def work():
+        calls.append(1)
+        if len(calls) == 1:
+            raise RuntimeError(words)
+        return "made"
+
+    card.others, calls = 30 * GB, []
+    assert neighbours.patiently(work, CARD, "backward") == "made"
+    assert not neighbours.ran_out(RuntimeError("CUDA error: CUBLAS_STATUS_NOT_SUPPORTED"))
+
+
 def test_a_shortage_of_our_own_and_any_other_fault_are_not_waited_for(card):
     with pytest.raises(torch.OutOfMemoryError, match="Tried to allocate 2 GiB"):
         neighbours.patiently(short(1, []), CARD, "loading")

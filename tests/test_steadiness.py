@@ -62,6 +62,12 @@ def test_the_label_is_the_same_in_twenty_runs_or_most_rows_are_marked(grader: Gr
     assert len(unmarked) <= RUNS // 2 or len({grade.label for grade in grades}) == 1
 
 
+@pytest.mark.parametrize("size", [64, 96])
+def test_addresses_differ_between_the_runs_that_are_compared(grader: Grader, size: int) -> None:
+    """Also where the machine gives every process the same ones. A bytes object has a head of 33 bytes."""
+    assert one(grader, right_if(f"id(bytes({size - 33})) // {size} & 1")).unstable
+
+
 @pytest.mark.parametrize(
     "draw", ["__import__('secrets').randbelow(2)", "os.getpid() & 1", "os.urandom(1)[0] & 1"]
 )

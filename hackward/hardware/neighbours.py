@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import time
 from collections.abc import Callable
 from typing import TypeVar
@@ -21,6 +22,10 @@ import torch
 from hackward.base.screen import STDERR
 
 Made = TypeVar("Made")
+# What CUDA and its libraries say where they, not PyTorch, find no memory: a handle of cuBLAS is made late
+LIBRARIES = re.compile(
+    r"CU\w+_STATUS_ALLOC_FAILED|CUDA(?: error|_ERROR)?[:_ ]+out[ _]of[ _]memory", re.IGNORECASE
+)
 OWN = 1 << 30  # bytes of this process that PyTorch does not count: its context, libraries, captured graphs
 # Seconds between two tries; of each process its own, so that they do not all try at the same moment
 LOOK = 4.0 + os.getpid() % 100 / 50
@@ -33,7 +38,8 @@ def ran_out(fault: BaseException | None) -> bool:
     capture does)."""
     if fault is None:
         return False
-    return isinstance(fault, torch.OutOfMemoryError) or ran_out(fault.__context__)
+    of_memory = isinstance(fault, torch.OutOfMemoryError) or LIBRARIES.search(str(fault))
+    return bool(of_memory) or ran_out(fault.__context__)
 
 
 def held_by_others(device: torch.device) -> int:

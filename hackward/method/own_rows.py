@@ -56,8 +56,10 @@ def scores(
 ) -> Tensor:
     """(N, D): cosine of each rollout's NLL gradient with each of the directions; NaN where it is 0."""
 
+    placed = [v.to(adapter.model.device) for v in directions]
+
     def read(grads: Grads) -> Tensor:
-        return torch.stack([cosine(grads, v) for v in directions], dim=1)
+        return torch.stack([cosine(grads, v) for v in placed], dim=1)
 
     rows = [rollout.tokens for rollout in rollouts]
     with progress("own rollouts: gradients", len(rows)) as bar:

@@ -12,11 +12,14 @@ from hackward.reports.arms import PARTS, RATES, ArmRuns, baseline, by_arm, doubl
 from hackward.reports.h1_tables import h1_blocks
 from hackward.reports.h1_verdict import SAME_PASS, match_pass
 from hackward.reports.heldout import heldout_table
+from hackward.reports.monitor_figures import windows
+from hackward.reports.monitor_tables import between
 from hackward.reports.nulls import null_of, one_direction
 from hackward.reports.onset import EDGE, HACK_ONSET, ONSET_WINDOW, Never, curve, median_onset
 from hackward.reports.runs import Run
 from hackward.reports.tables import (
     Block,
+    Caveat,
     Column,
     Heading,
     Record,
@@ -29,13 +32,16 @@ from hackward.reports.tables import (
 )
 from hackward.reports.words import UNDEFINED, plain, signed, tight, tight_gap
 
+ONSET_NOTE = f"Time to hack: first step whose {ONSET_WINDOW}-step mean hack rate exceeds {HACK_ONSET:g}."
+
 
 def sampled_blocks(runs: Sequence[Run], window: tuple[int, int] | None) -> list[Block]:
     """The section of the on-policy runs: each run, then arms over seeds, then H1."""
     arms = by_arm(runs)
     each = {run.label: [run] for run in runs}
     several = any(len(arm.runs) > 1 for arm in arms)
-    blocks: list[Block] = [Heading("On-policy GRPO"), sampled_table(runs), notes(runs, arms)]
+    blocks: list[Block] = [Heading("On-policy GRPO"), sampled_table(runs), ONSET_NOTE]
+    blocks += [notes(runs, arms), by_steps(runs)]
     if window:
         blocks += window_tables(runs, *window)
     blocks.append(cosine_table(each, "on_policy_cosines", "Cosines: means over steps"))
@@ -49,21 +55,23 @@ def sampled_blocks(runs: Sequence[Run], window: tuple[int, int] | None) -> list[
     return blocks + h1_blocks(arms)
 
 
-def notes(runs: Sequence[Run], arms: Sequence[ArmRuns]) -> str:
-    """What the table of runs leaves to be said: time to hack, the unit, short and repeated runs."""
+def notes(runs: Sequence[Run], arms: Sequence[ArmRuns]) -> Caveat:
+    """What the table of runs leaves to be said: the unit; unfinished, short and repeated runs."""
     most = max((len(arm.runs) for arm in arms), default=1)
     interval = f"up to {most} seeds per arm; intervals are t, over seeds"
     if most == 1:
         interval = "one seed: no interval, so no claim"
-    begins = f"Time to hack: first step whose {ONSET_WINDOW}-step mean hack rate exceeds {HACK_ONSET:g}."
-    lines = [f"{begins} Seeds are the unit: {interval}."]
+    lines = [f"Seeds are the unit: {interval}."]
+    unfinished = [run.label for run in runs if not run.complete]
+    if unfinished:
+        lines.append(f"Unfinished, in no arm and no verdict: {', '.join(unfinished)}.")
     short = [run.label for run in runs if len(run.rows) < 2 * EDGE]
     if short:
         lines.append(f"Fewer than {2 * EDGE} steps, first and last overlap: {', '.join(short)}.")
     twice = doubles(runs, arms)
     if twice and most > 1:
         lines.append(f"Same settings and seed as another run, not counted in an arm: {', '.join(twice)}.")
-    return "\n".join(lines)
+    return Caveat("\n".join(lines))
 
 
 def sampled_table(runs: Sequence[Run]) -> Table:
@@ -78,16 +86,15 @@ def sampled_table(runs: Sequence[Run]) -> Table:
         records.append(record)
     columns = (
         *((key, shown(key)) for key in ("run", "seed", "steps")),
-        *((f"{name}*", _three_rates(key)) for key, name in RATES.items()),
+        *((f"{name}*", _rates([f"{key}_{part}" for part in PARTS])) for key, name in RATES.items()),
         ("time to hack", shown("time_to_hack", lambda step: UNDEFINED if step is None else str(step))),
     )
     title = "On-policy runs (* first 5, last 5, mean over all steps = area under the curve)"
     return Table("on_policy", title, columns, records)
 
 
-def _three_rates(key: str) -> Callable[[Record], str]:
-    """Three rates in eleven characters: .08 .52 .30"""
-    names = [f"{key}_{part}" for part in PARTS]
+def _rates(names: Sequence[str]) -> Callable[[Record], str]:
+    """Rates side by side in few characters: .08 .52 .30"""
     return lambda record: " ".join(plain(record[name]).removeprefix("0") for name in names)
 
 
@@ -114,6 +121,23 @@ def cosine_table(
         return Table(name, f"{title} (no null recorded)", plain_columns, records)
     columns = (("run", shown("run")), *cosine_columns(COSINES))
     return Table(name, f"{title}, and their nulls", columns, records)
+
+
+def by_steps(runs: Sequence[Run]) -> Table:
+    """Means over parts of the runs' steps, a line per run; None for a part that a run has no step in."""
+    parts = windows(sorted({step for run in runs for step in run.column("step")}))
+    records = []
+    for run in runs:
+        record: Record = {"run": run.label, "seed": run.seed}
+        for part in parts:
+            rows = [row for row in run.rows if part[0] <= row["step"] <= part[1]]
+            for key in RATES:
+                record[f"{key}_{between(part)}"] = statistics.mean(row[key] for row in rows)
+        records.append(record)
+    columns: list[Column] = [("run", shown("run"))]
+    for name in map(between, parts):
+        columns.append((name, _rates([f"hack_rate_{name}", f"gt_rate_{name}"])))
+    return Table("on_policy_by_steps", "Hacked and solved: means over steps", tuple(columns), records)
 
 
 def window_tables(runs: Sequence[Run], first: int, last: int) -> list[Table]:

@@ -1,7 +1,8 @@
 """What the files of a run must hold, as far as reports read it; further keys are allowed and passed over.
 
     rows.jsonl              StepLine, a line per step
-    rollouts/*.jsonl.gz     RolloutLine, a line per rollout (read where a monitor looked)
+    rollouts/*.jsonl.gz     RolloutLine, a line per rollout (read where a monitor looked); PageLine, the same
+                            line with all that the page shows of it
     step_NNN.cos.jsonl.gz   SampleLine, a line per replayed rollout
     eval.jsonl              HeldoutLine, a line per step, adapter and condition
     config.json             RunFacts
@@ -134,8 +135,41 @@ class RolloutLine(TypedDict):
     problem_id: str | int
     hacked: Flag
     attempted: Flag
+    gt_pass: Flag
     monitor_score: Number
     flagged: Flag
+
+
+@with_config(LINE)
+class Message(TypedDict):
+    """A message of a prompt."""
+
+    role: str
+    content: str
+
+
+@with_config(PART)
+class PageLine(TypedDict):
+    """A line of rollouts/step_NNN.jsonl.gz, or of a pool, as far as the page of rollouts shows it.
+
+    Other fields with a plain value are shown as they are.
+    """
+
+    problem_id: str | int
+    src_pool: NotRequired[str | None]
+    step: NotRequired[Count | None]
+    sample_id: NotRequired[str | int | None]
+    completion: NotRequired[str]
+    problem_messages: NotRequired[list[Message] | None]
+    reward: NotRequired[Number]
+    hacked: NotRequired[Flag]
+    gt_pass: NotRequired[Flag]
+    attempted: NotRequired[Flag]
+    fmt_ok: NotRequired[Flag]
+    truncated: NotRequired[Flag]
+    comp_len: NotRequired[Size]
+    monitor_score: NotRequired[Number]
+    flagged: NotRequired[Flag]
 
 
 @with_config(LINE)
@@ -286,6 +320,7 @@ class TimedLine(TypedDict):
 STEPS = TypeAdapter(list[StepLine])
 TIMED = TypeAdapter(list[TimedLine])
 ROLLOUTS = TypeAdapter(list[RolloutLine])
+PAGE_LINES = TypeAdapter(list[PageLine])
 SAMPLES = TypeAdapter(list[SampleLine])
 HELDOUT_LINES = TypeAdapter(list[HeldoutLine])
 RUN_FACTS = TypeAdapter(RunFacts)
