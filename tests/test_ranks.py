@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from hackward.base import faults
 from hackward.base.faults import InputError, Terminated
 from hackward.base.files import read_json, read_jsonl
 from hackward.hardware import ranks
+from hackward.runs.settings import parse
 from hackward.tasks.shipped import TINY
 from tests.shop import run_train
 
@@ -170,6 +172,26 @@ def test_another_start_goes_on_from_the_checkpoint_if_there_is_one(as_rank, tmp_
     assert ranks._begun(str(tmp_path)) and not ranks._begun(None)
     as_rank(0, TORCHELASTIC_RESTART_COUNT=0)
     assert not ranks._begun(str(tmp_path))
+
+
+def test_a_rank_beside_the_first_works_on_a_copy_and_a_restart_resumes(as_rank, monkeypatch, tmp_path):
+    out = tmp_path / "run"
+    out.mkdir()
+    (out / "checkpoint.safetensors").write_text("steps")
+    group = {"is_initialized": lambda: True, "get_world_size": lambda: 2}
+    group |= dict.fromkeys(
+        ("init_process_group", "all_gather_object", "destroy_process_group"), lambda *_, **__: None
+    )
+    settings = parse([f"--out={out}", "--device=cpu"])
+    for rank in range(2):
+        monkeypatch.setattr(ranks, "dist", SimpleNamespace(**group, get_rank=lambda rank=rank: rank))
+        monkeypatch.setattr(ranks.STDERR, "quiet", False)
+        as_rank(rank, TORCHELASTIC_RESTART_COUNT=1)
+        with ranks.joined(settings) as mine:
+            assert mine.resume and mine.workers == max(1, len(ranks.os.sched_getaffinity(0)) // 2)
+            assert (mine.out == str(out)) is (rank == 0) and ranks.STDERR.quiet is (rank == 1)
+            assert (Path(mine.out) / "checkpoint.safetensors").read_text() == "steps"
+    assert not Path(mine.out).exists()
 
 
 def test_one_process_of_a_host_says_what_failed_and_rank_0_says_what_was_interrupted(

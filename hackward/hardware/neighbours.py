@@ -26,8 +26,9 @@ Made = TypeVar("Made")
 LIBRARIES = re.compile(
     r"CU\w+_STATUS_ALLOC_FAILED|CUDA(?: error|_ERROR)?[:_ ]+out[ _]of[ _]memory", re.IGNORECASE
 )
-# Bytes of this process that PyTorch does not count, at most: its context, libraries, captured graphs, and what
-# the driver keeps. 2.0 GB were measured for a run of 0.5 B on an H200; a neighbour that holds less is overlooked.
+# Bytes of this process that PyTorch does not count, at most: its context, libraries, captured graphs, and
+# what the driver keeps. 2.0 GB were measured for a run of 0.5 B on an H200. A neighbour that holds less than
+# this is overlooked.
 OWN = 3 << 30
 # Seconds between two tries; of each process its own, so that they do not all try at the same moment
 LOOK = 4.0 + os.getpid() % 100 / 50

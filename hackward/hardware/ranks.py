@@ -69,7 +69,7 @@ def joined(config: Settings) -> Iterator[Settings]:
     with contextlib.ExitStack() as stack:
         if rank():
             config = _apart(config, stack)
-        dist.barrier()  # the copies are made before rank 0 changes anything
+        gathered(None)  # all are here: the copies are made before rank 0 changes anything
         yield config
     dist.destroy_process_group()
 
