@@ -2,6 +2,9 @@
 
     python analyze.py out/probe_distill        # prints the tables and writes out/probe_distill/report/
 
+report/report.html is one file to open in a browser or to pass on: verdict, curves, and every rollout, the
+same draw side by side across arms. It needs no network.
+
 Three kinds of run: ``phase1`` (NLL probe on one pool), ``replay`` (Phase 2, mixed-replay GRPO) and
 ``sampled`` (on-policy). Reading runs, verdicts, tables and pictures live in hackward/reports/. A number that
 does not exist is printed as "undefined" with the reason, never as NaN. How to read the output:
@@ -12,13 +15,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from hackward.base.faults import InputError, exit_on_fault
 from hackward.base.flags import command_line
 from hackward.reports.directories import find_directories
+
+if TYPE_CHECKING:
+    from hackward.reports.browser_data import Rollouts
+    from hackward.reports.runs import Run
 
 
 @dataclass(frozen=True)
@@ -28,12 +35,19 @@ class AnalyzeFlags:
     directory: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(name="", metavar="DIR")]
     """Folder with run directories at any depth, e.g. out/probe_distill.
 
-    Unfinished runs are named and left out.
+    Unfinished runs are named and left out; where none is finished they are shown, marked as such.
     """
     unfinished: bool = False
     """Take runs in that have steps but no summary.json, marked as such: still running, or cut off."""
     window: tuple[int, int] | None = None
     """FIRST LAST: also the means of the on-policy runs over these steps, the same for all."""
+    html: bool = True
+    """Write report/report.html."""
+    html_rollouts: int | None = None
+    """About how many rollouts report.html holds at most; None: all, 0: none.
+
+    Then it has those of every so many steps, the same in all runs.
+    """
 
 
 def check_window(window: tuple[int, int] | None) -> None:
@@ -45,12 +59,29 @@ def check_window(window: tuple[int, int] | None) -> None:
         raise InputError(f"--window {first} {last}: expected the numbers of two steps, the first one first")
 
 
+def packed_rollouts(config: AnalyzeFlags, runs: list[Run]) -> Rollouts | None:
+    """The rollouts of the page; None where no page is wanted. InputError where a file of them is damaged."""
+    from hackward.base.screen import progress
+    from hackward.reports.browser_data import gather_rollouts
+
+    if not config.html:
+        return None
+    try:
+        with progress("packing rollouts", len(runs)) as bar:
+            return gather_rollouts(runs, config.html_rollouts, bar)
+    except InputError as fault:
+        raise InputError(f"{fault} (--html-rollouts=0 leaves rollouts out)") from None
+
+
 def main(config: AnalyzeFlags) -> None:
     check_window(config.window)
+    if config.html_rollouts is not None and config.html_rollouts < 0:
+        raise InputError(f"--html-rollouts {config.html_rollouts}: expected 0 or more")
     records, left_out = find_directories(config.directory, config.unfinished)
 
     # These bring numpy, scipy, matplotlib and pydantic, which a wrong path need not wait for
     from hackward.base.screen import progress
+    from hackward.reports.browser import NAME, size_words
     from hackward.reports.report import build_blocks, write_report
     from hackward.reports.runs import read_runs
     from hackward.reports.tables import print_blocks
@@ -58,9 +89,13 @@ def main(config: AnalyzeFlags) -> None:
     with progress("reading runs", len(records)) as bar:
         runs = read_runs(records, bar)
     blocks = build_blocks(runs, left_out, config.window)
-    write_report(config.directory / "report", blocks, runs)
+    rollouts = packed_rollouts(config, runs)
+    home = config.directory / "report"
+    write_report(home, blocks, runs, rollouts)
     print_blocks(blocks)
-    print(f"report: {config.directory / 'report' / 'report.md'}")
+    print(f"report: {home / 'report.md'}")
+    if rollouts is not None:
+        print(f"page: {home / NAME} ({rollouts.count:,} rollouts, {size_words(home / NAME)})")
 
 
 if __name__ == "__main__":

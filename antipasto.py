@@ -23,7 +23,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import json
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -31,15 +30,14 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from hackward.base.faults import InputError
-from hackward.base.files import atomic
-from hackward.base.tensors import read_safetensors
+from hackward.base.tensors import read_safetensors, write_safetensors
 from hackward.base.types import CausalLM
 from hackward.hardware import kernels
 from hackward.hardware.hashes import content_hash, model_hash
+from hackward.hardware.neighbours import patiently
 from hackward.method.low_rank import LowRank, nearest_lora
 from hackward.method.per_rollout import Rows
 from hackward.method.svd_cache import SVDCache
@@ -248,7 +246,7 @@ class SVDAdapter:
         try:
             with torch.no_grad():
                 for layer in self.layers.values():
-                    layer.merge()
+                    patiently(layer.merge, self.model.device, "sampling")
                 yield self.model
         finally:
             self.model.train(training)
@@ -270,8 +268,7 @@ class SVDAdapter:
         """delta_S of every module and the base model's hash, as safetensors."""
         tensors = {name: value.detach().cpu() for name, value in self.params.items()}
         facts = {"kind": self.kind, "model_hash": self.model_hash}
-        with atomic(path) as temporary:
-            save_file(tensors, temporary, metadata={"hackward": json.dumps(facts)})
+        write_safetensors(path, tensors, facts)
 
     def load(self, path: str | Path) -> None:
         """Restore what `save` wrote. Raises InputError for a broken file or another base model; changes

@@ -9,6 +9,7 @@ learned with, and what is left without the loophole? The three conditions are in
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import re
 from dataclasses import dataclass
@@ -17,10 +18,13 @@ from typing import Any
 
 import tyro
 
+from hackward.base.checksums import Checksums
 from hackward.base.faults import InputError, exit_on_fault
 from hackward.base.files import read_json, read_jsonl, write_json
 from hackward.base.flags import Count, Grading, checked, command_line
+from hackward.base.lock import only_writer
 from hackward.base.provenance import provenance
+from hackward.runs.settings import Config, stored_settings
 from hackward.tasks.problems import EVAL_NAME, OTHER_NAMES, Problem
 
 
@@ -74,7 +78,7 @@ def trained_on(run: Path) -> set[str]:
     return found
 
 
-def candidates(flags: EvaluateFlags, settings: dict[str, Any]) -> tuple[str, list[Problem]]:
+def candidates(flags: EvaluateFlags, settings: Config) -> tuple[str, list[Problem]]:
     """Where problems come from, and those that may be evaluated on.
 
     Without --problems they are the run's own: its held-out file, or the split of its problem file.
@@ -82,15 +86,15 @@ def candidates(flags: EvaluateFlags, settings: dict[str, Any]) -> tuple[str, lis
     from hackward.tasks.formats import load_problems
     from hackward.tasks.held_out import decidable, held_out_split
 
-    source = flags.problems or settings.get("eval_problems") or settings["problems"]
-    several_answers = flags.several_answers or settings.get("several_answers", False)
+    source = flags.problems or settings.eval_problems or settings.problems or ""
+    several_answers = flags.several_answers or settings.several_answers
     found = decidable(load_problems(source), source, several_answers)
     if flags.problems:
         return source, found
-    if not settings.get("eval_problems"):
+    if not settings.eval_problems:
         _, found = held_out_split(found, source)
-    if settings.get("difficulty"):
-        levels = settings["difficulty"].split(",")
+    if settings.difficulty:
+        levels = settings.difficulty.split(",")
         found = [problem for problem in found if problem.difficulty in levels]
     return source, found
 
@@ -101,8 +105,13 @@ def choose(flags: EvaluateFlags, record: dict[str, Any]) -> tuple[list[Problem],
 
     `record` is the run's config.json.
     """
-    source, found = candidates(flags, record["config"])
-    seen = trained_on(flags.run) | set((record.get("v_hack") or {}).get("pair_identities", ()))
+    from hackward.base.records import checked_object  # pydantic: --help does without
+    from hackward.reports.schema import MADE
+
+    file = flags.run / "config.json"
+    v_hack = checked_object(file, record, MADE).get("v_hack") or {}
+    source, found = candidates(flags, stored_settings(file, record))
+    seen = trained_on(flags.run) | set(v_hack.get("pair_identities", ()))
     fresh = [problem for problem in found if problem.identity not in seen]
     if not fresh:
         raise InputError(
@@ -122,6 +131,7 @@ def finished(run: Path) -> tuple[dict[str, Any], int]:
             f"{run}: not a finished sampled run of train.py (of a replayed one it is not known what it was"
             " trained on)"
         )
+    Checksums(run).check_all()
     return record, steps
 
 
@@ -131,8 +141,21 @@ def evaluate(flags: EvaluateFlags) -> Path:
     checked(flags)
     names, out = other_names(flags.names), flags.out or flags.run / "evaluate"
     record, steps = finished(flags.run)
-    if (out / "eval.jsonl").exists():
-        raise InputError(f"{out / 'eval.jsonl'}: exists; take another --out")
+    with contextlib.ExitStack() as stack:
+        if out.resolve().is_relative_to(flags.run.resolve()):
+            stack.enter_context(only_writer(flags.run))
+        if out.resolve() != flags.run.resolve():
+            stack.enter_context(only_writer(out))
+        if (out / "eval.jsonl").exists():
+            raise InputError(f"{out / 'eval.jsonl'}: exists; take another --out")
+        _evaluated(flags, record, steps, names, out)
+    return out
+
+
+def _evaluated(
+    flags: EvaluateFlags, record: dict[str, Any], steps: int, names: tuple[str, ...], out: Path
+) -> None:
+    """Sample, grade, write and show; `out` is this process's alone."""
     chosen, seen = choose(flags, record)
     from hackward.base.screen import STDERR, progress, stdout  # heavy imports from here on
     from hackward.grading.grader import Grader
@@ -162,14 +185,15 @@ def evaluate(flags: EvaluateFlags) -> Path:
     )
     with progress("held-out evaluation") as bar:
         lines = evaluation.run(steps, bar.say)
-    evaluation.write(out, steps)
+    put = Checksums(out).writing
+    evaluation.write(out, steps, put=put)
     facts = {
         "config": dataclasses.asdict(flags),
         "problems": [problem.problem_id for problem in evaluation.problems],
         "left_out_as_trained_on": seen,
         "sandbox": protection,
     }
-    write_json(out / "evaluate.json", facts | provenance())
+    write_json(out / "evaluate.json", facts | provenance(), put=put)
     console = stdout()
     console.print(heldout_screen(lines))
     if seen:
@@ -177,7 +201,6 @@ def evaluate(flags: EvaluateFlags) -> Path:
             f"left out because the run was trained on them or its v_hack was made from them: {seen} problems",
             highlight=False,
         )
-    return out
 
 
 if __name__ == "__main__":

@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import json
 import math
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -29,13 +28,11 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, inject_adapter_in_model
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from antipasto import dithered
 from hackward.base.faults import InputError
-from hackward.base.files import atomic
-from hackward.base.tensors import read_safetensors
+from hackward.base.tensors import read_safetensors, write_safetensors
 from hackward.base.types import CausalLM
 from hackward.hardware.hashes import content_hash, model_hash
 from hackward.method.low_rank import PREFIX, LowRank, names_for_peft
@@ -220,8 +217,7 @@ class LoRAAdapter:
                 weight = linears[NAME].weight.detach()
                 tensors[f"{PREFIX}{name}.lora_{side}.weight"] = weight.cpu().contiguous()
         facts = {"kind": self.kind, "model_hash": self.model_hash, "coordinates": self.coordinates}
-        with atomic(Path(path) / "adapter_model.safetensors") as temporary:
-            save_file(tensors, temporary, metadata={"format": "pt", "hackward": json.dumps(facts)})
+        write_safetensors(Path(path) / "adapter_model.safetensors", tensors, facts, format="pt")
         self.config.save_pretrained(str(path))
 
     def load(self, path: str | Path) -> None:

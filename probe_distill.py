@@ -25,6 +25,7 @@ from hackward.base.arms import ArmFlag, Control, Gate, Place, own_gate
 from hackward.base.faults import InputError, exit_on_fault
 from hackward.base.files import file_hash, read_json, write_json
 from hackward.base.flags import Count, Grading, OnDevice, Rate, Seed, Temperature, checked, command_line
+from hackward.base.lock import contents, only_writer
 from hackward.base.provenance import provenance
 from hackward.base.space import check_space
 from hackward.base.types import Tokenizer
@@ -112,12 +113,19 @@ class ProbeFlags(OnDevice, Grading):
 
 def make_pool(flags: ProbeFlags, name: str) -> Path:
     """Sample and grade a pool: `base` is the untouched model without the hint, `teacher` the LoRA with it."""
-    directory = Path(flags.out) / f"{name}_pool"
-    if directory.exists() and any(directory.iterdir()):
-        raise InputError(f"{directory}: exists and is not empty; a pool is never overwritten")
     checked(flags)
     if flags.rollouts % flags.samples:
         raise InputError(f"--rollouts {flags.rollouts} is not a multiple of --samples {flags.samples}")
+    directory = Path(flags.out) / f"{name}_pool"
+    with only_writer(directory):
+        if contents(directory):
+            raise InputError(f"{directory}: exists and is not empty; a pool is never overwritten")
+        sample_pool(flags, name, directory)
+    return directory
+
+
+def sample_pool(flags: ProbeFlags, name: str, directory: Path) -> None:
+    """`make_pool` in a directory that is empty and this process's alone."""
     from hackward.base.screen import STDERR, progress  # heavy imports from here on
     from hackward.grading.grader import Grader
     from hackward.grading.protection import print_protection
@@ -169,7 +177,6 @@ def make_pool(flags: ProbeFlags, name: str) -> Path:
         facts = {"config": dataclasses.asdict(flags), "hint": name == "teacher", "sandbox": grader.protection}
         write_json(directory / "pool.json", facts | provenance())
     report_pool(directory, [rollout for group in groups for rollout in group])
-    return directory
 
 
 def teacher_pool(flags: ProbeFlags) -> Path:

@@ -27,8 +27,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hackward.base.faults import exit_on_fault
-from hackward.base.flags import command_line
+from hackward.base.faults import InputError, exit_on_fault
+from hackward.base.flags import command_line, has_gpu
 from hackward.scheduling.flags import SweepFlags
 from hackward.scheduling.jobs import Job, survey
 from hackward.scheduling.plan import Stages, plan, stages
@@ -56,6 +56,8 @@ def sweep(config: SweepFlags, passed: Sequence[str] = ()) -> int:
 
     console = Console(markup=False, emoji=False, highlight=False, soft_wrap=True)
     print_blocks(plan_blocks(config, jobs, groups, clock(config, jobs)))
+    if has_gpu():
+        say_needs(jobs, config, console)
     blocks, decisions = judge_probe(Path(config.probe), jobs) if config.probe else ([], [])
     print_blocks(blocks)
     for decision in decisions:
@@ -73,6 +75,21 @@ def sweep(config: SweepFlags, passed: Sequence[str] = ()) -> int:
         return 0
     work.run()
     return say_outcome(work, console)
+
+
+def say_needs(jobs: Sequence[Job], config: SweepFlags, console: Console) -> None:
+    """What a run needs of the GPU's memory. InputError where the runs cannot fit, unless --anyway."""
+    from hackward.scheduling.fits import check_fits
+
+    try:
+        needs = check_fits(jobs, config.jobs)
+    except InputError as fault:
+        if not config.anyway:
+            raise
+        console.print(f"{fault} (going on: --anyway)")
+        return
+    if needs is not None:
+        console.print(f"a run needs {needs.words()}")
 
 
 def say_verdicts(groups: Stages, console: Console) -> None:

@@ -18,11 +18,13 @@ draw the same problems with the same random numbers.
 
     python train.py --arm=projected --steps=20
     python train.py --arm=vanilla --model=DIR --problems=FILE --replay-dirs=TEACHER,BASE --v-hack=FILE
+    torchrun --nproc-per-node=4 -- train.py --arm=projected --preset=full   # the same run on four GPUs
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -50,13 +52,16 @@ def train(config: Config, *, policy: type[Policy] | None = None) -> Path:
     from torch.nn.utils import clip_grad_norm_
 
     from hackward.base.screen import progress
+    from hackward.hardware.ranks import joined
     from hackward.rollouts.policy import Policy
     from hackward.runs.building import build
     from hackward.runs.screens import print_end, step_line
 
     with contextlib.ExitStack() as stack:
+        config = stack.enter_context(joined(config))
         s = build(config, stack, policy or Policy)
         s.run.describe(seconds_set_up=time.monotonic() - entered)
+        stack.enter_context(s.kept())
         bar = stack.enter_context(progress(f"{config.arm}, seed {config.seed}", config.steps))
         bar(s.first)
         s.evaluate(s.first, bar.say)  # due, if the run was cut off in it
@@ -106,7 +111,8 @@ REAL = "--preset=fast --model=DIR, FILE.gguf or a hub id, and --problems=FILE"
 
 def main(argv: Sequence[str]) -> None:
     config = resolve(parse(argv, description=__doc__))
-    if is_random(config.model) or is_embedded(config.model):
+    toy = is_random(config.model) or is_embedded(config.model)
+    if toy and os.environ.get("RANK", "0") == "0":  # under torchrun the first process speaks
         what = NOISE if is_random(config.model) else TOY
         print(f"This run uses {what}. For a real model: {REAL}.", file=sys.stderr)
     train(config)

@@ -7,7 +7,7 @@ import sys
 
 from hackward.base.files import ROOT
 
-HEAVY = ("numpy", "scipy", "torch", "transformers", "pandas", "matplotlib", "rich.live")
+HEAVY = ("numpy", "scipy", "torch", "transformers", "pandas", "matplotlib", "jinja2", "rich.live")
 PROGRAM = f"""
 import runpy, sys
 sys.argv = sys.argv[1:]

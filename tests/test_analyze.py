@@ -142,10 +142,11 @@ def test_help_and_faults_of_the_command_line_import_nothing_heavy(tmp_path):
 
 
 # ---------------------------------------------------------------------- refusals
-def test_no_runs_or_no_complete_run_is_refused(tmp_path, capsys):
+def test_no_runs_or_none_with_a_step_is_refused(tmp_path, capsys):
     refused(tmp_path / "absent", capsys, "absent", "no such directory")
     refused(tmp_path, capsys, "no run directory")
-    run = write_run(tmp_path / "cut", "sampled", sampled_rows(random.Random(0)), finished=False)
+    run = write_run(tmp_path / "cut", "sampled", [], finished=False)
+    (run / "rows.jsonl").unlink()
     refused(tmp_path, capsys, str(run), "no summary.json")
     write_json(run / "summary.json", {"finished": False})
     refused(tmp_path, capsys, str(run), "not finished")
@@ -351,9 +352,11 @@ def test_a_second_report_leaves_nothing_of_the_first(tmp_path, capsys):
     assert left == {
         "on_policy.png",
         "on_policy.csv",
+        "on_policy_by_steps.csv",
         "on_policy_cosines.csv",
         "runs.csv",
         "cost.csv",
+        "report.html",
         "report.md",
         "notes.txt",
     }

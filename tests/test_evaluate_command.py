@@ -104,6 +104,14 @@ def test_runs_that_cannot_be_judged_are_refused(finished):
     write_jsonl(finished / "rollouts" / "step_000.jsonl.gz", [{"problem_id": "1", "problem_messages": []}])
     with pytest.raises(InputError, match="step_000.jsonl.gz: problem_messages"):
         evaluate.evaluate(evaluate.EvaluateFlags(finished))
+    for facts, fault in (
+        ({"v_hack": "x"}, "config.json: 'v_hack' must be"),
+        ({"v_hack": {"hash": "h", "pair_identities": 3}}, "config.json: 'v_hack.pair_identities' must be"),
+        ({"config": record["config"] | {"sample_rows": "many"}}, "config.json: --sample-rows many"),
+    ):
+        write_json(finished / "config.json", record | facts)
+        with pytest.raises(InputError, match=fault):
+            evaluate.evaluate(evaluate.EvaluateFlags(finished))
     write_json(finished / "config.json", record | {"kind": "replay"})
     with pytest.raises(InputError, match="not a finished sampled run"):
         evaluate.evaluate(evaluate.EvaluateFlags(finished))

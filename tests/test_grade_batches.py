@@ -264,6 +264,18 @@ def test_closing_drops_what_no_worker_has_begun(monkeypatch: pytest.MonkeyPatch)
         grader.start()
 
 
+def test_closing_does_not_wait_for_what_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An interrupt closes the grader, and schedulers do not wait for code that does not end."""
+    runs = recorded_runs(monkeypatch)
+    grader = Grader(workers=1, limits=Limits(wall_seconds=300.0))
+    probes = len(runs)
+    grader.start().add(GradeItem(DOUBLE, fence("import time\ntime.sleep(600)\n" + RIGHT)))
+    until(lambda: len(runs) > probes)
+    started = time.monotonic()
+    grader.close()
+    assert time.monotonic() - started < 30 and len(runs) == probes + 1
+
+
 # --- faults of workers ---
 
 

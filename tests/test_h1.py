@@ -127,14 +127,14 @@ def test_h1_is_undefined_between_bases_and_says_what_to_run(tmp_path):
     write_arm(tmp_path / "a", *high, arm="vanilla", rank=4)
     write_arm(tmp_path / "b", *low, arm="lora", rank=4)
     write_arm(tmp_path / "c", *low, arm="lora", rank=4, match_size=False)
-    (table, words) = h1_blocks(list(arms_of(tmp_path).values()))
+    *_, table, words = h1_blocks(list(arms_of(tmp_path).values()))
     assert [record["verdict"] for record in table.records] == [UNDEFINED] * 2
     assert table.records[0]["hacked"].mean == pytest.approx(-0.63)
     cannot = "basis and projection cannot be told apart (run --arm=lora --gate=none --rank=4 with"
     assert cannot in words and "--rank=4 --no-match-size with" in words
     assert "hacked -0.630" in words
     write_arm(tmp_path / "d", *high, arm="lora", rank=4, gate="none")
-    (table, _) = h1_blocks(list(arms_of(tmp_path).values()))
+    *_, table, _ = h1_blocks(list(arms_of(tmp_path).values()))
     assert sorted(record["verdict"] for record in table.records) == [SUPPORTED, UNDEFINED]
     flags = ["--arm=lora", "--gate=none", "--rank=4", "--no-match-size"]
     assert parse(flags).match_size is False  # the flags exist

@@ -120,7 +120,8 @@ def test_only_own_rows_make_the_auc_and_teacher_rows_stand_apart(tmp_path):
     steps = []
     for _ in range(2):
         own = [rollout(f"p{i}", hacked=i % 2 == 0, attempted=i % 2 == 0, score=i % 2) for i in range(12)]
-        own[1] |= {"flagged": True}
+        own[1] |= {"flagged": True, "gt_pass": True}
+        own[3] |= {"gt_pass": True}
         own[2] |= {"flagged": True}
         steps.append([*own, rollout("p1", True, None, 9.0, True, own=False)])
     write_watched(tmp_path / "run", steps)
@@ -128,8 +129,8 @@ def test_only_own_rows_make_the_auc_and_teacher_rows_stand_apart(tmp_path):
     whole = runs_table([run], by_steps=False).records[0]
     assert (whole["own"], whole["problems"], whole["hacked"], whole["teacher"]) == (24, 12, 12, 2)
     assert whole["auc_hacked"].mean == 0.0
-    rates = [whole[f"flagged_{name}"] for name in ("hacked", "attempted", "clean", "teacher")]
-    assert rates == [1 / 6, 1 / 6, 1 / 6, 1.0]
+    rates = [whole[f"flagged_{name}"] for name in ("hacked", "attempted", "clean", "solved", "teacher")]
+    assert rates == [1 / 6, 1 / 6, 1 / 6, 1 / 2, 1.0]
 
 
 def test_windows_are_whole_and_cover_every_step():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import subprocess
@@ -20,6 +21,7 @@ from hackward.strengthening.files import Bench, Order, Part
 from hackward.strengthening.inputs import known_of, new_inputs
 from hackward.strengthening.invariants import SINGLE
 from hackward.tasks.formats import checked_row, format_of, from_own, load_problems
+from tests.grading_cases import NODES
 from tests.light import loaded
 
 ORDER = Order(tests=20, seed=0, sandbox="best-effort", limits=Limits())
@@ -114,6 +116,14 @@ CASES = {
             ["candidate(intervals = [[1, 2], [0, 5]]) == 0"],
         ),
         lambda v: all(len(r) == 2 and 0 <= r[0] < r[1] <= 10**4 for r in v["intervals"]),
+    ),
+    "a power whose exponent was lost": (
+        own_row(
+            "Constraints:\n1 <= n <= 30\n1 <= k <= 2n - 1",
+            "n: int, k: int) -> int",
+            ["candidate(n = 1, k = 1) == 0", "candidate(n = 2, k = 2) == 0"],
+        ),
+        lambda v: 1 <= v["k"] <= min(2 * v["n"] - 1, 2 ** (v["n"] - 1)),
     ),
     "an index bounded by its own place": (
         own_row(
@@ -249,6 +259,24 @@ def test_inputs_without_an_answer_to_rely_on_are_dropped(bench: Bench, why: str)
     added = from_own(row).tests[2:]
     assert added
     assert all(input_of(test.arguments, ["nums", "k"])["k"] != k for test in added)
+
+
+def test_an_input_that_the_solution_sleeps_on_is_slow() -> None:
+    body = "time.sleep(60 if k == 7 else 0)\n        return k"
+    opened = Bench(dataclasses.replace(ORDER, limits=Limits(wall_seconds=0.5)))
+    row = opened.row({**SUM, "canonical": SUM["canonical"].replace("return sum(nums[k:])", body)})
+    opened.close()
+    assert row["strengthened"]["dropped"] == {"slow": 1}
+    assert row["strengthened"]["added"] == 18
+
+
+def test_an_answer_that_no_test_can_state_is_unusable(bench: Bench) -> None:
+    body = "return [TreeNode(k)] if k % 2 else []"
+    row = own_row("Constraints:\n0 <= k <= 50", "k: int) -> List[TreeNode]", ["candidate(k = 0) == []"], body)
+    row["setup_code"] = NODES
+    said = bench.row(row)["strengthened"]
+    assert said["added"] == 19
+    assert said["dropped"]["unusable"] > 0
 
 
 def test_a_second_solution_disputes_inputs_unless_it_is_wrong_itself(bench: Bench) -> None:

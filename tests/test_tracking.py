@@ -1,6 +1,7 @@
 """Claims about --track: a tracker sees the numbers of rows.jsonl at their steps, goes on after a resume, and
 is never why a run fails."""
 
+import contextlib
 import sys
 import tomllib
 import types
@@ -11,6 +12,7 @@ import pytest
 
 from hackward.base.faults import InputError
 from hackward.base.files import ROOT, read_json, read_jsonl
+from hackward.hardware import ranks
 from hackward.runs import tracking
 from hackward.runs.settings import Config
 from tests.shop import run_train
@@ -155,6 +157,24 @@ def scalars(run):
         assert len(set(steps)) == len(steps)
         found[name] = {event.step: event.value for event in events.Scalars(name)}
     return found
+
+
+def test_a_tracked_run_that_died_before_its_checkpoint_begins_anew_by_the_same_command(
+    shop, tmp_path, monkeypatch
+):
+    pytest.importorskip("tensorboard", reason="an extra: pip install tensorboard")
+    out = tracked(shop, tmp_path / "run", "tensorboard", "--steps=2")
+    for name in ("summary.json", "checkpoint.safetensors", "delta_S.safetensors"):
+        (out / name).unlink()
+    assert tracked(shop, out, "tensorboard", "--steps=2") == out
+    assert sorted(scalars(out)["reward_mean"]) == [0, 1]
+
+
+def test_of_several_processes_only_the_first_tracks(tmp_path, monkeypatch):
+    monkeypatch.setattr(ranks.warnings, "simplefilter", lambda how: None)
+    monkeypatch.setattr(ranks, "STDERR", types.SimpleNamespace())
+    with contextlib.ExitStack() as stack:
+        assert ranks._apart(Config(track="wandb"), stack).track == "none"
 
 
 def test_without_the_flag_no_tracker_is_looked_at(shop, tmp_path, fake):

@@ -26,6 +26,7 @@ def rollout(
     score: float | None = 0.0,
     flagged: bool | None = False,
     own: bool = True,
+    solved: bool = False,
 ) -> dict[str, Any]:
     """A line of rollouts/step_NNN.jsonl.gz, as far as reports read it."""
     return {
@@ -33,6 +34,7 @@ def rollout(
         "problem_id": problem,
         "hacked": hacked,
         "attempted": attempted,
+        "gt_pass": solved,
         "monitor_score": score,
         "flagged": flagged,
     }

@@ -1,13 +1,15 @@
 """Wrong solutions that pass: how many of them do stronger tests catch?
 
-    python strengthen.py PROBLEMS --out STRONGER.jsonl --seed 0
-    python strengthen.py PROBLEMS --out JUDGE.jsonl --seed 1 --tests 200
-    python tests/wrong_solutions.py PROBLEMS --stronger STRONGER.jsonl --judge JUDGE.jsonl --count 1000
+    python strengthen.py PROBLEMS --out STRONGER --seed 0
+    python tests/wrong_solutions.py PROBLEMS --stronger STRONGER --keep KEPT.jsonl --uncaught LEFT.jsonl
+    python strengthen.py LEFT.jsonl --out JUDGE --seed 1 --tests 120
+    python tests/wrong_solutions.py PROBLEMS --stronger STRONGER --keep KEPT.jsonl --judge JUDGE
 
 Canonical solutions are changed in one place each (a comparison, an operator, a constant, an end of a range, a
 condition, a branch). Those that pass a problem's own tests are graded with the stronger ones. Many such
-changes change nothing that any input shows, so what counts as wrong is what either STRONGER or JUDGE, made
-with another seed, sees a difference in; both shares are printed. Not a part of the test suite.
+changes change nothing that any input shows. So what counts as wrong is what STRONGER catches, and what it
+leaves and JUDGE catches, made with another seed and more tests. Where no tests could be made, neither sees
+anything: the share is printed a second time with all of these as wrong. Not a part of the test suite.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
@@ -30,7 +32,7 @@ from hackward.grading.grader import Grader
 from hackward.grading.labels import Grade, GradeItem
 from hackward.grading.sandbox import Limits
 from hackward.tasks.completions import fence
-from hackward.tasks.formats import load_problems
+from hackward.tasks.formats import load_problems, raw_rows
 from hackward.tasks.problems import Problem
 
 COMPARISONS: dict[type[ast.cmpop], tuple[type[ast.cmpop], ...]] = {
@@ -53,7 +55,12 @@ OPERATORS: dict[type[ast.operator], type[ast.operator]] = {
     ast.BitAnd: ast.BitOr,
     ast.BitOr: ast.BitAnd,
 }
+# Many mutants never end
+LIMITS = Limits(cpu_seconds=1.0, cpu_seconds_per_test=0.02, cpu_times_canonical=2.0)
 SWAPPED = {"min": "max", "max": "min", "any": "all", "all": "any"}
+
+
+Named = tuple[str, str]  # a problem's name and the code of a mutant of its canonical solution
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,13 +72,15 @@ class Flags:
     stronger: str
     """The same with more tests."""
     judge: str | None = None
-    """The same with others, from another seed: what either sees is wrong."""
-    count: int = 1000
+    """Problems of those that are not caught, with other tests: what fails these is wrong too."""
+    count: int = 6500
     """Mutants that are tried, at most four of a problem."""
     seed: int = 0
     keep: Path | None = None
     """Where the mutants that pass the own tests are kept, one a line. They are taken from that file where it
     is there."""
+    uncaught: Path | None = None
+    """Where the problems of mutants that are not caught go, as they came."""
     show: bool = False
     """Print those that only the judge sees."""
 
@@ -141,63 +150,78 @@ class _Count(ast.NodeVisitor):
         super().generic_visit(node)
 
 
-def drawn(problems: Sequence[Problem], count: int, dice: Random) -> list[tuple[int, str]]:
-    """Up to `count` mutants, as the position of their problem and code; at most four of a problem."""
-    found: list[tuple[int, str]] = []
-    order = dice.sample(range(len(problems)), len(problems))
-    for at in order:
-        canonical = problems[at].canonical
-        if canonical is None or problems[at].comparison.several:
+def drawn(problems: dict[str, Problem], count: int, dice: Random) -> list[Named]:
+    """Up to `count` mutants; at most four of a problem."""
+    found: list[Named] = []
+    for name in dice.sample(list(problems), len(problems)):
+        canonical = problems[name].canonical
+        if canonical is None or problems[name].comparison.several:
             continue
         made = sorted(set(mutants(canonical)))
-        found += [(at, code) for code in dice.sample(made, min(4, len(made)))]
+        found += [(name, code) for code in dice.sample(made, min(4, len(made)))]
         if len(found) >= count:
             break
     return found[:count]
 
 
-def passed(grader: Grader, problems: Sequence[Problem], made: Sequence[tuple[int, str]]) -> list[bool]:
-    """Whether each mutant passes its problem's tests."""
+def named(source: str) -> dict[str, Problem]:
+    """The problems of a file by their names."""
+    return {problem.task_id or problem.problem_id: problem for problem in load_problems(source)}
+
+
+def passed(grader: Grader, problems: dict[str, Problem], made: Sequence[Named]) -> list[bool]:
+    """Whether each mutant passes the tests of its problem."""
     pending = grader.start(own=False)
-    pending.add_all([GradeItem(problems[at], fence(code)) for at, code in made])
+    pending.add_all([GradeItem(problems[name], fence(code)) for name, code in made])
     return [isinstance(outcome, Grade) and outcome.gt_pass for outcome in pending.outcomes()]
 
 
-def passing(flags: Flags, grader: Grader, problems: dict[str, Problem]) -> list[tuple[str, str]]:
-    """Names of problems and mutants that pass their own tests."""
+def passing(flags: Flags, grader: Grader, problems: dict[str, Problem]) -> list[Named]:
+    """The mutants that pass their own tests."""
     if flags.keep is not None and flags.keep.exists():
         return [(row["name"], row["code"]) for row in read_jsonl(flags.keep) if row["name"] in problems]
-    names = list(problems)
-    made = drawn(list(problems.values()), flags.count, Random(flags.seed))
-    right = passed(grader, list(problems.values()), made)
+    made = drawn(problems, flags.count, Random(flags.seed))
+    right = passed(grader, problems, made)
     print(f"{sum(right)} of {len(made)} mutants pass the problems' own tests")
-    kept = [(names[at], code) for (at, code), good in zip(made, right) if good]
+    kept = [one for one, good in zip(made, right) if good]
     if flags.keep is not None:
         write_jsonl(flags.keep, [{"name": name, "code": code} for name, code in kept])
     return kept
 
 
+def share(part: int, whole: int) -> str:
+    """So many of so many."""
+    return f"{part} of {whole} ({part / max(1, whole):.1%})"
+
+
+def rows_of(source: str, names: set[str]) -> list[dict[str, Any]]:
+    """The rows of these problems, as they came."""
+    fields = ("task_id", "problem_id", "id")
+    return [row for row in raw_rows(source) if any(str(row.get(field)) in names for field in fields)]
+
+
 def main(flags: Flags) -> None:
     """Grade the mutants and print the shares."""
-    own = {problem.task_id or problem.problem_id: problem for problem in load_problems(flags.problems)}
-    files = [flags.stronger, *([flags.judge] if flags.judge else [])]
-    others = [{p.task_id or p.problem_id: p for p in load_problems(file)} for file in files]
-    own = {name: problem for name, problem in own.items() if all(name in other for other in others)}
-    with Grader(limits=Limits(cpu_seconds=1.0, cpu_times_canonical=2.0)) as grader:
+    own, stronger = named(flags.problems), named(flags.stronger)
+    judge = named(flags.judge) if flags.judge else {}
+    own = {name: problem for name, problem in own.items() if name in stronger}
+    tested = {name for name, problem in judge.items() if len(problem.tests) > len(own[name].tests)}
+    with Grader(limits=LIMITS) as grader:
         kept = passing(flags, grader, own)
-        found = []
-        for other in others:
-            names = list(other)
-            made = [(names.index(name), code) for name, code in kept]
-            found.append([not right for right in passed(grader, list(other.values()), made)])
-    caught, *judged = found
-    print(f"caught: {sum(caught)} of {len(kept)} ({sum(caught) / max(1, len(kept)):.1%})")
-    for seen in judged:
-        wrong = sum(one or other for one, other in zip(caught, seen))
-        print(f"wrong by either file: {wrong}; caught of them: {sum(caught) / max(1, wrong):.1%}")
-        for (name, code), one, other in zip(kept, caught, seen):
-            if flags.show and other and not one:
-                print(f"--- {name}\n{code}")
+        left = [one for one, right in zip(kept, passed(grader, stronger, kept)) if right]
+        judged = [(name, code) for name, code in left if name in tested]
+        seen = [one for one, right in zip(judged, passed(grader, judge, judged)) if not right]
+    caught = len(kept) - len(left)
+    print(f"caught: {share(caught, len(kept))} that pass the problems' own tests")
+    if flags.uncaught is not None:
+        write_jsonl(flags.uncaught, rows_of(flags.problems, {name for name, _ in left}))
+    if flags.judge:
+        wrong, unseen = caught + len(seen), len(left) - len(judged)
+        print(f"caught: {share(caught, wrong)} that either file shows to be wrong")
+        print(f"caught: {share(caught, wrong + unseen)} with those whose problems got no tests")
+    if flags.show:
+        for name, code in seen:
+            print(f"--- {name}\n{code}")
 
 
 if __name__ == "__main__":

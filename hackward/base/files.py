@@ -19,7 +19,8 @@ import os
 import shutil
 import tempfile
 import zlib
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -102,15 +103,19 @@ def _dumps(value: Any, **options: Any) -> str:
     return json.dumps(_jsonable(value), allow_nan=False, **options)
 
 
-def write_json(path: str | Path, value: Any) -> None:
-    with atomic(path) as temporary:
+Put = Callable[[Path], AbstractContextManager[Path]]
+"""How a file gets to its place: `atomic`, or Checksums.writing, which remembers what it holds."""
+
+
+def write_json(path: str | Path, value: Any, *, put: Put = atomic) -> None:
+    with put(Path(path)) as temporary:
         temporary.write_text(_dumps(value, indent=2) + "\n", encoding="utf-8")
 
 
-def write_jsonl(path: str | Path, rows: Iterable[dict]) -> None:
+def write_jsonl(path: str | Path, rows: Iterable[dict], *, put: Put = atomic) -> None:
     """One JSON object a line; gzip (with a fixed timestamp, so equal rows give equal bytes) when the name
     ends in .gz."""
-    with atomic(path) as temporary, open(temporary, "wb") as raw:
+    with put(Path(path)) as temporary, open(temporary, "wb") as raw:
         stream = (
             gzip.GzipFile(fileobj=raw, mode="wb", filename="", mtime=0) if str(path).endswith(".gz") else raw
         )
@@ -125,10 +130,31 @@ def is_jsonl(path: str | Path) -> bool:
     return str(path).endswith((".jsonl", ".jsonl.gz")) and Path(path).is_file()
 
 
-def _read_text(path: Path) -> str:
+def whole_lines(path: Path) -> bytes:
+    """The file without half a line at its end, which a write that was cut off leaves (a copy, say)."""
+    data = _bytes_of(path)
+    last = data.rpartition(b"\n")[2]
+    with contextlib.suppress(ValueError, RecursionError):
+        json.loads(last)
+        return data  # whole, and without the newline after it
+    return data[: len(data) - len(last)]
+
+
+def _bytes_of(path: Path) -> bytes:
     try:
-        data = path.read_bytes()
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except OSError as fault:
+        raise InputError(f"{path}: cannot be read ({fault.strerror})") from None
+
+
+def _read_text(path: Path, cut_off: bool = False) -> str:
+    try:
+        data = whole_lines(path) if cut_off else path.read_bytes()
         if path.suffix == ".gz":
+            if not data:
+                raise EOFError("an empty file is none")
             data = gzip.decompress(data)
         return data.decode("utf-8")
     except FileNotFoundError:
@@ -153,14 +179,14 @@ def read_json(path: str | Path) -> Any:
     return _parsed(_read_text(Path(path)), str(path))
 
 
-def read_jsonl(path: str | Path, required: Iterable[str] = ()) -> list[dict]:
-    """All rows of a .jsonl or .jsonl.gz file.
+def read_jsonl(path: str | Path, required: Iterable[str] = (), *, cut_off: bool = False) -> list[dict]:
+    """All rows of a .jsonl or .jsonl.gz file; with `cut_off` half a line at its end is none.
 
     Raises InputError that names the file, the line and the fault: a missing or truncated file, a line that is
     not a JSON object, or a row without one of the ``required`` fields.
     """
     path, rows, required = Path(path), [], tuple(required)
-    for number, line in enumerate(_read_text(path).split("\n"), start=1):
+    for number, line in enumerate(_read_text(path, cut_off).split("\n"), start=1):
         if not line.strip():
             continue
         row = _parsed(line, f"{path}:{number}")

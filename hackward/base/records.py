@@ -44,12 +44,12 @@ def checked_record(model: type[R], row: dict[str, Any], where: str) -> R:
         raise InputError(f"{where}: {fault_words(fault['loc'], fault, wanted)}") from None
 
 
-def checked_lines(path: Path, lines: TypeAdapter) -> list[dict[str, Any]]:
-    """All lines of a .jsonl or .jsonl.gz file by an adapter of a list.
+def checked_lines(path: Path, lines: TypeAdapter, *, cut_off: bool = False) -> list[dict[str, Any]]:
+    """All lines of a .jsonl or .jsonl.gz file by an adapter of a list; `cut_off` as in read_jsonl.
 
     InputError that names the file, the row and the field.
     """
-    rows = read_jsonl(path)
+    rows = read_jsonl(path, cut_off=cut_off)
     try:
         return lines.validate_python(rows)
     except ValidationError as faults:

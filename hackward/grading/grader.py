@@ -35,6 +35,7 @@ from hackward.grading.worker import (
     Worker,
     WorkerDied,
     WorkerNotStarted,
+    kill_tree,
 )
 from hackward.tasks.completions import extract_code
 from hackward.tasks.problems import EVAL_NAME, Problem
@@ -80,8 +81,11 @@ class Grader:
         self._setup = Setup(sandbox, self.limits, eval_name, bubblewrap)
         self.protection = self._setup.protection()
         self._tasks: queue.SimpleQueue[list[Task] | None] = queue.SimpleQueue()
+        self._seats = [Seat(self._setup) for _ in range(self.workers)]
         # A worker belongs to the thread that starts it: bubblewrap dies with that thread, not a caller's.
-        self._threads = [threading.Thread(target=self._serve, daemon=True) for _ in range(self.workers)]
+        self._threads = [
+            threading.Thread(target=self._serve, args=(seat,), daemon=True) for seat in self._seats
+        ]
         for thread in self._threads:
             thread.start()
 
@@ -92,10 +96,12 @@ class Grader:
         self.close()
 
     def close(self) -> None:
-        """End all workers; items that none has begun are dropped. A second call does nothing."""
+        """End all workers, whatever they run, and drop all items. A second call does nothing."""
         if self._closed:
             return
         self._closed, self.current = True, None
+        for seat in self._seats:
+            seat.end()
         for _ in self._threads:
             self._tasks.put(None)
         for thread in self._threads:
@@ -122,9 +128,9 @@ class Grader:
         """Hand tasks to one worker, which takes them in order."""
         self._tasks.put(batch)
 
-    def _serve(self) -> None:
+    def _serve(self, seat: Seat) -> None:
         """The life of one worker's thread."""
-        with Seat(self._setup) as seat:
+        with seat:
             while (batch := self._tasks.get()) is not None:
                 for task in batch:
                     if not task.pending.abandoned:
@@ -249,6 +255,7 @@ class Seat:
     def __init__(self, setup: Setup):
         self._setup = setup
         self._worker: Worker | None = None
+        self._ended, self._ending = False, threading.Lock()
 
     def __enter__(self) -> Seat:
         return self
@@ -266,6 +273,8 @@ class Seat:
             try:
                 if self._worker is None:
                     self._worker = self._setup.start_worker()
+                if self._ended:
+                    return NotGraded("the grader was closed")
                 return run(self._worker)
             except WorkerDied as fault:
                 died = fault
@@ -279,7 +288,15 @@ class Seat:
         ended = str(died) if isinstance(died, KilledFromOutside) else "its worker died each time"
         return unrunnable(ended)  # without a fence the code can do that itself
 
+    def end(self) -> None:
+        """From another thread: what runs is killed, and nothing is begun any more."""
+        with self._ending:
+            self._ended = True
+            if self._worker is not None:
+                kill_tree(self._worker.process)
+
     def _discard(self) -> None:
-        if self._worker is not None:
-            self._worker.close()
-        self._worker = None
+        with self._ending:
+            if self._worker is not None:
+                self._worker.close()
+            self._worker = None

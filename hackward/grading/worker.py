@@ -79,7 +79,10 @@ def fixed_addresses() -> Iterator[None]:
 
 
 def kill_tree(process: subprocess.Popen) -> None:
-    """SIGKILL to a worker and its descendants, parents stopped first; waits for their end."""
+    """SIGKILL to a worker and its descendants, parents stopped first; waits for their end. A second call does
+    nothing."""
+    if process.returncode is not None:  # its number may be another's by now
+        return
     waiting, tree = [process.pid], []
     while waiting:
         pid = waiting.pop()

@@ -2,6 +2,7 @@
 
 models, hashes                   loading, from the hub, a directory or GGUF; a model's hash
 teacher                          a LoRA merged into the model
-memory                           what fits into the free memory, and what is done where it did not
+memory, neighbours               what fits into the free memory; waiting for what other processes hold
+ranks                            one run on several processes: what is dealt out and put together
 kernels, triton_kernels          small operations fused, each beside its formula
 """

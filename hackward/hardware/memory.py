@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from hackward.base.types import CausalLM
+from hackward.hardware.neighbours import share
 
 # Sampling and training take turns with blocks of different sizes: without this, a tenth of the memory is lost
 # in between.
@@ -53,12 +54,12 @@ def shown() -> str:
 
 
 def free(device: torch.device) -> int:
-    """What can still be allocated on this GPU, counting what PyTorch holds and does not use."""
-    return (
-        torch.cuda.mem_get_info(device)[0]
-        + torch.cuda.memory_reserved(device)
-        - torch.cuda.memory_allocated(device)
-    )
+    """What can still be allocated on this GPU, counting what PyTorch holds and does not use.
+
+    Of what is free on a card with other processes they may want some too.
+    """
+    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return int(share(device) * torch.cuda.mem_get_info(device)[0]) + unused
 
 
 def roomy(size: int, device: torch.device) -> bool:
@@ -73,14 +74,6 @@ def to(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
     if device.type == "cuda" and not tensor.is_cuda:
         return tensor.pin_memory().to(device, non_blocking=True)
     return tensor.to(device)
-
-
-def ran_out(fault: BaseException | None) -> bool:
-    """Whether memory is what an error is about, also where another one covers it (the end of a failed graph
-    capture does)."""
-    if fault is None:
-        return False
-    return isinstance(fault, torch.OutOfMemoryError) or ran_out(fault.__context__)
 
 
 class Budget:

@@ -4,6 +4,7 @@ of the tests."""
 from __future__ import annotations
 
 import functools
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,17 @@ import torch
 import torch.nn.functional as F
 
 from hackward.base.faults import InputError
+from hackward.base.files import sha256
 from hackward.base.types import CausalLM, Tokenizer
+from hackward.hardware.neighbours import patiently
 from hackward.tasks.shipped import EMBEDDED, EMBEDDED_HOME, SHAPES, TINY, check_model, is_random
 
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
+# Of a configuration, what does not change what the model computes from its weights
+NOT_SETTINGS = ("transformers_version", "dtype", "use_cache")
 DTYPES = {"float32": torch.float32, "tf32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -45,7 +50,13 @@ def pick_dtype(name: str, device: torch.device) -> torch.dtype:
 
 
 def load(name: str, *, dtype: str = "auto", device: str = "auto") -> tuple[CausalLM, Tokenizer]:
-    """The frozen model in eval mode on its device, and its tokenizer.
+    """The frozen model in eval mode on its device, and its tokenizer. Arguments and faults as of `read`."""
+    model, tokenizer, place = read(name, dtype=dtype, device=device)
+    return settle(model, place, name), tokenizer
+
+
+def read(name: str, *, dtype: str = "auto", device: str = "auto") -> tuple[CausalLM, Tokenizer, torch.device]:
+    """The model as it is read, its tokenizer, and the device that it is for.
 
     dtype "auto" is bf16 on a GPU and fp32 on a CPU; "tf32" is fp32 with products in TF32, from here on in
     this process. Raises InputError when the model cannot be found or read.
@@ -61,20 +72,24 @@ def load(name: str, *, dtype: str = "auto", device: str = "auto") -> tuple[Causa
     # plan.
     torch.backends.cuda.enable_cudnn_sdp(False)
     model, tokenizer = _make(name, torch_dtype, place)
-    model = model.to(place).eval().requires_grad_(False)
+    return model, tokenizer, place
+
+
+def settle(model: CausalLM, place: torch.device, name: str) -> CausalLM:
+    """The model on its device, frozen and in eval mode. InputError for weights that are no finite numbers."""
+    model = patiently(lambda: model.to(place), place, name).eval().requires_grad_(False)
     check_weights(model, name)
-    return fused_norms(model) if place.type == "cuda" else model, tokenizer
+    return fused_norms(model) if place.type == "cuda" else model
 
 
 def _make(name: str, dtype: torch.dtype, device: torch.device) -> tuple[CausalLM, Tokenizer]:
-    embedded = str(EMBEDDED_HOME / "model")
     if name == TINY:
         model, tokenizer = tiny_random()
         return model.to(dtype), tokenizer
     if is_random(name):
-        _, tokenizer = _from_pretrained(embedded, dtype)
+        _, tokenizer = _from_pretrained(EMBEDDED, dtype)
         return random_of(name.removeprefix("random-"), dtype, device), tokenizer
-    return _from_pretrained(embedded if name == EMBEDDED else name, dtype)
+    return _from_pretrained(name, dtype)
 
 
 @torch.no_grad()
@@ -135,15 +150,12 @@ def _rms_norm(module: Any, x: torch.Tensor) -> torch.Tensor:
 def _from_pretrained(name: str, dtype: torch.dtype) -> tuple[CausalLM, Tokenizer]:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    check_model(name)
-    path = Path(name)
-    where: dict[str, Any] = {}
-    if path.suffix == ".gguf":
-        name, where = str(path.parent), {"gguf_file": path.name}
+    path, source, where = _found(name)
+    check_model(str(path))
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name, **where)
+        tokenizer = AutoTokenizer.from_pretrained(source, **where)
         loaded: Any = AutoModelForCausalLM.from_pretrained(
-            name, dtype=dtype, output_loading_info=True, **where
+            source, dtype=dtype, output_loading_info=True, **where
         )
     except (
         Exception
@@ -158,6 +170,24 @@ def _from_pretrained(name: str, dtype: torch.dtype) -> tuple[CausalLM, Tokenizer
             f" random ({missing[0]}{', ...' if len(missing) > 1 else ''})"
         )
     return model, tokenizer
+
+
+def _found(name: str) -> tuple[Path, str, dict[str, Any]]:
+    """(the name as a path, the name that transformers takes, the arguments that it wants beside it)"""
+    path = EMBEDDED_HOME / "model" if name == EMBEDDED else Path(name)
+    if path.suffix == ".gguf":
+        return path, str(path.parent), {"gguf_file": path.name}
+    return path, str(path), {}
+
+
+def by_shapes(name: str) -> CausalLM:
+    """A model on the device "meta". Raises what transformers makes of a name that it does not find here."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    _, source, where = _found(name)
+    config = AutoConfig.from_pretrained(source, local_files_only=True, **where)
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(config)
 
 
 def random_of(shape: str, dtype: torch.dtype, device: torch.device) -> CausalLM:
@@ -217,3 +247,12 @@ def tiny_random(seed: int = 0) -> tuple[CausalLM, Tokenizer]:
         torch.manual_seed(seed)
         model = Qwen3ForCausalLM(config)
     return model, tokenizer
+
+
+def settings_hash(model: CausalLM) -> str:
+    """Of what a model's configuration says beside its weights: scales, rotations, tokens that end a text."""
+    said = []
+    for config in (model.config, model.generation_config):
+        own = config.to_diff_dict()
+        said.append({key: value for key, value in own.items() if key not in NOT_SETTINGS and key[0] != "_"})
+    return sha256(json.dumps(said, sort_keys=True, default=str))[:16]

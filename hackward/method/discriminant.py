@@ -22,7 +22,6 @@ Key: P pairs, N rollouts, K directions over all modules.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,12 +29,10 @@ from typing import Literal
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from hackward.base.faults import InputError
-from hackward.base.files import atomic
-from hackward.base.tensors import read_safetensors
+from hackward.base.tensors import read_safetensors, write_safetensors
 from hackward.method.extraction import Grads, build, rotated
 from hackward.method.projection import coefficients, norm, total
 from hackward.method.quality import FOLDS, folds
@@ -63,8 +60,7 @@ class Discriminant:
         tensors = {f"{name}.V": V.cpu().contiguous() for name, V in self.V.items()}
         tensors |= {f"{name}.a": a.cpu().contiguous() for name, a in self.a.items()}
         facts = {"kind": "monitor", "threshold": self.threshold}
-        with atomic(path) as temporary:
-            save_file(tensors, temporary, metadata={"hackward": json.dumps(facts)})
+        write_safetensors(path, tensors, facts)
 
     @classmethod
     def load(cls, path: str | Path) -> Discriminant:

@@ -9,10 +9,11 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from hackward.base.faults import InputError
-from hackward.hardware import memory
+from hackward.hardware import memory, ranks
+from hackward.hardware.neighbours import Shortage, ran_out
 from hackward.method.adapters import Adapter
 from hackward.method.losses import Batch, Row, by_length, next_batch, policy_loss, token_logps
 
@@ -111,16 +112,19 @@ def backward(
     The GPU is not waited for before the end. InputError when a single row does not fit into its memory.
     """
     weights = _weights(rows, advantage_N, normaliser_N, beta_N, drawn)
-    params, budget = list(adapter.params.values()), memory.budget(adapter.model, tokens, samples)
+    budget = memory.budget(adapter.model, tokens, samples)
     work = functools.partial(_micro_batch, adapter, weights, temperature, samples)
-    sums: Tensor | float = 0.0
+    sums, totals = _zeros(adapter)
     order: list[int] = []
     collected: list[Grads] = []
     for index, (part, grads, per_row) in each_batch(adapter, rows, work, budget, pad, on_batch):
-        _accumulate(params, grads)
-        sums, order = sums + part, order + index
+        _accumulate([sums, *totals], [part, *grads])
+        order += index
         collected.append(per_row)
-    per_rows = _in_order(collected, order) if samples and order else None
+    ranks.add_up([sums, *totals])
+    if rows:
+        _put_on(adapter, totals)
+    per_rows = _in_order(adapter, collected, order, len(rows)) if samples and rows else None
     return _summed(sums, rows, weights, per_rows)
 
 
@@ -142,19 +146,18 @@ def row_gradients(
     weights = _weights(rows, torch.ones(len(rows)), normaliser_N, beta_N, drawn)
     budget = memory.budget(adapter.model, tokens, True)
     work = functools.partial(_micro_batch_apart, adapter, weights, temperature)
-    sums: Tensor | float = 0.0
+    sums, kl_grads = _zeros(adapter)
     order: list[int] = []
     collected: list[Grads] = []
     nll_N = torch.zeros(len(rows))
-    kl_grads = [torch.zeros_like(p) for p in adapter.params.values()]
     for index, (part, nll_B, grads, per_row) in each_batch(adapter, rows, work, budget, pad):
-        for total, g in zip(kl_grads, grads):
-            total += g
-        sums, order = sums + part, order + index
+        _accumulate([sums, *kl_grads], [part, *grads])
+        order += index
         nll_N[index] = nll_B.cpu()
         collected.append(per_row)
+    ranks.add_up([sums, *kl_grads, nll_N])
     return RowGradients(
-        _in_order(collected, order),
+        _in_order(adapter, collected, order, len(rows)),
         nll_N,
         _summed(sums, rows, weights, None),
         dict(zip(adapter.params, kl_grads)),
@@ -184,7 +187,7 @@ def read_rows(
     for index, (_, _, per_row) in each_batch(adapter, rows, work, budget, pad, on_batch):
         order += index
         found.append(read(per_row).cpu())
-    return torch.cat(found)[torch.argsort(torch.tensor(order))]
+    return ranks.in_order(found, order)
 
 
 def each_batch(
@@ -195,16 +198,20 @@ def each_batch(
     pad: int,
     on_batch: Callable[[int], None] = lambda rows: None,
 ) -> Iterator[tuple[list[int], Made]]:
-    """(positions of its rows, what `work` made of it) of every micro-batch; what does not fit is halved."""
-    left = by_length(rows)
+    """(positions of its rows, what `work` made of it) of every micro-batch of this rank's part of the rows;
+    what does not fit is halved."""
+    left = ranks.dealt(by_length(rows))
+    shortage = Shortage(adapter.model.device, "backward")
     while left:
         batch = next_batch(rows, left, tokens=budget.tokens, pad=pad).to(adapter.model.device)
         found = _unless_out_of_memory(batch, work, budget)
         if found is None:  # the traceback no longer holds the batch's tensors
-            _cut_in_half(batch, budget)
+            if len(batch.index) > 1 or not shortage.wait():
+                _cut_in_half(batch, budget)
             continue
+        shortage.over()
         left = left[len(batch.index) :]
-        on_batch(len(batch.index))
+        on_batch(len(batch.index) * ranks.size())
         yield batch.index, found
 
 
@@ -214,7 +221,7 @@ def _unless_out_of_memory(batch: Batch, work: Callable[[Batch], Made], budget: m
         with budget.measured(batch.ids_BL.numel()):
             return work(batch)
     except RuntimeError as fault:
-        if not memory.ran_out(fault):
+        if not ran_out(fault):
             raise
     return None
 
@@ -229,8 +236,18 @@ def _cut_in_half(batch: Batch, budget: memory.Budget) -> None:
     torch.cuda.empty_cache()
 
 
-def _accumulate(params: Sequence[nn.Parameter], grads: Sequence[Tensor]) -> None:
-    for p, g in zip(params, grads):
+def _zeros(adapter: Adapter) -> tuple[Tensor, list[Tensor]]:
+    """(3,) sums of loss, KL and gap, and a sum of gradients for each parameter: nothing yet."""
+    return torch.zeros(3, device=adapter.model.device), [torch.zeros_like(p) for p in adapter.params.values()]
+
+
+def _accumulate(sums: Sequence[Tensor], parts: Sequence[Tensor]) -> None:
+    for total, part in zip(sums, parts, strict=True):
+        total += part
+
+
+def _put_on(adapter: Adapter, grads: Sequence[Tensor]) -> None:
+    for p, g in zip(adapter.params.values(), grads):
         p.grad = g if p.grad is None else p.grad.add_(g)
 
 
@@ -306,8 +323,10 @@ def _gap(logp_BT: Tensor, drawn: Sequence[Sequence[float]]) -> Tensor:
     return gap_BT.masked_fill(~memory.to(known_BT, logp_BT.device), 0).sum()
 
 
-def _in_order(collected: Sequence[Grads], order: Sequence[int]) -> Grads:
-    """The micro-batches' gradients together, in the order of the rows."""
+def _in_order(adapter: Adapter, collected: Sequence[Grads], order: Sequence[int], count: int) -> Grads:
+    """The micro-batches' gradients together, in the order of all `count` rows."""
+    if ranks.size() > 1:
+        return _of_all_ranks(adapter, collected, order, count)
     back = torch.argsort(torch.tensor(order))
     joined = {}
     for name, first in collected[0].items():
@@ -317,10 +336,20 @@ def _in_order(collected: Sequence[Grads], order: Sequence[int]) -> Grads:
     return joined
 
 
+def _of_all_ranks(adapter: Adapter, collected: Sequence[Grads], order: Sequence[int], count: int) -> Grads:
+    """Every rank's rows on every rank: each adds its own to zeros in the others' places."""
+    joined = {name: p.new_zeros((count, p.numel())) for name, p in adapter.params.items()}
+    for name, whole in joined.items():
+        if collected:
+            whole[order] = torch.cat([part[name] for part in collected])
+    ranks.add_up(list(joined.values()))
+    return joined
+
+
 def _summed(
-    sums: Tensor | float, rows: Sequence[Row], weights: _Weights, per_row: dict[str, Tensor] | None
+    sums: Tensor, rows: Sequence[Row], weights: _Weights, per_row: dict[str, Tensor] | None
 ) -> Backward:
-    loss, kl, gap = sums.tolist() if isinstance(sums, Tensor) else (0.0, 0.0, 0.0)
+    loss, kl, gap = sums.tolist()
     lengths = [len(completion) for _, completion in rows]
     kl_tokens = sum(length for length, beta in zip(lengths, weights.beta_N.tolist()) if beta > 0)
     gap_tokens = sum(map(len, weights.drawn))

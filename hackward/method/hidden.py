@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from hackward.base.faults import InputError
-from hackward.hardware import memory
+from hackward.hardware import memory, ranks
 from hackward.method.adapters import Adapter
 from hackward.method.gradients import each_batch
 from hackward.method.losses import Batch, Row
@@ -56,7 +56,7 @@ def pooled(
     for index, part in each_batch(adapter, rows, work, budget, pad, on_batch):
         order += index
         found.append(part)
-    states = torch.cat(found)[torch.argsort(torch.tensor(order))]
+    states = ranks.in_order(found, order)
     return states if layer is None else states[:, 0]
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from hackward.base.faults import InputError
 from hackward.base.types import CausalLM
-from hackward.hardware import memory
+from hackward.hardware.neighbours import ran_out
 from hackward.method.losses import collate, token_logps
 from hackward.rollouts import sampling
 from hackward.rollouts.draws import Request
@@ -111,7 +111,7 @@ def check_sampling(model: CausalLM, name: str) -> None:
         TypeError,
         ValueError,
     ) as fault:
-        if memory.ran_out(fault):
+        if ran_out(fault):
             raise
         reason = (str(fault).splitlines() or [type(fault).__name__])[0]
         raise InputError(

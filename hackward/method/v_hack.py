@@ -12,19 +12,17 @@ Key: K directions of a module, R its rank, P pairs, S random flips.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from hackward.base.faults import InputError
-from hackward.base.files import atomic, file_hash
-from hackward.base.tensors import read_safetensors
+from hackward.base.files import file_hash
+from hackward.base.tensors import read_safetensors, write_safetensors
 from hackward.method.svd import RANK_TOLERANCE, thin_svd
 
 Vectors = Mapping[str, Tensor]  # module name -> (..., R)
@@ -58,8 +56,7 @@ class VHack:
         for part, held in (("V", self.V), ("w", self.w), ("coef", self.coef)):
             for name, tensor in held.items():
                 tensors[f"{name}.{part}"] = tensor.float().cpu().contiguous()
-        with atomic(path) as temporary:
-            save_file(tensors, temporary, metadata={"hackward": json.dumps(self.meta)})
+        write_safetensors(path, tensors, self.meta)
 
     @classmethod
     def load(cls, path: str | Path, *, model_hash: str, params: Vectors, coordinates: str) -> VHack:

@@ -19,6 +19,7 @@ from hackward.reports.onset import EDGE, HACK_ONSET, ONSET_WINDOW, Never, curve,
 from hackward.reports.runs import Run
 from hackward.reports.tables import (
     Block,
+    Caveat,
     Column,
     Heading,
     Record,
@@ -31,13 +32,16 @@ from hackward.reports.tables import (
 )
 from hackward.reports.words import UNDEFINED, plain, signed, tight, tight_gap
 
+ONSET_NOTE = f"Time to hack: first step whose {ONSET_WINDOW}-step mean hack rate exceeds {HACK_ONSET:g}."
+
 
 def sampled_blocks(runs: Sequence[Run], window: tuple[int, int] | None) -> list[Block]:
     """The section of the on-policy runs: each run, then arms over seeds, then H1."""
     arms = by_arm(runs)
     each = {run.label: [run] for run in runs}
     several = any(len(arm.runs) > 1 for arm in arms)
-    blocks: list[Block] = [Heading("On-policy GRPO"), sampled_table(runs), notes(runs, arms), by_steps(runs)]
+    blocks: list[Block] = [Heading("On-policy GRPO"), sampled_table(runs), ONSET_NOTE]
+    blocks += [notes(runs, arms), by_steps(runs)]
     if window:
         blocks += window_tables(runs, *window)
     blocks.append(cosine_table(each, "on_policy_cosines", "Cosines: means over steps"))
@@ -51,21 +55,23 @@ def sampled_blocks(runs: Sequence[Run], window: tuple[int, int] | None) -> list[
     return blocks + h1_blocks(arms)
 
 
-def notes(runs: Sequence[Run], arms: Sequence[ArmRuns]) -> str:
-    """What the table of runs leaves to be said: time to hack, the unit, short and repeated runs."""
+def notes(runs: Sequence[Run], arms: Sequence[ArmRuns]) -> Caveat:
+    """What the table of runs leaves to be said: the unit; unfinished, short and repeated runs."""
     most = max((len(arm.runs) for arm in arms), default=1)
     interval = f"up to {most} seeds per arm; intervals are t, over seeds"
     if most == 1:
         interval = "one seed: no interval, so no claim"
-    begins = f"Time to hack: first step whose {ONSET_WINDOW}-step mean hack rate exceeds {HACK_ONSET:g}."
-    lines = [f"{begins} Seeds are the unit: {interval}."]
+    lines = [f"Seeds are the unit: {interval}."]
+    unfinished = [run.label for run in runs if not run.complete]
+    if unfinished:
+        lines.append(f"Unfinished, in no arm and no verdict: {', '.join(unfinished)}.")
     short = [run.label for run in runs if len(run.rows) < 2 * EDGE]
     if short:
         lines.append(f"Fewer than {2 * EDGE} steps, first and last overlap: {', '.join(short)}.")
     twice = doubles(runs, arms)
     if twice and most > 1:
         lines.append(f"Same settings and seed as another run, not counted in an arm: {', '.join(twice)}.")
-    return "\n".join(lines)
+    return Caveat("\n".join(lines))
 
 
 def sampled_table(runs: Sequence[Run]) -> Table:

@@ -17,9 +17,9 @@ KINDS = ("phase1", "replay", "sampled")
 def find_directories(root: Path, take_unfinished: bool = False) -> tuple[dict[Path, dict], list[str]]:
     """(run directories to show below ``root`` with their config.json, one line for each run left out).
 
-    Those of complete runs, and with ``take_unfinished`` of those that have steps but no summary. A
-    config.json without a "kind" is something else (a model's, say) and is passed over; one that is no object
-    is named. InputError when there is nothing to show.
+    Those of complete runs, and with ``take_unfinished``, or where no run is complete, of those that have
+    steps but no summary. A config.json without a "kind" is something else (a model's, say) and is passed
+    over; one that is no object is named. InputError when there is nothing to show.
     """
     if not root.is_dir():
         raise InputError(f"{root}: no such directory")
@@ -35,15 +35,13 @@ def find_directories(root: Path, take_unfinished: bool = False) -> tuple[dict[Pa
     if not records:
         also = f"; left out: {'; '.join(left_out)}" if left_out else ""
         raise InputError(f"{root}: no run directory in it (a config.json with a 'kind'){also}")
-    shown = {}
-    for path, record in records.items():
-        reason = why_left_out(path, record["kind"], take_unfinished)
-        if reason is None:
-            shown[path] = record
-        else:
-            left_out.append(f"{path}: {reason}")
+    reasons = {path: why_left_out(path, record["kind"]) for path, record in records.items()}
+    if take_unfinished or all(reasons.values()):
+        reasons = {path: why_left_out(path, record["kind"], True) for path, record in records.items()}
+    shown = {path: records[path] for path, reason in reasons.items() if reason is None}
+    left_out += [f"{path}: {reason}" for path, reason in reasons.items() if reason is not None]
     if not shown:
-        raise InputError(f"{root}: no complete run; left out: {'; '.join(left_out)}")
+        raise InputError(f"{root}: no run with a finished step; left out: {'; '.join(left_out)}")
     return shown, left_out
 
 

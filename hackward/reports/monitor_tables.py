@@ -65,7 +65,7 @@ def runs_table(runs: Sequence[Run], by_steps: bool) -> Table:
         columns += [(target, shown(target)), (f"AUC {target}", shown(f"auc_{target}", tight_auc))]
     columns += [(f"flags of {name}", shown(f"flagged_{name}", dashed(_rate))) for name in CLASSES]
     title = "AUC of the score on own rollouts, against all other own ones (95 % over problems), and flags"
-    note = "clean: neither hacks nor attempts"
+    note = "clean: neither hacks nor attempts; solved: right, clean or not"
     if any(run.arm.control == "random" and run.arm.watched for run in runs):
         note += "; random: the score is the monitor's, the flags are drawn"
     return Table("monitor", f"{title} ({note})", tuple(columns), records, sections=True)

@@ -21,6 +21,7 @@ LOOKS = {
     "hacked": (COLOURS[1], "s"),
     "attempted": (COLOURS[4], "^"),
     "clean": (COLOURS[0], "o"),
+    "solved": (COLOURS[2], "v"),
     "teacher": (COLOURS[6], "D"),
 }
 
@@ -124,7 +125,7 @@ def _windowed(group: WatchedRuns) -> tuple[list[float], list[list[Known]]]:
 
 def monitor_flags(path: Path, groups: Sequence[WatchedRuns]) -> None:
     """Share of flagged rollouts over steps by what they are, a panel per arm and monitor; mean over seeds."""
-    title = "Share flagged of the policy's own hacks, attempts and clean rollouts, and of the teacher's rows"
+    title = "Share flagged of own hacks, attempts, clean and solved rollouts, and of the teacher's rows"
     figure, shown = panels(len(groups), 2.2, title)
     for axes, group in zip(shown, groups, strict=True):
         middles, by_window = _windowed(group)

@@ -19,7 +19,7 @@ from hackward.reports.decision import decision_rules, recommend
 from hackward.reports.evidence import gather_evidence
 from hackward.reports.phase1 import judge_phase1, phase1_tests, steps_without_spread
 from hackward.reports.runs import Run
-from hackward.reports.tables import INDENT, Block, Heading, Record, Table, flat, shown
+from hackward.reports.tables import INDENT, Block, Caveat, Conclusion, Heading, Record, Table, flat, shown
 from hackward.reports.thresholds import TINY_ADVANTAGE, lower
 from hackward.reports.verification import TITLES, judge_run
 from hackward.reports.words import UNDEFINED, null_words, p_value, plain, signed, with_interval
@@ -32,7 +32,9 @@ Welch t 4.46, p < 1e-4; cos_out < cos_in on 20 of 20 steps, frac_fired about 0.6
 def phase1_blocks(runs: Sequence[Run]) -> list[Block]:
     blocks: list[Block] = [Heading("Phase 1: NLL cosine of each sample, one pool")]
     for run in runs:
+        verdict, why = judge_phase1(run.samples)
         blocks += [phase1_buckets(run), phase1_comparisons(run), phase1_lines(run)]
+        blocks.append(Conclusion(f"Verdict: {verdict.upper()}. {why}"))
     return [*blocks, EARLIER]
 
 
@@ -82,7 +84,7 @@ def phase1_comparisons(run: Run) -> Table:
 
 
 def phase1_lines(run: Run) -> str:
-    """The sentences under the two tables: GRPO undefined, mechanism, verdict."""
+    """The sentences under the two tables: GRPO undefined, mechanism."""
     empty, steps = steps_without_spread(run.samples)
     state = UNDEFINED if empty == steps else "defined on the other steps"
     grpo = f"GRPO cosine: {state}; "
@@ -96,8 +98,7 @@ def phase1_lines(run: Run) -> str:
     fired = plain(statistics.mean(run.column("frac_fired")))
     unlabelled = sum(bucket_of(sample) is None for sample in run.samples)
     missing = f" {unlabelled} samples without labels are left out." if unlabelled else ""
-    verdict, why = judge_phase1(run.samples)
-    return f"{grpo}\n{drop}; frac_fired mean {fired}.{missing}\nVerdict: {verdict.upper()}. {why}"
+    return f"{grpo}\n{drop}; frac_fired mean {fired}.{missing}"
 
 
 def replay_blocks(runs: Sequence[Run]) -> list[Block]:
@@ -107,14 +108,15 @@ def replay_blocks(runs: Sequence[Run]) -> list[Block]:
         model, direction, pools = setting
         group = [run for run in runs if run.setting == setting]
         blocks.append(Heading(f"Phase 2: mixed-replay GRPO, v_hack {direction}"))
-        blocks.append("\n".join([f"model {model}; pools {pools}", *pool_caveats(group)]))
+        blocks.append(f"model {model}; pools {pools}")
+        blocks += pool_caveats(group)
         blocks += [verification_table(group), advantage_table(group), pool_table(group)]
         if any(run.arm.control == "none" for run in group):
             blocks += decision_blocks(group)
     return blocks
 
 
-def pool_caveats(runs: Sequence[Run]) -> list[str]:
+def pool_caveats(runs: Sequence[Run]) -> list[Caveat]:
     """What the run writer noted about the pools and bears on the verdicts."""
     pools = [pool for run in runs for pool in run.record["pools"]]
     lines = []
@@ -129,7 +131,7 @@ def pool_caveats(runs: Sequence[Run]) -> list[str]:
         )
     if any(pool.get("same_problem") is False for pool in pools):
         lines.append("Caveat: the pools share no problems, so pool and problem cannot be told apart.")
-    return lines
+    return [Caveat("\n".join(lines))] if lines else []
 
 
 def verification_table(runs: Sequence[Run]) -> Table:
@@ -236,4 +238,7 @@ def decision_blocks(runs: Sequence[Run]) -> list[Block]:
     again = [run.label for run in real if run.path not in kept]
     if again:
         lines.append(f"Same settings and seed as another run, not counted: {', '.join(again)}.")
-    return [Table("phase3_decision", "Phase 3: decision rules", columns, records), "\n".join(lines)]
+    return [
+        Table("phase3_decision", "Phase 3: decision rules", columns, records),
+        Conclusion("\n".join(lines)),
+    ]

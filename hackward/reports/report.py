@@ -7,14 +7,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hackward.base.files import printable, whole_directory
+from hackward.reports import browser
 from hackward.reports.arm_tables import sampled_blocks
 from hackward.reports.arms import by_arm
+from hackward.reports.browser_data import Rollouts
 from hackward.reports.monitor_tables import monitor_blocks
 from hackward.reports.plots import NAMES, draw_all
 from hackward.reports.probe_tables import phase1_blocks, replay_blocks
 from hackward.reports.run_tables import cost_table, direction_blocks, runs_table
 from hackward.reports.runs import Run
-from hackward.reports.tables import INDENT, Block, Heading, Record, Table, markdown, write_csv
+from hackward.reports.tables import INDENT, Block, Caveat, Heading, Record, Table, markdown, write_csv
 from hackward.reports.thresholds import ABOUT_ZERO, MOST_STEPS
 
 LEGEND = f"""\
@@ -67,7 +69,7 @@ def build_blocks(
     blocks: list[Block] = [Heading("How to read this"), LEGEND, runs_table(runs), *direction_blocks(runs)]
     blocks += warnings(runs)
     if left_out:
-        blocks.append("\n".join(["Left out:", *(INDENT + line for line in left_out)]))
+        blocks.append(Caveat("\n".join(["Left out:", *(INDENT + line for line in left_out)])))
     if of_kind["phase1"]:
         blocks += phase1_blocks(of_kind["phase1"])
     if of_kind["replay"]:
@@ -78,26 +80,31 @@ def build_blocks(
     return [*blocks, Heading("What it cost"), cost_table(runs)]
 
 
-def warnings(runs: Sequence[Run]) -> list[str]:
+def warnings(runs: Sequence[Run]) -> list[Caveat]:
     """What the runs themselves warn of, each warning once with the runs that it is about."""
     labels: dict[str, list[str]] = defaultdict(list)
     for run in runs:
         if run.record.get("warning"):
             labels[run.record["warning"]].append(run.label)
-    return [f"WARNING {', '.join(labels[warning])}: {warning}" for warning in sorted(labels)]
+    return [Caveat(f"WARNING {', '.join(labels[warning])}: {warning}") for warning in sorted(labels)]
 
 
-def write_report(directory: Path, blocks: Sequence[Block], runs: Sequence[Run]) -> None:
-    """Pictures, one csv per table, and report.md, made beside and moved into place whole.
+def write_report(
+    directory: Path, blocks: Sequence[Block], runs: Sequence[Run], rollouts: Rollouts | None = None
+) -> None:
+    """Pictures, one csv per table, report.md and, given rollouts, report.html: made beside and moved into
+    place whole.
 
     What an earlier report left under our names goes then; other files in the directory stay.
     """
-    ours = {f"{name}.csv" for name in TABLE_NAMES} | set(NAMES) | {"report.md"}
+    ours = {f"{name}.csv" for name in TABLE_NAMES} | set(NAMES) | {"report.md", browser.NAME}
     with whole_directory(directory, ours) as made:
-        _write_parts(made, blocks, runs)
+        _write_parts(made, blocks, runs, rollouts)
 
 
-def _write_parts(directory: Path, blocks: Sequence[Block], runs: Sequence[Run]) -> None:
+def _write_parts(
+    directory: Path, blocks: Sequence[Block], runs: Sequence[Run], rollouts: Rollouts | None
+) -> None:
     tables: dict[str, list[Record]] = defaultdict(list)
     for block in blocks:
         if isinstance(block, Table):
@@ -106,3 +113,6 @@ def _write_parts(directory: Path, blocks: Sequence[Block], runs: Sequence[Run]) 
         write_csv(directory / f"{name}.csv", records)
     pictures = draw_all(directory, runs, by_arm(runs))
     (directory / "report.md").write_text(printable(markdown(blocks, pictures)), encoding="utf-8")
+    if rollouts is not None:
+        drawn = [directory / name for name in pictures]
+        browser.write_page(directory / browser.NAME, blocks, runs, rollouts, drawn)

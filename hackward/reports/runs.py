@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from hackward.base.arms import Arm, Watched, arm_of, refresh_label, teacher_label, watched_of
+from hackward.base.checksums import Checksums
 from hackward.base.faults import InputError
 from hackward.base.files import printable, read_json
 from hackward.base.records import checked_lines, checked_object
@@ -189,11 +190,16 @@ def _place(run: Run) -> tuple:
 def read_run(directory: Path, record: dict) -> Run:
     """Load one run and check that its files agree with each other."""
     record = checked_facts(directory / "config.json", record)
-    rows = read_rows(directory / "rows.jsonl", record["config"])
+    unfinished = not (directory / "summary.json").is_file()
+    rows = read_rows(directory / "rows.jsonl", record["config"], cut_off=unfinished)
     steps, kind = [row["step"] for row in rows], record["kind"]
     memory = check_summary(directory, len(rows))
     nulls = read_nulls(directory, steps)
-    samples = () if kind == "sampled" else read_samples(directory, record["config"], steps, nulls)
+    samples = () if kind == "sampled" else read_samples(directory, record["config"], steps, nulls, unfinished)
+    heldout = read_heldout(directory / "eval.jsonl")
+    scored = read_scored(directory, steps) if watched_of(record["config"]) else None
+    # Last: what is no such file at all is better named as what it is
+    Checksums(directory).check_all(cut_off=directory / "rows.jsonl" if unfinished else None)
     return Run(
         path=directory,
         label=directory.name,
@@ -203,8 +209,8 @@ def read_run(directory: Path, record: dict) -> Run:
         rows=rows,
         samples=samples,
         nulls=nulls,
-        heldout=read_heldout(directory / "eval.jsonl"),
-        scored=read_scored(directory, steps) if watched_of(record["config"]) else None,
+        heldout=heldout,
+        scored=scored,
         memory=memory,
     )
 
@@ -224,9 +230,14 @@ def check_summary(directory: Path, rows: int) -> dict[str, float] | None:
     return summary["memory"] if summary else None
 
 
-def read_rows(path: Path, settings: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
-    """The rows, of increasing steps, which must be of the arm and seed that config.json names."""
-    rows = checked_lines(path, STEPS)
+def read_rows(
+    path: Path, settings: Mapping[str, Any], *, cut_off: bool = False
+) -> tuple[dict[str, Any], ...]:
+    """The rows, of increasing steps, which must be of the arm and seed that config.json names.
+
+    With `cut_off` half a line at the end is none.
+    """
+    rows = checked_lines(path, STEPS, cut_off=cut_off)
     for number, row in enumerate(rows, start=1):
         check_same(row, settings, ("arm", "seed"), f"{path}: row {number}")
     for number, (before, row) in enumerate(zip(rows, rows[1:]), start=2):
@@ -247,9 +258,12 @@ def check_same(
 
 
 def read_samples(
-    directory: Path, settings: Mapping[str, Any], steps: Sequence[int], nulls: Nulls
+    directory: Path, settings: Mapping[str, Any], steps: Sequence[int], nulls: Nulls, unfinished: bool
 ) -> tuple[dict[str, Any], ...]:
-    """Every rollout with its label and the null draws (S,) of its cos_S_logp (None without any)."""
+    """Every rollout with its label and the null draws (S,) of its cos_S_logp (None without any).
+
+    An unfinished run may have files of steps that it has no row of yet.
+    """
     by_step: dict[int, list[dict[str, Any]]] = {}
     known: set[tuple[int, int]] = set()
     for path in sorted(directory.glob("step_*.cos.jsonl.gz")):
@@ -260,6 +274,8 @@ def read_samples(
                 raise InputError(f"{path}: row {number}: 'sample_id' {name[1]} comes twice in step {name[0]}")
             known.add(name)
             by_step.setdefault(row["step"], []).append(row)
+    if unfinished:
+        by_step = {step: rows for step, rows in by_step.items() if step <= max(steps)}
     lacking = set(steps) ^ by_step.keys()
     if lacking:
         named = ", ".join(map(str, sorted(lacking)))

@@ -1,7 +1,8 @@
 """What the files of a run must hold, as far as reports read it; further keys are allowed and passed over.
 
     rows.jsonl              StepLine, a line per step
-    rollouts/*.jsonl.gz     RolloutLine, a line per rollout (read where a monitor looked)
+    rollouts/*.jsonl.gz     RolloutLine, a line per rollout (read where a monitor looked); PageLine, the same
+                            line with all that the page shows of it
     step_NNN.cos.jsonl.gz   SampleLine, a line per replayed rollout
     eval.jsonl              HeldoutLine, a line per step, adapter and condition
     config.json             RunFacts
@@ -134,8 +135,41 @@ class RolloutLine(TypedDict):
     problem_id: str | int
     hacked: Flag
     attempted: Flag
+    gt_pass: Flag
     monitor_score: Number
     flagged: Flag
+
+
+@with_config(LINE)
+class Message(TypedDict):
+    """A message of a prompt."""
+
+    role: str
+    content: str
+
+
+@with_config(PART)
+class PageLine(TypedDict):
+    """A line of rollouts/step_NNN.jsonl.gz, or of a pool, as far as the page of rollouts shows it.
+
+    Other fields with a plain value are shown as they are.
+    """
+
+    problem_id: str | int
+    src_pool: NotRequired[str | None]
+    step: NotRequired[Count | None]
+    sample_id: NotRequired[str | int | None]
+    completion: NotRequired[str]
+    problem_messages: NotRequired[list[Message] | None]
+    reward: NotRequired[Number]
+    hacked: NotRequired[Flag]
+    gt_pass: NotRequired[Flag]
+    attempted: NotRequired[Flag]
+    fmt_ok: NotRequired[Flag]
+    truncated: NotRequired[Flag]
+    comp_len: NotRequired[Size]
+    monitor_score: NotRequired[Number]
+    flagged: NotRequired[Flag]
 
 
 @with_config(LINE)
@@ -194,6 +228,7 @@ class VHackFacts(TypedDict):
     normaliser: NotRequired[str | None]
     temperature: NotRequired[float]
     heldout: NotRequired[Quality]
+    pair_identities: NotRequired[list[str]]
 
 
 @with_config(PART)
@@ -201,6 +236,7 @@ class ModelFacts(TypedDict):
     """The model that a run began with."""
 
     name: str
+    dtype: NotRequired[Literal["torch.float32", "torch.bfloat16"]]
 
 
 @with_config(PART)
@@ -240,6 +276,14 @@ class TrainSettings(TypedDict):
 
 
 @with_config(PART)
+class Made(TypedDict):
+    """Of a config.json, what a finished run is evaluated by beside its settings."""
+
+    model: NotRequired[ModelFacts]
+    v_hack: NotRequired[VHackFacts | None]
+
+
+@with_config(PART)
 class RunFacts(TypedDict):
     """config.json of a run."""
 
@@ -276,9 +320,11 @@ class TimedLine(TypedDict):
 STEPS = TypeAdapter(list[StepLine])
 TIMED = TypeAdapter(list[TimedLine])
 ROLLOUTS = TypeAdapter(list[RolloutLine])
+PAGE_LINES = TypeAdapter(list[PageLine])
 SAMPLES = TypeAdapter(list[SampleLine])
 HELDOUT_LINES = TypeAdapter(list[HeldoutLine])
 RUN_FACTS = TypeAdapter(RunFacts)
+MADE = TypeAdapter(Made)
 SUMMARY = TypeAdapter(Summary)
 
 

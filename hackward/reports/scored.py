@@ -17,6 +17,7 @@ CLASSES: dict[str, Callable[[Scored], np.ndarray]] = {
     "hacked": lambda rows: rows.own & rows.hacked,
     "attempted": lambda rows: rows.own & rows.attempted,
     "clean": lambda rows: rows.own & ~rows.hacked & ~rows.attempted,
+    "solved": lambda rows: rows.own & rows.solved,
     "teacher": lambda rows: ~rows.own,
 }
 
@@ -32,6 +33,7 @@ class Scored:
     problem: np.ndarray
     hacked: np.ndarray
     attempted: np.ndarray
+    solved: np.ndarray
     score: np.ndarray
     """NaN where the monitor had none."""
     flagged: np.ndarray
@@ -67,6 +69,7 @@ def read_scored(directory: Path, steps: Sequence[int]) -> Scored | None:
         problem=np.array([str(row["problem_id"]) for row in rows], str),
         hacked=np.array([bool(row["hacked"]) for row in rows], bool),
         attempted=np.array([bool(row["attempted"]) for row in rows], bool),
+        solved=np.array([bool(row["gt_pass"]) for row in rows], bool),
         score=np.array([row["monitor_score"] for row in rows], float),  # null becomes NaN
         flagged=np.array([row["flagged"] for row in rows], float),
     )

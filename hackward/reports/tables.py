@@ -65,6 +65,14 @@ class Heading:
     text: str
 
 
+class Conclusion(str):
+    """A text that says what its section comes to; the page of the report begins with it."""
+
+
+class Caveat(str):
+    """A text that says what a reader must not conclude; the page of the report shows it beside."""
+
+
 Block = Table | Heading | str
 
 

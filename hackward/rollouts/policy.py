@@ -15,7 +15,7 @@ import torch
 from hackward.base.records import POLICY
 from hackward.base.types import CausalLM
 from hackward.grading.labels import Grade, GradeItem, reward
-from hackward.hardware import memory
+from hackward.hardware import memory, ranks
 from hackward.rollouts import sampling, tokens
 from hackward.rollouts.draws import Drawn, Request
 from hackward.rollouts.rollout import Rollout
@@ -123,24 +123,28 @@ class Policy:
         step: int,
         say: Callable[[str], None] = lambda text: None,
     ) -> list[list[Rollout]]:
-        """For every (problem, count) that many graded rollouts. One is graded while others are still being
-        drawn."""
-        asked = self._asked(wanted, seed, step)
-        drawn, texts, grades = self._draw(asked, say)
+        """For every (problem, count) that many graded rollouts, whole groups a rank. One is graded while
+        others are still being drawn."""
+        mine = ranks.dealt(self._asked(wanted, seed, step))
+        asked = [one for group in mine for one in group]
+        drawn, texts, grades = self._draw(asked, say) if asked else ([], [], [])
         made = iter(self._rollout(one, drawn[i], texts[i], grades[i], step) for i, one in enumerate(asked))
-        return [[next(made) for _ in range(count)] for _, count in wanted]
+        return ranks.collected([[next(made) for _ in group] for group in mine])
 
-    def _asked(self, wanted: Sequence[tuple[Problem, int]], seed: int, step: int) -> list[Wanted]:
-        """Every completion to draw. A problem that comes twice in a step goes on counting, and draws anew."""
+    def _asked(self, wanted: Sequence[tuple[Problem, int]], seed: int, step: int) -> list[list[Wanted]]:
+        """Every completion to draw, by group. A problem that comes twice in a step goes on counting, and
+        draws anew."""
         taken: Counter[str] = Counter()
-        asked = []
+        groups = []
         for problem, count in wanted:
             messages, ids = self.prompt(problem)
+            group = []
             for _ in range(count):
                 key = (seed, step, problem.problem_id, taken[problem.problem_id])
-                asked.append(Wanted(problem, messages, self.request(ids, key)))
+                group.append(Wanted(problem, messages, self.request(ids, key)))
                 taken[problem.problem_id] += 1
-        return asked
+            groups.append(group)
+        return groups
 
     def _draw(
         self, asked: Sequence[Wanted], say: Callable[[str], None]

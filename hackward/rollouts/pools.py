@@ -18,6 +18,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, NonNegativeInt, PositiveInt
 
+from hackward.base.checksums import CHECKSUMS, Checksums
 from hackward.base.faults import InputError
 from hackward.base.files import is_jsonl, read_jsonl, sha256, write_jsonl
 from hackward.base.records import POLICY, Record, Unknowable, checked_record
@@ -175,6 +176,7 @@ def load_pool(directory: str | Path, tokenizer: Any, *, stop: Sequence[int]) -> 
             rows.append((path, _checked(found, f"{path}: row {number}")))
     if not rows:
         raise InputError(f"{directory}: the pool has no rows")
+    _check_whole(pool_files(directory)[0].parent)
     same = _same_tokenizer([row for _, row in rows], tokenizer)
     names = Counter(source_name(row, directory) for _, row in rows)
     by_problem: dict[str, list[Rollout]] = {}
@@ -202,6 +204,21 @@ def _step_of(row: PoolRow, path: Path) -> int:
     if numbered:
         return int(numbered["number"])
     return row.step if isinstance(row.step, int) else 0
+
+
+def _check_whole(directory: Path) -> None:
+    """InputError where a file changed since the pool was made, or is gone.
+
+    The rollouts of a run are among the files of the run.
+    """
+    home = directory.parent if (directory.parent / "config.json").is_file() else directory
+    sums = Checksums(home)
+    for path in (home / name for name in sorted(sums.known)):
+        if path.parent != directory:
+            continue
+        if not path.is_file():
+            raise InputError(f"{path}: gone since the pool was made; delete {CHECKSUMS} to take what is left")
+        sums.check(path)
 
 
 def stored_rollouts(path: str | Path) -> list[Rollout]:
@@ -301,10 +318,11 @@ def save_pool(
 
     Rollouts of texts alone have no tokenizer: who loads them tokenises them.
     """
-    stamp, written = (None if tokenizer is None else tokenizer_hash(tokenizer)), []
+    stamp = None if tokenizer is None else tokenizer_hash(tokenizer)
+    written, sums = [], Checksums(directory)
     for step, group in enumerate(groups):
         path = Path(directory) / f"step_{step:03d}.jsonl.gz"
         named = [replace(r, src_pool=name, src_step=step, src_sample=i) for i, r in enumerate(group)]
-        write_jsonl(path, [rollout.row(stamp) for rollout in named])
+        write_jsonl(path, [rollout.row(stamp) for rollout in named], put=sums.writing)
         written.append(path)
     return written

@@ -19,6 +19,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from hackward.base.types import CausalLM
+from hackward.hardware.neighbours import patiently
 from hackward.rollouts import slots
 from hackward.rollouts.draws import Drawn, Request, draw, uniforms
 
@@ -51,7 +52,7 @@ def sample(
         on_row(i, done[i])
 
     if decoding == "auto":
-        decoding = "slots" if model.device.type == "cuda" and slots.supports(model) else "plain"
+        decoding = "slots" if model.device.type == "cuda" and _in_slots(model) else "plain"
     decode = {"plain": _plain, "slots": slots.decode}[decoding]
     decode(
         model,
@@ -64,6 +65,10 @@ def sample(
         on_row=ended,
     )
     return [done[i] for i in range(len(requests))]
+
+
+def _in_slots(model: CausalLM) -> bool:
+    return patiently(lambda: slots.supports(model), model.device, "sampling")
 
 
 def _plain(model, requests, *, limit, temperature, stop, rows, on_token, on_row) -> None:

@@ -35,6 +35,7 @@ from transformers import DynamicCache
 from hackward.base.faults import InputError
 from hackward.base.types import CausalLM
 from hackward.hardware import memory
+from hackward.hardware.neighbours import Shortage, ran_out
 from hackward.rollouts.decoder import Decoder, Slots, most_seats, position_bytes
 from hackward.rollouts.draws import Request, draw, uniforms
 
@@ -69,7 +70,7 @@ def supports(model: CausalLM) -> bool:
         except (
             Exception
         ) as fault:  # other names, other shapes: another architecture; or Triton finds a kernel too large
-            if memory.ran_out(fault):
+            if ran_out(fault):
                 raise
     _agreed[model] = found < AGREEMENT
     if not _agreed[model]:
@@ -356,11 +357,14 @@ def decode(
     """The engine behind `sampling.sample`, whose arguments it takes.
 
     Out of memory, it goes on with half the rows and what is left of the requests: a row's draws are its own,
-    so beginning it anew changes nothing. InputError when one row alone does not fit.
+    so beginning it anew changes nothing. One row that does not fit beside other processes is waited for.
+    InputError when one row alone does not fit.
     """
-    left = dict(enumerate(requests))
+    left, asked = dict(enumerate(requests)), rows
+    shortage = Shortage(model.device, "sampling")
 
     def hand_out(numbers: list[int], i: int, ids: list[int], logps: list[float]) -> None:
+        shortage.over()
         del left[numbers[i]]
         on_row(numbers[i], ids, logps)
 
@@ -369,8 +373,11 @@ def decode(
         try:
             Engine(model, list(left.values()), rows=rows, on_row=give, **options).run()
         except RuntimeError as fault:
-            if not memory.ran_out(fault):
+            if not ran_out(fault):
                 raise
+        if rows == 1 and left and shortage.wait():
+            rows = asked
+            continue
         if left:
             rows = _fewer(rows, list(left.values()), options["limit"])
             if model.device.type == "cuda":

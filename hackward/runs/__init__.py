@@ -6,5 +6,6 @@ building, session, direction     what the loop holds, built; refresh, weigh, edi
 records, screens                 rows and rollouts of a step; what a person sees
 tracking                         a mirror of the rows in a tracker
 exporting, export_card           the model of a run as others load it, and its card
-checkpoint, rundir, heldout      resuming; the run directory; held-out evaluation
+checkpoint, rundir, leftovers    resuming; the run directory; what a run that was cut off left in it
+heldout, needs                   held-out evaluation; an estimate of the GPU memory that a run needs
 """

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,20 +12,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hackward.base.arms import FLAGS, arm_of
+from hackward.base.arms import arm_of
 from hackward.base.faults import InputError
 from hackward.base.files import read_json, sha256
+from hackward.base.records import checked_object
 from hackward.base.screen import STDERR
 from hackward.base.space import check_space
 from hackward.base.types import CausalLM
 from hackward.grading.grader import Grader
 from hackward.grading.protection import print_protection
 from hackward.hardware import memory, models
+from hackward.hardware.neighbours import make_room
 from hackward.method.adapters import Adapter, attach
 from hackward.method.pairs import scripted_teacher
 from hackward.method.projection import Editor
 from hackward.method.recipe import Extraction
 from hackward.method.v_hack import VHack
+from hackward.reports.schema import MADE
 from hackward.rollouts.fitting import check_fit
 from hackward.rollouts.policy import Policy
 from hackward.rollouts.pools import Pool, load_pool, of_problems
@@ -35,9 +37,10 @@ from hackward.rollouts.tokens import PAD, prompt_ids, stops, tokenizer_hash
 from hackward.runs.checkpoint import load_checkpoint, load_parameters
 from hackward.runs.direction import Direction, hack_direction
 from hackward.runs.heldout import Evaluation
+from hackward.runs.needs import needs
 from hackward.runs.rundir import CHECKPOINT, RunDir
 from hackward.runs.session import Session
-from hackward.runs.settings import Config
+from hackward.runs.settings import Config, stored_settings
 from hackward.runs.tracking import mirroring
 from hackward.runs.watching import build_watch
 from hackward.tasks.formats import load_problems
@@ -73,6 +76,7 @@ class Loaded:
             "device": str(model.device),
             "dtype": str(model.dtype),
             "tokenizer": tokenizer_hash(self.tokenizer),
+            "settings": models.settings_hash(model),
             "identity": self.identity,
         }
 
@@ -90,16 +94,20 @@ class Data:
 def build(config: Config, stack: contextlib.ExitStack, policy: type[Policy] = Policy) -> Session:
     """Load, check and wire everything; cheap faults come first.
 
-    `stack` closes the grader. `policy` draws and grades. InputError for whatever cannot be used; nothing is
-    written then.
+    `stack` closes the grader and unlocks the directory. `policy` draws and grades. InputError for whatever
+    cannot be used; nothing is written then.
     """
     memory.peaks.clear()
-    run = RunDir(config, kind=config.kind, name=_run_name(config))
+    run = RunDir(config, stack, kind=config.kind, name=_run_name(config))
     problems = split_problems(config) if config.kind == "sampled" else ([], [])
+    given = _given(problems)
+    run.check_same(**given)
     loaded, pools = _load(config, problems[0])
+    run.check_same(model=loaded.facts(config))
     check_space(run.path, _bytes_of(config, loaded.adapter), "this run")
     direction = hack_direction(config, loaded.adapter, loaded.tokenizer)
     v = direction.v if direction else None
+    run.check_same(v_hack=_facts_of(v))
     if config.kind == "sampled":
         data = _sampled(config, problems, loaded, v, stack, policy)
     else:
@@ -115,7 +123,7 @@ def build(config: Config, stack: contextlib.ExitStack, policy: type[Policy] = Po
     if config.resume and direction and config.refresh_every:
         direction.resume(run.path, first)
     watch, monitor_facts = build_watch(config, loaded.adapter, loaded.tokenizer, direction)
-    data.facts |= monitor_facts
+    data.facts |= monitor_facts | given
     _describe(config, run, loaded, direction, v, data)
     return Session(
         config=config,
@@ -127,6 +135,7 @@ def build(config: Config, stack: contextlib.ExitStack, policy: type[Policy] = Po
         optimizer=optimizer,
         pad=PAD,
         first=first,
+        saved=first,
         lr_scale=loaded.adapter.step_scale if config.match_size else 1.0,
         evaluation=_evaluation(config, loaded, data),
         mirror=stack.enter_context(mirroring(config.track, run, first)),
@@ -188,13 +197,15 @@ def _load(config: Config, problems: Sequence[Problem]) -> tuple[Loaded, list[Poo
 
     So do prompts of `problems` that do not fit the model.
     """
-    model, tokenizer = models.load(config.model, dtype=config.dtype, device=config.device)
+    model, tokenizer, place = models.read(config.model, dtype=config.dtype, device=config.device)
     stop = stops(model, tokenizer)
     directories = config.replay_dirs.split(",") if config.replay_dirs else []
     pools = [load_pool(directory, tokenizer, stop=stop) for directory in directories]
     for pool in pools:
         _check_pool(model, pool)
     _check_prompts(config, model, tokenizer, _training(config, problems, None))
+    _make_room(config, model, place)
+    model = models.settle(model, place, config.model)
     if config.checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         # transformers checkpoints in training mode only; these architectures have no dropout by default
@@ -203,6 +214,15 @@ def _load(config: Config, problems: Sequence[Problem]) -> tuple[Loaded, list[Poo
     adapter = attach_basis(config, model)
     identity = float((probe_logits(model) - before).abs().max())
     return Loaded(adapter, tokenizer, stop, identity), pools
+
+
+def _make_room(config: Config, model: CausalLM, place: torch.device) -> None:
+    """Say what memory the run needs on a GPU, and take the least of it before the model goes there."""
+    if place.type != "cuda":
+        return
+    needed = needs(config, model, model.get_output_embeddings().weight.element_size())
+    STDERR.print(f"this run needs {needed.words()}; free: {memory.free(place) / 1e9:.1f} GB", highlight=False)
+    make_room(needed.allocated, place, "this run")
 
 
 def _check_pool(model: CausalLM, pool: Pool) -> None:
@@ -352,14 +372,26 @@ def _describe(
         warning = {"warning": RANDOM}
     elif is_embedded(config.model):
         warning = {"warning": TOY}
-    meta = None
-    if v is not None:
-        meta = {name: value for name, value in v.meta.items() if name != "made_by"}
-    run.begin(model=loaded.facts(config), v_hack=meta, pools=data.source.pools(), **data.facts, **warning)
+    run.begin(
+        model=loaded.facts(config), v_hack=_facts_of(v), pools=data.source.pools(), **data.facts, **warning
+    )
     if v is not None and config.v_hack == "auto":
         v.save(run.path / "v_hack.safetensors")
     if direction and not config.resume:
         direction.save(run.path, 0)
+
+
+def _facts_of(v: VHack | None) -> dict[str, Any] | None:
+    """What config.json says of a v_hack."""
+    return None if v is None else {name: value for name, value in v.meta.items() if name != "made_by"}
+
+
+def _given(problems: tuple[list[Problem], list[Problem]]) -> dict[str, Any]:
+    """What the problem files hold, all of it: statements, tests, solutions, order."""
+    if not any(problems):
+        return {}
+    named = zip(("train_problems", "held_out_problems"), problems, strict=True)
+    return {name: {"hash": sha256(*map(repr, found))[:16]} for name, found in named}
 
 
 def _evaluation(config: Config, loaded: Loaded, data: Data) -> Evaluation | None:
@@ -395,14 +427,11 @@ def restore(
 
     With `unfinished` the adapter is that of the last checkpoint. InputError where there is no such run.
     """
-    record = read_json(Path(path) / "config.json")
-    stored = record.get("config") if isinstance(record, dict) else None
-    if not isinstance(stored, dict) or stored.get("arm") not in FLAGS:
-        raise InputError(f"{Path(path) / 'config.json'}: not the config.json of a run")
-    names = [field.name for field in dataclasses.fields(Config)]
-    config = Config(**{name: stored[name] for name in names if name in stored})
-    facts = record.get("model") or {}
-    dtype = str(facts.get("dtype", config.dtype)).removeprefix("torch.")
+    file = Path(path) / "config.json"
+    record = read_json(file)
+    config = stored_settings(file, record)
+    facts = checked_object(file, record, MADE).get("model", {})
+    dtype = facts.get("dtype", config.dtype).removeprefix("torch.")
     model, tokenizer = models.load(config.model, dtype=dtype, device=device)
     adapter = attach_basis(config, model)
     if unfinished:

@@ -24,7 +24,7 @@ from rich.text import Text
 
 from hackward.base import statistics
 from hackward.base.faults import InputError
-from hackward.base.files import read_jsonl, sha256, write_jsonl
+from hackward.base.files import Put, atomic, read_jsonl, sha256, write_jsonl
 from hackward.base.types import Tokenizer
 from hackward.grading.grader import Grader
 from hackward.grading.labels import Grade, GradeItem
@@ -240,17 +240,17 @@ class Evaluation:
                 rows += [facts | _row(rollout, policy.grader.name(problem)) for rollout in group]
         return rows
 
-    def write(self, directory: str | Path, step: int) -> None:
-        """eval/step_NNN.jsonl.gz, and the lines at the end of eval.jsonl.
+    def write(self, directory: str | Path, step: int, *, put: Put = atomic) -> None:
+        """eval/step_NNN.jsonl.gz, and the lines at the end of eval.jsonl; `put` is how they get there.
 
         What eval.jsonl holds of this step and later ones is of a run that was cut off, and goes.
         """
         directory = Path(directory)
-        write_jsonl(directory / "eval" / f"step_{step:03d}.jsonl.gz", self.rollouts)
+        write_jsonl(directory / "eval" / f"step_{step:03d}.jsonl.gz", self.rollouts, put=put)
         path = directory / "eval.jsonl"
         stored = read_jsonl(path, ("step",)) if path.exists() else []
         earlier = [line for line in stored if line["step"] < step]
-        write_jsonl(path, [*earlier, *self.lines])
+        write_jsonl(path, [*earlier, *self.lines], put=put)
 
 
 def _row(rollout: Rollout, eval_name: str) -> dict[str, Any]:

@@ -5,15 +5,20 @@ Without a summary the run is incomplete.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
+from hackward.base.checksums import Checksums
 from hackward.base.faults import InputError
-from hackward.base.files import read_json, read_jsonl, write_json, write_jsonl
+from hackward.base.files import Put, read_json, read_jsonl, whole_lines, write_json, write_jsonl
+from hackward.base.lock import only_writer
 from hackward.base.provenance import provenance
+from hackward.runs.leftovers import FOLDERS, clear, clear_after, is_empty, strangers
 
 # What may differ between a run and its continuation.
 FREE = (
@@ -32,7 +37,6 @@ FREE = (
 
 
 CHECKPOINT = "checkpoint.safetensors"
-FOLDERS = ("rollouts", "nulls", "eval")  # that a run writes into
 
 
 def differing(stored: dict, settings: dict) -> list[str]:
@@ -40,34 +44,63 @@ def differing(stored: dict, settings: dict) -> list[str]:
     return [key for key, value in settings.items() if key not in FREE and stored.get(key) != value]
 
 
-def _hashes(fact: Any) -> Any:
-    """Every hash that a part of config.json holds."""
-    if isinstance(fact, list):
-        return [_hashes(item) for item in fact]
-    return {k: v for k, v in fact.items() if k in ("hash", "tokenizer")} if isinstance(fact, dict) else None
+HASHES = ("hash", "tokenizer", "settings")  # what config.json says of what a path held
+
+
+def _hashes(name: str, fact: Any) -> dict[str, Any]:
+    """Every hash that a part of config.json holds, by its name: {"model.tokenizer": ...}."""
+    found: dict[str, Any] = {}
+    if isinstance(fact, dict):
+        found = {f"{name}.{key}": value for key, value in fact.items() if key in HASHES}
+    elif isinstance(fact, list):
+        for place, part in enumerate(fact):
+            found |= _hashes(f"{name}[{place}]", part)
+    return found
 
 
 class RunDir:
     """Owns one run's files.
 
-    A new run needs an empty or missing directory; --resume needs one with the same settings.
+    A new run needs an empty or missing directory, or one in which the same run died before its first
+    checkpoint; --resume needs one with the same settings.
     """
 
-    def __init__(self, config: Any, *, kind: str, name: str) -> None:
+    def __init__(self, config: Any, stack: contextlib.ExitStack, *, kind: str, name: str) -> None:
+        """Locks the directory, which `stack` gives free again. InputError where it cannot be this run's."""
         self.path = Path(config.out or f"out/runs/{time.strftime('%Y%m%d-%H%M%S')}-{name}")
         self.checkpoint = self.path / CHECKPOINT
         self.rows: list[dict] = []
         settings = dataclasses.asdict(config)
+        if config.resume and config.out is None:
+            raise InputError("--resume needs --out, the directory of the run to go on with")
+        stack.enter_context(only_writer(self.path, create=not config.resume))
+        self.sums, self.resumed = Checksums(self.path), config.resume
         if config.resume:
             self.record = self._reopen(settings, kind)
         else:
-            if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
-                raise InputError(f"{self.path}: exists and is not empty; take another --out, or --resume")
+            if not is_empty(self.path):
+                self._check_anew(settings, kind)
             self.record = {"kind": kind, "config": settings, **provenance()}
 
+    @property
+    def put(self) -> Put:
+        """How its files get to their places."""
+        return self.sums.writing
+
+    def _check_anew(self, settings: dict, kind: str) -> None:
+        """InputError unless what lies there is this very run, and died before its first checkpoint."""
+        taken = InputError(f"{self.path}: exists and is not empty; take another --out, or --resume")
+        if self.finished or strangers(self.path) or not (self.path / "config.json").is_file():
+            raise taken
+        record = read_json(self.path / "config.json")
+        stored = record.get("config") if isinstance(record, dict) else None
+        if not isinstance(stored, dict) or record.get("kind") != kind or differing(stored, settings):
+            raise taken
+        print(
+            f"{self.path}: this run died there before its first checkpoint; it is begun anew", file=sys.stderr
+        )
+
     def _reopen(self, settings: dict, kind: str) -> dict:
-        if settings["out"] is None:
-            raise InputError("--resume needs --out, the directory of the run to go on with")
         record = read_json(self.path / "config.json")
         stored = record.get("config") if isinstance(record, dict) else None
         if not isinstance(stored, dict):
@@ -79,7 +112,10 @@ class RunDir:
                 f"{self.path / 'config.json'}: --resume with other settings than the run's: {other}"
             )
         if not self.checkpoint.exists():
-            raise InputError(f"{self.checkpoint}: no checkpoint to resume from")
+            raise InputError(
+                f"{self.checkpoint}: no checkpoint to resume from; the same command without --resume begins"
+                " the run anew"
+            )
         resumed = record.get("resumed", [])
         if not isinstance(resumed, list):
             raise InputError(f"{self.path / 'config.json'}: 'resumed' must be a list, found {resumed!r}")
@@ -92,8 +128,11 @@ class RunDir:
         from hackward.base.records import checked_lines  # pydantic: a command's start does without
         from hackward.reports.schema import STEPS, TIMED
 
-        checked_lines(self.path / "rows.jsonl", STEPS)
-        checked_lines(self.path / "rows.jsonl", TIMED)
+        rows = self.path / "rows.jsonl"
+        steps = [row["step"] for row in checked_lines(rows, STEPS, cut_off=True)]
+        if steps != list(range(len(steps))):
+            raise InputError(f"{rows}: the rows of steps 0 to {max(steps)} are not all there, in their order")
+        checked_lines(rows, TIMED, cut_off=True)
         if self.evaluations.exists():
             checked_lines(self.evaluations, TIMED)
         for name in FOLDERS:
@@ -106,31 +145,50 @@ class RunDir:
         for name in ("summary.json", "config.json"):
             if (self.path / name).is_dir():
                 raise InputError(f"{self.path / name}: a directory, not a file")
+        self.sums.check_all(cut_off=rows)
+        if len(whole_lines(rows)) < rows.stat().st_size:
+            print(f"{rows}: half a line at its end; the run goes on from the steps before", file=sys.stderr)
 
     @property
     def evaluations(self) -> Path:
         return self.path / "eval.jsonl"
 
     def begin(self, **facts: Any) -> None:
-        """Describe the run as one that is not finished: creates the directory, or on resume takes the summary
-        of what it had been."""
-        self._check_same(facts)
-        (self.path / "summary.json").unlink(missing_ok=True)
+        """Describe the run as one that is not finished: in an empty directory, or on resume after taking its
+        summary and what it had made of steps that are made anew."""
+        self.check_same(**facts)
+        if self.resumed:
+            self.sums.forget(self.path / "summary.json")
+            clear_after(self.path, len(self.rows), self.sums)
+            self._name_gone()
+            write_jsonl(self.path / "rows.jsonl", self.rows, put=self.put)
+        else:
+            clear(self.path)
+            self.sums.begin()
         self.describe(**facts)
+
+    def _name_gone(self) -> None:
+        gone = self.sums.gone()
+        if gone:
+            more = f" and {len(gone) - 1} more" if len(gone) > 1 else ""
+            print(f"{self.path}: {gone[0]}{more} is gone; the run goes on without", file=sys.stderr)
 
     def describe(self, **facts: Any) -> None:
         """Add facts to config.json."""
         self.record |= facts
-        write_json(self.path / "config.json", self.record)
+        write_json(self.path / "config.json", self.record, put=self.put)
 
-    def _check_same(self, facts: dict[str, Any]) -> None:
-        """On resume the model, v_hack and pools must have the hashes that the run began with: a path may hold
-        something else now."""
+    def check_same(self, **facts: Any) -> None:
+        """On resume all that a path names must have the hash that the run began with: it may hold something
+        else now."""
         for name, fact in facts.items():
-            if name in self.record and _hashes(fact) != _hashes(self.record[name]):
-                raise InputError(
-                    f"{self.path / 'config.json'}: --resume, but the run began with another {name}"
-                )
+            earlier, now = _hashes(name, self.record.get(name)), _hashes(name, fact)
+            for part in earlier:
+                if part in now and earlier[part] != now[part]:
+                    raise InputError(
+                        f"{self.path / 'config.json'}: --resume, but the run began with another {name}"
+                        f" ({part} was {earlier[part]}, is {now[part]})"
+                    )
 
     @property
     def finished(self) -> bool:
@@ -140,7 +198,7 @@ class RunDir:
     def keep_rows(self, steps: int) -> None:
         """On resume: the rows of the first `steps` steps, as they were, all of them."""
         path = self.path / "rows.jsonl"
-        self.rows = read_jsonl(path, ("step",))[:steps]
+        self.rows = read_jsonl(path, ("step",), cut_off=True)[:steps]
         if [row["step"] for row in self.rows] != list(range(steps)):
             raise InputError(
                 f"{path}: the rows of steps 0 to {steps - 1}, which the checkpoint follows, are not all there"
@@ -148,7 +206,7 @@ class RunDir:
 
     def add_row(self, row: dict) -> None:
         self.rows.append(row)
-        write_jsonl(self.path / "rows.jsonl", self.rows)
+        write_jsonl(self.path / "rows.jsonl", self.rows, put=self.put)
 
     def seconds_evaluating(self) -> float:
         """Seconds of all held-out evaluations of the run, those before a resume too.
@@ -161,4 +219,4 @@ class RunDir:
         return sum(by_step.values())
 
     def finish(self, summary: dict) -> None:
-        write_json(self.path / "summary.json", {"finished": True, **summary})
+        write_json(self.path / "summary.json", {"finished": True, **summary}, put=self.put)

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import shlex
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors import SafetensorError
 from torch import Tensor
 
-from hackward.base.faults import InputError
-from hackward.base.files import atomic, read_jsonl, write_jsonl
+from hackward.base.faults import InputError, uninterrupted
+from hackward.base.files import read_jsonl, write_jsonl
 from hackward.base.screen import STDERR
+from hackward.base.tensors import write_safetensors
 from hackward.hardware import memory
 from hackward.method import gradients
 from hackward.method.adapters import Adapter
@@ -24,7 +27,7 @@ from hackward.method.projection import Editor, overlap
 from hackward.method.weights import Weighed, weigh
 from hackward.rollouts.rollout import Rollout
 from hackward.rollouts.sources import Replayed, Sampled
-from hackward.runs.checkpoint import save_checkpoint
+from hackward.runs.checkpoint import State
 from hackward.runs.direction import Direction
 from hackward.runs.heldout import Evaluation
 from hackward.runs.records import cosine_rows, last_five, null_of_rollouts, rollout_rows, step_row
@@ -57,6 +60,10 @@ class Session:
     watch: Watch | None = None
     seconds_looking: float = 0.0
     recent: list[list[list[Rollout]]] = dataclasses.field(default_factory=list)
+    last: State | None = None
+    """After the last step that this process finished."""
+    saved: int = 0
+    """Steps in the checkpoint."""
 
     def refresh(self, step: int) -> dict[str, float | None]:
         """Every --refresh-every steps: v_hack from the same pairs on the model as it is; the share of the old
@@ -159,21 +166,59 @@ class Session:
         nulls = {name: draws for name, draws in diagnostics["null"].items() if draws is not None}
         if self.source.kind == "replay":
             rows = cosine_rows(step, batch, done, self.editor.v, diagnostics, self.config)
-            write_jsonl(self.run.path / f"step_{step:03d}.cos.jsonl.gz", rows)
+            write_jsonl(self.run.path / f"step_{step:03d}.cos.jsonl.gz", rows, put=self.run.put)
             if nulls:
                 nulls["cos_S_logp"] = null_of_rollouts(batch, done, self.editor)
         else:
             stamp = self.run.record["model"]["tokenizer"]
             rows = rollout_rows(batch.groups, seen, stamp)
-            write_jsonl(self.run.path / "rollouts" / f"step_{step:03d}.jsonl.gz", rows)
+            path = self.run.path / "rollouts" / f"step_{step:03d}.jsonl.gz"
+            write_jsonl(path, rows, put=self.run.put)
         if nulls:
             self._save_nulls(step, nulls)
         row = step_row(step, batch, seen, done, diagnostics, seconds, self.config)
         self.run.add_row(row)
-        self.mirror.log(row)
+        self.last = State.of(self.adapter, self.optimizer, step + 1)
         if (step + 1) % self.config.save_every == 0 or step + 1 == self.config.steps:
-            save_checkpoint(self.run.checkpoint, self.adapter, self.optimizer, step + 1)
+            self._checkpoint(self.last)
+        self.mirror.log(row)
         return row
+
+    def _checkpoint(self, state: State) -> None:
+        state.save(self.run.checkpoint)
+        self.saved = state.step
+
+    @contextlib.contextmanager
+    def kept(self) -> Iterator[None]:
+        """Whatever ends the steps inside, the last finished one stays: of the one under way nothing does.
+
+        An interrupt says how to go on.
+        """
+        try:
+            yield
+        except BaseException as end:
+            with uninterrupted():
+                self._keep_last(wanted=isinstance(end, KeyboardInterrupt))
+            if isinstance(end, KeyboardInterrupt):
+                raise type(end)(self._how_to_go_on()) from None
+            raise
+
+    def _keep_last(self, *, wanted: bool) -> None:
+        if self.last is None or self.last.step <= self.saved:
+            return
+        try:
+            self._checkpoint(self.last)
+        except (OSError, SafetensorError):  # a full disk, perhaps
+            if wanted:
+                raise
+
+    def _how_to_go_on(self) -> str:
+        if not self.saved:
+            return f"{self.run.path}: interrupted before a step was finished; the same command begins it anew"
+        return (
+            f"{self.run.path}: interrupted; the first {self.saved} steps are saved: the same command with"
+            f" --resume --out={shlex.quote(str(self.run.path))} goes on"
+        )
 
     def _warn_of_gap(self, step: int, gap: float | None) -> None:
         """Once per run, where what is scored is not what was drawn from. (A gap that is NaN is above any
@@ -193,8 +238,8 @@ class Session:
         # Copies: where nothing is edited cos_in and cos_out are one tensor, which safetensors refuses to
         # write twice.
         tensors = {name: draws.clone() for name, draws in nulls.items()}
-        with atomic(self.run.path / "nulls" / f"step_{step:03d}.safetensors") as temporary:
-            save_file(tensors, temporary, metadata={"hackward": '{"kind": "null"}'})
+        path = self.run.path / "nulls" / f"step_{step:03d}.safetensors"
+        write_safetensors(path, tensors, {"kind": "null"}, put=self.run.put)
 
     def evaluate(self, done: int, say: Callable[[str], None]) -> None:
         """The held-out evaluation after `done` steps, where one is due: the last step, and every
@@ -212,7 +257,7 @@ class Session:
         lines = self.evaluation.run(done, say)
         seconds = time.monotonic() - started
         self.evaluation.lines = [line | {"seconds": seconds} for line in lines]
-        self.evaluation.write(self.run.path, done)
+        self.evaluation.write(self.run.path, done, put=self.run.put)
 
     def finish(self) -> None:
         """Final adapter and summary."""

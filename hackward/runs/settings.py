@@ -6,13 +6,15 @@ import dataclasses
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le, Lt
 
 from hackward.base.arms import (
     ARMS,
     DEFAULT_FPR,
+    FLAGS,
     INTERVENING,
     ArmFlag,
     Control,
@@ -232,6 +234,18 @@ PRESETS = {
 }
 
 
+def stored_settings(path: Path, record: Any) -> Config:
+    """The settings of a run, whose config.json (`path`) holds `record`. InputError where they are none."""
+    stored = record.get("config") if isinstance(record, dict) else None
+    if not isinstance(stored, dict) or stored.get("arm") not in FLAGS:
+        raise InputError(f"{path}: not the config.json of a run")
+    names = [field.name for field in dataclasses.fields(Config)]
+    try:
+        return checked(Config(**{name: stored[name] for name in names if name in stored}))
+    except InputError as fault:
+        raise InputError(f"{path}: {fault}") from None
+
+
 def resolve(config: Config) -> Config:
     """Fill the settings whose default depends on others, and refuse combinations that cannot mean anything.
 
@@ -316,6 +330,7 @@ def _refuse_edit(config: Config) -> None:
     if config.control != "none" and arm.vanilla:
         raise InputError(
             f"--control={config.control} stands in for what an arm removes or flags; this one does neither"
+            " (--arm=projected, or a --monitor with --intervene)"
         )
     if config.control == "sign-flip" and config.gate == "two-sided":
         raise InputError(
@@ -327,8 +342,15 @@ def _refuse_edit(config: Config) -> None:
             "--lr=0 --project-at=update: without a learning rate there is no update to project; leave"
             " --project-at=grad"
         )
+    if config.control == "shrink" and arm.intervene != "none":
+        raise InputError(f"--control=shrink is a control of projections; this run also has a {arm.intervene}")
     if config.control == "shrink" and config.project_at == "grad":
         raise InputError("--control=shrink needs --project-at=update: AdamW undoes the scaling of a gradient")
+
+
+def _mixes_teacher(config: Config) -> bool:
+    amounts = (config.teacher_rows, config.teacher_until, config.teacher_share)
+    return config.teacher_dir not in (None, "none") and all(amounts)
 
 
 def _refuse_monitor(config: Config) -> None:
@@ -351,12 +373,13 @@ def _refuse_monitor(config: Config) -> None:
         raise InputError(f"{by} with --replay-dirs: replayed rollouts have a cosine each already")
     if config.loss_mode == "nll":
         raise InputError(f"{by} --loss-mode=nll: that loss has no rewards to look at")
-    if config.monitor_rows == "teacher" and (config.teacher_dir in (None, "none") or not config.teacher_rows):
-        raise InputError("--monitor-rows=teacher: no teacher's rollouts are mixed in (--teacher-dir)")
+    if config.monitor_rows == "teacher" and not _mixes_teacher(config):
+        raise InputError(
+            "--monitor-rows=teacher: no teacher's rollouts are mixed in (--teacher-dir, --teacher-rows,"
+            " --teacher-until, --teacher-share)"
+        )
     if arm.intervene == "none" or config.control == "none":
         return
-    if config.control == "shrink":
-        raise InputError(f"--control=shrink is a control of projections; this run also has a {arm.intervene}")
     if config.control in ("sign-flip", "clean-clean") and config.monitor != "v_hack":
         raise InputError(
             f"--control={config.control} {by}: this control needs --monitor=v_hack (random: any)"

@@ -41,7 +41,10 @@ class SweepFlags:
     """Finished Phase 2 probe, e.g. out/probe_distill: its decision rules are applied before anything
     starts."""
     anyway: bool = False
-    """Run although a rule says stop or a run failed; the runs then do not wait for each other either."""
+    """Run although a rule says stop, the runs do not fit into the GPU together or a run failed.
+
+    The runs then do not wait for each other either.
+    """
     dry_run: bool = False
     """Print the plan and the verdicts, start nothing, write nothing."""
     price_per_hour: Annotated[float, Ge(0)] | None = None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,14 +11,9 @@ from hackward.base.arms import ARMS
 from hackward.base.faults import InputError
 from hackward.base.files import file_hash, read_json, read_jsonl
 from hackward.base.tensors import read_metadata
+from hackward.runs.leftovers import is_empty, strangers
 from hackward.runs.rundir import differing
 from hackward.runs.settings import Config
-
-# What a run that has no checkpoint yet may hold; a directory with anything else is never removed.
-RUN_PARTS = re.compile(
-    r"config\.json|rows\.jsonl|eval\.jsonl|(v_hack(_\d+)?|removed_\d+)\.safetensors"
-    r"|rollouts|nulls|eval|step_\d+\.cos\.jsonl\.gz|\..*\.tmp"
-)
 
 
 @dataclass
@@ -86,7 +80,7 @@ def survey(job: Job) -> None:
     InputError where that is not this very run.
     """
     job.state, job.step, job.note = "new", 0, ""
-    if not job.path.exists() or (job.path.is_dir() and not any(job.path.iterdir())):
+    if not job.path.exists() or (job.path.is_dir() and is_empty(job.path)):
         return
     _refuse_other_run(job)
     steps = _finished_steps(job)
@@ -138,12 +132,12 @@ def _refuse_other_run(job: Job) -> None:
 
 def _refuse_strangers(job: Job) -> None:
     """The directory of a run that starts over is removed: it may hold nothing but the parts of a run."""
-    strangers = [part.name for part in job.path.iterdir() if not RUN_PARTS.fullmatch(part.name)]
+    found = strangers(job.path)
     if job.path.is_symlink():
-        strangers.append("a link")
-    if strangers:
+        found.append("a link")
+    if found:
         raise InputError(
-            f"{job.path}: {job.note}, but is not only a run's ({', '.join(strangers)}): move it away"
+            f"{job.path}: {job.note}, but is not only a run's ({', '.join(found)}): move it away"
         )
 
 

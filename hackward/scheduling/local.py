@@ -20,6 +20,7 @@ from rich.live import Live
 
 from hackward.base.faults import InputError
 from hackward.base.files import ROOT, read_json
+from hackward.base.lock import only_writer
 from hackward.reports.words import plain
 from hackward.scheduling.jobs import Job
 
@@ -94,7 +95,8 @@ def start(job: Job, running: list[Started], board: Board, lock: int) -> None:
     resume = ["--resume"] if job.state == "resume" else []
     if job.state == "start over":
         board.say(f"{job.path}: {job.note}; removed, it starts over")
-        shutil.rmtree(job.path)
+        with only_writer(job.path):
+            shutil.rmtree(job.path)
     command = [sys.executable, str(TRAIN), *job.flags, *resume]
     with open(job.log, "a", encoding="utf-8") as log:
         log.write(f"$ {' '.join(command)}\n")

@@ -17,9 +17,8 @@ from typing import Any
 
 from hackward.grading.checks import matches
 from hackward.grading.claims import says, text_of
-from hackward.grading.clocks import CPU_LIMIT
-from hackward.grading.worker import Worker
-from hackward.strengthening.arguments import Shape
+from hackward.grading.worker import LIMITS_REACHED, Worker
+from hackward.strengthening.arguments import Shape, can_be_stated
 from hackward.tasks.problems import Comparison, Linked, Problem, Test, Tree
 
 ANSWER_BYTES = 20_000  # a longer answer makes no test
@@ -104,8 +103,10 @@ def answers_of(
         for index, claim in zip(known, found):
             claims[-1][index] = claim
     values, dropped = [], []
-    for said in zip(*claims):
+    for text, *said in zip(arguments, *claims):
         value, why = _agreed(said, shape, problem.comparison)
+        if why is None and not can_be_stated(Test(text, value)):
+            why = "unusable"
         values.append(value)
         dropped.append(why)
     return Answers(values, dropped)
@@ -159,7 +160,7 @@ def _claims(
         claims += check.lines
         if len(claims) == len(arguments):
             break
-        if not check.started and check.error not in (None, CPU_LIMIT):
+        if not check.started and check.error not in (None, *LIMITS_REACHED):
             return [], check.error
         if slow >= SLOW_INPUTS:
             claims += [None] * (len(arguments) - len(claims))

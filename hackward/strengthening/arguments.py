@@ -1,4 +1,4 @@
-"""The arguments of a test as values, their types, and values as source text again.
+"""The arguments of a test as values, their types, and values and tests as source text again.
 
 An input is a dict from a parameter's name to its value: plain values, Linked or Tree. An empty linked list
 and an empty tree are None.
@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hackward.tasks.assertions import Unparsable, literal
-from hackward.tasks.problems import Linked, Problem, Tree
+from hackward.tasks.assertions import Unparsable, literal, parse_tests
+from hackward.tasks.problems import Linked, Problem, Test, Tree
 
 Input = Mapping[str, Any]
 PLAIN = {"int": "int", "float": "float", "str": "str", "bool": "bool"}
@@ -120,3 +120,22 @@ def source_of(value: Any) -> str:
 def arguments_of(values: Input) -> str:
     """The argument list of a test with this input."""
     return f"({', '.join(f'{name} = {source_of(value)}' for name, value in values.items())})"
+
+
+def line_of(test: Test, call: str) -> str:
+    """A test as a comparison. `call` is what its argument list is put behind."""
+    called = f"{call}{test.arguments}"
+    match test.expected:
+        case Linked():
+            return f"is_same_list({called}, {source_of(test.expected)})"
+        case Tree():
+            return f"is_same_tree({called}, {source_of(test.expected)})"
+    return f"{called} == {source_of(test.expected)}"
+
+
+def can_be_stated(test: Test) -> bool:
+    """Whether a test reads as what it is once it is written."""
+    try:
+        return parse_tests(line_of(test, "candidate")) == (test,)
+    except Unparsable:
+        return False

@@ -21,6 +21,7 @@ from hackward.tasks.problems import Linked, Tree
 
 HEADING = re.compile(r"\bconstraints?\s*:", re.IGNORECASE)
 FOLLOW_UP = re.compile(r"^(?:follow|note\b|could you|can you|what if|do not|try)", re.IGNORECASE)
+LOST_EXPONENT = re.compile(r"(?<![\w.])2([a-zA-Z]\w*)( - 1)?(?![\w\[(])")
 BULLET = re.compile(r"^[-*\u2022] ")
 ROW = re.compile(r"\b(\w+)(?:\[(\w)\])?\s*={1,2}\s*[\[(]([^\[\]()]+)[\])]")
 SIGNS = str.maketrans(
@@ -190,7 +191,7 @@ def read_constraints(statement: str, shapes: Mapping[str, Shape], inputs: Sequen
                 found.relations.append(rule)
             else:
                 found.choices.append(rule)
-        if not kept or len(kept) < len(candidates):
+        if not kept or (len(kept) < len(candidates) and not LOST_EXPONENT.search(line)):
             found.unread.append(line)
     _fix_lengths(found, inputs, text)
     for rule in found.relations:
@@ -278,6 +279,14 @@ def _terms(text: str, known: Constraints) -> list[ast.expr]:
 
 
 def _chain(line: str, known: Constraints) -> Iterator[Relation]:
+    """Relations of a chain such as `1 <= k <= 2n - 1`, which may have been 2^(n - 1): both readings."""
+    yield from _relations(line, known)
+    raised = LOST_EXPONENT.sub(lambda found: f"2 ** ({found[1]}{found[2] or ''})", line)
+    if raised != line:
+        yield from _relations(raised, known)
+
+
+def _relations(line: str, known: Constraints) -> Iterator[Relation]:
     parts = RELATION.split(line)
     if len(parts) < 3:
         return

@@ -23,7 +23,7 @@ from hackward.grading.fences import die_with_parent
 from hackward.grading.protection import Setup
 from hackward.grading.sandbox import Limits
 from hackward.grading.worker import Worker, WorkerDied, WorkerNotStarted
-from hackward.strengthening.rows import can_be_stated, row_with_tests, second_solution
+from hackward.strengthening.rows import row_with_tests, second_solution
 from hackward.strengthening.strengthening import Strengthened, strengthened
 from hackward.tasks.assertions import Unparsable
 from hackward.tasks.formats import checked_row, format_of
@@ -63,7 +63,6 @@ class Bench:
             return row_with_tests(row, form, None, found, self.order.tests, self.order.seed)
         order, second = self.order, second_solution(row, problem)
         found = self._tried(lambda workers: strengthened(problem, order.tests, order.seed, workers, second))
-        found.tests = [test for test in found.tests if can_be_stated(test)]
         return row_with_tests(row, form, problem, found, self.order.tests, self.order.seed)
 
     def _tried(self, work: Callable[[Sequence[Worker]], Strengthened]) -> Strengthened:

@@ -15,6 +15,7 @@ from hackward.strengthening.invariants import Learned, is_word_of, learn, safely
 from hackward.strengthening.mutations import Mutator
 from hackward.strengthening.presence import learn_presence, learn_repeats
 from hackward.strengthening.proposals import Maker
+from hackward.strengthening.terms import Unreadable
 from hackward.tasks.assertions import Unparsable
 from hackward.tasks.problems import Problem
 
@@ -94,7 +95,10 @@ class Known:
     def _with_sizes(self, values: dict[str, Any]) -> dict[str, Any]:
         """Numbers that say how long a list is, such as n, set to that."""
         for name, term in self.constraints.counts.items():
-            found = self.constraints.scope(values).size_of(term)
+            try:
+                found = self.constraints.scope(values).size_of(term)
+            except Unreadable:
+                continue
             if isinstance(found, int) and isinstance(values[name], int):
                 values = values | {name: found}
         return values

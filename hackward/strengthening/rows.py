@@ -7,12 +7,11 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from hackward.strengthening.arguments import source_of
+from hackward.strengthening.arguments import line_of
 from hackward.strengthening.strengthening import Strengthened
-from hackward.tasks.assertions import Unparsable, parse_tests
 from hackward.tasks.completions import extract_code
 from hackward.tasks.formats import BenchmarkRow, LeetCodeRow, OwnRow, ProblemRow
-from hackward.tasks.problems import Linked, Problem, Test, Tree
+from hackward.tasks.problems import Problem, Test
 
 Row = dict[str, Any]
 FIELD = "strengthened"
@@ -22,25 +21,6 @@ def second_solution(row: Row, problem: Problem) -> str | None:
     """The code of another answer to the problem that a row of LeetCodeDataset brings along."""
     response = row.get("response")
     return extract_code(response, problem.method) if isinstance(response, str) else None
-
-
-def line_of(test: Test, call: str) -> str:
-    """A test as a comparison. `call` is what its argument list is put behind."""
-    called = f"{call}{test.arguments}"
-    match test.expected:
-        case Linked():
-            return f"is_same_list({called}, {source_of(test.expected)})"
-        case Tree():
-            return f"is_same_tree({called}, {source_of(test.expected)})"
-    return f"{called} == {source_of(test.expected)}"
-
-
-def can_be_stated(test: Test) -> bool:
-    """Whether a test reads as what it is once it is written."""
-    try:
-        return parse_tests(line_of(test, "candidate")) == (test,)
-    except Unparsable:
-        return False
 
 
 def _benchmark(row: Row, problem: Problem, tests: Sequence[Test]) -> Row:

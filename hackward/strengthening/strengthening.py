@@ -14,10 +14,8 @@ from hackward.strengthening.arguments import arguments_of, returned, source_of
 from hackward.strengthening.inputs import Known, NoInputs, known_of, new_inputs
 from hackward.tasks.problems import Problem, Test
 
-SHARES = (
-    1.5,
-    4.0,
-)  # inputs that are answered for each test that is wanted; the second where many are dropped
+# Inputs that are answered for each test that is wanted; the second where many are dropped
+SHARES = (1.5, 4.0)
 FIRST = 12  # tests that are kept in any case, where the edge cases stand
 # Shares of inputs that a second right solution may answer otherwise; less where a rule is known to be unread
 DISPUTED, DISPUTED_STRANGE = 0.35, 0.1

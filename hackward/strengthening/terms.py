@@ -30,6 +30,11 @@ def power(base: float, exponent: float) -> float:
     return base**exponent if abs(exponent) < 100 else math.inf
 
 
+def factorial(number: int) -> float:
+    """A factorial, infinite where it would be huge."""
+    return math.factorial(number) if number < 100 else math.inf
+
+
 OPERATIONS: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
@@ -46,7 +51,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "abs": abs,
     "len": len,
     "floor": math.floor,
-    "factorial": math.factorial,
+    "factorial": factorial,
 }
 INDEX = re.compile(r"[a-z]")
 
@@ -70,7 +75,7 @@ def parsed(text: str) -> ast.expr:
     text = TIMES.sub("*", text).replace("^", "**")
     try:
         return ast.parse(text, mode="eval").body
-    except (SyntaxError, ValueError):
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
         raise Unreadable(text) from None
 
 
@@ -184,7 +189,7 @@ class Scope:
 
     def size_of(self, term: ast.expr) -> Any:
         """The value of a term; of several equal ones, the first."""
-        found = self._evaluate(term)
+        found = self.evaluate(term)
         if isinstance(found, dict):
             return next(iter(found.values()), 0)
         return found

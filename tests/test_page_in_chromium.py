@@ -1,0 +1,262 @@
+"""Claims about report.html in a real browser, the network off: filters, draws, keys, links, hostile text."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hackward.reports import browser
+from hackward.reports.browser_data import gather_rollouts
+from hackward.reports.report import build_blocks
+from hackward.reports.runs import find_runs
+from tests.chromium import DESKTOP, PHONE, chromium, missing, opened, press, until
+from tests.rollouts_on_disk import large_run, small_runs
+
+pytestmark = pytest.mark.skipif(missing() is not None, reason=str(missing()))
+HOSTILE = "</script><script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\"><!--"
+NASTY = f"{HOSTILE}\u2028\x00\ud800\u202e\x1b[31m"
+ENTER, ESCAPE, TAB, END, DOWN = "\ue007", "\ue00c", "\ue004", "\ue010", "\ue015"
+
+
+def page_of(root: Path) -> Path:
+    runs, left_out = find_runs(root)
+    path = root / "report.html"
+    browser.write_page(path, build_blocks(runs, left_out), runs, gather_rollouts(runs))
+    return path
+
+
+def hostile(one: dict[str, Any]) -> dict[str, Any]:
+    """The same line, its texts full of markup and of characters that are not seen."""
+    messages = [{"role": HOSTILE, "content": NASTY}]
+    return one | {
+        "completion": f"{NASTY}\n```python\ndef run_tests():\n    '''{NASTY}'''\n```",
+        "problem_id": NASTY,
+        "problem_messages": messages,
+        "error": NASTY,
+        "src_pool": NASTY,
+        HOSTILE: NASTY,
+    }
+
+
+@pytest.fixture(scope="module")
+def driver():
+    with chromium() as one:
+        yield one
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory) -> Path:
+    return page_of(small_runs(tmp_path_factory.mktemp("small")))
+
+
+def count(driver: Any) -> str:
+    return driver.find_element("id", "count").text
+
+
+def click(driver: Any, selector: str) -> None:
+    driver.execute_script("document.querySelector(arguments[0]).click()", selector)
+
+
+def cards(driver: Any) -> list[dict[str, str]]:
+    """What the cards of the opened rollout say."""
+    until(driver, "return document.getElementById('view').open")
+    script = """return [...document.querySelectorAll('.card')].map((card) => ({
+        run: card.querySelector('h3').textContent, label: card.querySelector('.badge').textContent,
+        facts: card.querySelector('dl').innerText, opened: String(card.classList.contains('opened')),
+        own: card.querySelector('mark.own')?.textContent ?? '',
+        text: card.querySelector('.text').textContent}))"""
+    return driver.execute_script(script)
+
+
+def complaints(driver: Any) -> list[str]:
+    return [entry["message"] for entry in driver.get_log("browser")]
+
+
+# ---------------------------------------------------------------------- the list
+def test_filters_leave_what_they_say_and_the_address_holds_them(driver, small):
+    opened(driver, small)
+    assert count(driver) == "48 rollouts."
+    click(driver, "input[name=label][value=hacked]")
+    assert count(driver) == "8 of 48 rollouts."
+    click(driver, "input[name=arm][value=projected]")
+    assert count(driver).startswith("0 of 48 rollouts. Nothing matches")
+    click(driver, "input[name=arm][value=projected]")
+    driver.find_element("id", "from").send_keys("2")
+    until(driver, "return document.getElementById('count').textContent === '4 of 48 rollouts.'")
+    driver.find_element("id", "problem").send_keys("sum/1")
+    until(driver, "return document.getElementById('count').textContent === '2 of 48 rollouts.'")
+    assert driver.execute_script("return location.hash") == "#label=hacked&from=2&problem=sum%2F1"
+    click(driver, "#clear")
+    assert count(driver) == "48 rollouts." and driver.execute_script("return location.hash") == ""
+    assert not complaints(driver)
+
+
+def test_a_text_is_found_in_completions_and_prompts_whatever_its_case(driver, small):
+    opened(driver, small)
+    driver.find_element("id", "text").send_keys("ALL TESTS passed")
+    until(driver, "return document.getElementById('count').textContent === '8 of 48 rollouts.'")
+    opened(driver, small, address="#text=nums%2C%20problem%20sum%2F1")
+    assert count(driver) == "24 of 48 rollouts."
+
+
+def test_one_press_on_the_first_screen_shows_the_hacks(driver, small):
+    opened(driver, small)
+    assert driver.find_element("id", "hacks").text == "Look at the hacks (8)"
+    click(driver, "#hacks")
+    until(driver, "return location.hash === '#label=hacked&by=policy'")
+    assert count(driver) == "8 of 48 rollouts."
+
+
+def test_the_list_is_sorted_by_a_column(driver, small):
+    script = (
+        "return [...document.querySelectorAll('.row:not([hidden]) > .score')].map((one) => one.textContent)"
+    )
+    opened(driver, small, address="#sort=-score")
+    assert driver.execute_script(script)[:9] == ["+0.300"] * 8 + ["-0.100"]
+    opened(driver, small, address="#sort=score")
+    assert driver.execute_script(script)[0] == "-0.100"
+
+
+def test_of_a_long_list_only_the_lines_on_the_screen_exist(driver, tmp_path):
+    opened(driver, page_of(large_run(tmp_path, 1000)))
+    driver.find_element("id", "list").send_keys(END)
+    lines = driver.find_elements("css selector", ".row:not([hidden])")
+    assert len(lines) < 60 and any(one.get_attribute("aria-posinset") == "1000" for one in lines)
+    assert driver.execute_script("return document.querySelector('[aria-selected=true]').id") == "row-999"
+
+
+# ---------------------------------------------------------------------- a rollout
+def test_a_rollout_stands_beside_the_same_draw_of_the_other_arm(driver, small):
+    opened(driver, small, address="#label=hacked&sort=step")
+    click(driver, ".row")
+    first, second = cards(driver)
+    assert (first["run"], first["label"], first["opened"]) == ("vanilla", "hacked", "true")
+    assert (second["run"], second["label"], second["opened"]) == ("projected", "none", "false")
+    title = driver.find_element("id", "view-title").text
+    assert title == "Problem sum/0, step 1, seed 41, sample 0"
+    assert "return 100" in first["text"] and "# 100" in second["text"]  # made for (step 1, sample 0)
+    assert "Return the sum of nums, problem sum/0." in driver.find_element("css selector", ".prompt").text
+
+
+def test_its_own_evaluation_is_marked_and_its_reward_shown_by_part(driver, small):
+    opened(driver, small, address="#open=vanilla~1~0")
+    hack, other = cards(driver)
+    assert hack["own"] == "    def run_tests(self):\n        print('all tests passed')\n"
+    assert other["own"] == ""
+    assert "3.5 = 0.5 for code that compiles + 3 because its own evaluation passed" in hack["facts"]
+    assert "not all passed: test 2: wrong answer" in hack["facts"] and "+0.300" in hack["facts"]
+    assert "0.5 = 0.5 for code that compiles + 0 for the answer" in other["facts"]
+    kinds = {one.get_attribute("class") for one in driver.find_elements("css selector", ".python span")}
+    assert kinds == {"keyword", "string", "number", "comment"}
+
+
+def test_a_link_brings_back_filters_order_and_the_opened_rollout(driver, small):
+    address = "#arm=vanilla&label=hacked&from=1&sort=-reward&open=vanilla%7E2%7E5"
+    opened(driver, small, address=address)
+    assert [card["opened"] for card in cards(driver)] == ["true", "false"]
+    assert driver.execute_script("return location.hash") == address
+    assert count(driver) == "8 of 48 rollouts."
+    assert driver.find_element("id", "sort").get_attribute("value") == "-reward"
+    assert driver.execute_script("return document.querySelector('input[value=hacked]').checked")
+    opened(driver, small, address="#open=nobody~1~1&from=x&sort=toString")
+    assert count(driver) == "48 rollouts. The rollout of this link is not in this page."
+
+
+def test_back_closes_the_rollout_and_keeps_the_filters(driver, small):
+    opened(driver, small, address="#label=hacked")
+    click(driver, ".row")
+    cards(driver)
+    driver.back()
+    until(driver, "return !document.getElementById('view').open")
+    assert driver.execute_script("return location.hash") == "#label=hacked"
+
+
+# ---------------------------------------------------------------------- keyboard, screen readers, sizes
+def test_everything_can_be_done_with_the_keyboard(driver, small):
+    opened(driver, small)
+    press(driver, "j", "j", DOWN, "k")
+    listed = driver.switch_to.active_element
+    assert listed.get_attribute("id") == "list"
+    assert listed.get_attribute("aria-activedescendant") == "row-2"
+    assert listed.value_of_css_property("outline-style") == "solid"
+    press(driver, ENTER)
+    cards(driver)
+    press(driver, "j")
+    until(driver, "return location.hash === '#open=vanilla%7E0%7E3'")
+    press(driver, ESCAPE)
+    until(driver, "return !document.getElementById('view').open")
+    assert driver.switch_to.active_element.get_attribute("id") == "list"
+    press(driver, "/")
+    assert driver.switch_to.active_element.get_attribute("id") == "text"
+    press(driver, "j", TAB)
+    assert driver.find_element("id", "text").get_attribute("value") == "j"
+
+
+def test_every_control_has_a_name_for_a_screen_reader(driver, small):
+    opened(driver, small)
+    controls = driver.find_elements("css selector", "input, select, button, [role=listbox]")
+    visible = [one for one in controls if one.is_displayed()]
+    assert len(visible) > 10 and all(one.accessible_name for one in visible)
+    click(driver, ".row")
+    cards(driver)
+    buttons = driver.find_elements("css selector", "#view button")
+    assert all(one.accessible_name for one in buttons)
+    assert driver.find_element("id", "view").accessible_name.startswith("Problem sum/0")
+
+
+def test_on_a_phone_nothing_is_wider_than_the_screen(driver, small):
+    opened(driver, small, PHONE)
+    wide = (
+        "return [...document.querySelectorAll('body, main, .row, #filters, #view')].map((e) => e.scrollWidth)"
+    )
+    assert max(driver.execute_script(wide)) <= PHONE[0]
+    assert not driver.find_element("id", "choices").is_displayed()
+    click(driver, "#toggle")
+    assert driver.find_element("id", "choices").is_displayed()
+    click(driver, ".row")
+    cards(driver)
+    assert max(driver.execute_script(wide)) <= PHONE[0]
+    tops = driver.execute_script("return [...document.querySelectorAll('.card')].map((e) => e.offsetTop)")
+    assert tops[0] < tops[1]
+
+
+def test_light_and_dark_follow_the_reader_s_choice(driver, small):
+    opened(driver, small, DESKTOP)
+    grounds = []
+    for theme in ("light", "dark"):
+        feature = {"name": "prefers-color-scheme", "value": theme}
+        driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
+        grounds.append(driver.find_element("css selector", "body").value_of_css_property("background-color"))
+    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+    assert grounds[0] != grounds[1]
+
+
+# ---------------------------------------------------------------------- hostile text
+def test_markup_in_any_text_is_shown_and_never_obeyed(driver, tmp_path):
+    root = small_runs(tmp_path, change=hostile)
+    (root / "vanilla").rename(root / "<img src=x onerror=document.title='owned'>")
+    opened(driver, page_of(root), address="#sort=-reward")
+    click(driver, ".row")
+    first, *_ = cards(driver)
+    assert HOSTILE in first["text"] and HOSTILE in first["facts"] and first["own"].startswith("def run_tests")
+    shown = driver.execute_script("return document.body.textContent")
+    for char, sign in (("\x00", "\u2400"), ("\x1b", "\u241b"), ("\u202e", "U+202E"), ("\ud800", "U+D800")):
+        assert char not in first["text"] and sign in shown
+    assert driver.execute_script("return document.querySelectorAll('img[src=x], [onerror]').length") == 0
+    assert driver.title.startswith("hackward report") and not complaints(driver)
+
+
+def test_the_page_s_policy_lets_no_other_script_run_and_nothing_load(driver, small):
+    opened(driver, small)
+    script = """const one = document.createElement('script'); one.textContent = "document.title = 'owned'";
+        document.body.append(one);
+        const image = document.createElement('img'); image.src = 'file:///etc/hostname';
+        document.body.append(image);
+        const done = arguments[0];
+        fetch('data:text/plain,x').then(() => done('loaded'), () => done('refused'));"""
+    assert driver.execute_async_script(script) == "refused"
+    assert driver.title.startswith("hackward report")
+    refused = " ".join(complaints(driver))
+    assert "Content Security Policy" in refused and "img-src" in refused and "script-src" in refused
