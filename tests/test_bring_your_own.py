@@ -169,10 +169,17 @@ def test_a_run_replays_files_as_it_replays_directories(shop, tmp_path):
     assert found[0] == found[1]
 
 
-@pytest.mark.parametrize("name", ["nowhere.jsonl", "rows.csv"])
-def test_what_is_no_pool_is_refused_before_anything_is_loaded(shop, tmp_path, name):
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("nowhere.jsonl", "no such file"),
+        ("nowhere", "no such pool directory"),
+        ("rows.csv", "no pool: neither a directory nor a file of rows"),
+    ],
+)
+def test_what_is_no_pool_is_refused_before_anything_is_loaded(shop, tmp_path, name, words):
     (tmp_path / "rows.csv").write_text("x")
-    with pytest.raises(InputError, match=f"--replay-dirs .*{name}: no such pool directory, and no .jsonl"):
+    with pytest.raises(InputError, match=f"--replay-dirs .*{name}: {words}"):
         run_train(shop, "--preset=smoke", f"--replay-dirs={tmp_path / name}")
 
 

@@ -23,6 +23,7 @@ from hackward.base.faults import InputError
 from hackward.base.files import is_jsonl, read_jsonl, sha256, write_jsonl
 from hackward.base.records import POLICY, Record, Unknowable, checked_record
 from hackward.rollouts import tokens
+from hackward.rollouts.places import check_place
 from hackward.rollouts.rollout import Rollout
 from hackward.rollouts.tokens import completion_ids, prompt_ids, tokenizer_hash
 from hackward.tasks.problems import Problem, Resolver
@@ -129,10 +130,9 @@ def pool_files(directory: str | Path) -> list[Path]:
     InputError when the directory is missing or holds none.
     """
     directory = Path(directory)
+    check_place(directory)
     if is_jsonl(directory):
         return [directory]
-    if not directory.is_dir():
-        raise InputError(f"{directory}: no such pool directory, and no .jsonl or .jsonl.gz file")
     if (directory / "config.json").is_file() and (directory / "rollouts").is_dir():
         directory = directory / "rollouts"
     files = sorted(path for path in directory.iterdir() if NUMBERED.fullmatch(path.name))

@@ -6,9 +6,9 @@ import os
 from pathlib import Path
 
 from hackward.base.faults import InputError
-from hackward.base.files import is_jsonl
 from hackward.base.space import check_space
 from hackward.grading.descriptors import check_descriptors
+from hackward.rollouts.places import check_place
 from hackward.runs.settings import Config
 from hackward.runs.tracking import check_tracker
 from hackward.tasks.shipped import check_model
@@ -31,8 +31,10 @@ def check_inputs(config: Config) -> None:
     if config.teacher_dir not in (None, "pairs"):
         pools.append(("--teacher-dir", str(config.teacher_dir)))
     for flag, pool in pools:
-        if not (Path(pool).is_dir() or is_jsonl(pool)):
-            raise InputError(f"{flag} {pool}: no such pool directory, and no .jsonl or .jsonl.gz file")
+        try:
+            check_place(pool)
+        except InputError as fault:
+            raise InputError(f"{flag} {fault}") from None
     if config.kind == "sampled":
         check_descriptors(config.workers or len(os.sched_getaffinity(0)))
     check_space(config.out or "out/runs", LEAST_BYTES, "the shortest run")
