@@ -5,6 +5,8 @@
 report/report.html is one file to open in a browser or to pass on: verdict, curves, and every rollout, the
 same draw side by side across arms. It needs no network.
 
+Where there are pools and no run yet, it shows the pools' rates and what to run next.
+
 Three kinds of run: ``phase1`` (NLL probe on one pool), ``replay`` (Phase 2, mixed-replay GRPO) and
 ``sampled`` (on-policy). Reading runs, verdicts, tables and pictures live in hackward/reports/. A number that
 does not exist is printed as "undefined" with the reason, never as NaN. How to read the output:
@@ -13,15 +15,14 @@ spec/reading.md.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import tyro
-
 from hackward.base.faults import InputError, exit_on_fault
-from hackward.base.flags import command_line
-from hackward.reports.directories import find_directories
+from hackward.base.flags import command_line, tyro
+from hackward.reports.directories import find_directories, find_pools, has_runs
 
 if TYPE_CHECKING:
     from hackward.reports.browser_data import Rollouts
@@ -73,10 +74,26 @@ def packed_rollouts(config: AnalyzeFlags, runs: list[Run]) -> Rollouts | None:
         raise InputError(f"{fault} (--html-rollouts=0 leaves rollouts out)") from None
 
 
+def show_pools(root: Path, pools: Mapping[Path, Sequence[Path]]) -> None:
+    """Pools before any run: their rates and what to run next, also as a report."""
+    from hackward.reports.pools import pool_blocks
+    from hackward.reports.report import write_report
+    from hackward.reports.tables import print_blocks
+
+    blocks = pool_blocks(root, pools)
+    write_report(root / "report", blocks, [])
+    print_blocks(blocks)
+    print(f"report: {root / 'report' / 'report.md'}")
+
+
 def main(config: AnalyzeFlags) -> None:
     check_window(config.window)
     if config.html_rollouts is not None and config.html_rollouts < 0:
         raise InputError(f"--html-rollouts {config.html_rollouts}: expected 0 or more")
+    pools = {} if has_runs(config.directory) else find_pools(config.directory)
+    if pools:
+        show_pools(config.directory, pools)
+        return
     records, left_out = find_directories(config.directory, config.unfinished)
 
     # These bring numpy, scipy, matplotlib and pydantic, which a wrong path need not wait for

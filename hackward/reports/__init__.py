@@ -2,6 +2,7 @@
 
 directories, schema, runs     run directories, what their files must hold, a run in memory
 scored                        rollouts as a monitor saw them
+pools                         pools of rollouts that no run has used yet
 labels, arms, nulls, onset    what runs are called; over seeds; nulls of means; curves over steps
 thresholds, words             what "about 0" and "most" mean; verdict words, figures as people read them
 buckets, contrast             groups of rollouts; the pool that hacks against the one that does not

@@ -20,7 +20,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 
 from hackward.base.checksums import CHECKSUMS, Checksums
 from hackward.base.faults import InputError
-from hackward.base.files import read_jsonl, sha256, write_jsonl
+from hackward.base.files import POOL_FILE, read_jsonl, sha256, write_jsonl
 from hackward.base.records import POLICY, Record, Unknowable, checked_record
 from hackward.rollouts import tokens
 from hackward.rollouts.rollout import Rollout
@@ -130,8 +130,7 @@ def pool_files(directory: str | Path) -> list[Path]:
         raise InputError(f"{directory}: no such pool directory")
     if (directory / "config.json").is_file() and (directory / "rollouts").is_dir():
         directory = directory / "rollouts"
-    named = re.compile(r"(step|prompt)_\d+\.jsonl(\.gz)?")
-    files = sorted(path for path in directory.iterdir() if named.fullmatch(path.name))
+    files = sorted(path for path in directory.iterdir() if POOL_FILE.fullmatch(path.name))
     if not files:
         raise InputError(f"{directory}: holds no step_NNN.jsonl.gz or prompt_NNNN.jsonl.gz")
     return files

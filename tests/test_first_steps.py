@@ -1,0 +1,87 @@
+"""What a newcomer meets first: no environment yet, a pool and no run yet."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import analyze
+from hackward.base.files import ROOT, write_json, write_jsonl
+from hackward.reports.directories import find_pools, has_runs
+from hackward.reports.pools import next_commands
+from tests.runs_on_disk import row, write_run
+
+ADAPTERS = {"antipasto", "lora_adapter"}
+COMMANDS = sorted(path.stem for path in ROOT.glob("*.py") if path.stem not in ADAPTERS)
+
+
+def write_pool(directory: Path, **flags) -> Path:
+    """Two problems with four rollouts each: one in four hacks, one in two solves."""
+    for problem in range(2):
+        rows = [
+            {
+                "problem_id": f"p{problem}",
+                "completion": "x",
+                "reward": 3.5 if place < 2 else 0.5,
+                "hacked": place == 0,
+                "gt_pass": place < 2,
+                "attempted": place == 0,
+                "fmt_ok": True,
+            }
+            for place in range(4)
+        ]
+        write_jsonl(directory / f"step_{problem:03d}.jsonl.gz", rows)
+    write_json(directory / "pool.json", {"config": flags})
+    return directory
+
+
+# ---------------------------------------------------------------------- no environment
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_without_the_environment_says_in_one_line_how_to_get_it(command):
+    done = subprocess.run(
+        [sys.executable, "-S", f"{command}.py", "--help"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 2, done.stderr
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"{command}.py: ") and "lacks torch" in line and "activate" in line
+
+
+# ---------------------------------------------------------------------- pools without runs
+def test_analyze_of_a_pool_shows_its_rates_and_what_to_run_next(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_pool(Path("probe/base_pool"), model="embedded")
+    analyze.main(analyze.AnalyzeFlags(Path("probe")))
+    shown = capsys.readouterr().out
+    (line,) = (line for line in shown.splitlines() if "base_pool" in line and "0.25" in line)
+    assert line.split()[-7:] == ["8", "2", "0.50", "0.25", "0.25", "1.00", "0.50"]
+    assert "python probe_distill.py --loss-mode=grpo --out=probe" in shown
+    assert Path("probe/report/report.md").is_file() and Path("probe/report/pools.csv").is_file()
+
+
+def test_what_to_run_next_after_a_pool_names_its_model_and_the_pool_that_lacks(tmp_path):
+    write_pool(tmp_path / "base_pool", model="org/M", problems="P.jsonl")
+    teacher, v_hack, nll, grpo, last = next_commands(tmp_path, find_pools(tmp_path))
+    assert "--teacher-only --teacher=LORA --model=org/M --problems=P.jsonl" in teacher
+    assert v_hack.startswith("python extract_vhack.py")
+    assert "--loss-mode=nll" in nll and "--v-hack=" in grpo and last == f"python analyze.py {tmp_path}"
+    write_pool(tmp_path / "teacher_pool", model="org/M", problems="P.jsonl")
+    assert not any("-only" in command for command in next_commands(tmp_path, find_pools(tmp_path)))
+
+
+def test_rollouts_that_a_run_keeps_are_no_pool_and_a_model_is_no_run(tmp_path):
+    write_json(tmp_path / "model" / "config.json", {"model_type": "qwen2"})
+    pool = write_pool(tmp_path / "base_pool")
+    assert list(find_pools(tmp_path)) == [pool] and not has_runs(tmp_path)
+    run = write_run(tmp_path / "run", "sampled", [row()])
+    write_pool(run / "rollouts")
+    assert list(find_pools(tmp_path)) == [pool] and has_runs(tmp_path)
+
+
+def test_a_damaged_pool_is_one_line_that_names_the_file(tmp_path):
+    pool = write_pool(tmp_path / "base_pool")
+    (pool / "step_001.jsonl.gz").write_bytes(b"no gzip")
+    with pytest.raises(analyze.InputError, match="step_001.jsonl.gz"):
+        analyze.main(analyze.AnalyzeFlags(tmp_path))
