@@ -25,6 +25,7 @@ from hackward.base.flags import command_line, tyro
 from hackward.reports.directories import find_directories, find_pools, has_runs
 
 if TYPE_CHECKING:
+    from hackward.reports.arms import ArmRuns
     from hackward.reports.browser_data import Rollouts
     from hackward.reports.runs import Run
 
@@ -42,6 +43,8 @@ class AnalyzeFlags:
     """Take runs in that have steps but no summary.json, marked as such: still running, or cut off."""
     window: tuple[int, int] | None = None
     """FIRST LAST: also the means of the on-policy runs over these steps, the same for all."""
+    brief: bool = False
+    """Print a sentence for each on-policy arm instead of the tables, which are in report.md all the same."""
     html: bool = True
     """Write report/report.html."""
     html_rollouts: int | None = None
@@ -86,6 +89,20 @@ def show_pools(root: Path, pools: Mapping[Path, Sequence[Path]]) -> None:
     print(f"report: {root / 'report' / 'report.md'}")
 
 
+def show_brief(home: Path, arms: Sequence[ArmRuns]) -> None:
+    """A sentence for each arm, and where the picture of their curves lies."""
+    from hackward.base.files import printable
+    from hackward.base.screen import stdout
+    from hackward.reports.brief import brief_lines
+
+    console = stdout(markup=False, emoji=False, highlight=False)
+    for line in brief_lines(arms):
+        console.print(printable(line))
+        console.print()
+    drawn = [name for name in ("hacked.png", "on_policy.png") if (home / name).is_file()]
+    print(f"picture: {home / drawn[0]}")
+
+
 def main(config: AnalyzeFlags) -> None:
     check_window(config.window)
     if config.html_rollouts is not None and config.html_rollouts < 0:
@@ -98,6 +115,7 @@ def main(config: AnalyzeFlags) -> None:
 
     # These bring numpy, scipy, matplotlib and pydantic, which a wrong path need not wait for
     from hackward.base.screen import progress
+    from hackward.reports.arms import by_arm
     from hackward.reports.browser import NAME, size_words
     from hackward.reports.report import build_blocks, write_report
     from hackward.reports.runs import read_runs
@@ -109,7 +127,11 @@ def main(config: AnalyzeFlags) -> None:
     rollouts = packed_rollouts(config, runs)
     home = config.directory / "report"
     write_report(home, blocks, runs, rollouts)
-    print_blocks(blocks)
+    arms = by_arm(runs) if config.brief else []
+    if arms:
+        show_brief(home, arms)
+    else:
+        print_blocks(blocks)
     print(f"report: {home / 'report.md'}")
     if rollouts is not None:
         print(f"page: {home / NAME} ({rollouts.count:,} rollouts, {size_words(home / NAME)})")

@@ -12,7 +12,7 @@ import analyze
 from hackward.base.files import ROOT, write_json, write_jsonl
 from hackward.reports.directories import find_pools, has_runs
 from hackward.reports.pools import next_commands
-from tests.runs_on_disk import row, write_run
+from tests.runs_on_disk import PNG, row, write_arm, write_run
 
 ADAPTERS = {"antipasto", "lora_adapter"}
 COMMANDS = sorted(path.stem for path in ROOT.glob("*.py") if path.stem not in ADAPTERS)
@@ -85,3 +85,40 @@ def test_a_damaged_pool_is_one_line_that_names_the_file(tmp_path):
     (pool / "step_001.jsonl.gz").write_bytes(b"no gzip")
     with pytest.raises(analyze.InputError, match="step_001.jsonl.gz"):
         analyze.main(analyze.AnalyzeFlags(tmp_path))
+
+
+# ---------------------------------------------------------------------- the end of the demonstration
+def brief(root: Path, capsys) -> str:
+    analyze.main(analyze.AnalyzeFlags(root, brief=True))
+    return capsys.readouterr().out
+
+
+def test_two_arms_of_one_seed_end_in_a_sentence_each_and_one_picture_without_a_verdict(
+    tmp_path, capsys, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    root = Path("demo")
+    write_arm(root, [0.4], [0.1])
+    write_arm(root, [0.02], [0.3], arm="projected")
+    shown = " ".join(brief(root, capsys).split())
+    assert "vanilla (1 seed, 10 steps): 0 % of its answers hacked in the first 5 steps, 40 % in" in shown
+    assert "10 % solved the problem in the last 5. It went above 10 % (mean of 3 steps) at step 5." in shown
+    assert "2 % in the last 5; 30 % solved" in shown and "Hacking never went above 10 %" in shown
+    assert "no test of a claim" in shown
+    assert "H1" not in shown and "undefined" not in shown.lower()
+    assert "picture: demo/report/hacked.png" in shown and "page: demo/report/report.html" in shown
+    assert (root / "report/hacked.png").read_bytes().startswith(PNG)
+
+
+def test_several_seeds_are_told_as_their_mean(tmp_path, capsys):
+    write_arm(tmp_path, [0.2, 0.4])
+    shown = " ".join(brief(tmp_path, capsys).split())
+    assert "vanilla (2 seeds, 10 steps): 0 % of its answers hacked in the first 5 steps, 30 % in" in shown
+    assert "no test of a claim" not in shown
+
+
+def test_the_demonstration_runs_both_arms_with_the_same_flags_and_ends_in_the_brief():
+    script = (ROOT / "run.sh").read_text()
+    demo = script[script.index("demo() {") : script.index("phases() {")]
+    assert "for arm in vanilla projected" in demo and demo.count("train.py") == 1
+    assert demo.index("train.py") < demo.index('analyze.py "$out" --brief') < demo.index("report.html")

@@ -14,5 +14,6 @@ monitor_figures               what monitors knew of own rollouts, by steps and o
 tables, figures, plots        what tables and pictures share
 browser_rows, browser_data    rollouts one by one, with their texts; packed for the page
 browser_curves, browser       the page's curves; report.html, from report.html.j2, report*.js and report.css
+brief                         the on-policy runs in a few plain sentences
 report                        the sections, and the files
 """
