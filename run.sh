@@ -30,8 +30,8 @@ setup() {
 demo() { # OUT, flags of both runs
   local out=$1 python=.venv/bin/python arm; shift
   for arm in vanilla projected; do
-    echo "== $arm, on the embedded model (18 steps, a few seconds each)"
-    $python train.py --preset=embedded --arm=$arm --project-at=update --steps=18 --prompts=12 --eval-samples=0 \
+    echo "== $arm, on the embedded model (16 steps, a few seconds each)"
+    $python train.py --preset=embedded --arm=$arm --project-at=update --steps=16 --eval-samples=0 \
       "--out=$out/$arm" "$@"
   done
   echo "== what they did"

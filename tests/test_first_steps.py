@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import io
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 import analyze
 from hackward.base.files import ROOT, write_json, write_jsonl
 from hackward.reports.directories import find_pools, has_runs
 from hackward.reports.pools import next_commands
+from hackward.reports.tables import Table, markdown, rich_table, shown
+from hackward.reports.terminal import GOES_ON
 from tests.runs_on_disk import PNG, row, write_arm, write_run
 
 ADAPTERS = {"antipasto", "lora_adapter"}
@@ -122,3 +127,31 @@ def test_the_demonstration_runs_both_arms_with_the_same_flags_and_ends_in_the_br
     demo = script[script.index("demo() {") : script.index("phases() {")]
     assert "for arm in vanilla projected" in demo and demo.count("train.py") == 1
     assert demo.index("train.py") < demo.index('analyze.py "$out" --brief') < demo.index("report.html")
+
+
+# ---------------------------------------------------------------------- tables
+NARROW = Table(
+    "t",
+    "A title",
+    (
+        ("condition", shown("condition")),
+        ("P(hack | attempt)", shown("rate")),
+        *((f"seconds {n}", shown("size")) for n in range(8)),
+    ),
+    [{"condition": "vanilla (unfinished) extracted-by-the-run", "rate": "0.25", "size": "7.612e-08"}],
+)
+
+
+def test_at_80_columns_no_figure_and_no_word_of_a_table_is_broken_and_what_does_not_fit_goes_on_below():
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(rich_table(NARROW, 80))
+    printed = console.export_text()
+    assert max(map(len, printed.splitlines())) <= 80
+    assert printed.count("7.612e-08") == 8 and GOES_ON in printed
+    for word in ("condition", "P(hack", "attempt)", "seconds", "(unfinished)", "extracted-"):
+        assert word in printed
+
+
+def test_a_bar_in_the_heading_or_cell_of_a_markdown_table_does_not_begin_a_column():
+    lines = [line for line in markdown([NARROW], []).splitlines() if line.startswith("|")]
+    assert {len(re.split(r"(?<!\\)\|", line)) for line in lines} == {12}
