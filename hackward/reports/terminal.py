@@ -107,7 +107,7 @@ def drawn(
         for line in lines:
             if sections and line[0]:
                 table.add_section()
-            cells = [(printable(line[place]), wide) for place, wide in zip(part, widths, strict=True)]
-            table.add_row(*(Text(wrapped(cell, wide), style=colour(cell)) for cell, wide in cells))
+            row = [(printable(line[place]), wide) for place, wide in zip(part, widths, strict=True)]
+            table.add_row(*(Text(wrapped(cell, wide), style=colour(cell)) for cell, wide in row))
         tables.append(table)
     return Group(*tables)
