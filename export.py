@@ -14,11 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import tyro
-
 from hackward.base.faults import InputError, exit_on_fault
 from hackward.base.files import read_json
-from hackward.base.flags import Count, checked, command_line
+from hackward.base.flags import Count, checked, command_line, tyro
 
 ExportDtype = Literal["auto", "float32", "bfloat16"]
 

@@ -363,6 +363,7 @@ def main(flags: ProbeFlags) -> None:
         raise InputError("--base-only and --teacher-only exclude each other")
     if flags.base_only or flags.teacher_only:
         make_pool(flags, "base" if flags.base_only else "teacher")
+        print(f"next: python analyze.py {flags.out}")
         return
     probe(flags)
     print(f"next: python analyze.py {flags.out}")
