@@ -15,7 +15,7 @@ import pytest
 import sweep
 from hackward.base.faults import InputError, exit_on_fault
 from hackward.base.files import read_json, read_jsonl
-from hackward.scheduling import local
+from hackward.scheduling import queue
 from tests.sweeps import World, names
 
 # --- what is run ---
@@ -196,7 +196,7 @@ def test_two_sweeps_never_share_a_directory_even_when_one_was_killed(world, caps
 
 
 def test_the_real_train_runs_and_is_skipped_the_second_time(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(local, "POLL", 0.05)
+    monkeypatch.setattr(queue, "POLL", 0.05)
     out = tmp_path / "runs"
     flags = ["--preset=smoke", "--steps=1", "--seeds=41", "--arms=vanilla", f"--out={out}"]
     command = [*flags, "--", "--v-hack=none", "--eval-samples=0"]
