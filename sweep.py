@@ -6,8 +6,8 @@
     python sweep.py --preset=full --on=ray --ray-address=auto -- --v-hack=v.safetensors
     python sweep.py --preset=full --on=print -- --v-hack=v.safetensors > runs.txt
 
---on=local fills the GPUs of this machine, --on=ray hands the runs to Ray, --on=print writes one command per run
-for another scheduler (spec/clusters.md); all else is the same for the three.
+--on=local fills the GPUs of this machine, --on=ray hands the runs to Ray, --on=print writes one command per
+run for another scheduler (spec/clusters.md); all else is the same for the three.
 
 What comes after -- are flags for every train.py. What is finished is skipped, what is unfinished goes on
 from its checkpoint: the same command again continues a sweep. With --probe nothing starts unless the probe

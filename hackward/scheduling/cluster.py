@@ -1,8 +1,8 @@
 """Runs as tasks of a Ray cluster, each with its share of a GPU, retried on another node when theirs dies.
 
 The nodes see the sweep's directory, this program and its Python under the same paths. A task starts train.py
-there and waits for it; what the run's directory holds decides whether it begins or goes on, so a retry goes on
-from the checkpoint. Which node a run goes to, and which runs wait, is Ray's affair.
+on its node and waits for it. What lies in the run's directory decides whether it begins or goes on, so a
+retry goes on from the checkpoint. Which node a run goes to, and which runs wait, is Ray's affair.
 """
 
 from __future__ import annotations
@@ -156,7 +156,13 @@ class RayEngine:
     def __enter__(self) -> RayEngine:
         if self.address is None:
             cpus, gpus = self.room.at_once, len(self.cards)
-            connect(address="local", num_cpus=cpus, num_gpus=gpus, object_store_memory=STORE)
+            connect(
+                address="local",
+                num_cpus=cpus,
+                num_gpus=gpus,
+                object_store_memory=STORE,
+                include_dashboard=False,
+            )
         return self
 
     def __exit__(self, *fault: object) -> None:
@@ -188,11 +194,9 @@ def connect(**options: Any) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # The cards of a CPU task stay in sight, as they are without Ray
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    quiet = {"log_to_driver": False, "logging_level": "ERROR", "include_dashboard": False}
-    if options["address"] != "local":
-        del quiet["include_dashboard"]
+    chosen: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", **options}
     try:
-        ray.init(**quiet, **options)
+        ray.init(**chosen)
     except (ConnectionError, ValueError, RuntimeError) as fault:
         reason = str(fault).strip().splitlines()[0]
         raise InputError(f"--ray-address {options['address']}: no cluster there ({reason})") from None

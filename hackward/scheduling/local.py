@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hackward.base.faults import InputError
+from hackward.base.flags import has_gpu
 from hackward.hardware.cards import visible_cards
 from hackward.scheduling.board import Board
 from hackward.scheduling.commands import command, going_on
 from hackward.scheduling.engines import Room
-from hackward.scheduling.fits import per_card
 from hackward.scheduling.flags import SweepFlags
 from hackward.scheduling.jobs import Job
 from hackward.scheduling.queue import carried
@@ -55,7 +55,8 @@ def places_of(config: SweepFlags, jobs: Sequence[Job]) -> list[Cards]:
     """
     # A run that names its device, cpu or cuda:1, is left there.
     dealt = all(job.settings.device in ("auto", "cuda") for job in jobs)
-    cards, several = visible_cards() if dealt else [], config.gpus_per_run
+    several = config.gpus_per_run
+    cards = visible_cards() if dealt and has_gpu() else []
     if len(cards) < several and several > 1:
         raise InputError(f"--gpus-per-run {several}: the runs can take {len(cards)} GPUs of this machine")
     if not cards and config.per_gpu is not None:
@@ -72,6 +73,8 @@ def room_of(config: SweepFlags, jobs: Sequence[Job], places: Sequence[Cards]) ->
         at_once = config.jobs or 1
         # Runs that name a card are all on that one.
         return Room(at_once, f"with --jobs={at_once}", per_gpu=at_once)
+    from hackward.scheduling.fits import per_card  # loads torch
+
     several = config.gpus_per_run
     per_gpu = per_card(config, jobs, len(places))
     at_once = min(config.jobs or sys.maxsize, per_gpu * len(places))

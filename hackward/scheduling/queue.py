@@ -17,7 +17,8 @@ GRACE = 30.0  # seconds for a run to end by itself when interrupted
 class Started(Protocol):
     """A run that was started."""
 
-    job: Job
+    @property
+    def job(self) -> Job: ...
 
     def begun(self) -> bool:
         """Does it run, and not only wait for its turn?"""

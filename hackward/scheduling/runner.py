@@ -73,8 +73,11 @@ class Sweep:
         return times, [outcome(job, times) for job in self.jobs]
 
     def _withheld_after(self, name: str, groups: Stages, say: Callable[[str], object]) -> bool:
-        """Do the runs after this stage not start? Withheld are those that need it where it failed, and all where
-        a rule says stop; those after runs that are not done yet come another time."""
+        """Does nothing start after this stage?
+
+        Runs are withheld where it failed and they need it, and where a rule says stop. Where it was only
+        printed, they come another time.
+        """
         names = list(groups)
         following = names[names.index(name) + 1 :]
         later = [job for after in following for job in groups[after] if job.state != "done"]
