@@ -1,13 +1,11 @@
-"""What carries a sweep's runs: this machine's GPUs (faked), lines for another scheduler, a real Ray."""
+"""What carries a sweep's runs: this machine's GPUs (faked), lines for another scheduler."""
 
 from __future__ import annotations
 
 import dataclasses
 import importlib.util
 import os
-import signal
 import subprocess
-import time
 from collections import Counter
 
 import pytest
@@ -15,13 +13,10 @@ import pytest
 from hackward.base.faults import InputError
 from hackward.base.files import read_jsonl
 from hackward.runs.needs import Needs
-from hackward.scheduling import engines, fits, local
+from hackward.scheduling import fits, local
 from hackward.scheduling.commands import line
-from hackward.scheduling.flags import SweepFlags
 from hackward.scheduling.plan import plan
-from tests.sweeps import gone, in_background, names
-
-WITH_RAY = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason=engines.PIP)
+from tests.sweeps import names
 
 
 def with_gpus(monkeypatch, *cards: str) -> None:
@@ -177,85 +172,3 @@ def test_without_ray_the_fault_says_how_to_install_it(world, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(InputError, match="--on=ray needs Ray: pip install -r requirements-ray.txt"):
         world.sweep(on="ray", dry_run=True)
-
-
-# --- a real Ray ---
-
-
-@WITH_RAY
-def test_on_ray_runs_whose_worker_or_process_is_killed_are_finished_by_a_retry(world):
-    world.orders({"vanilla-s41": {"kill": 3}, "vanilla-s42": {"fall": 3}, "vanilla-s43": {"die": 3}})
-    assert world.sweep(arms="vanilla,projected", on="ray", jobs=2) == 1
-    assert world.states() == ["done", "done", "failed"] + ["withheld"] * 3
-    tries = Counter(call["run"] for call in world.calls())
-    assert tries == {"vanilla-s41": 2, "vanilla-s42": 2, "vanilla-s43": 1}
-    last = {call["run"]: call for call in world.calls()}
-    assert last["vanilla-s41"]["resume"] and last["vanilla-s42"]["resume"]
-    for run in ("vanilla-s41", "vanilla-s42"):
-        assert [row["step"] for row in read_jsonl(world.out / run / "rows.jsonl")] == [0, 1, 2, 3]
-    assert "killed by SIGKILL" in (world.out / "vanilla-s42.log").read_text()
-    assert "exit code 1: error: out of memory" in world.outcome()["runs"][2]["note"]
-
-
-@WITH_RAY
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_the_runs_on_ray_end_with_the_sweep(world, how):
-    world.orders({"vanilla-s41": {"hang": 3}})
-    process = in_background(world, until=3, arms="vanilla", on="ray", steps=8)
-    os.kill(process.pid, how)
-    process.join(60)
-    deadline = time.monotonic() + 30
-    while not all(gone(call["pid"]) for call in world.calls()):
-        assert time.monotonic() < deadline, "a run outlived its sweep"
-        time.sleep(0.1)
-    assert len(world.calls()) == 1 and world.calls("end") == []
-    if how != signal.SIGKILL:
-        assert process.exitcode == 130
-        assert world.states() == ["interrupted"] * 3
-
-
-@WITH_RAY
-def test_runs_of_a_node_that_dies_go_on_from_their_checkpoint_on_another(world):
-    from ray.cluster_utils import Cluster
-
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
-    try:
-        node = cluster.add_node(num_cpus=1)
-        first = ("vanilla-s41", "vanilla-s42")
-        world.orders({run: {"sleep": 0.5} for run in first})
-        flags = {"arms": "vanilla", "on": "ray", "ray_address": cluster.address, "steps": 12}
-        process = in_background(world, until=3, runs=first, **flags)
-        cluster.remove_node(node, allow_graceful=False)
-        process.join(120)
-        assert process.exitcode == 0
-    finally:
-        cluster.shutdown()
-    again = [call for call in world.calls() if call["resume"]]
-    assert len(again) == 1 and again[0]["run"] in first
-    for run in names("vanilla"):
-        assert [row["step"] for row in read_jsonl(world.out / run / "rows.jsonl")] == list(range(12))
-
-
-@WITH_RAY
-def test_a_ray_address_without_a_cluster_is_refused(world):
-    with pytest.raises(InputError, match="--ray-address 127.0.0.1:9: no cluster there"):
-        world.sweep(on="ray", ray_address="127.0.0.1:9", dry_run=True)
-
-
-@WITH_RAY
-def test_a_cluster_takes_as_many_runs_as_it_has_gpus_for():
-    from hackward.scheduling.cluster import room_of_cluster
-
-    def room(resources: dict[str, float], **flags) -> tuple[int, float]:
-        config = SweepFlags(preset="smoke", ray_address="auto", **flags)
-        found, share = room_of_cluster(config, plan(config, []), resources)
-        return found.at_once, share
-
-    node = {"CPU": 32.0, "GPU": 8.0}
-    assert room(node) == (8, 1.0)
-    assert room(node, per_gpu=2) == (16, 0.5)
-    assert room(node, gpus_per_run=4) == (2, 4.0)
-    assert room(node, jobs=3) == (3, 1.0)
-    assert room({"CPU": 6.0}) == (6, 0.0)
-    with pytest.raises(InputError, match="its nodes have no GPU"):
-        room({"CPU": 6.0}, per_gpu=2)
