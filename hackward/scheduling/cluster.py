@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -195,11 +196,20 @@ def connect(**options: Any) -> None:
     # The cards of a CPU task stay in sight, as they are without Ray
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     chosen: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", **options}
+    address = options["address"]
     try:
+        _reach(address)
         ray.init(**chosen)
-    except (ConnectionError, ValueError, RuntimeError) as fault:
+    except (OSError, ValueError, RuntimeError) as fault:
         reason = str(fault).strip().splitlines()[0]
-        raise InputError(f"--ray-address {options['address']}: no cluster there ({reason})") from None
+        raise InputError(f"--ray-address {address}: no cluster there ({reason})") from None
+
+
+def _reach(address: str) -> None:
+    """OSError where nothing listens at host:port; Ray itself tries for minutes."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if colon:
+        socket.create_connection((host, int(port)), timeout=10).close()
 
 
 def room_of_cluster(
