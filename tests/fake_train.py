@@ -35,6 +35,11 @@ def checkpoint(step: int) -> None:
     (RUN / "checkpoint.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
 
 
+def told_to_end(number: int, frame: object) -> None:
+    tell("told to end")
+    sys.exit(128 + number)
+
+
 def kill_once(pid: int) -> None:
     marker = HOME / f"killed-{RUN.name}"
     if not marker.exists():
@@ -52,6 +57,7 @@ def main() -> None:
     if os.environ.get("RANK", "0") != "0":
         return  # under torchrun the first process writes
     settings, orders = read("settings.json")[RUN.name], read("orders.json").get(RUN.name, {})
+    signal.signal(signal.SIGTERM, told_to_end)
     tell("start")
     if RESUME and not (RUN / "checkpoint.safetensors").exists():
         sys.exit("error: resume without a checkpoint")

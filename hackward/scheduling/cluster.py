@@ -63,7 +63,7 @@ def on_node(job: Job, whole: Sequence[str], home: str, passed: dict[str, str]) -
             stderr=log,
             start_new_session=True,
             env=os.environ | passed,
-            preexec_fn=die_with_parent,
+            preexec_fn=_as_child,
         )
         code = _waited(process)
         if code < 0:
@@ -72,8 +72,15 @@ def on_node(job: Job, whole: Sequence[str], home: str, passed: dict[str, str]) -
     return code
 
 
+def _as_child() -> None:
+    """Die with this process, and hear Ctrl-C, which Ray blocks for all that it starts."""
+    die_with_parent()
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+
+
 def _waited(process: subprocess.Popen) -> int:
-    """Its exit code. Ray cancels a task with a KeyboardInterrupt: it goes on to the process, and up."""
+    """Its exit code. Ray cancels a task with a KeyboardInterrupt: the process is told to end,
+    and saves the last finished step."""
     try:
         while True:
             try:
@@ -82,7 +89,7 @@ def _waited(process: subprocess.Popen) -> int:
             except subprocess.TimeoutExpired:
                 continue
     except KeyboardInterrupt:
-        process.send_signal(signal.SIGINT)
+        process.terminate()
         try:
             process.wait(GRACE)
         except subprocess.TimeoutExpired:
