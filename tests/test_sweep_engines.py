@@ -170,5 +170,5 @@ def test_flags_that_an_engine_cannot_take_are_refused_before_anything_starts(
 
 def test_without_ray_the_fault_says_how_to_install_it(world, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(InputError, match="--on=ray needs Ray: pip install -r requirements-ray.txt"):
+    with pytest.raises(InputError, match="--on=ray needs Ray: pip install ray==2.60.0"):
         world.sweep(on="ray", dry_run=True)

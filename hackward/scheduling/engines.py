@@ -12,7 +12,7 @@ from hackward.scheduling.board import Board
 from hackward.scheduling.flags import SweepFlags
 from hackward.scheduling.jobs import Job
 
-PIP = "pip install -r requirements-ray.txt"
+PIP = "pip install ray==2.60.0"
 
 
 @dataclass(frozen=True)
