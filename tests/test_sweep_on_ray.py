@@ -16,12 +16,13 @@ import pytest
 
 from hackward.base.faults import InputError
 from hackward.base.files import ROOT, read_jsonl
-from hackward.scheduling.engines import PIP
 from hackward.scheduling.flags import SweepFlags
 from hackward.scheduling.plan import plan
 from tests.sweeps import World, gone, names, steps_of
 
-pytestmark = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason=PIP)
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("ray") is None, reason="needs Ray, an extra of pyproject.toml"
+)
 PROGRAM = """
 import pathlib, signal, sys
 import sweep

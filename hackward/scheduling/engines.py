@@ -12,8 +12,6 @@ from hackward.scheduling.board import Board
 from hackward.scheduling.flags import SweepFlags
 from hackward.scheduling.jobs import Job
 
-PIP = "pip install ray==2.60.0"
-
 
 @dataclass(frozen=True)
 class Room:
@@ -65,7 +63,9 @@ def _local(config: SweepFlags, jobs: Sequence[Job]) -> Engine:
 
 def _ray(config: SweepFlags, jobs: Sequence[Job]) -> Engine:
     if importlib.util.find_spec("ray") is None:
-        raise InputError(f"--on=ray needs Ray: {PIP}")
+        from hackward.runs.tracking import pinned
+
+        raise InputError(f"--on=ray needs Ray: pip install {pinned('ray')}")
     from hackward.scheduling.cluster import RayEngine
 
     return RayEngine(config, jobs)
