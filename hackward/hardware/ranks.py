@@ -29,6 +29,7 @@ from torch import Tensor
 
 from hackward.base.faults import InputError
 from hackward.base.screen import STDERR
+from hackward.hardware.cards import visible_cards
 
 Item = TypeVar("Item")
 Settings = TypeVar("Settings", bound=Any)
@@ -82,8 +83,7 @@ def _take_gpu(device: str) -> bool:
         raise InputError(
             f"--device={device}: under torchrun every process takes a card of its own (auto, cpu)"
         )
-    named = os.environ.get("CUDA_VISIBLE_DEVICES")
-    cards = named.split(",") if named else [str(card) for card in range(torch.cuda.device_count())]
+    cards = visible_cards()
     local = int(os.environ["LOCAL_RANK"])
     if local >= len(cards):
         raise InputError(

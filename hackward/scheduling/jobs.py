@@ -29,7 +29,7 @@ class Job:
     settings: Config
     """Resolved, as config.json will store them."""
     state: str = "new"
-    """new, resume, start over, running, done, failed, interrupted, withheld"""
+    """new, resume, start over, queued, running, done, failed, interrupted, printed, withheld"""
     step: int = 0
     """Steps that are safe: in the checkpoint, or while running in rows.jsonl."""
     note: str = ""
