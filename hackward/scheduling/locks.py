@@ -9,7 +9,7 @@ import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from hackward.base.faults import InputError
+from hackward.base.faults import InputError, ended_by
 
 
 @contextlib.contextmanager
@@ -40,15 +40,6 @@ def locked(directory: Path, say: Callable[[str], object]) -> Iterator[int]:
             file.truncate(0)
 
 
-@contextlib.contextmanager
-def interruptible() -> Iterator[None]:
-    """SIGTERM and SIGHUP end the sweep as Ctrl-C does, except where the shell (nohup) had them ignored."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
-    before = {number: handler for number, handler in before.items() if handler is not signal.SIG_IGN}
-    for number in before:
-        signal.signal(number, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+def interruptible() -> contextlib.AbstractContextManager[None]:
+    """SIGTERM and SIGHUP end the sweep as Ctrl-C does, a second one too."""
+    return ended_by(signal.default_int_handler)
