@@ -22,7 +22,8 @@ from hackward.base.files import read_json, read_jsonl, write_json
 from hackward.base.flags import Count, Grading, checked, command_line, tyro
 from hackward.base.lock import only_writer
 from hackward.base.provenance import provenance
-from hackward.runs.settings import Config, stored_settings
+from hackward.runs.settings import Config
+from hackward.runs.stored import stored_settings
 from hackward.tasks.problems import EVAL_NAME, OTHER_NAMES, Problem
 
 

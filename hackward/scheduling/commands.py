@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from hackward.base.files import ROOT
+from hackward.base.files import CHECKPOINT, ROOT
 from hackward.base.lock import only_writer
 from hackward.scheduling.jobs import Job, survey
 
@@ -40,9 +40,7 @@ def line(job: Job, gpus: int = 1) -> str:
     """A shell command that begins the run, goes on with it, or does nothing where it is finished: which of
     them, the directory says when the command is run."""
     home = shlex.quote(str(Path.cwd()))
-    checkpoint, summary = (
-        shlex.quote(str(job.path / name)) for name in ("checkpoint.safetensors", "summary.json")
-    )
+    checkpoint, summary = (shlex.quote(str(job.path / name)) for name in (CHECKPOINT, "summary.json"))
     # Of a finished run that is to make more steps the summary names fewer
     finished = f"grep -qsw '\"steps\": {job.steps}' {summary}"
     resume = f"$(test -f {checkpoint} && echo --resume)"

@@ -12,8 +12,9 @@ from pathlib import Path
 
 from hackward.base.arms import ARMS
 from hackward.base.faults import InputError
-from hackward.base.files import read_json, read_jsonl
+from hackward.base.files import read_jsonl
 from hackward.reports.tables import INDENT, Block, Table, shown
+from hackward.runs.stored import read_record
 from hackward.scheduling.engines import Room
 from hackward.scheduling.flags import SweepFlags
 from hackward.scheduling.jobs import Job, arms_of, state_words
@@ -50,7 +51,7 @@ class Speed:
 
 def speed_of(directory: Path) -> Speed | None:
     """What a finished or unfinished run says about its speed; None with fewer than two rows."""
-    record = _record(directory)
+    record = read_record(directory)
     rows = read_jsonl(directory / "rows.jsonl", ("seconds",))
     seconds = [row["seconds"] for row in rows]
     if not all(isinstance(value, (int, float)) and math.isfinite(value) for value in seconds):
@@ -59,14 +60,6 @@ def speed_of(directory: Path) -> Speed | None:
         return None
     set_up = record.get("seconds_set_up")
     return Speed(statistics.median(seconds[1:]), evaluation_seconds(directory), set_up, str(directory))
-
-
-def _record(directory: Path) -> dict:
-    """The config.json of a run. InputError where it is none."""
-    record = read_json(directory / "config.json")
-    if not isinstance(record, dict) or not isinstance(record.get("config"), dict):
-        raise InputError(f"{directory / 'config.json'}: not the config.json of a run")
-    return record
 
 
 def evaluation_seconds(directory: Path) -> float | None:
@@ -177,7 +170,7 @@ def other_settings(config: SweepFlags, job: Job) -> list[str]:
     """Settings that bear on the speed and that the measured run has otherwise than this sweep."""
     if config.measured is None or not Path(config.measured).is_dir():
         return []
-    stored, wanted = _record(Path(config.measured))["config"], vars(job.settings)
+    stored, wanted = read_record(Path(config.measured))["config"], vars(job.settings)
     return [
         f"{key} {stored.get(key)!r} there, {wanted[key]!r} here"
         for key in (*SPEED_SETTINGS, *EVAL_SETTINGS)
