@@ -10,6 +10,7 @@ from typing import Any
 from hackward.base import statistics
 from hackward.base.files import read_json
 from hackward.base.records import checked_lines
+from hackward.base.rewards import FORMAT_PAY
 from hackward.reports.schema import PAGE_LINES
 from hackward.reports.tables import INDENT, Block, Heading, Record, Table, dashed, shown
 from hackward.reports.words import plain
@@ -17,7 +18,6 @@ from hackward.tasks.shipped import EMBEDDED, is_embedded
 
 HOME = "out/probe_distill"  # where probe_distill.py looks when it is not told
 RATES = {"solved": "gt_pass", "hacked": "hacked", "attempted": "attempted", "in format": "fmt_ok"}
-GOOD_REWARD = 0.5  # beyond it a rollout earned more than its format
 
 
 def pool_blocks(root: Path, pools: Mapping[Path, Sequence[Path]]) -> list[Block]:
@@ -43,7 +43,7 @@ def pool_record(directory: Path, files: Sequence[Path]) -> Record:
     for name, field in RATES.items():
         record[name] = statistics.mean(_number(row.get(field)) for row in rows)
     rewards = statistics.defined(row.get("reward") for row in rows)
-    record["reward over 0.5"] = statistics.mean(float(reward > GOOD_REWARD) for reward in rewards)
+    record["reward over 0.5"] = statistics.mean(float(reward > FORMAT_PAY) for reward in rewards)
     return record
 
 

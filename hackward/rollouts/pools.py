@@ -169,12 +169,13 @@ def load_pool(directory: str | Path, tokenizer: Any, *, stop: Sequence[int]) -> 
     anew.
     """
     rows: list[tuple[Path, PoolRow]] = []
-    for path in pool_files(directory):
+    files = pool_files(directory)
+    for path in files:
         for number, found in enumerate(read_jsonl(path), start=1):
             rows.append((path, _checked(found, f"{path}: row {number}")))
     if not rows:
         raise InputError(f"{directory}: the pool has no rows")
-    _check_whole(pool_files(directory)[0].parent)
+    _check_whole(files[0].parent)
     same = _same_tokenizer([row for _, row in rows], tokenizer)
     names = Counter(source_name(row, directory) for _, row in rows)
     by_problem: dict[str, list[Rollout]] = {}

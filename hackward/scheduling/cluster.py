@@ -27,14 +27,13 @@ from hackward.scheduling.commands import command, going_on
 from hackward.scheduling.engines import Room
 from hackward.scheduling.flags import SweepFlags
 from hackward.scheduling.jobs import Job
-from hackward.scheduling.local import places_of, room_of
+from hackward.scheduling.local import are_dealt, places_of, room_of
 from hackward.scheduling.queue import GRACE, carried
 
 RETRIES = 3  # of a run whose node, worker or process was killed
 PASSED = ("HACKWARD_", "HF_")  # what the variables of the environment begin with that go along to the nodes
-STORE = (
-    80 << 20
-)  # bytes of Ray's object store, of which a sweep needs next to nothing; the least that Ray takes
+# Bytes of Ray's object store, of which a sweep needs next to nothing; the least that Ray takes
+STORE = 80 << 20
 
 
 class Killed(Exception):
@@ -153,21 +152,20 @@ class RayEngine:
         self.address = config.ray_address
         self.limit = config.jobs
         if self.address is None:
-            self.cards = [card for cards in places_of(config, jobs) for card in cards]
-            self.room = room_of(config, jobs, places_of(config, jobs))
-            share = self.room.gpus_per_run / self.room.per_gpu
-            self.share = share if self.cards else 0.0
+            places = places_of(config, jobs)
+            self.gpus = sum(map(len, places))
+            self.room = room_of(config, jobs, places)
+            self.share = self.room.gpus_per_run / self.room.per_gpu if places else 0.0
         else:
             connect(address=self.address)
             self.room, self.share = room_of_cluster(config, jobs, ray.cluster_resources())
 
     def __enter__(self) -> RayEngine:
         if self.address is None:
-            cpus, gpus = self.room.at_once, len(self.cards)
             connect(
                 address="local",
-                num_cpus=cpus,
-                num_gpus=gpus,
+                num_cpus=self.room.at_once,
+                num_gpus=self.gpus,
                 object_store_memory=STORE,
                 include_dashboard=False,
             )
@@ -229,7 +227,7 @@ def room_of_cluster(
     """
     gpus, cpus = int(resources.get("GPU", 0)), int(resources.get("CPU", 0))
     several, per_gpu = config.gpus_per_run, config.per_gpu or 1
-    takes_gpu = gpus > 0 and all(job.settings.device in ("auto", "cuda") for job in jobs)
+    takes_gpu = gpus > 0 and are_dealt(jobs)
     if not takes_gpu and (several > 1 or config.per_gpu is not None):
         raise InputError(f"--ray-address {config.ray_address}: its nodes have no GPU for the runs")
     places = min(cpus, gpus // several * per_gpu) if takes_gpu else cpus

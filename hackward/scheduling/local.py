@@ -48,15 +48,18 @@ class Process:
             self.process.wait()
 
 
+def are_dealt(jobs: Sequence[Job]) -> bool:
+    """Are the runs spread over GPUs? A run that names its device, cpu or cuda:1, is left there."""
+    return all(job.settings.device in ("auto", "cuda") for job in jobs)
+
+
 def places_of(config: SweepFlags, jobs: Sequence[Job]) -> list[Cards]:
     """The GPUs of this machine in parts of --gpus-per-run; empty where the runs take none.
 
     InputError for flags about GPUs where there are none, or too few.
     """
-    # A run that names its device, cpu or cuda:1, is left there.
-    dealt = all(job.settings.device in ("auto", "cuda") for job in jobs)
     several = config.gpus_per_run
-    cards = visible_cards() if dealt and has_gpu() else []
+    cards = visible_cards() if are_dealt(jobs) and has_gpu() else []
     if len(cards) < several and several > 1:
         raise InputError(f"--gpus-per-run {several}: the runs can take {len(cards)} GPUs of this machine")
     if not cards and config.per_gpu is not None:
