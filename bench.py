@@ -4,6 +4,7 @@
     sampling   a token step in slots, beside the plain path and transformers' `generate`
     probe      gradients of every sample in one backward, beside the frozen base, a forward hook, and separate
                backwards
+    prompts    the backward of a full step with prompts computed once per group, beside once per row
     step       whole steps of a `full` run through train.py itself; lengths and texts are imposed
     setup      the model from disk, the adapter cold and warm, merging, v_hack from the shipped pairs; beside
                LAPACK's gesvd

@@ -13,9 +13,9 @@ from hackward.base.faults import InputError
 from hackward.base.flags import Count, Dtype, Sandbox, checked
 
 # The names of all sections, in the order of running; sections.py says what measures each.
-SECTIONS = ("ceilings", "sampling", "probe", "monitor", "step", "setup", "grading")
+SECTIONS = ("ceilings", "sampling", "probe", "monitor", "prompts", "step", "setup", "grading")
 # Those that are computed with random weights. Their floors need the ceilings.
-OF_A_MODEL = ("sampling", "probe", "monitor", "step", "setup")
+OF_A_MODEL = ("sampling", "probe", "monitor", "prompts", "step", "setup")
 
 
 @dataclass(frozen=True)
