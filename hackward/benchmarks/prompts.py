@@ -17,7 +17,7 @@ from hackward.base.seeds import seeded
 from hackward.benchmarks.imposed import COMPLETION, PROMPT, TYPICAL_LIMIT, lognormal
 from hackward.benchmarks.monitor import BETA
 from hackward.benchmarks.parts import Bench, Timing, every, highest, middle, number, table
-from hackward.benchmarks.probe import built_adapter, forget
+from hackward.benchmarks.probe import built_adapter, forget, grads
 from hackward.benchmarks.step import FULL_RUN, TINY_RUN
 from hackward.method import gradients
 from hackward.method.losses import Row
@@ -31,7 +31,8 @@ CUT_TOKENS = 6144  # of a micro-batch of single rows that is cut otherwise
 def rows_of_a_step(b: Bench) -> list[Row]:
     """Prompts and completions of random ids, of as many and as long as in a step."""
     run = TINY_RUN if b.config.shape == "tiny" else FULL_RUN
-    scale, rows = run.max_new_tokens / TYPICAL_LIMIT, []
+    scale = run.max_new_tokens / TYPICAL_LIMIT
+    rows: list[Row] = []
     for prompt in range(run.prompts):
         shared = ids_of(lognormal(PROMPT, scale, "prompts", prompt), prompt)
         for sample in range(run.group):
@@ -70,7 +71,7 @@ def measure_prompts(b: Bench) -> dict:
             for name, action in ways.items():
                 forget(adapter)
                 timings[name] += b.timed(action)
-                found[name] = torch.cat([p.grad.flatten() for p in adapter.params.values()]).double()
+                found[name] = torch.cat([g.flatten() for g in grads(adapter).values()]).double()
                 bar()
     counted = {name: seconds[1:] for name, seconds in timings.items()}
     return {

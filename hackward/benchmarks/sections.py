@@ -22,6 +22,7 @@ from hackward.benchmarks.parts import Bench, release, table, unless_out_of_memor
 from hackward.benchmarks.probe import measure_probe, show_probe
 from hackward.benchmarks.prompts import measure_prompts, show_prompts
 from hackward.benchmarks.sampling import measure_ceilings, measure_sampling, show_ceilings, show_sampling
+from hackward.benchmarks.scaling import measure_scaling, show_scaling
 from hackward.benchmarks.setup import measure_setup, show_setup
 from hackward.benchmarks.step import measure_step, show_step
 from hackward.hardware.models import pick_device
@@ -36,6 +37,7 @@ MEASURES: dict[str, tuple[Callable[[Bench], dict], Callable[[dict], tuple[Table,
     "step": (measure_step, show_step),
     "setup": (measure_setup, show_setup),
     "grading": (measure_grading, show_grading),
+    "scaling": (measure_scaling, show_scaling),
 }
 if tuple(MEASURES) != SECTIONS:
     raise ImportError(f"sections with a name are {SECTIONS}, sections with a measure are {tuple(MEASURES)}")

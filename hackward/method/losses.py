@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
-from typing import Protocol
+from typing import Protocol, Self
 
 import torch
 from torch import Tensor, nn
@@ -110,10 +110,20 @@ def micro_batches(rows: Sequence[Row], *, tokens: int, pad: int) -> Iterator[Bat
 class Scored(Protocol):
     """Rows on their way through a model: a Batch, or a Pack of shared_prompts."""
 
-    ids_BL: Tensor
-    """Every token that goes through the model."""
-    mask_BT: Tensor
-    index: list[int]
+    @property
+    def ids_BL(self) -> Tensor:
+        """Every token that goes through the model."""
+
+    @property
+    def mask_BT(self) -> Tensor:
+        """True at a completion's own tokens, T the longest completion."""
+
+    @property
+    def index(self) -> list[int]:
+        """Positions of the rows in the list that they come from."""
+
+    def to(self, device: torch.device | str) -> Self:
+        """The same on that device."""
 
     @property
     def target(self) -> Tensor:

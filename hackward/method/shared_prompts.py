@@ -76,7 +76,9 @@ class Pack:
 
     def to(self, device: torch.device | str) -> Pack:
         tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
-        moved = {name: memory.to(tensor, torch.device(device)) for name, tensor in tensors.items()}
+        moved: dict[str, Any] = {
+            name: memory.to(value, torch.device(device)) for name, value in tensors.items()
+        }
         return replace(self, **moved)
 
     @property
@@ -123,7 +125,9 @@ def causal(q_BTHD: Tensor, k_BSHD: Tensor, v_BSHD: Tensor, scale: float | None) 
     if q_BTHD.dtype == torch.float32:
         k_BSHD, v_BSHD = (x.repeat_interleave(shared, 2) for x in (k_BSHD, v_BSHD))
     out_BHTD = F.scaled_dot_product_attention(
-        *(x.transpose(1, 2) for x in (q_BTHD, k_BSHD, v_BSHD)),
+        q_BTHD.transpose(1, 2),
+        k_BSHD.transpose(1, 2),
+        v_BSHD.transpose(1, 2),
         attn_mask=causal_lower_right(q_BTHD.shape[1], k_BSHD.shape[1]),
         scale=scale,
         enable_gqa=q_BTHD.dtype != torch.float32,
