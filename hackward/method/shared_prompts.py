@@ -1,6 +1,6 @@
 """Rows that share a prompt in one forward: the prompt once, and every completion after it.
 
-    prompt 1 | prompt 2 | ... | completion 1a | completion 1b | completion 2a | ...
+    prompt 1 | completion 1a | completion 1b | ... | prompt 2 | completion 2a | ...
 
 A group's rows differ in their completions only. Laid out like this, each completion at the positions that
 follow its prompt, a prompt goes through the model once, forward and backward, and no layer sees padding.
@@ -11,7 +11,12 @@ gradient can no longer be told apart: where that is read, rows stay single (loss
 The idea is that of Prefix Grouper (arXiv 2506.05433). Like there, a model is first tried against the plain
 path (`why_not`).
 
-Key: N tokens of a pack, B completions of at most T tokens, S keys, H heads, D head size.
+Inside of attention the completions of a group are padded to one length, and what comes out is packed again.
+Both are copies from known places, forward and backward (`_Copied`): nothing is added up in an order that the
+GPU chooses, so that the same pack has the same gradient.
+
+Key: N tokens of a pack, B completions of at most T tokens, L tokens of a prompt, S keys, H heads, D head
+size.
 """
 
 from __future__ import annotations
@@ -42,16 +47,26 @@ ROUNDING = {2: 0.05, 4: 0.005}
 
 
 class Group(NamedTuple):
-    """A prompt of a pack and its completions."""
+    """Sizes of a prompt and its completions in a pack."""
 
-    prompt: slice
-    """Its tokens among those of the pack."""
-    rows: slice
-    """Its completions among those of the pack."""
+    prompt: int
+    """Tokens of the prompt."""
+    completions: int
+    """Tokens of all completions."""
+    rows: int
+    """Completions."""
     longest: int
-    """Tokens of the longest completion."""
-    tokens: int
-    """Tokens of all its completions."""
+    """Tokens of the longest one."""
+
+    @property
+    def tokens(self) -> int:
+        """All that the pack holds of it."""
+        return self.prompt + self.completions
+
+    @property
+    def cells(self) -> int:
+        """Places of its completions when they are padded."""
+        return self.rows * self.longest
 
 
 @dataclass(frozen=True)
@@ -63,14 +78,19 @@ class Pack:
     position_1N: Tensor
     """Their positions, each in its own row."""
     groups: tuple[Group, ...]
-    place_BT: Tensor
-    """Where the completions' tokens stand among the N; anything off the mask."""
     mask_BT: Tensor
     """True at a completion's own tokens."""
-    kept: Tensor
-    """Of every completion token: its place in its group's (rows x longest), laid flat."""
+    at: Tensor
+    """Of every completion token, row by row: its place in the pack."""
     before: Tensor
-    """Of every completion token: the place of the token before it in its row."""
+    """And that of the token before it in its row."""
+    cell: Tensor
+    """And its cell among those of its group, padded."""
+    source: Tensor
+    """Of every cell, group by group: which of the group's completion tokens it holds; any, where it is
+    padding."""
+    held: Tensor
+    """False where it is padding."""
     index: list[int]
     """Positions of the rows in the list that the pack was made from."""
 
@@ -83,8 +103,8 @@ class Pack:
 
     @property
     def target(self) -> Tensor:
-        """The completions' tokens, row by row: the last ones of the pack."""
-        return self.ids_BL[0, -len(self.kept) :]
+        """The completions' tokens, row by row."""
+        return self.ids_BL[0, self.at]
 
     def hidden(self, model: CausalLM) -> Tensor:
         """Hidden states from which the completions' tokens are predicted. Inside of `attention` only."""
@@ -94,26 +114,59 @@ class Pack:
 
     def attend(self, q_NHD: Tensor, k_NHD: Tensor, v_NHD: Tensor, scale: float | None) -> Tensor:
         """(N, H, D): a prompt sees itself, a completion its prompt and itself."""
-        q_BTHD, k_BTHD, v_BTHD = (self._completions(x) for x in (q_NHD, k_NHD, v_NHD))
-        prompts, completions = [], []
-        places = self.kept.split([group.tokens for group in self.groups])
-        for group, kept in zip(self.groups, places):
-            q, k, v = (x_NHD[None, group.prompt] for x_NHD in (q_NHD, k_NHD, v_NHD))
-            prompts.append(causal(q, k, v, scale)[0])
-            own = group.rows, slice(group.longest)
-            k, v = _after(k, k_BTHD[own]), _after(v, v_BTHD[own])
-            out_BTHD = causal(q_BTHD[own], k, v, scale)
-            completions.append(out_BTHD.flatten(0, 1).index_select(0, kept))
-        return torch.cat(prompts + completions)
+        tokens = [group.tokens for group in self.groups]
+        cells = [group.cells for group in self.groups]
+        places = zip(
+            self.cell.split([group.completions for group in self.groups]),
+            self.source.split(cells),
+            self.held.split(cells),
+        )
+        chunks = zip(q_NHD.split(tokens), k_NHD.split(tokens), v_NHD.split(tokens))
+        return torch.cat(
+            [
+                _attend(group, chunk, place, scale)
+                for group, chunk, place in zip(self.groups, chunks, places, strict=True)
+            ]
+        )
 
-    def _completions(self, x_NHD: Tensor) -> Tensor:
-        """(B, T, H, D). What stands off the mask is seen by nobody, and its gradient is 0."""
-        return x_NHD.index_select(0, self.place_BT.flatten()).unflatten(0, self.place_BT.shape)
+
+def _attend(group: Group, chunk: Sequence[Tensor], places: Sequence[Tensor], scale: float | None) -> Tensor:
+    """(L + completions, H, D) of one group, from its queries, keys and values, and its cell, source and held
+    of Pack."""
+    sizes = [group.prompt, group.completions]
+    (prompt_q, own_q), (prompt_k, own_k), (prompt_v, own_v) = (x_NHD.split(sizes) for x_NHD in chunk)
+    cell, source, held = places
+
+    def padded(own_CHD: Tensor) -> Tensor:
+        return _Copied.apply(own_CHD, source, cell, None).unflatten(0, (group.rows, group.longest))
+
+    def after(prompt_LHD: Tensor, own_CHD: Tensor) -> Tensor:
+        return torch.cat([prompt_LHD.expand(group.rows, -1, -1, -1), padded(own_CHD)], 1)
+
+    out_LHD = causal(prompt_q[None], prompt_k[None], prompt_v[None], scale)[0]
+    out_BTHD = causal(padded(own_q), after(prompt_k, own_k), after(prompt_v, own_v), scale)
+    return torch.cat([out_LHD, _Copied.apply(out_BTHD.flatten(0, 1), cell, source, held)])
 
 
-def _after(prompt_1LHD: Tensor, own_BTHD: Tensor) -> Tensor:
-    """(B, L + T, H, D): a prompt's keys or values before those of each of its completions."""
-    return torch.cat([prompt_1LHD.expand(len(own_BTHD), -1, -1, -1), own_BTHD], 1)
+class _Copied(torch.autograd.Function):
+    """x[there], whose gradient is dy[back], and 0 where it is not `held`.
+
+    That is right where `there` takes everything that matters of x once: padding is taken by nobody, or what
+    is made of it has no gradient.
+    """
+
+    @staticmethod
+    def forward(ctx, x, there, back, held):
+        ctx.save_for_backward(back, held)
+        return x.index_select(0, there)
+
+    @staticmethod
+    def backward(ctx, dy):
+        back, held = ctx.saved_tensors
+        dx = dy.index_select(0, back)
+        if held is not None:
+            dx = dx.mul_(held[:, None, None])
+        return dx, None, None, None
 
 
 def causal(q_BTHD: Tensor, k_BSHD: Tensor, v_BSHD: Tensor, scale: float | None) -> Tensor:
@@ -136,36 +189,38 @@ def causal(q_BTHD: Tensor, k_BSHD: Tensor, v_BSHD: Tensor, scale: float | None) 
 
 
 def pack(rows: Sequence[Row], index: list[int]) -> Pack:
-    """Lay out rows of (prompt ids, completion ids), those of one prompt next to each other."""
+    """Lay out rows of (prompt ids, completion ids), in which those of one prompt stand next to each other."""
     members: dict[tuple[int, ...], list[Sequence[int]]] = {}
     for prompt, completion in rows:
         members.setdefault(tuple(prompt), []).append(completion)
-    ids = [token for prompt in members for token in prompt]
-    positions = [place for prompt in members for place in range(len(prompt))]
-    longest = max(1, *(len(completion) for _, completion in rows))
-    place_BT = torch.zeros(len(rows), longest, dtype=torch.long)
-    mask_BT = torch.zeros(len(rows), longest, dtype=torch.bool)
-    groups: list[Group] = []
-    kept: list[int] = []
-    before: list[int] = []
-    first = row = 0
+    ids: list[int] = []
+    position: list[int] = []
+    numbers: dict[str, list[int]] = {"at": [], "before": [], "cell": [], "source": [], "held": []}
+    groups = []
     for prompt, completions in members.items():
-        width = max(1, *map(len, completions))
-        end = first + len(prompt)
-        for i, completion in enumerate(completions):
-            places = range(len(ids), len(ids) + len(completion))
-            place_BT[row + i, : len(completion)] = torch.tensor(places, dtype=torch.long)
-            mask_BT[row + i, : len(completion)] = True
-            kept += range(i * width, i * width + len(completion))
-            before += [end - 1, *places][: len(completion)]
+        end = len(ids) + len(prompt)
+        ids += prompt
+        position += range(len(prompt))
+        longest = max(1, *map(len, completions))
+        first = 0  # of a completion, among the tokens of all
+        for row, completion in enumerate(completions):
+            length = len(completion)
+            places = range(len(ids), len(ids) + length)
+            padding = [0] * (longest - length)
+            numbers["at"] += places
+            numbers["before"] += [end - 1, *places][:length]
+            numbers["cell"] += range(row * longest, row * longest + length)
+            numbers["source"] += [*range(first, first + length), *padding]
+            numbers["held"] += [*[1] * length, *padding]
             ids += completion
-            positions += range(len(prompt), len(prompt) + len(completion))
-        tokens = sum(map(len, completions))
-        groups.append(Group(slice(first, end), slice(row, row + len(completions)), width, tokens))
-        first, row = end, row + len(completions)
-    as_tensor = [torch.tensor(numbers, dtype=torch.long) for numbers in (ids, positions, kept, before)]
-    ids_N, position_N, kept_N, before_N = as_tensor
-    return Pack(ids_N[None], position_N[None], tuple(groups), place_BT, mask_BT, kept_N, before_N, index)
+            position += range(len(prompt), len(prompt) + length)
+            first += length
+        groups.append(Group(len(prompt), first, len(completions), longest))
+    tensors = {name: torch.tensor(found, dtype=torch.long) for name, found in numbers.items()}
+    tensors["held"] = tensors["held"].bool()
+    lengths = torch.tensor([len(completion) for _, completion in rows])
+    mask_BT = torch.arange(max(1, int(lengths.max()))) < lengths[:, None]
+    return Pack(torch.tensor([ids]), torch.tensor([position]), tuple(groups), mask_BT, index=index, **tensors)
 
 
 def by_prompt(rows: Sequence[Row]) -> list[list[int]]:
