@@ -91,6 +91,35 @@ def test_the_real_model_s_rates_in_the_readme_are_those_of_the_stored_table():
         assert f"| {shown} | {hacked} | {solved:.2f} |" in (ROOT / "README.md").read_text()
 
 
+NAMES_OF_ARMS = {
+    "vanilla": "vanilla v_teacher",
+    "projected, teacher V": "projected v_teacher",
+    "projected, own V": "projected v_own",
+    "projected, own V, live": "projected refreshed every 2 by own hacked v_own",
+    "penalty, truth": "penalty truth",
+    "penalty, truth with noise": "penalty truth noise 0.2",
+    "screen, truth": "screen truth",
+    "penalty, attempt": "penalty attempt",
+    "penalty, probe": "penalty probe v_teacher",
+    "penalty, v_hack, whitened": "penalty v_hack whitened v_teacher",
+    "penalty, v_hack, cosine": "penalty v_hack v_teacher",
+    "penalty, own V": "penalty v_hack v_own",
+    "placebo of v_hack, cosine": "penalty v_hack random v_teacher",
+}
+
+
+@pytest.mark.parametrize("shown", NAMES_OF_ARMS)
+def test_the_rates_of_what_prevents_are_those_of_the_stored_table_rounded_once(shown):
+    stored = records("2026-11-27-what-prevents/what-prevents/on_policy_window.csv")
+    seeds = [row for row in stored if row["run"].rpartition(" ")[0] == NAMES_OF_ARMS[shown]]
+    (line,) = re.findall(
+        rf"^\| {shown} \| ([. 0-9]+\|[. 0-9]+\|[. 0-9]+)\|", page("2026-11-27-what-prevents"), re.M
+    )
+    hacked = [float(row["hack_rate"]) for row in seeds]
+    exact = [*hacked, statistics.mean(hacked), statistics.mean(float(row["gt_rate"]) for row in seeds)]
+    assert [float(cell) for cell in re.findall(r"\.\d\d", line)] == pytest.approx(exact, abs=0.005 + 1e-9)
+
+
 def test_the_demonstration_s_rates_are_those_of_the_stored_table():
     for row in records("2026-11-27-demo/on_policy.csv"):
         rates = [
