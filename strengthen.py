@@ -1,4 +1,4 @@
-"""More tests for the problems of a file: a median of two tests a problem lets wrong answers pass.
+"""More tests for the problems of a file: a median of two tests per problem lets wrong answers pass.
 
     python strengthen.py PROBLEMS --out FILE --tests 60 --seed 0
 
