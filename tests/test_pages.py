@@ -9,6 +9,7 @@ from typing import get_args
 import pytest
 
 from hackward.base.arms import ArmFlag, Control, Gate, Intervene, MonitorName
+from hackward.reports.plots import PICTURES
 from tests.conftest import ROOT
 
 WIDTH = 110
@@ -146,6 +147,11 @@ def test_the_glossary_has_the_names_that_flags_choose_by():
 @pytest.mark.parametrize("term", ["hacked", "attempted", "solved", "Phase 1", "H1", "organism", "delta_W"])
 def test_the_glossary_has_the_words_of_the_reports(term):
     assert term.replace("delta_W", "Delta W") in glossary()
+
+
+def test_every_picture_of_a_report_is_explained():
+    text = (ROOT / "spec/reading.md").read_text()
+    assert [name for name in PICTURES if f"`{name}`" not in text] == []
 
 
 RESULTS = sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("spec/results/*/README.md"))
