@@ -106,7 +106,7 @@ def glossary():
     return {term.strip(" `*") for cell in cells for term in cell.split(",")}
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", [*PAGES, "run.sh", "reproduce.sh"])
 def test_lines_wrap(page):
     lines = [line for line in prose(page).splitlines() if not line.startswith("|")]
     assert [line for line in lines if len(line) > WIDTH] == []
