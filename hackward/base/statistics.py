@@ -178,6 +178,57 @@ def paired(first: Mapping[Any, float | None], second: Mapping[Any, float | None]
     return replace(outcome, t=float(test.statistic), df=float(test.df), p=float(test.pvalue))
 
 
+@dataclass(frozen=True)
+class Equivalence:
+    """Is a mean difference within a margin of 0? Two one-sided paired t tests."""
+
+    gap: Estimate
+    """With its two-sided 95 % interval, as everywhere."""
+    p: float | None
+    """The larger of both: below LEVEL where the 90 % interval lies within the margin. None: ``gap.why``."""
+
+
+def equivalence(
+    first: Mapping[Any, float | None], second: Mapping[Any, float | None], margin: float
+) -> Equivalence:
+    """Do first and second differ by less than ``margin``, over the units that both have?
+
+    Schuirmann, J. Pharmacokinet. Biopharm. 15 (1987). Where all gaps are the same (two or more), p is 0 or 1.
+    """
+    gaps = list(gaps_within(first, second).values())
+    found = estimate_difference(gaps)
+    if found.interval is None or found.mean is None:
+        return Equivalence(found, None)
+    if found.sd == 0:
+        return Equivalence(found, 0.0 if abs(found.mean) < margin - FLOAT_NOISE else 1.0)
+    above = stats.ttest_1samp(gaps, -margin, alternative="greater").pvalue
+    below = stats.ttest_1samp(gaps, margin, alternative="less").pvalue
+    return Equivalence(found, float(max(above, below)))
+
+
+def exact_upper(hits: float, total: float) -> float | None:
+    """Upper end of the two-sided 95 % interval of a share (Clopper and Pearson, Biometrika 26, 1934).
+
+    None without trials. ``hits`` may be a fraction of a trial: the bound of a mean of values in [0, 1].
+    """
+    if total <= 0:
+        return None
+    if hits >= total:
+        return 1.0
+    return float(stats.beta.ppf(1 - LEVEL / 2, hits + 1, total - hits))
+
+
+def holm(p_values: Mapping[Any, float | None]) -> dict[Any, float | None]:
+    """p values corrected for their number (Holm, Scand. J. Stat., 1979). An undefined one does not count."""
+    known = {name: p for name, p in p_values.items() if p is not None}
+    corrected: dict[Any, float | None] = dict.fromkeys(p_values)
+    largest = 0.0
+    for rank, name in enumerate(sorted(known, key=lambda name: known[name])):
+        largest = max(largest, min(1.0, (len(known) - rank) * known[name]))
+        corrected[name] = largest
+    return corrected
+
+
 def auc_by_unit(
     score_N: Sequence[float],
     positive_N: Sequence[bool],

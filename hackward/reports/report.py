@@ -48,6 +48,7 @@ TABLE_NAMES = (
     "arms",
     "arms_cosines",
     "arms_more",
+    "arms_verdict",
     "heldout",
     "monitor",
     "arms_monitor",

@@ -20,13 +20,17 @@ from hackward.base.screen import stdout
 from hackward.base.statistics import Comparison, Estimate, Range
 from hackward.reports.words import (
     ALTERNATES,
+    DELAY,
     FAIL,
     INCONCLUSIVE,
+    NEITHER,
     NOT_ATTRIBUTABLE,
     PASS,
+    PREVENTION,
     REFUTED,
     SNEAKY,
     SUPPORTED,
+    TOO_FEW,
     UNDEFINED,
     UNTESTABLE,
     null_words,
@@ -128,6 +132,10 @@ VERDICT_COLOURS = {
     INCONCLUSIVE: "yellow",
     UNTESTABLE: "yellow",
     NOT_ATTRIBUTABLE: "red",
+    PREVENTION: "green",
+    DELAY: "yellow",
+    NEITHER: "red",
+    TOO_FEW: "yellow",
 }
 
 
