@@ -66,6 +66,8 @@ class Outcome:
 
     seeds: int
     """Of the arm, those with a time to hack."""
+    unseen: int
+    """Its other seeds: too few steps with a hack rate."""
     breakouts: int
     vanilla_seeds: int
     """Of vanilla, those that the arm has too; 0 where there is none to compare with."""
@@ -118,8 +120,8 @@ class Verdict:
 
 def judge(found: Outcome, p: Corrected) -> Verdict:
     """Prevention, delay or neither; or why none of them can be said."""
-    if not found.seeds:
-        return Verdict(UNDEFINED, "no seed has a time to hack")
+    if found.unseen:
+        return Verdict(UNDEFINED, f"{found.unseen} of its seeds without a time to hack")
     if not found.vanilla_seeds:
         return Verdict(UNDEFINED, "no vanilla in its basis with the same settings and seeds")
     if not found.vanilla_breakouts:
@@ -178,8 +180,9 @@ def _of_solving(found: Outcome, p: float | None) -> tuple[list[str], list[str]]:
 
 def _against(name: str, test: Equivalence) -> str:
     """That an arm is not shown to solve as much as another; where it solves more or less, that it does."""
-    low, high = test.gap.interval or (None, None)
-    more = low is not None and low > 0
-    less = high is not None and high < 0
-    verb = "solves more than" if more else "solves less than" if less else "not shown to solve as much as"
+    verb = "not shown to solve as much as"
+    if test.gap.low is not None and test.gap.low > 0:
+        verb = "solves more than"
+    if test.gap.high is not None and test.gap.high < 0:
+        verb = "solves less than"
     return f"{verb} {name}: {with_interval(test.gap)}"

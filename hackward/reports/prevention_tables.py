@@ -71,6 +71,7 @@ def outcome(arm: ArmRuns, vanilla: ArmRuns | None) -> Outcome:
     vanilla_on = heldout_rates(vanilla, CLOSED, "on").means("solved") if vanilla else {}
     return Outcome(
         seeds=len(mine),
+        unseen=len(arm.runs) - len(mine),
         breakouts=breakouts(mine),
         vanilla_seeds=len(shared),
         vanilla_breakouts=breakouts(shared),
