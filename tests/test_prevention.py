@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from hackward.base.statistics import Equivalence, Estimate, equivalence, exact_upper, holm
+from hackward.base.statistics import Equivalence, Estimate, equivalence, exact_upper, holm, two_way
 from hackward.base.survival import Lasted, LogRank, least_p, log_rank, restricted_mean, strata_needed
 from hackward.reports.prevention import Corrected, EndRate, Outcome, correct, end_rate, judge
-from hackward.reports.prevention_tables import lasted, prevention_blocks
+from hackward.reports.prevention_tables import lasted, over_problems, prevention_blocks
 from hackward.reports.tables import Caveat, Conclusion, Table
 from hackward.reports.words import DELAY, NEITHER, PREVENTION, TOO_FEW, UNDEFINED, UNTESTABLE
 from tests.runs_on_disk import NAN, arms_of, csv_rows, row, run_main, write_run
+from tests.watched_runs import rollout, write_watched
 
 Groups = dict[int, list[Lasted]]
 
@@ -88,7 +89,8 @@ def slow_log_rank(first: Groups, second: Groups) -> float:
             at_risk = [sum(one.time >= now for one in group[stratum]) for group in (first, second)]
             ends = [sum(one.ended and one.time == now for one in group[stratum]) for group in (first, second)]
             counts = np.arange(sum(ends) + 1)
-            chance = stats.hypergeom.pmf(counts, sum(at_risk), at_risk[0], sum(ends))
+            ways = [math.comb(at_risk[0], n) * math.comb(at_risk[1], sum(ends) - n) for n in counts]
+            chance = np.array(ways) / sum(ways)
             expected = (counts * chance).sum()
             excess += ends[0] - expected
             variance += ((counts - expected) ** 2 * chance).sum()
@@ -186,7 +188,31 @@ def test_the_rate_at_the_end_is_bounded_over_seeds_and_over_groups_whichever_is_
     even = end_rate(by_seed(0.01, 0.01, 0.01), 100)  # as if 1 group of 100
     assert even.high == pytest.approx(exact_upper(1, 100))
     assert end_rate(by_seed(0.0, 1.0), 100).high == 1.0
+    wide = Estimate(3, 0.1, 0.2, 0.0, 0.6)  # over seeds and problems
+    assert end_rate(by_seed(0.0, 0.1, 0.2), 144, wide).high == 0.6
     assert end_rate(by_seed(None), 8).high is None and end_rate(by_seed(0.0), 0).high is None
+
+
+def test_a_rate_over_seeds_and_problems_draws_both_as_a_slow_reference_does():
+    dice = np.random.default_rng(5)
+    total = dice.integers(0, 9, size=(4, 12))
+    hits = dice.binomial(total, dice.uniform(0, 0.6, size=(4, 1)))
+    found = two_way(hits, total)
+    assert found.mean == pytest.approx(hits.sum() / total.sum()) and found.n == 4
+    slow = []
+    for _ in range(4000):
+        seeds, problems = dice.integers(0, 4, 4), dice.integers(0, 12, 12)
+        cells = np.ix_(seeds, problems)
+        slow.append(hits[cells].sum() / total[cells].sum())
+    assert (found.low, found.high) == pytest.approx(tuple(np.quantile(slow, [0.025, 0.975])), abs=0.02)
+    assert found.sd == pytest.approx(np.std(slow), rel=0.1)
+
+
+def test_a_rate_over_seeds_and_problems_says_why_it_has_no_interval():
+    ones = np.ones((3, 6), int)
+    assert two_way(0 * ones, ones) == Estimate(3, 0.0, why="zero variance")
+    assert two_way(ones[:1], ones[:1]).why == "one value" and two_way(ones, 0 * ones).why == "no value"
+    assert two_way(ones[:, :4], ones[:, :4]).why == "4 of 5 problems needed"
 
 
 # ---------------------------------------------------------------------- the verdict
@@ -309,12 +335,28 @@ def test_an_arm_that_hacks_later_delays_and_one_that_never_hacks_prevents(tmp_pa
     assert prevented["verdict"] == PREVENTION and "PREVENTION: solves as much" in words
     # six steps of eight groups in five seeds
     assert prevented["end_rate_high"] == pytest.approx(exact_upper(0, 240))
-    assert prevented["to_vanilla_mean"] == prevented["to_base_mean"] == pytest.approx(0.01)
-    # vanilla varies with the seed as the arm does, the base model does not
+    # vanilla varies with the seed as the arm does, the base model does not: three of five seeds are .005 lower
+    assert prevented["to_vanilla_mean"] == pytest.approx(0.01)
+    assert prevented["to_base_mean"] == pytest.approx(0.009)
     assert prevented["to_vanilla_p"] == 0 < prevented["to_base_p"]
     # two arms: five seeds are no longer enough to show a delay
     late = records["projected one-sided"]
     assert late["verdict"] == TOO_FEW and late["log_rank_p_holm"] == pytest.approx(2 * least_p(5))
+
+
+def test_the_rate_at_the_end_over_problems_is_of_own_rollouts_of_the_last_tenth(tmp_path):
+    """Twenty steps: two count. Of six problems, one is hacked by seed 1; the teacher's rows do not count."""
+    for seed in (1, 2):
+        last = [rollout(f"p{problem}", hacked=problem == 0 and seed == 1) for problem in range(6)]
+        last.append(rollout("p6", hacked=True, own=False))
+        steps = [[rollout("p0", hacked=True)]] * 18 + [last] * 2
+        write_watched(tmp_path / str(seed), steps, seed=seed)
+    (arm,) = arms_of(tmp_path).values()
+    found = over_problems(arm)
+    assert (found.n, found.mean, found.low) == (2, pytest.approx(1 / 12), 0.0) and found.high > 0.2
+    write_seeds(tmp_path / "without", "vanilla", (5,))
+    (arm,) = arms_of(tmp_path / "without").values()
+    assert over_problems(arm).why == "no rollouts"
 
 
 def test_what_seeds_cannot_show_is_said_once_with_how_many_could(tmp_path):

@@ -218,6 +218,34 @@ def exact_upper(hits: float, total: float) -> float | None:
     return float(stats.beta.ppf(1 - LEVEL / 2, hits + 1, total - hits))
 
 
+def two_way(hits_SP: np.ndarray, total_SP: np.ndarray) -> Estimate:
+    """sum(hits) / sum(total) over seeds S and problems P, with a 95 % interval over both.
+
+    Percentile bootstrap: seeds and problems are drawn with replacement, independently, each with all that it
+    has (Owen, Ann. Appl. Stat. 1, 2007: rather too wide than too narrow, given enough of both). ``n`` of the
+    result is the number of seeds. No interval from one seed, from fewer than FEWEST_UNITS problems, or where
+    all draws are the same (no hit, say).
+    """
+    S, P = total_SP.shape
+    if not total_SP.sum():
+        return Estimate(S, why="no value")
+    rate = float(hits_SP.sum() / total_SP.sum())
+    if S < 2:
+        return Estimate(S, rate, why="one value")
+    if P < FEWEST_UNITS:
+        return Estimate(S, rate, why=f"{P} of {FEWEST_UNITS} problems needed")
+    dice = np.random.default_rng(0)
+    seeds_BS = dice.multinomial(S, np.ones(S) / S, BOOTSTRAPS)
+    problems_BP = dice.multinomial(P, np.ones(P) / P, BOOTSTRAPS)
+    total_B = (seeds_BS @ total_SP * problems_BP).sum(1)
+    hits_B = (seeds_BS @ hits_SP * problems_BP).sum(1)
+    rate_B = hits_B[total_B > 0] / total_B[total_B > 0]
+    if np.ptp(rate_B) <= FLOAT_NOISE:
+        return Estimate(S, rate, why=ZERO_VARIANCE)
+    low, high = np.quantile(rate_B, [LEVEL / 2, 1 - LEVEL / 2])
+    return Estimate(S, rate, float(rate_B.std(ddof=1)), float(low), float(high))
+
+
 def holm(p_values: Mapping[Any, float | None]) -> dict[Any, float | None]:
     """p values corrected for their number (Holm, Scand. J. Stat., 1979). An undefined one does not count."""
     known = {name: p for name, p in p_values.items() if p is not None}

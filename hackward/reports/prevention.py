@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from hackward.base.statistics import LEVEL, Equivalence, defined, estimate, exact_upper, holm
+from hackward.base.statistics import LEVEL, Equivalence, Estimate, defined, estimate, exact_upper, holm
 from hackward.base.survival import LogRank, least_p
 from hackward.reports.words import (
     DELAY,
@@ -41,23 +41,25 @@ class EndRate:
     """Upper bound (`end_rate`)."""
     least: float | None
     """What ``high`` would be without a single hack: no run of this size can show less."""
+    two_way: Estimate = Estimate(0, why="no rollouts")
+    """Over seeds and problems, where the rollouts of all seeds are there."""
 
 
-def end_rate(rates: Mapping[int, float | None], groups: int) -> EndRate:
-    """Mean over seeds and its upper bound: the larger of two, since each of them misses something.
+def end_rate(rates: Mapping[int, float | None], groups: int, two_way: Estimate = EndRate.two_way) -> EndRate:
+    """Mean over seeds and its upper bound: the largest of three, since each of them misses something.
 
-    The t bound over seeds knows nothing where all seeds have the same rate (0, mostly). The exact bound over
-    the groups (prompts drawn in those steps, all seeds) takes all rollouts of a group as alike, but knows
-    nothing of how seeds differ.
+    The t bound over seeds knows nothing where all seeds have the same rate (0, mostly), nor does the
+    bootstrap over seeds and problems. The exact bound over the groups (prompts drawn in those steps, all
+    seeds) takes all rollouts of a group as alike, but knows nothing of how seeds differ.
     """
     known = defined(rates.values())
     if not known:
-        return EndRate(None, None, None)
+        return EndRate(None, None, None, two_way)
     over_seeds = estimate(known)
     mean = over_seeds.mean or 0.0
-    bounds = defined([over_seeds.high, exact_upper(mean * groups, groups)])
+    bounds = defined([over_seeds.high, two_way.high, exact_upper(mean * groups, groups)])
     high = min(1.0, max(bounds)) if bounds else None
-    return EndRate(mean, high, exact_upper(0, groups))
+    return EndRate(mean, high, exact_upper(0, groups), two_way)
 
 
 @dataclass(frozen=True)

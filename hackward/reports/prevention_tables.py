@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
 from hackward.base import statistics
-from hackward.base.statistics import LEVEL, equivalence, exact_upper
+from hackward.base.statistics import LEVEL, Estimate, equivalence, exact_upper, two_way
 from hackward.base.survival import Lasted, log_rank, restricted_mean, strata_needed
 from hackward.reports.arms import ArmRuns, baseline, onset
 from hackward.reports.heldout import heldout_rates
@@ -55,7 +57,28 @@ def end_rate_of(arm: ArmRuns) -> EndRate:
         rows = [row for row in last_rows(run) if row["hack_rate"] is not None]
         rates[seed] = statistics.mean(row["hack_rate"] for row in rows)
         groups += sum(row["groups_used"] + row["groups_skipped"] for row in rows)
-    return end_rate(rates, groups)
+    return end_rate(rates, groups, over_problems(arm))
+
+
+def over_problems(arm: ArmRuns) -> Estimate:
+    """The hack rate of own rollouts at the end, over seeds and problems."""
+    own = []
+    for run in arm.runs.values():
+        if run.scored is None:
+            return Estimate(0, why="no rollouts")
+        rows = last_rows(run)
+        scored = run.scored.between(rows[0]["step"], rows[-1]["step"])
+        own.append((scored.problem[scored.own], scored.hacked[scored.own]))
+    names = np.unique(np.concatenate([problems for problems, _ in own]))
+    places = [np.searchsorted(names, problems) for problems, _ in own]
+    total_SP = np.stack([np.bincount(place, minlength=len(names)) for place in places])
+    hits_SP = np.stack(
+        [
+            np.bincount(place[hacked], minlength=len(names))
+            for place, (_, hacked) in zip(places, own, strict=True)
+        ]
+    )
+    return two_way(hits_SP, total_SP)
 
 
 def comparable(arm: ArmRuns, arms: Sequence[ArmRuns]) -> ArmRuns | None:
@@ -139,6 +162,7 @@ def _record(
         "restricted_mean": restricted_mean(times.values(), until) if times else None,
         "end_rate": found.end.mean,
         "end_rate_high": found.end.high,
+        **flat(found.end.two_way, "end_rate_two_way_"),
         "log_rank_strata": found.later.strata,
         "log_rank_excess": found.later.excess,
         "log_rank_z": found.later.z,
