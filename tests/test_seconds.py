@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from hackward.base.checksums import Checksums
 from hackward.base.files import read_json, read_jsonl, write_json, write_jsonl
 from hackward.runs.settings import parse
 from hackward.scheduling.price import speed_of
@@ -20,8 +21,10 @@ def test_a_run_records_its_set_up_and_the_evaluations_of_all_its_sessions(tmp_pa
     assert all(line["seconds"] > 0 for line in lines) and len({line["seconds"] for line in lines}) == 2
 
     # As if it had been cut off in its last evaluation, long after a first one of 1000 s.
-    write_jsonl(run / "eval.jsonl", [line | {"seconds": 1000.0} for line in lines if line["step"] == 1])
-    write_json(run / "config.json", record | {"seconds_set_up": 5000.0})
+    put = Checksums(run).writing
+    first = [line | {"seconds": 1000.0} for line in lines if line["step"] == 1]
+    write_jsonl(run / "eval.jsonl", first, put=put)
+    write_json(run / "config.json", record | {"seconds_set_up": 5000.0}, put=put)
     (run / "summary.json").unlink()
     train(parse([*flags, "--resume"]))
     summary, second = read_json(run / "summary.json"), read_jsonl(run / "eval.jsonl")[-1]["seconds"]
