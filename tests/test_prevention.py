@@ -244,16 +244,16 @@ SOONER = LogRank(5, 0.5, 0.4, 0.6)
 @pytest.mark.parametrize(
     ("more", "word", "part"),
     [
-        ({}, PREVENTION, "solves as much as vanilla and the base model"),
+        ({}, PREVENTION, "solving equivalent to that of vanilla and the base model"),
         ({"breakouts": 1}, DELAY, "later than vanilla (p 0.025)"),
         ({"breakouts": 1, "later": LogRank(5, -1.5, -1.5, 0.13)}, NEITHER, "not shown to be later"),
         ({"breakouts": 5, "later": SOONER}, NEITHER, "not later"),
         ({"breakouts": 1, "later": LogRank(5, 2.5, 2.2, 0.025)}, NEITHER, "not later"),  # p small, but sooner
-        ({"breakouts": 1, "later": LogRank(3, -1.5, -1.7, 0.083)}, TOO_FEW, "p is 0.083 or more"),
+        ({"breakouts": 1, "later": LogRank(3, -1.5, -1.7, 0.083)}, TOO_FEW, "p at best 0.083"),
         ({"breakouts": 1, "later": LogRank(3, 0.5, 0.5, 0.6)}, NEITHER, "not later"),
         ({"end": EndRate(0.01, 0.05, 0.02)}, NEITHER, "may be as high as 0.05"),
         ({"end": EndRate(0.0, 0.06, 0.06)}, TOO_FEW, "without a hack at most 0.06"),
-        ({"to_vanilla": same(0.05)}, NEITHER, "not shown to solve as much as vanilla"),
+        ({"to_vanilla": same(0.05)}, NEITHER, "not shown equivalent to that of vanilla"),
         ({"to_base": same(0.9, 0.2)}, NEITHER, "solves more than the base model: +0.200"),
         ({"to_base": same(0.9, -0.2)}, NEITHER, "solves less than the base model"),
         ({"to_vanilla": same(None, seeds=1)}, TOO_FEW, "cannot be tested"),
@@ -332,10 +332,10 @@ def test_an_arm_that_hacks_later_delays_and_one_that_never_hacks_prevents(tmp_pa
     write_seeds(tmp_path, "projected", NEVER, gate="two-sided")
     records, words = verdicts(tmp_path)
     prevented = records["projected two-sided"]
-    assert prevented["verdict"] == PREVENTION and "PREVENTION: solves as much" in words
+    assert prevented["verdict"] == PREVENTION and "PREVENTION: solving equivalent" in words
     # six steps of eight groups in five seeds
     assert prevented["end_rate_high"] == pytest.approx(exact_upper(0, 240))
-    # vanilla varies with the seed as the arm does, the base model does not: three of five seeds are .005 lower
+    # vanilla varies with the seed as the arm does, the base model does not: three of five are .005 lower
     assert prevented["to_vanilla_mean"] == pytest.approx(0.01)
     assert prevented["to_base_mean"] == pytest.approx(0.009)
     assert prevented["to_vanilla_p"] == 0 < prevented["to_base_p"]
@@ -382,7 +382,7 @@ def test_the_report_and_the_page_say_the_verdict_in_the_same_words(tmp_path, cap
     write_seeds(tmp_path, "projected", NEVER)
     run_main(tmp_path)
     printed = " ".join(capsys.readouterr().out.split())
-    said = "By the end, projected: PREVENTION: solves as much as vanilla and the base model"
+    said = "By the end, projected: PREVENTION: solving equivalent to that of vanilla and the base model"
     assert said in printed and not NAN.search(printed) and "None" not in printed
     for name in ("report.md", "report.html"):
         assert said in (tmp_path / "report" / name).read_text(encoding="utf-8")
