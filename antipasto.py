@@ -38,6 +38,7 @@ from hackward.base.types import CausalLM
 from hackward.hardware import kernels
 from hackward.hardware.hashes import content_hash, model_hash
 from hackward.hardware.neighbours import patiently
+from hackward.method.low_rank import LowRank, nearest_lora
 from hackward.method.per_rollout import Rows
 from hackward.method.svd_cache import SVDCache
 from hackward.method.targets import TARGETS, coverage, target_linears, words_of
@@ -121,9 +122,13 @@ class SVDLinear(nn.Module):
         is."""
         if self._merged_at == self.delta_S._version:
             return
-        change = (self.U * self.delta_S).to(self.U.dtype) @ self.Vh
-        self.merged = dithered(self.weight, change, self.seed)
+        self.merged = dithered(self.weight, self.change(), self.seed)
         self.scaled, self._merged_at = self._scale(), self.delta_S._version
+
+    @torch.no_grad()
+    def change(self) -> Tensor:
+        """Delta W (O, I) = U diag(delta_S) Vh, in the weight's dtype."""
+        return (self.U * self.delta_S).to(self.U.dtype) @ self.Vh
 
     def _scale(self) -> Tensor | None:
         """diag(S + delta_S) Vh (R, I) where W is tall: what the gradient of x goes through (see _Apply)."""
@@ -161,6 +166,7 @@ class SVDAdapter:
 
     kind, file = "svd", "delta_S.safetensors"
     step_scale = 1.0  # learning rates are given for delta_S
+    own_rank = None  # Delta W has full rank
 
     def __init__(
         self,
@@ -195,6 +201,30 @@ class SVDAdapter:
         """Frobenius norm of the whole Delta W: that of delta_S, since U and Vh are orthonormal."""
         squares = [delta_S.detach().square().sum() for delta_S in self.params.values()]
         return float(functools.reduce(torch.add, squares).sqrt())
+
+    def weight(self, name: str, dtype: torch.dtype) -> Tensor:
+        """W' (O, I) of a module in this dtype; in the model's own it is what the forward runs on."""
+        layer = self.layers[name]
+        return dithered(layer.weight.to(dtype), layer.change(), layer.seed)
+
+    def low_rank(self, name: str, rank: int) -> LowRank:
+        """The nearest LoRA to a module's Delta W: the `rank` largest |delta_S| (nearest_lora)."""
+        layer = self.layers[name]
+        return nearest_lora(layer.U, layer.delta_S, layer.Vh, rank)
+
+    def unwrap(self) -> dict[str, nn.Linear]:
+        """Put plain Linears with the base model's weights back in place, and return them by name.
+
+        The model is a plain one then, and no longer run through this adapter.
+        """
+        linears = {}
+        for name, layer in self.layers.items():
+            outputs, inputs = layer.weight.shape
+            linear = nn.Linear(inputs, outputs, bias=layer.bias is not None, device="meta")
+            linear.weight, linear.bias = nn.Parameter(layer.weight, requires_grad=False), layer.bias
+            self.model.set_submodule(name, linear)
+            linears[name] = linear
+        return linears
 
     @contextlib.contextmanager
     def disabled(self) -> Iterator[CausalLM]:

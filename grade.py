@@ -2,6 +2,7 @@
 
     python grade.py ROWS --problems FILE [--out LABELS.jsonl] [--sandbox strict|best-effort|none]
     python grade.py ROWS --problems FILE --stronger FILE   # how many credited rows do more tests take back?
+    python grade.py ROWS --problems FILE --pool OUT  # a pool that probe_distill, extract_vhack and train take
     python grade.py --canonical --problems FILE      # do the problems' own solutions pass on this machine?
 
 The verdict is made in this process. A forked child of a worker (hackward/grading/zygote.py) gets arguments
@@ -15,7 +16,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -47,6 +48,11 @@ class GradeFlags(Grading):
     """The problems: a file (LeetCodeDataset, benchmark or our own format) or a data set of the hub."""
     out: Path | None = None
     """Where to write one label row per input row, in order."""
+    pool: Path | None = None
+    """Also make a pool of the rows that get a label: a directory, which must be new."""
+    hint: bool = True
+    """With --pool, of rows without problem_messages: were they asked for with the loophole open? Only then
+    does a passing evaluation of their own earn the reward."""
     sandbox: Sandbox = "best-effort"
     """strict: refuse unless all probes are blocked; best-effort: use what there is; none: limits only."""
     vacuous: bool = False
@@ -68,9 +74,10 @@ def main(flags: GradeFlags) -> None:
     from hackward.tasks.formats import load_problems
 
     if flags.canonical:
-        if flags.rows or flags.out or flags.stronger:
+        if flags.rows or flags.out or flags.stronger or flags.pool:
             raise InputError(
-                "--canonical grades the problems' own solutions: it takes no rows, no --out and no --stronger"
+                "--canonical grades the problems' own solutions: it takes no rows, no --out, no --stronger"
+                " and no --pool"
             )
         check_canonical(flags, load_problems(flags.problems), Console())
     else:
@@ -82,9 +89,12 @@ def grade_rows(flags: GradeFlags, console: Console) -> None:
     from hackward.base.files import write_jsonl
     from hackward.grading.labels import GradeItem
     from hackward.grading.rows import label_row, read_rows
+    from hackward.rollouts.graded import check_new
     from hackward.tasks.formats import load_problems
     from hackward.tasks.problems import Resolver
 
+    if flags.pool is not None:
+        check_new(flags.pool)
     rows = read_rows(flags.rows)
     resolver = Resolver(load_problems(flags.problems))
     stronger = Resolver(load_problems(flags.stronger)) if flags.stronger else None
@@ -104,9 +114,47 @@ def grade_rows(flags: GradeFlags, console: Console) -> None:
     if flags.out is not None:
         write_jsonl(flags.out, labels)
     print_counts(labels, [why for _, why in found], seconds, console)
+    if flags.pool is not None:
+        make_pool(flags, rows, items, by_position, labels, console)
     if stronger is not None:
         console.print(taken_back(labels), highlight=False, soft_wrap=True)
     print_agreement(labels, rows, console)
+
+
+def make_pool(
+    flags: GradeFlags,
+    rows: Sequence[Row],
+    items: Mapping[int, GradeItem],
+    outcomes: Mapping[int, Grade | NotGraded],
+    labels: Sequence[Row],
+    console: Console,
+) -> None:
+    """Write the rows that have a label as a pool, and say how many are left out."""
+    from hackward.grading.labels import Grade
+    from hackward.rollouts.graded import Graded, write_pool
+
+    assert flags.pool is not None
+    labelled = []
+    for position, item in items.items():
+        outcome = outcomes[position]
+        if isinstance(outcome, Grade) and labels[position]["label"] is not None:
+            labelled.append(Graded(rows[position], item.problem, outcome))
+    left_out = len(rows) - len(labelled)
+    if not labelled:
+        reason = next(iter(label["error"] for label in labels if label["error"]), "no rows")
+        raise InputError(
+            f"--pool {flags.pool}: none of {len(rows)} rows has a label ({reason}); are --problems theirs?"
+        )
+    facts = {"rows": list(flags.rows), "problems": flags.problems, "hint": flags.hint, "left_out": left_out}
+    write_pool(flags.pool, labelled, hint=flags.hint, facts=facts)
+    problems = len({row.problem.problem_id for row in labelled})
+    console.print(
+        f"{flags.pool}: a pool of {len(labelled)} rollouts of {problems} problems, {left_out} rows left out"
+        " that have no label",
+        highlight=False,
+        soft_wrap=True,
+        markup=False,
+    )
 
 
 def grade_again(

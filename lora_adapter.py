@@ -35,11 +35,11 @@ from hackward.base.faults import InputError
 from hackward.base.tensors import read_safetensors, write_safetensors
 from hackward.base.types import CausalLM
 from hackward.hardware.hashes import content_hash, model_hash
+from hackward.method.low_rank import PREFIX, LowRank, names_for_peft
 from hackward.method.per_rollout import Rows
-from hackward.method.targets import TARGETS, coverage, last, target_linears, words_of
+from hackward.method.targets import TARGETS, coverage, target_linears, words_of
 
 NAME = "default"  # PEFT's name of an adapter that has none
-PREFIX = "base_model.model."  # what PEFT's files put before a module's name
 
 
 def orthonormal_rows(rank: int, width: int, seed: int) -> Tensor:
@@ -57,6 +57,7 @@ class LoRAAdapter:
     """
 
     kind, file = "lora", "adapter"
+    own_rank: int
 
     def __init__(
         self,
@@ -72,6 +73,7 @@ class LoRAAdapter:
                 raise InputError(f"--rank {rank}: {name} has only {linear.in_features} inputs")
         names = [name for name, _ in found]
         self.model, self.rank, self.rows = model, rank, Rows(model)
+        self.own_rank = rank
         self.coordinates = f"lora r{rank}" + words_of(names, model)
         self.coverage = coverage(model, found)
         known = {f"{name}.weight": content_hash(linear.weight) for name, linear in found}
@@ -82,7 +84,7 @@ class LoRAAdapter:
             lora_alpha=rank,
             lora_dropout=0.0,
             bias="none",
-            target_modules=_names_for_peft(names, model),
+            target_modules=names_for_peft(names, model),
         )
         model.requires_grad_(False)
         inject_adapter_in_model(self.config, model)
@@ -135,6 +137,30 @@ class LoRAAdapter:
         layer = self.layers[name]
         return layer.lora_B[NAME].weight.detach() @ layer.lora_A[NAME].weight
 
+    @torch.no_grad()
+    def weight(self, name: str, dtype: torch.dtype) -> Tensor:
+        """W' (O, I) of a module in this dtype; in the model's own it is what is sampled with."""
+        W = self.layers[name].get_base_layer().weight.data
+        return dithered(W.to(dtype), self.change(name), zlib.crc32(name.encode()))
+
+    def low_rank(self, name: str, rank: int) -> LowRank:
+        """A and B of a module as they are: nothing is left out."""
+        if rank != self.rank:
+            raise ValueError(f"a LoRA of rank {self.rank} is not one of rank {rank}")
+        layer = self.layers[name]
+        A, B = layer.lora_A[NAME].weight.detach(), layer.lora_B[NAME].weight.detach()
+        return LowRank(A, B, left_out=0.0, whole=float(B.double().square().sum()))
+
+    def unwrap(self) -> dict[str, nn.Linear]:
+        """Put the base model's Linears back in place, and return them by name.
+
+        The model is a plain one then, and no longer run through this adapter.
+        """
+        linears = {name: layer.get_base_layer() for name, layer in self.layers.items()}
+        for name, linear in linears.items():
+            self.model.set_submodule(name, linear)
+        return linears
+
     @contextlib.contextmanager
     def disabled(self) -> Iterator[CausalLM]:
         """The base model, exactly: the reference policy."""
@@ -166,7 +192,7 @@ class LoRAAdapter:
         try:
             with torch.no_grad(), self.disabled():
                 for name, weight in base.items():
-                    weight.data = dithered(kept[name], self.change(name), zlib.crc32(name.encode()))
+                    weight.data = self.weight(name, weight.dtype)
                 yield self.model
         finally:
             for name, weight in base.items():
@@ -211,15 +237,6 @@ class LoRAAdapter:
         with torch.no_grad():
             for name, found in stored.items():
                 self.params[name].copy_(found)
-
-
-def _names_for_peft(names: Sequence[str], model: CausalLM) -> list[str]:
-    """The last parts of the modules' names, which PEFT matches anywhere in a model; in full where that would
-    find more."""
-    ends = {last(name) for name in names}
-    matched = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
-    matched = [name for name in matched if last(name) in ends]
-    return sorted(ends) if sorted(matched) == sorted(names) else sorted(names)
 
 
 def _step_scale(linears: Sequence[nn.Linear], rank: int) -> float:

@@ -38,7 +38,7 @@ SHARED = [
 ]
 ARMS = {
     "projected": ["--arm=projected", "--project-at=grad", "--beta=0.1"],
-    "penalty": ["--arm=penalty", "--monitor=v_hack", "--beta=0.1"],
+    "penalty": ["--arm=penalty", "--monitor=v_hack", "--beta=5"],
 }
 MEASURED = ("seconds", "memory")  # in the names of what differs from run to run
 

@@ -63,6 +63,9 @@ def whole_directory(path: str | Path, ours: Collection[str]) -> Iterator[Path]:
     new.mkdir()
     try:
         yield new
+        for file in new.rglob("*"):
+            if file.is_file():  # some libraries write files that only their owner may read
+                file.chmod(0o666 & ~UMASK)
         if path.exists():
             os.replace(path, old)
         try:
@@ -120,6 +123,11 @@ def write_jsonl(path: str | Path, rows: Iterable[dict], *, put: Put = atomic) ->
             stream.write((_dumps(row) + "\n").encode("utf-8"))
         if stream is not raw:
             stream.close()
+
+
+def is_jsonl(path: str | Path) -> bool:
+    """Is this a file of rows, by its name?"""
+    return str(path).endswith((".jsonl", ".jsonl.gz")) and Path(path).is_file()
 
 
 def whole_lines(path: Path) -> bytes:

@@ -107,7 +107,7 @@ def _apart(config: Settings, stack: contextlib.ExitStack) -> Settings:
     home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hackward-rank-"))) / "run"
     if config.resume and config.out and Path(config.out).is_dir():
         shutil.copytree(config.out, home)
-    return dataclasses.replace(config, out=str(home))
+    return dataclasses.replace(config, out=str(home), track="none")
 
 
 def dealt(items: Sequence[Item]) -> Sequence[Item]:

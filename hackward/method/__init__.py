@@ -1,6 +1,7 @@
 """The method: what is trained, what it is compared with, what is taken out. Each formula once.
 
 adapters, svd, svd_cache         the Protocol of an adapter and the table of bases; the decompositions
+low_rank                         a change of weights as a LoRA, and the files of one
 targets, trials, per_rollout     which layers are trained; what a model must do; whose token is whose
 losses, weights, gradients       log-probabilities and the loss; what each rollout weighs; one backward
 pairs, recipe, extraction        contrastive pairs; how a v_hack is made; making it

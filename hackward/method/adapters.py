@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
 
+import torch
 from torch import Tensor, nn
 
 from antipasto import SVDAdapter
@@ -15,6 +16,7 @@ from hackward.base.flags import target_names
 from hackward.base.screen import STDERR, progress
 from hackward.base.tensors import read_metadata
 from hackward.base.types import CausalLM
+from hackward.method.low_rank import LowRank
 from hackward.method.targets import Coverage
 from hackward.method.trials import check_head, check_sampling
 
@@ -41,6 +43,10 @@ class Adapter(Protocol):
     coverage: Coverage
     """What of the model's layers is trained."""
 
+    @property
+    def own_rank(self) -> int | None:
+        """Rank of each Delta W by construction; None where it is full."""
+
     def disabled(self) -> AbstractContextManager[CausalLM]:
         """The base model, exactly: the reference policy."""
 
@@ -53,6 +59,16 @@ class Adapter(Protocol):
 
     def delta_w_norm(self) -> float:
         """Frobenius norm of the whole Delta W."""
+
+    def weight(self, name: str, dtype: torch.dtype) -> Tensor:
+        """W' (O, I) of a module in this dtype; in the model's own it is what is sampled with."""
+
+    def low_rank(self, name: str, rank: int) -> LowRank:
+        """The LoRA of this rank that is nearest to a module's Delta W; with an `own_rank` only of that
+        one."""
+
+    def unwrap(self) -> dict[str, nn.Linear]:
+        """Put plain Linears with the base model's weights back in place; the adapter runs no more."""
 
     def save(self, path: str | Path) -> None:
         """Write what is trained; `load` restores it."""

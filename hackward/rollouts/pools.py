@@ -1,10 +1,10 @@
 """Pools of rollouts on disk.
 
-A pool is a directory of `step_NNN.jsonl.gz` (ours) or `prompt_NNNN.jsonl.gz` (the published layout), one row
-per rollout. Token ids are used as stored when they were made by this tokenizer; otherwise the messages are
-rendered and the completion is tokenised anew. A row's ids are cut at its `comp_len`: the published files pad
-with a token that some tokenizers call the end of sequence, so where a completion ends is never guessed from
-an id.
+A pool is a directory of `step_NNN.jsonl.gz` (ours) or `prompt_NNNN.jsonl.gz` (the published layout), or one
+file of rows, .jsonl or .jsonl.gz; one row per rollout (spec/formats.md). Token ids are used as stored when
+they were made by this tokenizer; otherwise the messages are rendered and the completion is tokenised anew. A
+row's ids are cut at its `comp_len`: the published files pad with a token that some tokenizers call the end of
+sequence, so where a completion ends is never guessed from an id.
 """
 
 from __future__ import annotations
@@ -20,13 +20,16 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 
 from hackward.base.checksums import CHECKSUMS, Checksums
 from hackward.base.faults import InputError
-from hackward.base.files import read_jsonl, sha256, write_jsonl
+from hackward.base.files import is_jsonl, read_jsonl, sha256, write_jsonl
 from hackward.base.records import POLICY, Record, Unknowable, checked_record
 from hackward.rollouts import tokens
+from hackward.rollouts.places import check_place
 from hackward.rollouts.rollout import Rollout
 from hackward.rollouts.tokens import completion_ids, prompt_ids, tokenizer_hash
 from hackward.tasks.problems import Problem, Resolver
 
+NUMBERED = re.compile(r"(step|prompt)_(?P<number>\d+)\.jsonl(\.gz)?")  # files of a pool
+LABELS = {"reward", "hacked", "gt_pass", "fmt_ok"}  # that a graded row has
 TRIED = 8  # rows by which a tokenizer that left no stamp is told
 
 
@@ -60,6 +63,7 @@ class PoolRow(Record):
     )
     tokenizer: str | None = Field(None, description="text")
     src_pool: Any = None
+    step: Any = None
     sample_id: Any = None
 
     @property
@@ -121,31 +125,38 @@ def of_problems(pool: Pool, known: Sequence[Problem]) -> dict[str, list[Rollout]
 
 
 def pool_files(directory: str | Path) -> list[Path]:
-    """The pool's files in order; a run's directory stands for the rollouts in it.
+    """The pool's files in order; a run's directory stands for the rollouts in it, a file of rows for itself.
 
     InputError when the directory is missing or holds none.
     """
     directory = Path(directory)
-    if not directory.is_dir():
-        raise InputError(f"{directory}: no such pool directory")
+    check_place(directory)
+    if is_jsonl(directory):
+        return [directory]
     if (directory / "config.json").is_file() and (directory / "rollouts").is_dir():
         directory = directory / "rollouts"
-    named = re.compile(r"(step|prompt)_\d+\.jsonl(\.gz)?")
-    files = sorted(path for path in directory.iterdir() if named.fullmatch(path.name))
+    files = sorted(path for path in directory.iterdir() if NUMBERED.fullmatch(path.name))
     if not files:
-        raise InputError(f"{directory}: holds no step_NNN.jsonl.gz or prompt_NNNN.jsonl.gz")
+        raise InputError(
+            f"{directory}: holds no step_NNN.jsonl.gz or prompt_NNNN.jsonl.gz (grade.py ROWS --problems FILE"
+            " --pool OUT makes a pool of completions)"
+        )
     return files
 
 
-def source_name(row: PoolRow, directory: str | Path) -> str:
-    """Which pool a row is of: what it says itself, else the directory's name without "_pool".
+def source_name(row: PoolRow, place: str | Path) -> str:
+    """Which pool a row is of: what it says itself, else the name of the directory or file, without "_pool".
 
     Rows that a run sampled say "policy"; loaded, they are the rollouts of that run and take its directory's
     name.
     """
     if isinstance(row.src_pool, str) and row.src_pool != POLICY:
         return row.src_pool
-    home = Path(directory).resolve()
+    home = Path(place).resolve()
+    if NUMBERED.fullmatch(home.name):
+        home = home.parent
+    elif is_jsonl(home):
+        return home.name.removesuffix(".gz").removesuffix(".jsonl").removesuffix("_pool")
     if home.name == "rollouts":
         home = home.parent
     return home.name.removesuffix("_pool")
@@ -162,7 +173,7 @@ def load_pool(directory: str | Path, tokenizer: Any, *, stop: Sequence[int]) -> 
     rows: list[tuple[Path, PoolRow]] = []
     for path in pool_files(directory):
         for number, found in enumerate(read_jsonl(path), start=1):
-            rows.append((path, checked_record(PoolRow, found, f"{path}: row {number}")))
+            rows.append((path, _checked(found, f"{path}: row {number}")))
     if not rows:
         raise InputError(f"{directory}: the pool has no rows")
     _check_whole(pool_files(directory)[0].parent)
@@ -173,6 +184,26 @@ def load_pool(directory: str | Path, tokenizer: Any, *, stop: Sequence[int]) -> 
         siblings = by_problem.setdefault(str(row.problem_id), [])
         siblings.append(_rollout(row, path, tokenizer, same, sample=len(siblings), stop=stop))
     return Pool(names.most_common(1)[0][0], str(directory), by_problem, not same, pool_hash(directory))
+
+
+def _checked(row: dict[str, Any], where: str) -> PoolRow:
+    """A row of a pool. InputError, which says what makes a pool of completions without labels."""
+    try:
+        return checked_record(PoolRow, row, where)
+    except InputError as fault:
+        if LABELS.isdisjoint(row) and "completion" in row:
+            raise InputError(
+                f"{fault}; grade.py ROWS --problems FILE --pool OUT grades completions"
+            ) from None
+        raise
+
+
+def _step_of(row: PoolRow, path: Path) -> int:
+    """The number of a pool's file; in a file of rows what the row says, or 0."""
+    numbered = NUMBERED.fullmatch(path.name)
+    if numbered:
+        return int(numbered["number"])
+    return row.step if isinstance(row.step, int) else 0
 
 
 def _check_whole(directory: Path) -> None:
@@ -245,7 +276,10 @@ def _ids(
         assert row.prompt_ids is not None
         return row.prompt_ids, row.kept_ids, row.kept_ids[-1] not in stop
     if not row.messages:
-        raise InputError(f"{path}: rows of another tokenizer need problem_messages to be rendered anew")
+        raise InputError(
+            f"{path}: rows of another tokenizer need problem_messages to be rendered anew (grade.py ROWS"
+            " --problems FILE --pool OUT writes rows that have them)"
+        )
     prompt = prompt_ids(tokenizer, row.messages)
     if not row.truncated:
         return prompt, completion_ids(tokenizer, row.completion), False
@@ -270,19 +304,22 @@ def _rollout(
         fmt_ok=row.fmt_ok,
         attempted=row.attempted,
         truncated=truncated,
-        src_pool=source_name(row, path.parent),
-        src_step=int(re.findall(r"\d+", path.name)[0]),
+        src_pool=source_name(row, path),
+        src_step=_step_of(row, path),
         src_sample=row.sample_id if isinstance(row.sample_id, int) else sample,
         messages=tuple(row.messages),
     )
 
 
 def save_pool(
-    directory: str | Path, groups: Sequence[Sequence[Rollout]], *, name: str, tokenizer: Any
+    directory: str | Path, groups: Sequence[Sequence[Rollout]], *, name: str, tokenizer: Any | None
 ) -> list[Path]:
-    """Write one `step_NNN.jsonl.gz` per group, with the step and sample numbers that the loader gives
-    back."""
-    stamp, written, sums = tokenizer_hash(tokenizer), [], Checksums(directory)
+    """Write one `step_NNN.jsonl.gz` per group, with the step and sample numbers that the loader gives back.
+
+    Rollouts of texts alone have no tokenizer: who loads them tokenises them.
+    """
+    stamp = None if tokenizer is None else tokenizer_hash(tokenizer)
+    written, sums = [], Checksums(directory)
     for step, group in enumerate(groups):
         path = Path(directory) / f"step_{step:03d}.jsonl.gz"
         named = [replace(r, src_pool=name, src_step=step, src_sample=i) for i, r in enumerate(group)]

@@ -10,6 +10,8 @@ from typing import Any
 
 from hackward.tasks import problems
 
+OF_IDS = ("plen", "comp_len", "prompt_ids", "completion_ids", "tokenizer")  # fields that a tokenizer fills
+
 
 @dataclass(frozen=True)
 class Rollout:
@@ -47,9 +49,9 @@ class Rollout:
         """(prompt ids, completion ids): what a backward takes."""
         return self.prompt_ids, self.completion_ids
 
-    def row(self, tokenizer_hash: str) -> dict[str, Any]:
-        """The record that `pools.load_pool` reads back."""
-        return {
+    def row(self, tokenizer_hash: str | None) -> dict[str, Any]:
+        """The record that `pools.load_pool` reads back; without a tokenizer no ids are in it."""
+        record = {
             "step": self.src_step,
             "sample_id": self.src_sample,
             "src_pool": self.src_pool,
@@ -69,3 +71,6 @@ class Rollout:
             "completion": self.completion,
             "tokenizer": tokenizer_hash,
         }
+        if tokenizer_hash is None:
+            return {name: value for name, value in record.items() if name not in OF_IDS}
+        return record

@@ -4,12 +4,13 @@ is."""
 from __future__ import annotations
 
 import json
-from typing import Any
-
-from torch import nn
+from typing import TYPE_CHECKING, Any
 
 from hackward.base.faults import InputError
 from hackward.base.files import sha256
+
+if TYPE_CHECKING:
+    from torch import nn
 
 PAD = 0  # any valid id will do: lengths and masks decide what is padding, never the id
 

@@ -4,6 +4,8 @@ settings                         flags, presets and what they resolve to; no tor
 inputs                           what a run is given, looked for early; no torch
 building, session, direction     what the loop holds, built; refresh, weigh, edit, log; v_hack and controls
 records, screens                 rows and rollouts of a step; what a person sees
+tracking                         a mirror of the rows in a tracker
+exporting, export_card           the model of a run as others load it, and its card
 checkpoint, rundir, leftovers    resuming; the run directory; what a run that was cut off left in it
 heldout, needs                   held-out evaluation; an estimate of the GPU memory that a run needs
 """

@@ -34,13 +34,14 @@ from hackward.rollouts.policy import Policy
 from hackward.rollouts.pools import Pool, load_pool, of_problems
 from hackward.rollouts.sources import Replayed, Sampled
 from hackward.rollouts.tokens import PAD, prompt_ids, stops, tokenizer_hash
-from hackward.runs.checkpoint import load_checkpoint
+from hackward.runs.checkpoint import load_checkpoint, load_parameters
 from hackward.runs.direction import Direction, hack_direction
 from hackward.runs.heldout import Evaluation
 from hackward.runs.needs import needs
-from hackward.runs.rundir import RunDir
+from hackward.runs.rundir import CHECKPOINT, RunDir
 from hackward.runs.session import Session
 from hackward.runs.settings import Config, stored_settings
+from hackward.runs.tracking import mirroring
 from hackward.runs.watching import build_watch
 from hackward.tasks.formats import load_problems
 from hackward.tasks.held_out import decidable, held_out_split
@@ -137,6 +138,7 @@ def build(config: Config, stack: contextlib.ExitStack, policy: type[Policy] = Po
         saved=first,
         lr_scale=loaded.adapter.step_scale if config.match_size else 1.0,
         evaluation=_evaluation(config, loaded, data),
+        mirror=stack.enter_context(mirroring(config.track, run, first)),
         watch=watch,
     )
 
@@ -418,10 +420,12 @@ def _evaluation(config: Config, loaded: Loaded, data: Data) -> Evaluation | None
     )
 
 
-def restore(path: str | Path, *, device: str = "auto") -> tuple[Adapter, Any, Config]:
+def restore(
+    path: str | Path, *, device: str = "auto", unfinished: bool = False
+) -> tuple[Adapter, Any, Config]:
     """A finished run's model with its final adapter, the tokenizer, and the run's settings.
 
-    InputError where there is no such run.
+    With `unfinished` the adapter is that of the last checkpoint. InputError where there is no such run.
     """
     file = Path(path) / "config.json"
     record = read_json(file)
@@ -430,5 +434,8 @@ def restore(path: str | Path, *, device: str = "auto") -> tuple[Adapter, Any, Co
     dtype = facts.get("dtype", config.dtype).removeprefix("torch.")
     model, tokenizer = models.load(config.model, dtype=dtype, device=device)
     adapter = attach_basis(config, model)
-    adapter.load(Path(path) / adapter.file)
+    if unfinished:
+        load_parameters(Path(path) / CHECKPOINT, adapter)
+    else:
+        adapter.load(Path(path) / adapter.file)
     return adapter, tokenizer, config

@@ -51,7 +51,34 @@ def load_checkpoint(run: RunDir, adapter: Adapter, optimizer: torch.optim.Optimi
     InputError for another model's checkpoint, and for one that no run of this program wrote; nothing is
     changed then.
     """
-    path = run.checkpoint
+    stored, step = _checked(run.checkpoint, adapter)
+    run.keep_rows(step)
+    _put(stored, adapter)
+    for name, p in adapter.params.items():
+        # AdamW keeps its step on the CPU
+        moments = {part: value for part, value in stored[name].items() if part != "param"}
+        optimizer.state[p] = {part: x if part == "step" else x.to(p.device) for part, x in moments.items()}
+    return step
+
+
+def load_parameters(path: Path, adapter: Adapter) -> int:
+    """Only the parameters of a checkpoint, for a model that is not trained on; returns the steps before it.
+
+    InputError as `load_checkpoint`.
+    """
+    stored, step = _checked(path, adapter)
+    _put(stored, adapter)
+    return step
+
+
+def _put(stored: dict[str, dict[str, Tensor]], adapter: Adapter) -> None:
+    with torch.no_grad():
+        for name, p in adapter.params.items():
+            p.copy_(stored[name]["param"])
+
+
+def _checked(path: Path, adapter: Adapter) -> tuple[dict[str, dict[str, Tensor]], int]:
+    """Module -> part -> tensor of a checkpoint of this model, and the next step."""
     tensors, meta = read_safetensors(path)
     made_for = meta.get("model_hash")
     if meta.get("kind") != "checkpoint":
@@ -63,14 +90,7 @@ def load_checkpoint(run: RunDir, adapter: Adapter, optimizer: torch.optim.Optimi
         raise InputError(f"{path}: its metadata names no step")
     stored = _by_module(path, tensors, adapter)
     _check_moments(path, stored, step)
-    run.keep_rows(step)
-    with torch.no_grad():
-        for name, p in adapter.params.items():
-            p.copy_(stored[name].pop("param"))
-            # AdamW keeps its step on the CPU
-            moved = {part: x if part == "step" else x.to(p.device) for part, x in stored[name].items()}
-            optimizer.state[p] = moved
-    return step
+    return stored, step
 
 
 def _by_module(path: Path, tensors: dict[str, Tensor], adapter: Adapter) -> dict[str, dict[str, Tensor]]:

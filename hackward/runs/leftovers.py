@@ -11,10 +11,12 @@ from hackward.base.checksums import CHECKSUMS, Checksums
 from hackward.base.lock import LOCK, contents, is_begun
 
 FOLDERS = ("rollouts", "nulls", "eval")  # that a run writes into
+TRACKED = ("tensorboard", "wandb")  # folders in which a --track keeps what it mirrors
 # What a run that has no checkpoint yet may hold; a directory with anything else is never cleared.
 RUN_PARTS = re.compile(
     r"config\.json|rows\.jsonl|eval\.jsonl|(v_hack(_\d+)?|removed_\d+|monitor_\d+)\.safetensors"
-    rf"|{'|'.join(FOLDERS)}|step_\d+\.cos\.jsonl\.gz|\..*\.tmp|{re.escape(LOCK)}|{re.escape(CHECKSUMS)}"
+    rf"|{'|'.join((*FOLDERS, *TRACKED))}|step_\d+\.cos\.jsonl\.gz"
+    rf"|\..*\.tmp|{re.escape(LOCK)}|{re.escape(CHECKSUMS)}"
 )
 NUMBERED = re.compile(
     r"((rollouts/|nulls/)step_|step_|v_hack_|removed_|monitor_)(?P<step>\d+)\.(jsonl\.gz|cos\.jsonl\.gz|safetensors)"

@@ -32,7 +32,11 @@ FREE = (
     "checkpointing",
     "workers",
     "svd_cache",
+    "track",
 )
+
+
+CHECKPOINT = "checkpoint.safetensors"
 
 
 def differing(stored: dict, settings: dict) -> list[str]:
@@ -64,7 +68,7 @@ class RunDir:
     def __init__(self, config: Any, stack: contextlib.ExitStack, *, kind: str, name: str) -> None:
         """Locks the directory, which `stack` gives free again. InputError where it cannot be this run's."""
         self.path = Path(config.out or f"out/runs/{time.strftime('%Y%m%d-%H%M%S')}-{name}")
-        self.checkpoint = self.path / "checkpoint.safetensors"
+        self.checkpoint = self.path / CHECKPOINT
         self.rows: list[dict] = []
         settings = dataclasses.asdict(config)
         if config.resume and config.out is None:

@@ -33,6 +33,7 @@ from hackward.runs.heldout import Evaluation
 from hackward.runs.records import cosine_rows, last_five, null_of_rollouts, rollout_rows, step_row
 from hackward.runs.rundir import RunDir
 from hackward.runs.settings import Config
+from hackward.runs.tracking import Mirror
 
 LOGP_GAP = (
     0.1  # mean |difference| per token above which a step warns: a tenth more or less likely, on average
@@ -55,6 +56,7 @@ class Session:
     first: int
     lr_scale: float
     evaluation: Evaluation | None
+    mirror: Mirror
     watch: Watch | None = None
     seconds_looking: float = 0.0
     recent: list[list[list[Rollout]]] = dataclasses.field(default_factory=list)
@@ -179,6 +181,7 @@ class Session:
         self.last = State.of(self.adapter, self.optimizer, step + 1)
         if (step + 1) % self.config.save_every == 0 or step + 1 == self.config.steps:
             self._checkpoint(self.last)
+        self.mirror.log(row)
         return row
 
     def _checkpoint(self, state: State) -> None:

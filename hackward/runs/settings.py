@@ -170,6 +170,9 @@ class Config(OnDevice, Grading):
     """Gradient checkpointing: less memory, one more forward."""
     save_every: Count = 10
     """Steps between checkpoints."""
+    track: Literal["none", "tensorboard", "trackio", "wandb"] = "none"
+    """Mirror the numbers of rows.jsonl in a tracker as they come. It needs its package, and never ends a
+    run."""
 
     @property
     def kind(self) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 from annotated_types import Ge
-from pydantic import AliasChoices, AliasPath, BeforeValidator, ConfigDict, Field
+from pydantic import AliasChoices, AliasPath, BeforeValidator, ConfigDict, Field, ValidationError
 
 from hackward.base.faults import InputError
 from hackward.base.files import read_jsonl
@@ -57,6 +57,7 @@ class ProblemRow(Record):
     model_config = ConfigDict(loc_by_alias=False)
 
     told_by: ClassVar[tuple[str, ...]]  # a row with these fields is of this format
+    title: ClassVar[str]
 
     comparison: ComparisonRow | None = Field(
         None, description="an object of order, several, absolute, relative and reason"
@@ -82,10 +83,13 @@ class ProblemRow(Record):
 class BenchmarkRow(ProblemRow):
     """The reward-hacking benchmark: the statement is the middle part of the prompt."""
 
-    told_by = ("gt_answer", "func_name")
+    told_by, title = ("gt_answer", "func_name"), "the reward-hacking benchmark's"
 
     id: Number
-    prompt: Text = Field(validation_alias=AliasPath("prompt", -1, "content"))
+    prompt: str = Field(
+        validation_alias=AliasPath("prompt", -1, "content"),
+        description="a list of messages with content as text",
+    )
     starter_code: str | None = Field(
         None, validation_alias=AliasPath("prompt_metadata", "starter_code"), description="text"
     )
@@ -119,7 +123,7 @@ class BenchmarkRow(ProblemRow):
 class LeetCodeRow(ProblemRow):
     """LeetCodeDataset: facts of the problem stand under `meta`, or, in its flat successor, at the top."""
 
-    told_by = ("entry_point", "test")
+    told_by, title = ("entry_point", "test"), "LeetCodeDataset's"
 
     question_id: Number = Field(validation_alias=_either("meta", "question_id", flat="question_id"))
     problem_description: Text = Field(
@@ -150,7 +154,7 @@ class LeetCodeRow(ProblemRow):
 class OwnRow(ProblemRow):
     """Our own format. Each test is a text such as `candidate(nums = [1, 2]) == 3`."""
 
-    told_by = ("tests", "method")
+    told_by, title = ("tests", "method"), "our own"
 
     problem_id: Text
     statement: Text
@@ -194,10 +198,22 @@ def from_own(row: dict[str, Any]) -> Problem:
     return checked_record(OwnRow, row, "a problem").problem()
 
 
+def _lines(source: str | Path) -> list[dict[str, Any]]:
+    """Rows of JSON lines. InputError, which for one JSON text in a file says how it becomes lines."""
+    try:
+        return read_jsonl(source)
+    except InputError as fault:
+        if str(source).endswith(".json"):
+            raise InputError(
+                f"{fault}; expected one object per line (jq -c '.[]' FILE.json > FILE.jsonl)"
+            ) from None
+        raise
+
+
 def raw_rows(source: str | Path) -> list[dict[str, Any]]:
     """The rows of a .jsonl(.gz) file or of a hub data set (its train split), not checked. InputError."""
     if str(source).endswith((".jsonl", ".jsonl.gz")) or Path(source).exists():
-        return read_jsonl(source)
+        return _lines(source)
     try:
         import datasets
 
@@ -214,7 +230,35 @@ def format_of(row: dict[str, Any], where: str) -> type[ProblemRow]:
     for form in FORMATS:
         if all(name in row for name in form.told_by):
             return form
-    raise InputError(f"{where} is in none of the three problem formats")
+    lacking = {form: _lacking(form, row) for form in FORMATS}
+    nearest = min(FORMATS, key=lambda form: len(lacking[form]) / len(_required(form)))
+    if len(lacking[nearest]) == len(_required(nearest)):
+        nearest = OwnRow  # none of them has a field in common with it
+    fields = ", ".join(_as_lacking(nearest, name, row) for name in lacking[nearest])
+    raise InputError(
+        f"{where} is in none of the three problem formats (spec/formats.md); the nearest is {nearest.title},"
+        f" and for that it lacks {fields}"
+    )
+
+
+def _as_lacking(form: type[ProblemRow], name: str, row: dict[str, Any]) -> str:
+    """The name of a field, and what it should be where the row has something else under that name."""
+    wanted = form.model_fields[name].description
+    return f"{name!r} as {wanted}" if name in row else repr(name)
+
+
+def _required(form: type[ProblemRow]) -> list[str]:
+    return [name for name, field in form.model_fields.items() if field.is_required()]
+
+
+def _lacking(form: type[ProblemRow], row: dict[str, Any]) -> list[str]:
+    """The fields of this format that a row must have and has not."""
+    try:
+        form.model_validate(row)
+    except ValidationError as faults:
+        missing = [fault for fault in faults.errors(include_url=False) if fault["type"] == "missing"]
+        return [str(fault["loc"][0]) for fault in missing]
+    return []
 
 
 def checked_row(form: type[ProblemRow], row: dict[str, Any], where: str) -> ProblemRow:
