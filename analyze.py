@@ -5,6 +5,8 @@
 report/report.html is one file to open in a browser or to pass on: verdict, curves, and every rollout, the
 same draw side by side across arms. It needs no network.
 
+Where there are pools and no run yet, it shows the pools' rates and what to run next.
+
 Three kinds of run: ``phase1`` (NLL probe on one pool), ``replay`` (Phase 2, mixed-replay GRPO) and
 ``sampled`` (on-policy). Reading runs, verdicts, tables and pictures live in hackward/reports/. A number that
 does not exist is printed as "undefined" with the reason, never as NaN. How to read the output:
@@ -13,17 +15,17 @@ spec/reading.md.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import tyro
-
 from hackward.base.faults import InputError, exit_on_fault
-from hackward.base.flags import command_line
-from hackward.reports.directories import find_directories
+from hackward.base.flags import command_line, tyro
+from hackward.reports.directories import find_directories, find_pools, has_runs
 
 if TYPE_CHECKING:
+    from hackward.reports.arms import ArmRuns
     from hackward.reports.browser_data import Rollouts
     from hackward.reports.runs import Run
 
@@ -41,6 +43,8 @@ class AnalyzeFlags:
     """Take runs in that have steps but no summary.json, marked as such: still running, or cut off."""
     window: tuple[int, int] | None = None
     """FIRST LAST: also the means of the on-policy runs over these steps, the same for all."""
+    brief: bool = False
+    """Print a sentence for each on-policy arm instead of the tables, which are in report.md all the same."""
     html: bool = True
     """Write report/report.html."""
     html_rollouts: int | None = None
@@ -73,14 +77,45 @@ def packed_rollouts(config: AnalyzeFlags, runs: list[Run]) -> Rollouts | None:
         raise InputError(f"{fault} (--html-rollouts=0 leaves rollouts out)") from None
 
 
+def show_pools(root: Path, pools: Mapping[Path, Sequence[Path]]) -> None:
+    """Pools before any run: their rates and what to run next, also as a report."""
+    from hackward.reports.pools import pool_blocks
+    from hackward.reports.report import write_report
+    from hackward.reports.tables import print_blocks
+
+    blocks = pool_blocks(root, pools)
+    write_report(root / "report", blocks, [])
+    print_blocks(blocks)
+    print(f"report: {root / 'report' / 'report.md'}")
+
+
+def show_brief(home: Path, arms: Sequence[ArmRuns]) -> None:
+    """A sentence for each arm, and where the picture of their curves lies."""
+    from hackward.base.files import printable
+    from hackward.base.screen import stdout
+    from hackward.reports.brief import brief_lines
+
+    console = stdout(markup=False, emoji=False, highlight=False)
+    for line in brief_lines(arms):
+        console.print(printable(line))
+        console.print()
+    drawn = [name for name in ("hacked.png", "on_policy.png") if (home / name).is_file()]
+    print(f"picture: {home / drawn[0]}")
+
+
 def main(config: AnalyzeFlags) -> None:
     check_window(config.window)
     if config.html_rollouts is not None and config.html_rollouts < 0:
         raise InputError(f"--html-rollouts {config.html_rollouts}: expected 0 or more")
+    pools = {} if has_runs(config.directory) else find_pools(config.directory)
+    if pools:
+        show_pools(config.directory, pools)
+        return
     records, left_out = find_directories(config.directory, config.unfinished)
 
     # These bring numpy, scipy, matplotlib and pydantic, which a wrong path need not wait for
     from hackward.base.screen import progress
+    from hackward.reports.arms import by_arm
     from hackward.reports.browser import NAME, size_words
     from hackward.reports.report import build_blocks, write_report
     from hackward.reports.runs import read_runs
@@ -92,7 +127,11 @@ def main(config: AnalyzeFlags) -> None:
     rollouts = packed_rollouts(config, runs)
     home = config.directory / "report"
     write_report(home, blocks, runs, rollouts)
-    print_blocks(blocks)
+    arms = by_arm(runs) if config.brief else []
+    if arms:
+        show_brief(home, arms)
+    else:
+        print_blocks(blocks)
     print(f"report: {home / 'report.md'}")
     if rollouts is not None:
         print(f"page: {home / NAME} ({rollouts.count:,} rollouts, {size_words(home / NAME)})")

@@ -32,12 +32,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import tyro
-from annotated_types import Ge
-
 from hackward.base.faults import InputError, exit_on_fault
 from hackward.base.files import read_json, write_json
-from hackward.base.flags import Count, OnDevice, checked, command_line
+from hackward.base.flags import Count, Ge, OnDevice, checked, command_line, tyro
 from hackward.base.provenance import provenance
 from hackward.tasks.shipped import EMBEDDED, check_model
 

@@ -16,15 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import tyro
-
 from hackward.base.checksums import Checksums
 from hackward.base.faults import InputError, exit_on_fault
 from hackward.base.files import read_json, read_jsonl, write_json
-from hackward.base.flags import Count, Grading, checked, command_line
+from hackward.base.flags import Count, Grading, checked, command_line, tyro
 from hackward.base.lock import only_writer
 from hackward.base.provenance import provenance
-from hackward.runs.settings import Config, stored_settings
+from hackward.runs.settings import Config
+from hackward.runs.stored import stored_settings
 from hackward.tasks.problems import EVAL_NAME, OTHER_NAMES, Problem
 
 

@@ -14,11 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import tyro
-
 from hackward.base.faults import InputError, exit_on_fault
 from hackward.base.files import read_json
-from hackward.base.flags import Count, checked, command_line
+from hackward.base.flags import Count, checked, command_line, tyro
+from hackward.runs.stored import no_record, read_record
 
 ExportDtype = Literal["auto", "float32", "bfloat16"]
 
@@ -56,10 +55,9 @@ def check(flags: ExportFlags) -> tuple[dict[str, Any], dict[str, Any]]:
         raise InputError(f"--rank {flags.rank} needs --peft: a plain model holds the whole change")
     if flags.out.exists() or flags.out.is_symlink():
         raise InputError(f"{flags.out}: exists already (--out must be new)")
-    record = read_json(flags.run / "config.json")
-    settings = record.get("config") if isinstance(record, dict) else None
-    if not isinstance(settings, dict) or not isinstance(record.get("model", {}), dict):
-        raise InputError(f"{flags.run / 'config.json'}: not the config.json of a run")
+    record = read_record(flags.run)
+    if not isinstance(record.get("model", {}), dict):
+        raise no_record(flags.run / "config.json")
     summary = flags.run / "summary.json"
     if not summary.exists():
         if flags.unfinished:

@@ -12,11 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import tyro
-
 from hackward.base.faults import InputError, exit_on_fault
 from hackward.base.files import file_hash
-from hackward.base.flags import Count, OnDevice, checked, command_line
+from hackward.base.flags import Count, OnDevice, checked, command_line, tyro
 from hackward.base.provenance import provenance
 from hackward.base.space import check_space
 from hackward.method.recipe import Extraction

@@ -21,10 +21,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import tyro
-
 from hackward.base.faults import InputError, exit_on_fault
-from hackward.base.flags import Grading, Sandbox, checked, command_line
+from hackward.base.flags import Grading, Sandbox, checked, command_line, tyro
 from hackward.grading.sandbox import Limits
 
 if TYPE_CHECKING:

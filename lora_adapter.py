@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, inject_adapter_in_model
+from peft import inject_adapter_in_model
 from torch import Tensor, nn
 
 from antipasto import dithered
@@ -35,7 +35,7 @@ from hackward.base.faults import InputError
 from hackward.base.tensors import read_safetensors, write_safetensors
 from hackward.base.types import CausalLM
 from hackward.hardware.hashes import content_hash, model_hash
-from hackward.method.low_rank import PREFIX, LowRank, names_for_peft
+from hackward.method.low_rank import PREFIX, LowRank, lora_config
 from hackward.method.per_rollout import Rows
 from hackward.method.targets import TARGETS, coverage, target_linears, words_of
 
@@ -72,20 +72,13 @@ class LoRAAdapter:
             if linear.in_features < rank:
                 raise InputError(f"--rank {rank}: {name} has only {linear.in_features} inputs")
         names = [name for name, _ in found]
-        self.model, self.rank, self.rows = model, rank, Rows(model)
-        self.own_rank = rank
+        self.model, self.own_rank, self.rows = model, rank, Rows(model)
         self.coordinates = f"lora r{rank}" + words_of(names, model)
         self.coverage = coverage(model, found)
         known = {f"{name}.weight": content_hash(linear.weight) for name, linear in found}
         self.model_hash = model_hash(model, known)
         self.step_scale = _step_scale([linear for _, linear in found], rank)
-        self.config = LoraConfig(
-            r=rank,
-            lora_alpha=rank,
-            lora_dropout=0.0,
-            bias="none",
-            target_modules=names_for_peft(names, model),
-        )
+        self.config = lora_config(rank, names, model)
         model.requires_grad_(False)
         inject_adapter_in_model(self.config, model)
         self.layers: dict[str, Any] = {name: model.get_submodule(name) for name, _ in found}
@@ -145,8 +138,8 @@ class LoRAAdapter:
 
     def low_rank(self, name: str, rank: int) -> LowRank:
         """A and B of a module as they are: nothing is left out."""
-        if rank != self.rank:
-            raise ValueError(f"a LoRA of rank {self.rank} is not one of rank {rank}")
+        if rank != self.own_rank:
+            raise ValueError(f"a LoRA of rank {self.own_rank} is not one of rank {rank}")
         layer = self.layers[name]
         A, B = layer.lora_A[NAME].weight.detach(), layer.lora_B[NAME].weight.detach()
         return LowRank(A, B, left_out=0.0, whole=float(B.double().square().sum()))

@@ -21,10 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-import tyro
-
 from hackward.base.faults import InputError, exit_on_fault
-from hackward.base.flags import Count, checked, command_line
+from hackward.base.flags import Count, checked, command_line, tyro
 from hackward.organisms.recipe import Recipe
 from hackward.tasks.shipped import EMBEDDED_HOME
 

@@ -16,10 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import tyro
-
 from hackward.base.faults import InputError, exit_on_fault
-from hackward.base.flags import Count, Device, Grading, Temperature, checked, command_line
+from hackward.base.flags import Count, Device, Grading, Temperature, checked, command_line, tyro
 from hackward.organisms.recipe import Bounds, Priming
 from hackward.tasks.shipped import EMBEDDED, check_model, shipped
 

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from hackward.base.arms import ArmFlag, Control, Gate, Place, own_gate
 from hackward.base.faults import InputError, exit_on_fault
-from hackward.base.files import file_hash, read_json, write_json
+from hackward.base.files import file_hash, write_json
 from hackward.base.flags import Count, Grading, OnDevice, Rate, Seed, Temperature, checked, command_line
 from hackward.base.lock import contents, only_writer
 from hackward.base.provenance import provenance
@@ -32,6 +32,7 @@ from hackward.base.types import Tokenizer
 from hackward.grading.descriptors import check_descriptors
 from hackward.runs.rundir import differing
 from hackward.runs.settings import Config, resolve
+from hackward.runs.stored import read_record
 from hackward.tasks.shipped import EMBEDDED, check_model, is_embedded, shipped
 from train import train
 
@@ -301,10 +302,8 @@ def is_there(config: Config) -> bool:
     run = Path(str(config.out))
     if not (run / "summary.json").exists():
         return False
-    record, wanted = read_json(run / "config.json"), dataclasses.asdict(resolve(config))
-    stored = record.get("config") if isinstance(record, dict) else None
-    if not isinstance(stored, dict):
-        raise InputError(f"{run / 'config.json'}: not the config.json of a run")
+    record, wanted = read_record(run), dataclasses.asdict(resolve(config))
+    stored = record["config"]
     if stored.get("steps") != wanted["steps"] or differing(stored, wanted):
         return False
     made, found = hashes_of(record), hashes_now(config)
@@ -363,6 +362,7 @@ def main(flags: ProbeFlags) -> None:
         raise InputError("--base-only and --teacher-only exclude each other")
     if flags.base_only or flags.teacher_only:
         make_pool(flags, "base" if flags.base_only else "teacher")
+        print(f"next: python analyze.py {flags.out}")
         return
     probe(flags)
     print(f"next: python analyze.py {flags.out}")

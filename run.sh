@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # Sets everything up on a fresh machine (a virtual environment in .venv) and runs one of these:
-#   ./run.sh demo      the main job with its defaults, then the tables and pictures of what it did
+#   ./run.sh demo      vanilla and projected on the embedded model, the same draws; then their curves in one picture,
+#                      a sentence each, and every rollout in one page
 #   ./run.sh phases    all of it on the embedded model: pools, v_hack, Phases 1 and 2, 40 on-policy steps of vanilla, projected, random
 #   ./run.sh test      the tests
 #   ./run.sh setup     only the virtual environment
-# Further arguments go to train.py (phases: to the on-policy runs) or pytest. SEEDS: seeds of the on-policy runs of phases (41).
+# Further arguments go to train.py (demo: to both runs; phases: to the on-policy runs) or pytest. SEEDS: seeds of the on-policy runs of phases (41).
 # PYTHON names another interpreter (3.11 or newer), TORCH_INDEX a package index for torch, e.g.
 # https://download.pytorch.org/whl/cpu where there is no GPU.
 set -euo pipefail
@@ -13,12 +14,29 @@ cd "$(dirname "$0")"
 setup() {
   local wanted; wanted=$(cksum requirements.txt)
   [[ -f .venv/ready && $(<.venv/ready) == "$wanted" ]] && return
+  echo "setting up .venv (once): a virtual environment, torch, then the rest of requirements.txt; this takes some minutes"
   [[ -x .venv/bin/python ]] || "${PYTHON:-python3}" -m venv .venv
   .venv/bin/python -c 'import sys; sys.version_info >= (3, 11) or sys.exit("hackward needs Python 3.11 or newer")'
   # torch first, so that a build chosen by TORCH_INDEX (a CPU-only one saves gigabytes) is the one that the rest finds.
-  .venv/bin/python -m pip install --quiet --disable-pip-version-check ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} "$(grep '^torch==' requirements.txt)"
-  .venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+  local torch; torch=$(grep '^torch==' requirements.txt)
+  echo "installing $torch from ${TORCH_INDEX:-PyPI} (without a GPU, TORCH_INDEX=https://download.pytorch.org/whl/cpu is gigabytes smaller)"
+  .venv/bin/python -m pip install --progress-bar=on --disable-pip-version-check ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} "$torch"
+  echo "installing the rest of requirements.txt"
+  .venv/bin/python -m pip install --progress-bar=on --disable-pip-version-check -r requirements.txt
   echo "$wanted" >.venv/ready
+  echo "ready; for commands of your own: source .venv/bin/activate"
+}
+
+demo() { # OUT, flags of both runs
+  local out=$1 python=.venv/bin/python arm; shift
+  for arm in vanilla projected; do
+    echo "== $arm, on the embedded model (16 steps, a few seconds each)"
+    $python train.py --preset=embedded --arm=$arm --project-at=update --steps=16 --eval-samples=0 \
+      "--out=$out/$arm" "$@"
+  done
+  echo "== what they did"
+  $python analyze.py "$out" --brief
+  echo "open $out/report/report.html in a browser: choose a rollout that hacks, and see the same draw of the other arm beside it"
 }
 
 phases() { # OUT, flags of the on-policy runs
@@ -46,9 +64,7 @@ shift || true
 case $job in
   demo)
     setup
-    out=out/demo/$(date +%Y%m%d-%H%M%S)
-    .venv/bin/python train.py --arm=projected --steps=20 "--out=$out" "$@"
-    .venv/bin/python analyze.py "$out"
+    demo out/demo/"$(date +%Y%m%d-%H%M%S)" "$@"
     ;;
   phases)
     setup
@@ -59,10 +75,10 @@ case $job in
     ;;
   test)
     setup
-    .venv/bin/python -m pytest -q -n 2 tests "$@"
+    .venv/bin/python -m pytest -q -n 2 --dist loadscope tests "$@"
     ;;
   *)
-    sed -n '2,10s/^# \{0,1\}//p' "$0"
+    sed -n '2,11s/^# \{0,1\}//p' "$0"
     exit 2
     ;;
 esac

@@ -18,10 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
-import tyro
-
 from hackward.base.faults import InputError, exit_on_fault
-from hackward.base.flags import Count, Sandbox, checked, command_line
+from hackward.base.flags import Count, Sandbox, checked, command_line, tyro
 from hackward.grading.sandbox import Limits
 
 Row = dict[str, Any]

@@ -1,8 +1,13 @@
-"""The sweep: seeds x arms (x controls), one train.py process a run, priced beforehand, stopped by rules.
+"""The sweep: seeds x arms (x controls), one train.py a run, priced beforehand, stopped by rules.
 
     python sweep.py --preset=full --dry-run --measured=RUN --price-per-hour=4
     python sweep.py --preset=full --probe=PROBE --lora-v-hack=v_lora.safetensors -- --v-hack=v.safetensors
     python sweep.py --preset=full --arms=vanilla,projected -- --v-hack=v.safetensors
+    python sweep.py --preset=full --on=ray --ray-address=auto -- --v-hack=v.safetensors
+    python sweep.py --preset=full --on=print -- --v-hack=v.safetensors > runs.txt
+
+--on=local fills the GPUs of this machine, --on=ray hands the runs to Ray, --on=print writes one command per
+run for another scheduler (spec/clusters.md); all else is the same for the three.
 
 What comes after -- are flags for every train.py. What is finished is skipped, what is unfinished goes on
 from its checkpoint: the same command again continues a sweep. With --probe nothing starts unless the probe
@@ -22,6 +27,7 @@ Exit codes: 0 all runs are finished, 1 a run failed, 2 bad input, 3 a rule withh
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -36,6 +42,7 @@ from hackward.scheduling.plan import Stages, plan, stages
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from hackward.scheduling.engines import Engine, Room
     from hackward.scheduling.runner import Sweep
 
 
@@ -44,9 +51,17 @@ def sweep(config: SweepFlags, passed: Sequence[str] = ()) -> int:
     jobs = plan(config, passed)
     for job in jobs:
         survey(job)
-    groups = stages(jobs, config)
 
     # Heavy: a fault in the flags was said before these are loaded.
+    from hackward.scheduling.engines import engine_of
+
+    engine = engine_of(config, jobs)
+    with contextlib.redirect_stdout(engine.talk):
+        return carry_out(config, passed, jobs, engine)
+
+
+def carry_out(config: SweepFlags, passed: Sequence[str], jobs: Sequence[Job], engine: Engine) -> int:
+    """The plan, the rules, the runs on this engine; returns the exit code."""
     from rich.console import Console
 
     from hackward.reports.tables import print_blocks
@@ -54,17 +69,18 @@ def sweep(config: SweepFlags, passed: Sequence[str] = ()) -> int:
     from hackward.scheduling.rules import judge_probe
     from hackward.scheduling.runner import Sweep
 
+    groups = stages(jobs, config)
     console = Console(markup=False, emoji=False, highlight=False, soft_wrap=True)
-    print_blocks(plan_blocks(config, jobs, groups, clock(config, jobs)))
-    if has_gpu():
-        say_needs(jobs, config, console)
+    print_blocks(plan_blocks(config, jobs, groups, clock(config, jobs), engine.room))
+    if has_gpu() and engine.room.one_machine:
+        say_needs(jobs, engine.room, config, console)
     blocks, decisions = judge_probe(Path(config.probe), jobs) if config.probe else ([], [])
     print_blocks(blocks)
     for decision in decisions:
         going_on = " (going on: --anyway)" if decision.stop and config.anyway else ""
         console.print(f"{decision}{going_on}")
 
-    work = Sweep(config, passed, jobs, decisions)
+    work = Sweep(config, passed, jobs, decisions, engine)
     if not config.anyway and any(decision.stop for decision in decisions):
         console.print("stopped before anything started; --anyway overrules")
         if not config.dry_run:
@@ -77,12 +93,12 @@ def sweep(config: SweepFlags, passed: Sequence[str] = ()) -> int:
     return say_outcome(work, console)
 
 
-def say_needs(jobs: Sequence[Job], config: SweepFlags, console: Console) -> None:
+def say_needs(jobs: Sequence[Job], room: Room, config: SweepFlags, console: Console) -> None:
     """What a run needs of the GPU's memory. InputError where the runs cannot fit, unless --anyway."""
     from hackward.scheduling.fits import check_fits
 
     try:
-        needs = check_fits(jobs, config.jobs)
+        needs = check_fits(jobs, room.per_gpu)
     except InputError as fault:
         if not config.anyway:
             raise
@@ -115,6 +131,8 @@ def say_outcome(work: Sweep, console: Console) -> int:
         names = ", ".join(job.name for job in withheld)
         by_rule = "stopped by a rule: " if work.stopped else ""
         console.print(f"withheld: {names}; {by_rule}{withheld[0].note}; --anyway overrules")
+    if printed := in_state("printed"):
+        console.print(f"printed: {len(printed)} commands; analyze.py {work.directory} once they have run")
     if in_state("done"):
         console.print(f"next: python analyze.py {work.directory}")
     if work.stopped:

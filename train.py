@@ -97,6 +97,7 @@ def train(config: Config, *, policy: type[Policy] | None = None) -> Path:
             s.evaluate(step + 1, bar.say)
             bar()
         s.finish()
+        bar.stop()
         print_end(s)
         return s.run.path
 

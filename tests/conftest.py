@@ -47,10 +47,10 @@ def randomise(adapter, scale=0.05, seed=0):
 @pytest.fixture
 def world(tmp_path, monkeypatch):
     """Sweeps of a train.py that takes milliseconds."""
-    from hackward.scheduling import local
+    from hackward.scheduling import commands, queue
     from tests.sweeps import World
 
-    monkeypatch.setattr(local, "TRAIN", tmp_path / "train.py")
-    monkeypatch.setattr(local, "POLL", 0.01)
-    monkeypatch.setattr(local, "GRACE", 5)
+    monkeypatch.setattr(commands, "TRAIN", tmp_path / "train.py")
+    monkeypatch.setattr(queue, "POLL", 0.01)
+    monkeypatch.setattr(queue, "GRACE", 5)
     return World(tmp_path)

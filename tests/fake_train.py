@@ -1,11 +1,13 @@
 """Behaves as train.py does towards a sweep, in milliseconds. Tests copy it beside the files that it reads.
 
 settings.json: what config.json will say of each run. orders.json: what each run is to do: {run: {"die": step,
-"hang": step, "sleep": seconds a step, "hack": hack rate}}.
+"hang": step, "sleep": seconds a step, "hack": hack rate, "kill": step before which it once kills the process
+that started it, "fall": step before which it once kills itself}}.
 """
 
 import json
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -21,6 +23,7 @@ def read(name: str) -> dict:
 
 def tell(event: str) -> None:
     call = {"event": event, "run": RUN.name, "resume": RESUME, "pid": os.getpid(), "time": time.time()}
+    call["cards"] = os.environ.get("CUDA_VISIBLE_DEVICES")
     with open(HOME / "calls.jsonl", "a") as file:
         file.write(json.dumps(call) + "\n")
 
@@ -32,13 +35,29 @@ def checkpoint(step: int) -> None:
     (RUN / "checkpoint.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
 
 
+def told_to_end(number: int, frame: object) -> None:
+    tell("told to end")
+    sys.exit(128 + number)
+
+
+def kill_once(pid: int) -> None:
+    marker = HOME / f"killed-{RUN.name}"
+    if not marker.exists():
+        marker.touch()
+        os.kill(pid, signal.SIGKILL)
+        time.sleep(300)
+
+
 def hack_rate(settings: dict, orders: dict) -> float:
     usual = 0.5 if settings["arm"] == "vanilla" or settings["gate"] == "none" else 0.1
     return orders.get("hack", usual) + 0.01 * (settings["seed"] % 3)
 
 
 def main() -> None:
+    if os.environ.get("RANK", "0") != "0":
+        return  # under torchrun the first process writes
     settings, orders = read("settings.json")[RUN.name], read("orders.json").get(RUN.name, {})
+    signal.signal(signal.SIGTERM, told_to_end)
     tell("start")
     if RESUME and not (RUN / "checkpoint.safetensors").exists():
         sys.exit("error: resume without a checkpoint")
@@ -54,6 +73,10 @@ def main() -> None:
         time.sleep(orders.get("sleep", 0))
         if step == orders.get("hang"):
             time.sleep(300)
+        if step == orders.get("kill"):
+            kill_once(os.getppid())
+        if step == orders.get("fall"):
+            kill_once(os.getpid())
         if step == orders.get("die"):
             print("a traceback")
             sys.exit("error: out of memory")

@@ -15,6 +15,16 @@ from hackward.rollouts.tokens import completion_ids
 from hackward.runs.settings import parse
 from hackward.tasks.shipped import TINY
 
+# Flags of a run without v_hack and teacher that takes no time
+SHORT = (
+    "--preset=smoke",
+    "--v-hack=none",
+    "--prompts=1",
+    "--group=2",
+    "--max-new-tokens=4",
+    "--teacher-dir=none",
+)
+
 
 @pytest.fixture(scope="session")
 def shop(tmp_path_factory):

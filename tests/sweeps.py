@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import multiprocessing
+import os
 import random
 import shutil
+import signal
+import sys
+import time
 from pathlib import Path
 
 import sweep
+from hackward.base.faults import exit_on_fault
 from hackward.base.files import file_hash, read_json, read_jsonl, write_json, write_jsonl
 from hackward.scheduling.flags import SweepFlags
 from hackward.scheduling.plan import plan
@@ -104,3 +110,35 @@ def measured_run(path: Path, seconds, *, set_up=None, evaluating=None, **setting
     if lines:
         write_jsonl(path / "eval.jsonl", lines)
     return path
+
+
+def gone(pid: int) -> bool:
+    """Has the process ended? One that nobody has waited for yet is a zombie."""
+    try:
+        os.kill(pid, 0)
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except (ProcessLookupError, FileNotFoundError):
+        return True
+
+
+def in_background(world: World, until: int, runs=("vanilla-s41",), **settings) -> multiprocessing.Process:
+    """A sweep in a process of its own; returns when these of its runs have made `until` steps."""
+
+    def work() -> None:
+        # A shell that starts the tests in the background has them, and so the sweep, ignore interrupts.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        exit_on_fault(lambda: sys.exit(world.sweep(**settings)))
+
+    process = multiprocessing.get_context("fork").Process(target=work)
+    process.start()
+    deadline = time.monotonic() + 60
+    while not all(steps_of(world.out / run) >= until for run in runs):
+        assert time.monotonic() < deadline, "the runs did not get so far"
+        time.sleep(0.01)
+    return process
+
+
+def steps_of(run: Path) -> int:
+    """Steps that a run has made so far."""
+    rows = run / "rows.jsonl"
+    return rows.read_text().count("\n") if rows.exists() else 0

@@ -23,6 +23,7 @@ from hackward.runs.building import probe_logits, restore
 from tests.conftest import randomise
 from tests.desk import run
 from tests.families import FAMILIES, qwen, save, write_gguf
+from tests.light import loaded
 
 ARMS = {"svd": ["--arm=vanilla"], "lora": ["--arm=lora", "--gate=none", "--rank=4"]}
 # run -> (basis, tied embeddings, dtype)
@@ -349,3 +350,9 @@ def test_what_is_no_run_is_refused(tmp_path):
     (tmp_path / "config.json").write_text("[]")
     with pytest.raises(InputError, match="not the config.json of a run"):
         exported(tmp_path, tmp_path / "out")
+
+
+def test_help_and_refusals_of_flags_and_runs_load_nothing_heavy(tmp_path):
+    assert loaded("export.py", "--help") == (0, [])
+    assert loaded("export.py", str(tmp_path), f"--out={tmp_path / 'out'}") == (2, [])
+    assert loaded("export.py", str(tmp_path), f"--out={tmp_path}") == (2, [])

@@ -19,6 +19,7 @@ from hackward.runs import building
 from hackward.runs.needs import needs, needs_by_name
 from hackward.runs.settings import PRESETS, resolve
 from hackward.scheduling import fits
+from hackward.scheduling.engines import Room
 from hackward.scheduling.flags import SweepFlags
 from hackward.scheduling.jobs import Job
 from hackward.tasks.shipped import TINY, shipped
@@ -233,7 +234,7 @@ def test_a_sweep_refuses_what_cannot_fit_and_says_how_many_can(tmp_path):
     known = needs_by_name(jobs[0].settings)
     assert known == needs(jobs[0].settings, qwen(), 2)
     assert fits.check_fits(jobs, 3, total=3 * known.least) == known
-    with pytest.raises(InputError, match=r"--jobs 3: 3 runs at once need .* GB: take --jobs 2"):
+    with pytest.raises(InputError, match=r"^3 runs at once on a GPU need .* GB: take --per-gpu 2 or"):
         fits.check_fits(jobs, 3, total=3 * known.least - 1)
     with pytest.raises(InputError, match="a run needs about 2.2 GB of GPU memory at the least"):
         fits.check_fits(jobs, 1, total=known.least - 1)
@@ -253,11 +254,11 @@ def test_the_shapes_of_a_gguf_file_and_of_the_embedded_model_are_known(tmp_path)
 
 def test_a_sweep_that_cannot_fit_ends_with_2_and_anyway_overrules(monkeypatch, capsys):
     def too_many(jobs, at_once):
-        raise InputError(f"--jobs {at_once}: do not fit")
+        raise InputError(f"{at_once} runs do not fit")
 
-    console = Console()
+    console, room = Console(), Room(at_once=6, words="", per_gpu=3)
     monkeypatch.setattr(fits, "check_fits", too_many)
-    with pytest.raises(InputError, match="--jobs 3: do not fit"):
-        sweep.say_needs([], SweepFlags(jobs=3), console)
-    sweep.say_needs([], SweepFlags(jobs=3, anyway=True), console)
+    with pytest.raises(InputError, match="3 runs do not fit"):
+        sweep.say_needs([], room, SweepFlags(), console)
+    sweep.say_needs([], room, SweepFlags(anyway=True), console)
     assert "do not fit (going on: --anyway)" in capsys.readouterr().out

@@ -1,8 +1,10 @@
 """Claims about runs on several processes: the same draws and numbers as on one, whatever their number; one
 directory; one line where something fails."""
 
+import functools
 import gzip
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -54,9 +56,14 @@ def torchrun(shop, processes, *flags):
 
 @pytest.fixture(scope="module")
 def alone(shop, tmp_path_factory):
-    """The runs of ARMS on one process."""
+    """The run of an arm on one process, made once."""
     home = tmp_path_factory.mktemp("alone")
-    return {arm: run_train(shop, *SHARED, *flags, f"--out={home / arm}") for arm, flags in ARMS.items()}
+
+    @functools.cache
+    def made(arm):
+        return run_train(shop, *SHARED, *ARMS[arm], f"--out={home / arm}")
+
+    return made
 
 
 def rollouts(run):
@@ -89,14 +96,19 @@ def assert_same_run(run, other):
     assert_alike(*lines, "held-out evaluation after the last step")
 
 
-@pytest.mark.parametrize(("arm", "processes"), [("projected", 2), ("penalty", 3)])
+slow = pytest.mark.skipif(
+    os.environ.get("HACKWARD_SLOW") != "1", reason="HACKWARD_SLOW=1 runs it: every process imports torch"
+)
+
+
+@pytest.mark.parametrize(("arm", "processes"), [pytest.param("projected", 2, marks=slow), ("penalty", 3)])
 def test_several_processes_make_the_run_of_one(shop, alone, tmp_path, arm, processes):
     """Three processes for two groups: one of them draws nothing, and has part in all that follows."""
     out = tmp_path / "run"
     done = torchrun(shop, processes, *ARMS[arm], f"--out={out}")
     assert done.returncode == 0, done.stderr
-    assert_same_run(alone[arm], out)
-    assert sorted(p.name for p in out.iterdir()) == sorted(p.name for p in alone[arm].iterdir())
+    assert_same_run(alone(arm), out)
+    assert sorted(p.name for p in out.iterdir()) == sorted(p.name for p in alone(arm).iterdir())
     assert any(row["grad_norm"] > 0 for row in read_jsonl(out / "rows.jsonl"))
     assert done.stderr.count("step   1") == 1 and done.stdout.count("health") == 1
 
@@ -106,15 +118,16 @@ def test_a_run_goes_on_with_another_number_of_processes(shop, alone, tmp_path):
     begun = run_train(shop, *SHARED, *ARMS["penalty"], "--steps=1", f"--out={out}")
     done = torchrun(shop, 2, *ARMS["penalty"], "--resume", f"--out={begun}")
     assert done.returncode == 0, done.stderr
-    assert_same_run(alone["penalty"], out)
+    assert_same_run(alone("penalty"), out)
     assert read_json(out / "summary.json")["steps"] == 2
 
 
+@slow
 def test_what_cannot_be_used_is_said_once(shop, alone):
-    done = torchrun(shop, 2, f"--out={alone['penalty']}")
+    done = torchrun(shop, 2, f"--out={alone('penalty')}")
     assert done.returncode != 0
     said = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-    assert said == [f"error: {alone['penalty']}: exists and is not empty; take another --out, or --resume"]
+    assert said == [f"error: {alone('penalty')}: exists and is not empty; take another --out, or --resume"]
 
 
 # --- the parts, without processes ---

@@ -8,24 +8,15 @@ import pytest
 from safetensors.torch import save_file
 
 from hackward.base.files import read_json, read_jsonl, write_json, write_jsonl
-from tests.shop import run_train
+from tests.shop import SHORT, run_train
 from tests.test_refusals import refused
-
-FLAGS = (
-    "--preset=smoke",
-    "--v-hack=none",
-    "--prompts=1",
-    "--group=2",
-    "--max-new-tokens=4",
-    "--teacher-dir=none",
-)
 
 
 @pytest.fixture(scope="module")
 def finished(shop, tmp_path_factory):
     """A finished run of a step, sampled and evaluated; tests damage copies of it."""
     out = tmp_path_factory.mktemp("resume") / "run"
-    return run_train(shop, *FLAGS, "--steps=1", f"--out={out}")
+    return run_train(shop, *SHORT, "--steps=1", f"--out={out}")
 
 
 def rows_with(**fields):
@@ -74,6 +65,6 @@ def test_a_damaged_run_is_not_resumed_and_keeps_what_it_has(shop, finished, tmp_
     shutil.copytree(finished, run)
     damage(run)
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
-    again = [*FLAGS, "--steps=2", f"--out={run}", "--resume"]
+    again = [*SHORT, "--steps=2", f"--out={run}", "--resume"]
     assert fault in refused(capsys, lambda: run_train(shop, *again))
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before

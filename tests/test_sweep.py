@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import itertools
-import multiprocessing
 import os
 import signal
-import sys
 import time
-from pathlib import Path
 
 import pytest
 
 import sweep
-from hackward.base.faults import InputError, exit_on_fault
+from hackward.base.faults import InputError
 from hackward.base.files import read_json, read_jsonl
-from hackward.scheduling import local
-from tests.sweeps import World, names
+from hackward.scheduling import queue
+from tests.sweeps import gone, in_background, names
 
 # --- what is run ---
 
@@ -121,38 +118,6 @@ def test_a_finished_run_without_its_checkpoint_is_never_removed(world):
 # --- interrupts and locks ---
 
 
-def gone(pid: int) -> bool:
-    """Has the process ended? One that nobody has waited for yet is a zombie."""
-    try:
-        os.kill(pid, 0)
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except (ProcessLookupError, FileNotFoundError):
-        return True
-
-
-def in_background(world: World, until: int, runs=("vanilla-s41",), **settings) -> multiprocessing.Process:
-    """A sweep in a process of its own; returns when these of its runs have made `until` steps."""
-
-    def work() -> None:
-        # A shell that starts the tests in the background has them, and so the sweep, ignore interrupts.
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        exit_on_fault(lambda: sys.exit(world.sweep(**settings)))
-
-    process = multiprocessing.get_context("fork").Process(target=work)
-    process.start()
-    deadline = time.monotonic() + 60
-    while not all(steps_of(world.out / run) >= until for run in runs):
-        assert time.monotonic() < deadline, "the runs did not get so far"
-        time.sleep(0.01)
-    return process
-
-
-def steps_of(run: Path) -> int:
-    """Steps that a run has made so far."""
-    rows = run / "rows.jsonl"
-    return rows.read_text().count("\n") if rows.exists() else 0
-
-
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_ends_the_runs_and_leaves_them_resumable(world, how):
     world.orders({name: {"hang": 3} for name in names("vanilla")})  # so none ends before the signal comes
@@ -196,7 +161,7 @@ def test_two_sweeps_never_share_a_directory_even_when_one_was_killed(world, caps
 
 
 def test_the_real_train_runs_and_is_skipped_the_second_time(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(local, "POLL", 0.05)
+    monkeypatch.setattr(queue, "POLL", 0.05)
     out = tmp_path / "runs"
     flags = ["--preset=smoke", "--steps=1", "--seeds=41", "--arms=vanilla", f"--out={out}"]
     command = [*flags, "--", "--v-hack=none", "--eval-samples=0"]

@@ -15,17 +15,9 @@ from hackward.base.files import ROOT, read_json, read_jsonl
 from hackward.hardware import ranks
 from hackward.runs import tracking
 from hackward.runs.settings import Config
-from tests.shop import run_train
+from tests.shop import SHORT, run_train
 
-FLAGS = (
-    "--preset=smoke",
-    "--v-hack=none",
-    "--prompts=1",
-    "--group=2",
-    "--max-new-tokens=4",
-    "--teacher-dir=none",
-    "--eval-samples=0",
-)
+FLAGS = (*SHORT, "--eval-samples=0")
 SOME = ("reward_mean", "hack_rate", "grad_norm", "seconds", "seconds_generate", "lr")
 
 

@@ -5,7 +5,7 @@ faults, screen       one line per fault and exit 2; bars, lines and final screen
 hub, space           does a name lead to a model; is there room on the disk
 files, tensors       written to a temporary name and renamed; safetensors with a fault per broken file
 flags, records       command lines and rows of files, checked by tyro and pydantic
-lock, checksums                  one writer of a directory; a byte of its files that changed is found
+lock, checksums      one writer of a directory; a byte of its files that changed is found
 provenance, seeds    commit, versions, hashes; every draw's generator from a key
 statistics           intervals, paired and unpaired, over seeds or problems or both; equivalence; Holm
 survival             times that may be censored: Kaplan-Meier, restricted mean, stratified log-rank

@@ -10,7 +10,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -47,37 +47,31 @@ def _end(number: int, frame: FrameType | None) -> None:
 
 
 @contextlib.contextmanager
-def _terminable() -> Iterator[None]:
-    """SIGTERM and SIGHUP end what is inside as Ctrl-C does: files are closed, processes ended, locks given
-    free. Not where they are ignored (nohup)."""
+def _handled(numbers: Iterable[int], handler: Any) -> Iterator[None]:
+    """These signals are handled so inside, and as before behind it. In the main thread, the only one that may
+    say so; elsewhere nothing is changed."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.getsignal(number) for number in ENDS}
-    for number, handler in before.items():
-        if handler is not signal.SIG_IGN:
-            signal.signal(number, _end)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-@contextlib.contextmanager
-def uninterrupted() -> Iterator[None]:
-    """Ctrl-C, SIGTERM and SIGHUP do nothing meanwhile: for the moment in which the last state is written."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, *ENDS)}
+    before = {number: signal.getsignal(number) for number in numbers}
     for number in before:
-        signal.signal(number, signal.SIG_IGN)
+        signal.signal(number, handler)
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, earlier in before.items():
+            signal.signal(number, earlier)
+
+
+def ended_by(handler: Any) -> contextlib.AbstractContextManager[None]:
+    """SIGTERM and SIGHUP are handled so inside. Not where they are ignored (nohup)."""
+    heard = [number for number in ENDS if signal.getsignal(number) is not signal.SIG_IGN]
+    return _handled(heard, handler)
+
+
+def uninterrupted() -> contextlib.AbstractContextManager[None]:
+    """Ctrl-C, SIGTERM and SIGHUP do nothing meanwhile: for the moment in which the last state is written."""
+    return _handled((signal.SIGINT, *ENDS), signal.SIG_IGN)
 
 
 def _speaks(fault: BaseException) -> bool:
@@ -107,7 +101,8 @@ def exit_on_fault(command: Callable[[], Any]) -> None:
     """Run a command's main function: bad input, a full disk or an interrupt end it with one line, never a
     traceback."""
     try:
-        with _terminable():
+        # As Ctrl-C does: files are closed, processes ended, locks given free
+        with ended_by(_end):
             command()
     except InputError as fault:
         _say(f"error: {' '.join(str(fault).split())}", fault)

@@ -16,6 +16,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import shutil
 import tempfile
 import zlib
@@ -27,6 +28,8 @@ from typing import Any
 from hackward.base.faults import InputError
 
 ROOT = Path(__file__).resolve().parents[2]  # of the clone
+CHECKPOINT = "checkpoint.safetensors"  # of a run
+POOL_FILE = re.compile(r"(step|prompt)_(?P<number>\d+)\.jsonl(\.gz)?")  # of a pool of rollouts
 UMASK = os.umask(0)  # it can only be read by setting it, which threads that write files must not do
 os.umask(UMASK)
 

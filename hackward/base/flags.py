@@ -2,7 +2,8 @@
 here.
 
 A setting's range is part of its type, `Annotated[int, Ge(1)]`, and is checked by `checked` once all presets
-and defaults are filled in.
+and defaults are filled in. Commands take tyro from here: the first thing that they import is then a module of
+ours, which says what is lacking where the environment is (hackward/__init__.py).
 """
 
 from __future__ import annotations

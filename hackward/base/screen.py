@@ -21,6 +21,7 @@ from rich.progress import (
 )
 
 STDERR = Console(stderr=True)
+SPEED_WINDOW = 3600.0  # seconds that the remaining time is guessed from: several steps of minutes
 
 
 def stdout(**options: Any) -> Console:
@@ -52,6 +53,10 @@ class Bar:
             yield item
             self()
 
+    def stop(self) -> None:
+        """Take the bar away before something that must stand by itself; it does not come back."""
+        self._bar.stop()
+
     def print(self, text: str) -> None:
         """A line that stays, above the bar."""
         self._bar.console.print(text, highlight=False, soft_wrap=True)
@@ -69,7 +74,15 @@ def progress(title: str, total: int | None = None) -> Iterator[Bar]:
         TextColumn("{task.fields[note]}"),
     )
     started = time.monotonic()
-    with Progress(*columns, console=STDERR, transient=True, disable=not STDERR.is_terminal) as bar:
+    live = Progress(
+        *columns,
+        console=STDERR,
+        transient=True,
+        disable=not STDERR.is_terminal,
+        speed_estimate_period=SPEED_WINDOW,
+        redirect_stdout=sys.stdout.isatty(),  # what goes to a file or a pipe is no part of the screen
+    )
+    with live as bar:
         yield Bar(bar, bar.add_task(title, total=total, note=""))
     if not STDERR.is_terminal:
         STDERR.print(f"{title}: {time.monotonic() - started:.1f} s", highlight=False)

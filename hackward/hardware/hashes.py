@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 from torch import Tensor, nn
 
-from hackward.base.files import sha256
+from hackward.base.files import file_hash, sha256
 
 
 def content_hash(tensor: Tensor) -> str:
@@ -37,3 +39,9 @@ def model_hash(model: nn.Module, known: dict[str, str] | None = None) -> str:
     for name, value in sorted(model.named_parameters()):
         parts.append(f"{name}={known.get(name) or content_hash(value)}")
     return sha256(*parts)[:32]
+
+
+def weights_hash(directory: Path) -> str:
+    """sha256 of the weights' file in a directory; of several, over their hashes."""
+    found = [file_hash(path) for path in sorted(directory.glob("*.safetensors"))]
+    return found[0] if len(found) == 1 else sha256(*found)

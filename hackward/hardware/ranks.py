@@ -28,13 +28,14 @@ import torch.distributed as dist
 from torch import Tensor
 
 from hackward.base.faults import InputError
+from hackward.base.files import CHECKPOINT
 from hackward.base.screen import STDERR
+from hackward.hardware.cards import visible_cards
 
 Item = TypeVar("Item")
 Settings = TypeVar("Settings", bound=Any)
-PATIENCE = timedelta(
-    hours=1
-)  # that one rank waits for another: graders and held-out evaluations take minutes
+# That one rank waits for another: graders and held-out evaluations take minutes
+PATIENCE = timedelta(hours=1)
 
 
 def started() -> bool:
@@ -82,8 +83,7 @@ def _take_gpu(device: str) -> bool:
         raise InputError(
             f"--device={device}: under torchrun every process takes a card of its own (auto, cpu)"
         )
-    named = os.environ.get("CUDA_VISIBLE_DEVICES")
-    cards = named.split(",") if named else [str(card) for card in range(torch.cuda.device_count())]
+    cards = visible_cards()
     local = int(os.environ["LOCAL_RANK"])
     if local >= len(cards):
         raise InputError(
@@ -96,7 +96,7 @@ def _take_gpu(device: str) -> bool:
 def _begun(out: str | None) -> bool:
     """Is this another start, by `torchrun --max-restarts`, of a run that has a checkpoint?"""
     again = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
-    return again and out is not None and (Path(out) / "checkpoint.safetensors").exists()
+    return again and out is not None and (Path(out) / CHECKPOINT).exists()
 
 
 def _apart(config: Settings, stack: contextlib.ExitStack) -> Settings:

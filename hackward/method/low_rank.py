@@ -14,7 +14,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors.torch import save_file
@@ -23,6 +23,9 @@ from torch import Tensor, nn
 from hackward.base.files import atomic
 from hackward.base.types import CausalLM
 from hackward.method.targets import last
+
+if TYPE_CHECKING:
+    from peft import LoraConfig
 
 PREFIX = "base_model.model."  # what PEFT's files put before a module's name
 
@@ -70,6 +73,20 @@ def names_for_peft(names: Sequence[str], model: CausalLM) -> list[str]:
     return sorted(ends) if sorted(matched) == sorted(names) else sorted(names)
 
 
+def lora_config(rank: int, names: Sequence[str], model: CausalLM, **more: Any) -> LoraConfig:
+    """Of a LoRA on these modules whose Delta W is B A: alpha is the rank, so PEFT scales it by 1."""
+    from peft import LoraConfig
+
+    return LoraConfig(
+        r=rank,
+        lora_alpha=rank,
+        lora_dropout=0.0,
+        bias="none",
+        target_modules=names_for_peft(names, model),
+        **more,
+    )
+
+
 def save_peft(
     directory: Path,
     factors: Mapping[str, LowRank],
@@ -82,18 +99,8 @@ def save_peft(
 
     `base` is the hub id or directory that PEFT loads the base model from.
     """
-    from peft import LoraConfig
-
-    config = LoraConfig(
-        r=rank,
-        lora_alpha=rank,
-        lora_dropout=0.0,
-        bias="none",
-        target_modules=names_for_peft(list(factors), model),
-        task_type="CAUSAL_LM",
-        base_model_name_or_path=base,
-        inference_mode=True,
-    )
+    facts = {"task_type": "CAUSAL_LM", "base_model_name_or_path": base, "inference_mode": True}
+    config = lora_config(rank, list(factors), model, **facts)
     tensors: dict[str, Any] = {}
     for name, part in factors.items():
         tensors[f"{PREFIX}{name}.lora_A.weight"] = part.A.float().cpu().contiguous()

@@ -79,9 +79,7 @@ class SVDCache:
         found = functools.partial(self._basis, W_OI, weight_hash, write or _write)
         return patiently(found, W_OI.device, "SVD")
 
-    def _basis(
-        self, W_OI: Tensor, weight_hash: str, write: Callable[[Path, dict[str, Tensor]], None]
-    ) -> Basis:
+    def _basis(self, W_OI: Tensor, weight_hash: str, write: Write) -> Basis:
         path = None if self.directory is None else self.directory / f"{weight_hash}.safetensors"
         if path and path.exists():
             try:

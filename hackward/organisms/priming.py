@@ -19,9 +19,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from hackward.base.files import file_hash, sha256, whole_directory, write_json
+from hackward.base.files import whole_directory, write_json
 from hackward.base.screen import Bar, progress
 from hackward.base.types import CausalLM, Tokenizer
+from hackward.hardware.hashes import weights_hash
 from hackward.method.losses import Row
 from hackward.organisms.behaviour import rates
 from hackward.organisms.card import markdown_table
@@ -221,8 +222,7 @@ def write(out: Path, model: CausalLM, tokenizer: Tokenizer, record: dict[str, An
     """
     with whole_directory(out, ()) as made:
         save(savable(model).to(torch.bfloat16), tokenizer, made)
-        weights = [file_hash(path) for path in sorted(made.glob("*.safetensors"))]
-        record["hashes"]["weights"] = weights[0] if len(weights) == 1 else sha256(*weights)
+        record["hashes"]["weights"] = weights_hash(made)
         write_json(made / "primed.json", record)
         (made / "README.md").write_text(primed_card(record))
 

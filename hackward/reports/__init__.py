@@ -2,6 +2,7 @@
 
 directories, schema, runs     run directories, what their files must hold, a run in memory
 scored                        rollouts as a monitor saw them
+pools                         pools of rollouts that no run has used yet
 labels, arms, nulls, onset    what runs are called; over seeds; nulls of means; curves over steps
 thresholds, words             what "about 0" and "most" mean; verdict words, figures as people read them
 buckets, contrast             groups of rollouts; the pool that hacks against the one that does not
@@ -11,8 +12,10 @@ h1_verdict                    H1, with its controls
 prevention                    prevention, delay or neither, for every arm by its end
 monitor_figures               what monitors knew of own rollouts, by steps and over seeds
 *_tables, heldout, *_plots    how all of it is laid out and drawn
-tables, figures, plots        what tables and pictures share
+tables, terminal              what tables share; a table on a terminal of a given width
+figures, plots                what pictures share
 browser_rows, browser_data    rollouts one by one, with their texts; packed for the page
 browser_curves, browser       the page's curves; report.html, from report.html.j2, report*.js and report.css
+brief                         the on-policy runs in a few plain sentences
 report                        the sections, and the files
 """

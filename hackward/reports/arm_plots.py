@@ -59,6 +59,26 @@ def on_policy(path: Path, runs: Sequence[Run]) -> None:
     figures.save(figure, path)
 
 
+def hacked(path: Path, arms: Sequence[ArmRuns]) -> None:
+    """Hack rate over steps, all arms on one pair of axes: thin each step of each seed, thick the mean."""
+    title = "Answers that hack (thin: each step of a seed; thick: 3-step mean over seeds)"
+    figure, ((axes,),) = sheet(1, 1, 3.2, title)
+    figure.set_figwidth(7.0)
+    for index, arm in enumerate(arms):
+        look, runs = style(index, size=5), list(arm.runs.values())
+        for run in runs:
+            rates = gaps(run.column("hack_rate"))
+            axes.plot(run.column("step"), rates, color=look["color"], linewidth=0.6, alpha=0.5)
+        steps, seeds = by_seed(runs, "hack_rate")
+        label = f"{arm.name} ({len(runs)} seed{'s' if len(runs) > 1 else ''})"
+        axes.plot(steps, seeds.mean(axis=0), label=label, linewidth=1.8, **look)
+    whole_steps(axes)
+    axes.set_ylim(bottom=-0.02)
+    dress(axes, "", "step", "share of answers that hack")
+    key_below(figure, axes)
+    figures.save(figure, path)
+
+
 def _curves_of_runs(axes: Axes, runs: Sequence[Run], key: str) -> None:
     named: set[str] = set()
     for index, name, run in _looks(runs):

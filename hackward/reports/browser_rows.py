@@ -7,7 +7,6 @@ looked up in the pools, where those still lie where the run found them.
 from __future__ import annotations
 
 import math
-import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from hackward.base.faults import InputError
+from hackward.base.files import POOL_FILE
 from hackward.base.records import POLICY, checked_lines
 from hackward.reports.runs import Run
 from hackward.reports.schema import PAGE_LINES
@@ -188,10 +188,10 @@ class PoolTexts:
         self.files: dict[tuple[str, int], Path] = {}
         for name, directory in directories.items():
             home = directory / "rollouts" if (directory / "rollouts").is_dir() else directory
-            for path in sorted(home.glob("*_*.jsonl*")):
-                numbers = re.findall(r"\d+", path.name)
-                if numbers and path.is_file():
-                    self.files.setdefault((name, int(numbers[0])), path)
+            for path in sorted(home.iterdir()):
+                numbered = POOL_FILE.fullmatch(path.name)
+                if numbered and path.is_file():
+                    self.files.setdefault((name, int(numbered["number"])), path)
 
     @classmethod
     def of(cls, run: Run) -> PoolTexts:

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from hackward.base.faults import InputError
-from hackward.base.files import read_json
+from hackward.base.files import POOL_FILE, read_json
 
+RUNS_ROLLOUTS = "rollouts"  # folder of a run in which it keeps them
 KINDS = ("phase1", "replay", "sampled")
 
 
@@ -56,3 +57,20 @@ def why_left_out(directory: Path, kind: Any, take_unfinished: bool = False) -> s
     content = read_json(summary)
     finished = isinstance(content, dict) and content.get("finished") is True
     return None if finished else "incomplete: not finished"
+
+
+def find_pools(root: Path) -> dict[Path, list[Path]]:
+    """The pools of rollouts at and below ``root``, with their files in order; what a run keeps is none."""
+    found: dict[Path, list[Path]] = {}
+    for path in sorted(root.rglob("*.jsonl*")):
+        home = path.parent
+        of_run = home.name == RUNS_ROLLOUTS and (home.parent / "config.json").is_file()
+        if POOL_FILE.fullmatch(path.name) and not of_run:
+            found.setdefault(home, []).append(path)
+    return found
+
+
+def has_runs(root: Path) -> bool:
+    """Is there a run at or below ``root``, or what may be a damaged one? A model's config.json is none."""
+    records = (read_json(path) for path in root.rglob("config.json"))
+    return any(not isinstance(record, dict) or "kind" in record for record in records)

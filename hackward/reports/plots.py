@@ -17,6 +17,7 @@ PICTURES: dict[str, tuple[Callable[[Path, Any], None], str]] = {
     "cosines.png": (probe_plots.cosines, "replay"),
     "contributions.png": (probe_plots.contributions, "replay"),
     "labels.png": (probe_plots.labels, "replay"),
+    "hacked.png": (arm_plots.hacked, "a few arms"),
     "on_policy.png": (arm_plots.on_policy, "sampled"),
     "curves.png": (arm_plots.curves, "several seeds"),
     "hacked_by_arm.png": (panel_plots.hacked_by_arm, "several arms"),
@@ -27,6 +28,7 @@ PICTURES: dict[str, tuple[Callable[[Path, Any], None], str]] = {
     "monitor_auc.png": (panel_plots.monitor_auc, "watched"),
     "monitor_flags.png": (panel_plots.monitor_flags, "watched"),
 }
+FEW_ARMS = 4  # whose curves can be told apart on one pair of axes
 NAMES = tuple(PICTURES)
 
 
@@ -38,6 +40,7 @@ def draw_all(directory: Path, runs: Sequence[Run], arms: Sequence[ArmRuns]) -> l
     # One seed per arm: on_policy.png shows it all
     shown["several seeds"] = arms if any(len(arm.runs) > 1 for arm in arms) else []
     shown["several arms"] = arms if len(arms) > 1 else []
+    shown["a few arms"] = arms if 1 < len(arms) <= FEW_ARMS else []
     shown["watched"] = by_watcher(runs)
     shown["evaluated"] = [arm for arm in arms if any(run.heldout for run in arm.runs.values())]
     drawn = []

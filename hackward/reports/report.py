@@ -31,6 +31,7 @@ Null: the 2.5 to 97.5 % range of the same mean when the signs of v_hack's pairs 
 Intervals: 95 %, t, over problems where the table says so, else over steps (correlated, so too narrow)."""
 
 TABLE_NAMES = (
+    "pools",
     "runs",
     "cost",
     "directions",

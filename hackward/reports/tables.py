@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import rich.box
-import rich.table
+from rich.console import Group
 from rich.text import Text
 
 from hackward.base.files import atomic, printable
 from hackward.base.screen import stdout
 from hackward.base.statistics import Comparison, Estimate, Range
+from hackward.reports.terminal import drawn
 from hackward.reports.words import (
     ALTERNATES,
     DELAY,
@@ -118,8 +118,6 @@ def _null_cell(name: str) -> Callable[[Record], str]:
     return cell
 
 
-SHORT_CELL = 16
-BETWEEN = 2  # columns: padding, and the divider of the box
 INDENT = "  "
 VERDICT_COLOURS = {
     PASS: "green",
@@ -158,40 +156,10 @@ def print_blocks(blocks: Sequence[Block]) -> None:
             console.print()
 
 
-def rich_table(table: Table, width: int) -> rich.table.Table:
-    """For a terminal of this width, in columns: numbers and short names stay on one line, sentences wrap.
-
-    Short cells keep to one line, under a stacked header, only where all columns of them fit beside each
-    other: figures are never cut off.
-    """
-    drawn = rich.table.Table(
-        title=table.title,
-        title_justify="left",
-        title_style="bold",
-        box=rich.box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-    )
-    lines = table.cells()
+def rich_table(table: Table, width: int) -> Group:
+    """For a terminal of this width (reports/terminal.py): no figure cut off, no word broken."""
     headers = [header for header, _ in table.columns]
-    widths = [max(len(line[place]) for line in lines) for place in range(len(headers))]
-    needed = sum(
-        min(max(widest, _longest_word(header)), SHORT_CELL) + BETWEEN
-        for widest, header in zip(widths, headers, strict=True)
-    )
-    fits = needed + 2 <= width
-    for widest, header in zip(widths, headers, strict=True):
-        short = fits and widest <= SHORT_CELL
-        stacked = header.replace(" ", "\n") if short and len(header) > widest else header
-        drawn.add_column(stacked, overflow="fold", no_wrap=short)
-    for line in lines:
-        if table.sections and line[0]:
-            drawn.add_section()
-        drawn.add_row(*(Text(printable(cell), style=colour_of(cell)) for cell in line))
-    return drawn
-
-
-def _longest_word(text: str) -> int:
-    return max(map(len, text.split()), default=0)
+    return drawn(table.title, headers, table.cells(), width, sections=table.sections, colour=colour_of)
 
 
 def markdown(blocks: Sequence[Block], pictures: Sequence[str]) -> str:
@@ -208,8 +176,9 @@ def markdown(blocks: Sequence[Block], pictures: Sequence[str]) -> str:
 
 
 def _markdown_table(table: Table) -> str:
-    lines = [[header for header, _ in table.columns], ["---"] * len(table.columns)]
-    lines += [[cell.replace("|", "\\|") for cell in line] for line in table.cells()]
+    headers = [header for header, _ in table.columns]
+    above, *below = [[cell.replace("|", "\\|") for cell in line] for line in (headers, *table.cells())]
+    lines = [above, ["---"] * len(headers), *below]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 

@@ -9,7 +9,6 @@ sequence, so where a completion ends is never guessed from an id.
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -20,7 +19,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 
 from hackward.base.checksums import CHECKSUMS, Checksums
 from hackward.base.faults import InputError
-from hackward.base.files import is_jsonl, read_jsonl, sha256, write_jsonl
+from hackward.base.files import POOL_FILE, is_jsonl, read_jsonl, sha256, write_jsonl
 from hackward.base.records import POLICY, Record, Unknowable, checked_record
 from hackward.rollouts import tokens
 from hackward.rollouts.places import check_place
@@ -28,7 +27,6 @@ from hackward.rollouts.rollout import Rollout
 from hackward.rollouts.tokens import completion_ids, prompt_ids, tokenizer_hash
 from hackward.tasks.problems import Problem, Resolver
 
-NUMBERED = re.compile(r"(step|prompt)_(?P<number>\d+)\.jsonl(\.gz)?")  # files of a pool
 LABELS = {"reward", "hacked", "gt_pass", "fmt_ok"}  # that a graded row has
 TRIED = 8  # rows by which a tokenizer that left no stamp is told
 
@@ -135,7 +133,7 @@ def pool_files(directory: str | Path) -> list[Path]:
         return [directory]
     if (directory / "config.json").is_file() and (directory / "rollouts").is_dir():
         directory = directory / "rollouts"
-    files = sorted(path for path in directory.iterdir() if NUMBERED.fullmatch(path.name))
+    files = sorted(path for path in directory.iterdir() if POOL_FILE.fullmatch(path.name))
     if not files:
         raise InputError(
             f"{directory}: holds no step_NNN.jsonl.gz or prompt_NNNN.jsonl.gz (grade.py ROWS --problems FILE"
@@ -153,7 +151,7 @@ def source_name(row: PoolRow, place: str | Path) -> str:
     if isinstance(row.src_pool, str) and row.src_pool != POLICY:
         return row.src_pool
     home = Path(place).resolve()
-    if NUMBERED.fullmatch(home.name):
+    if POOL_FILE.fullmatch(home.name):
         home = home.parent
     elif is_jsonl(home):
         return home.name.removesuffix(".gz").removesuffix(".jsonl").removesuffix("_pool")
@@ -171,12 +169,13 @@ def load_pool(directory: str | Path, tokenizer: Any, *, stop: Sequence[int]) -> 
     anew.
     """
     rows: list[tuple[Path, PoolRow]] = []
-    for path in pool_files(directory):
+    files = pool_files(directory)
+    for path in files:
         for number, found in enumerate(read_jsonl(path), start=1):
             rows.append((path, _checked(found, f"{path}: row {number}")))
     if not rows:
         raise InputError(f"{directory}: the pool has no rows")
-    _check_whole(pool_files(directory)[0].parent)
+    _check_whole(files[0].parent)
     same = _same_tokenizer([row for _, row in rows], tokenizer)
     names = Counter(source_name(row, directory) for _, row in rows)
     by_problem: dict[str, list[Rollout]] = {}
@@ -200,7 +199,7 @@ def _checked(row: dict[str, Any], where: str) -> PoolRow:
 
 def _step_of(row: PoolRow, path: Path) -> int:
     """The number of a pool's file; in a file of rows what the row says, or 0."""
-    numbered = NUMBERED.fullmatch(path.name)
+    numbered = POOL_FILE.fullmatch(path.name)
     if numbered:
         return int(numbered["number"])
     return row.step if isinstance(row.step, int) else 0

@@ -1,6 +1,6 @@
 """One run of the loop, from flags to its last file.
 
-settings                         flags, presets and what they resolve to; no torch
+settings, stored                 flags, presets, what they resolve to; what a run directory says; no torch
 inputs                           what a run is given, looked for early; no torch
 building, session, direction     what the loop holds, built; refresh, weigh, edit, log; v_hack and controls
 records, screens                 rows and rollouts of a step; what a person sees

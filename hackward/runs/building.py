@@ -14,7 +14,7 @@ from torch import Tensor
 
 from hackward.base.arms import arm_of
 from hackward.base.faults import InputError
-from hackward.base.files import read_json, sha256
+from hackward.base.files import CHECKPOINT, read_json, sha256
 from hackward.base.records import checked_object
 from hackward.base.screen import STDERR
 from hackward.base.space import check_space
@@ -38,9 +38,10 @@ from hackward.runs.checkpoint import load_checkpoint, load_parameters
 from hackward.runs.direction import Direction, hack_direction
 from hackward.runs.heldout import Evaluation
 from hackward.runs.needs import needs
-from hackward.runs.rundir import CHECKPOINT, RunDir
+from hackward.runs.rundir import RunDir
 from hackward.runs.session import Session
-from hackward.runs.settings import Config, stored_settings
+from hackward.runs.settings import Config
+from hackward.runs.stored import stored_settings
 from hackward.runs.tracking import mirroring
 from hackward.runs.watching import build_watch
 from hackward.tasks.formats import load_problems

@@ -11,6 +11,7 @@ would, and its logits are compared with the run's own before the directory takes
 from __future__ import annotations
 
 import gc
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,19 +21,19 @@ from torch import Tensor, nn
 
 from hackward.base.arms import arm_of
 from hackward.base.faults import InputError
-from hackward.base.files import file_hash, sha256, whole_directory, write_json
+from hackward.base.files import CHECKPOINT, file_hash, whole_directory, write_json
 from hackward.base.provenance import provenance
-from hackward.base.screen import progress
+from hackward.base.screen import Bar, progress
 from hackward.base.space import check_space
 from hackward.base.types import CausalLM, Tokenizer
 from hackward.hardware import models
+from hackward.hardware.hashes import weights_hash
 from hackward.method.adapters import Adapter
 from hackward.method.low_rank import LowRank, relative_error, save_peft
 from hackward.organisms.priming import savable
 from hackward.rollouts.tokens import tokenizer_hash
 from hackward.runs.building import probe_logits, restore
 from hackward.runs.export_card import peft_card, plain_card
-from hackward.runs.rundir import CHECKPOINT
 from hackward.runs.settings import Config
 from hackward.tasks.shipped import EMBEDDED, EMBEDDED_HOME, is_random
 
@@ -144,13 +145,11 @@ def export_plain(had: Trained, out: Path, dtype: torch.dtype | None) -> dict[str
         model.save_pretrained(made)
         had.tokenizer.save_pretrained(made)
         del adapter, model, had.adapter
-        gc.collect()
-        record["hashes"]["weights"] = weights_hash(made)
-        bar.say("loading it again")
-        again, _ = models.load(str(made), dtype=record["dtype"], device=device)
-        record["logits"] = difference(probe_logits(again), had.logits)
-        write_json(made / "export.json", record)
-        (made / "README.md").write_text(plain_card(record), encoding="utf-8")
+
+        def again() -> Tensor:
+            return probe_logits(models.load(str(made), dtype=record["dtype"], device=device)[0])
+
+        _describe(made, record, again, had.logits, plain_card, bar)
     return record
 
 
@@ -174,13 +173,29 @@ def export_peft(had: Trained, out: Path, rank: int | None) -> dict[str, Any]:
         bar.say("writing")
         save_peft(made, factors, adapter.model, rank=rank, base=base)
         del adapter, factors, had.adapter
-        gc.collect()
-        record["hashes"]["weights"] = weights_hash(made)
-        bar.say("loading it again")
-        record["logits"] = difference(_peft_logits(had.config.model, made, dtype, device), had.logits)
-        write_json(made / "export.json", record)
-        (made / "README.md").write_text(peft_card(record), encoding="utf-8")
+
+        def again() -> Tensor:
+            return _peft_logits(had.config.model, made, dtype, device)
+
+        _describe(made, record, again, had.logits, peft_card, bar)
     return record
+
+
+def _describe(
+    made: Path,
+    record: dict[str, Any],
+    again: Callable[[], Tensor],
+    own: Tensor,
+    card: Callable[[dict[str, Any]], str],
+    bar: Bar,
+) -> None:
+    """Load what was written, compare its logits with the run's `own`, and put record and card beside it."""
+    gc.collect()  # the exported model and the one that is loaded again need not fit into memory together
+    record["hashes"]["weights"] = weights_hash(made)
+    bar.say("loading it again")
+    record["logits"] = difference(again(), own)
+    write_json(made / "export.json", record)
+    (made / "README.md").write_text(card(record), encoding="utf-8")
 
 
 def errors(adapter: Adapter, factors: dict[str, LowRank]) -> dict[str, Any]:
@@ -212,9 +227,3 @@ def base_of(model: str) -> tuple[str, str | None]:
     if path.suffix == ".gguf":
         return str(path.resolve().parent), path.name
     return (str(path.resolve()) if path.is_dir() else model), None
-
-
-def weights_hash(directory: Path) -> str:
-    """sha256 of the weights' file; of several, over their hashes."""
-    found = [file_hash(path) for path in sorted(directory.glob("*.safetensors"))]
-    return found[0] if len(found) == 1 else sha256(*found)

@@ -15,10 +15,11 @@ from typing import Any
 
 from hackward.base.checksums import Checksums
 from hackward.base.faults import InputError
-from hackward.base.files import Put, read_json, read_jsonl, whole_lines, write_json, write_jsonl
+from hackward.base.files import CHECKPOINT, Put, read_json, read_jsonl, whole_lines, write_json, write_jsonl
 from hackward.base.lock import only_writer
 from hackward.base.provenance import provenance
 from hackward.runs.leftovers import FOLDERS, clear, clear_after, is_empty, strangers
+from hackward.runs.stored import read_record, settings_in
 
 # What may differ between a run and its continuation.
 FREE = (
@@ -34,9 +35,6 @@ FREE = (
     "svd_cache",
     "track",
 )
-
-
-CHECKPOINT = "checkpoint.safetensors"
 
 
 def differing(stored: dict, settings: dict) -> list[str]:
@@ -93,19 +91,16 @@ class RunDir:
         if self.finished or strangers(self.path) or not (self.path / "config.json").is_file():
             raise taken
         record = read_json(self.path / "config.json")
-        stored = record.get("config") if isinstance(record, dict) else None
-        if not isinstance(stored, dict) or record.get("kind") != kind or differing(stored, settings):
+        stored = settings_in(record)
+        if stored is None or record.get("kind") != kind or differing(stored, settings):
             raise taken
         print(
             f"{self.path}: this run died there before its first checkpoint; it is begun anew", file=sys.stderr
         )
 
     def _reopen(self, settings: dict, kind: str) -> dict:
-        record = read_json(self.path / "config.json")
-        stored = record.get("config") if isinstance(record, dict) else None
-        if not isinstance(stored, dict):
-            raise InputError(f"{self.path / 'config.json'}: not the config.json of a run")
-        changed = differing(stored, settings)
+        record = read_record(self.path)
+        changed = differing(record["config"], settings)
         if changed or record.get("kind") != kind:
             other = ", ".join(changed) or kind
             raise InputError(

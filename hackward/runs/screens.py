@@ -21,6 +21,8 @@ from hackward.runs.session import Session
 
 SHOWN_RATES = {"hacked": "hack_rate", "solved": "gt_rate", "attempted": "attempt_rate"}
 
+REPLAYED = "rates are those of the replayed rows, not of answers of the model"
+
 
 def show_null(interval: Sequence[float] | None) -> str:
     """A null's range: [-0.03 +0.02]."""
@@ -139,6 +141,7 @@ def _result(s: Session) -> list[str]:
     rates = [f"{word} {rate_interval(s.recent, RATES[name])}" for word, name in SHOWN_RATES.items()]
     return [
         *rates,
+        REPLAYED if s.config.kind != "sampled" else "",
         f"last {len(s.recent)} steps, 95 % over problems",
         s.run.record.get("warning", ""),
         f"next: python analyze.py {s.run.path}",

@@ -6,15 +6,13 @@ import dataclasses
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Le, Lt
 
 from hackward.base.arms import (
     ARMS,
     DEFAULT_FPR,
-    FLAGS,
     INTERVENING,
     ArmFlag,
     Control,
@@ -232,18 +230,6 @@ PRESETS = {
         warmup=10,
     ),
 }
-
-
-def stored_settings(path: Path, record: Any) -> Config:
-    """The settings of a run, whose config.json (`path`) holds `record`. InputError where they are none."""
-    stored = record.get("config") if isinstance(record, dict) else None
-    if not isinstance(stored, dict) or stored.get("arm") not in FLAGS:
-        raise InputError(f"{path}: not the config.json of a run")
-    names = [field.name for field in dataclasses.fields(Config)]
-    try:
-        return checked(Config(**{name: stored[name] for name in names if name in stored}))
-    except InputError as fault:
-        raise InputError(f"{path}: {fault}") from None
 
 
 def resolve(config: Config) -> Config:

@@ -51,14 +51,10 @@ class TensorBoard:
         self.writer.close()
 
 
-class Trackio:
-    """A local database of trackio's, in its own place: `trackio show --project hackward`."""
+class WithRun:
+    """A tracker whose library has an object for the run, `run`."""
 
-    def __init__(self, run: RunDir, first: int) -> None:
-        import trackio
-
-        config = run.record["config"]
-        self.run = trackio.init(project=PROJECT, name=name_of(run), config=config, resume="allow")
+    run: Any
 
     def log(self, step: int, numbers: dict[str, float]) -> None:
         self.run.log(numbers, step=step)
@@ -67,7 +63,17 @@ class Trackio:
         self.run.finish()
 
 
-class Wandb:
+class Trackio(WithRun):
+    """A local database of trackio's, in its own place: `trackio show --project hackward`."""
+
+    def __init__(self, run: RunDir, first: int) -> None:
+        import trackio
+
+        config = run.record["config"]
+        self.run = trackio.init(project=PROJECT, name=name_of(run), config=config, resume="allow")
+
+
+class Wandb(WithRun):
     """Weights & Biases: its own server, or with WANDB_MODE=offline the run's folder wandb/."""
 
     def __init__(self, run: RunDir, first: int) -> None:
@@ -82,12 +88,6 @@ class Wandb:
             resume="allow",
             settings={"console": "off", "quiet": True},  # it would write into the bar
         )
-
-    def log(self, step: int, numbers: dict[str, float]) -> None:
-        self.run.log(numbers, step=step)
-
-    def close(self) -> None:
-        self.run.finish()
 
 
 TRACKERS: dict[str, Callable[[RunDir, int], Tracker]] = {

@@ -30,8 +30,22 @@ class SweepFlags:
     """Arm that the controls are of."""
     steps: Count | None = None
     """Steps of every run (default: the preset's)."""
-    jobs: Count = 1
-    """Runs at a time, all on this machine."""
+    on: Literal["local", "ray", "print"] = "local"
+    """What carries the runs.
+
+    local: processes on this machine. ray: tasks of a Ray cluster, whose nodes see this directory under the
+    same path; a run whose node dies goes on from its checkpoint on another. print: nothing runs; standard
+    output is one shell command per run, for any scheduler, safe to be run again.
+    """
+    per_gpu: Count | None = None
+    """Runs at once on each GPU (default: as many as fit with all their rows at once, by the memory estimate;
+    1 where nothing is known)."""
+    gpus_per_run: Count = 1
+    """GPUs of each run, which torchrun then starts."""
+    ray_address: str | None = None
+    """Ray cluster, e.g. auto or ray-head:6379 (default: one that is started on this machine)."""
+    jobs: Count | None = None
+    """Runs at a time at the most (default: as many as --per-gpu says; without a GPU 1)."""
     out: str | None = None
     """Directory of the runs (default: out/sweeps/<preset>)."""
     lora_v_hack: str | None = None

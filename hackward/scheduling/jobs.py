@@ -9,11 +9,12 @@ from pathlib import Path
 
 from hackward.base.arms import ARMS
 from hackward.base.faults import InputError
-from hackward.base.files import file_hash, read_json, read_jsonl
+from hackward.base.files import CHECKPOINT, file_hash, read_json, read_jsonl
 from hackward.base.tensors import read_metadata
 from hackward.runs.leftovers import is_empty, strangers
 from hackward.runs.rundir import differing
 from hackward.runs.settings import Config
+from hackward.runs.stored import no_record, read_record
 
 
 @dataclass
@@ -29,7 +30,7 @@ class Job:
     settings: Config
     """Resolved, as config.json will store them."""
     state: str = "new"
-    """new, resume, start over, running, done, failed, interrupted, withheld"""
+    """new, resume, start over, queued, running, done, failed, interrupted, printed, withheld"""
     step: int = 0
     """Steps that are safe: in the checkpoint, or while running in rows.jsonl."""
     note: str = ""
@@ -84,7 +85,7 @@ def survey(job: Job) -> None:
         return
     _refuse_other_run(job)
     steps = _finished_steps(job)
-    checkpoint = job.path / "checkpoint.safetensors"
+    checkpoint = job.path / CHECKPOINT
     if steps is not None and steps >= job.steps:
         job.state, job.step = "done", steps
     elif checkpoint.is_file():
@@ -116,9 +117,9 @@ def _refuse_other_run(job: Job) -> None:
     file = job.path / "config.json"
     if not file.is_file():
         raise InputError(f"{job.path}: exists and is no run directory (no config.json)")
-    record = read_json(file)
-    if not isinstance(record, dict) or "kind" not in record or not isinstance(record.get("config"), dict):
-        raise InputError(f"{file}: not the config.json of a run")
+    record = read_record(job.path)
+    if "kind" not in record:
+        raise no_record(file)
     wanted, stored = dataclasses.asdict(job.settings), record["config"]
     differs = [
         f"{key} {stored.get(key)!r}, this sweep has {wanted[key]!r}" for key in differing(stored, wanted)

@@ -12,8 +12,10 @@ from pathlib import Path
 
 from hackward.base.arms import ARMS
 from hackward.base.faults import InputError
-from hackward.base.files import read_json, read_jsonl
+from hackward.base.files import read_jsonl
 from hackward.reports.tables import INDENT, Block, Table, shown
+from hackward.runs.stored import read_record
+from hackward.scheduling.engines import Room
 from hackward.scheduling.flags import SweepFlags
 from hackward.scheduling.jobs import Job, arms_of, state_words
 from hackward.scheduling.plan import Stages
@@ -49,7 +51,7 @@ class Speed:
 
 def speed_of(directory: Path) -> Speed | None:
     """What a finished or unfinished run says about its speed; None with fewer than two rows."""
-    record = _record(directory)
+    record = read_record(directory)
     rows = read_jsonl(directory / "rows.jsonl", ("seconds",))
     seconds = [row["seconds"] for row in rows]
     if not all(isinstance(value, (int, float)) and math.isfinite(value) for value in seconds):
@@ -58,14 +60,6 @@ def speed_of(directory: Path) -> Speed | None:
         return None
     set_up = record.get("seconds_set_up")
     return Speed(statistics.median(seconds[1:]), evaluation_seconds(directory), set_up, str(directory))
-
-
-def _record(directory: Path) -> dict:
-    """The config.json of a run. InputError where it is none."""
-    record = read_json(directory / "config.json")
-    if not isinstance(record, dict) or not isinstance(record.get("config"), dict):
-        raise InputError(f"{directory / 'config.json'}: not the config.json of a run")
-    return record
 
 
 def evaluation_seconds(directory: Path) -> float | None:
@@ -176,7 +170,7 @@ def other_settings(config: SweepFlags, job: Job) -> list[str]:
     """Settings that bear on the speed and that the measured run has otherwise than this sweep."""
     if config.measured is None or not Path(config.measured).is_dir():
         return []
-    stored, wanted = _record(Path(config.measured))["config"], vars(job.settings)
+    stored, wanted = read_record(Path(config.measured))["config"], vars(job.settings)
     return [
         f"{key} {stored.get(key)!r} there, {wanted[key]!r} here"
         for key in (*SPEED_SETTINGS, *EVAL_SETTINGS)
@@ -194,7 +188,9 @@ def product(hours: float | None, price: float | None) -> float | None:
     return None if hours is None or price is None else hours * price
 
 
-def plan_blocks(config: SweepFlags, jobs: Sequence[Job], groups: Stages, times: Clock) -> list[Block]:
+def plan_blocks(
+    config: SweepFlags, jobs: Sequence[Job], groups: Stages, times: Clock, room: Room
+) -> list[Block]:
     """The plan as analyze.py prints tables: one row per run, the totals, and what they leave out."""
     records = [
         {
@@ -215,7 +211,7 @@ def plan_blocks(config: SweepFlags, jobs: Sequence[Job], groups: Stages, times: 
         columns.append(("cost", shown("cost", amount)))
     lines = [
         _what_runs(jobs),
-        _totals(config, jobs, groups, times),
+        _totals(config, jobs, groups, times, room),
         _sources(config, times),
         *_remarks(config, jobs, times),
     ]
@@ -229,16 +225,19 @@ def _what_runs(jobs: Sequence[Job]) -> str:
     return f"{runs}; {first.model}, {step}, lr {first.lr:g}"
 
 
-def _totals(config: SweepFlags, jobs: Sequence[Job], groups: Stages, times: Clock) -> str:
+def _totals(config: SweepFlags, jobs: Sequence[Job], groups: Stages, times: Clock, room: Room) -> str:
     hours = [times.hours(job) for job in jobs]
     known = [value for value in hours if value is not None]
-    total = sum(known) if len(known) == len(hours) else None
-    wall = wall_hours(groups, times, config.jobs)
-    said = f"to go: {amount(total)} hours of GPU, {amount(wall)} wall hours with --jobs={config.jobs}"
-    if config.price_per_hour is not None:
-        said += f", cost {amount(product(wall, config.price_per_hour))} for one machine"
-    if config.jobs > 1:
-        said += f" (if {config.jobs} runs at a time do not slow each other down)"
+    total = sum(known) * room.gpus_per_run if len(known) == len(hours) else None
+    wall = wall_hours(groups, times, room.at_once)
+    said = f"to go: {amount(total)} hours of GPU, {amount(wall)} wall hours {room.words}"
+    price = config.price_per_hour
+    if price is not None and room.one_machine:
+        said += f", cost {amount(product(wall, price))} for one machine"
+    elif price is not None:
+        said += f", cost {amount(product(total, price))} if that is the price of a GPU"
+    if room.at_once > 1:
+        said += f" (if {room.at_once} runs at a time do not slow each other down)"
     return said
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,9 +10,11 @@ from pathlib import Path
 
 from hackward.base.files import write_json
 from hackward.base.provenance import provenance
+from hackward.scheduling.board import Board
+from hackward.scheduling.engines import Engine
 from hackward.scheduling.flags import SweepFlags
 from hackward.scheduling.jobs import Job, survey
-from hackward.scheduling.local import Board, interruptible, locked, run_stage
+from hackward.scheduling.locks import interruptible, locked
 from hackward.scheduling.plan import Stages, stages
 from hackward.scheduling.price import Clock, clock
 from hackward.scheduling.rules import Decision, judge
@@ -26,6 +29,8 @@ class Sweep:
     """Flags for every train.py."""
     jobs: Sequence[Job]
     decisions: list[Decision]
+    engine: Engine
+    """What carries the runs."""
     stopped: bool = False
     """Did a rule withhold runs?"""
 
@@ -45,11 +50,16 @@ class Sweep:
     def run(self) -> None:
         """Run it stage by stage under the lock. sweep.json is written however it ends."""
         groups = stages(self.jobs, self.config)
-        with interruptible(), Board(self.jobs) as board, locked(self.directory, board.say) as lock:
+        with contextlib.ExitStack() as stack:
+            # The engine first: Ray sets a handler for SIGTERM of its own
+            engine = stack.enter_context(self.engine)
+            stack.enter_context(interruptible())
+            board = stack.enter_context(Board(self.jobs))
+            lock = stack.enter_context(locked(self.directory, board.say))
             times, planned = self._survey()
             try:
                 for name, group in groups.items():
-                    run_stage(group, board, at_once=self.config.jobs, lock=lock)
+                    engine.carry(group, board, lock)
                     if self._withheld_after(name, groups, board.say):
                         break
             finally:
@@ -63,13 +73,21 @@ class Sweep:
         return times, [outcome(job, times) for job in self.jobs]
 
     def _withheld_after(self, name: str, groups: Stages, say: Callable[[str], object]) -> bool:
-        """Withhold the runs after this stage where it failed and they need it, or where a rule says stop."""
+        """Does nothing start after this stage?
+
+        Runs are withheld where it failed and they need it, and where a rule says stop. Where it was only
+        printed, they come another time.
+        """
         names = list(groups)
         following = names[names.index(name) + 1 :]
         later = [job for after in following for job in groups[after] if job.state != "done"]
         failed = [job.name for job in groups[name] if job.state == "failed"]
         if failed and name in ("baseline", "first"):
             withhold(later, f"{', '.join(failed)} failed")
+            return True
+        if any(job.state == "printed" for job in groups[name]):
+            if later:
+                say("once these are finished, the same command prints those that wait for them")
             return True
         decision = judge(groups, name)
         if decision is None:
