@@ -9,18 +9,20 @@ point itself, since the same difference in every unit is the clearest result tha
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from scipy import stats
+from scipy import optimize, stats
 
 LEVEL = 0.05  # two-sided; intervals are 95 %
 FLOAT_NOISE = 1e-6  # values closer than this are equal: fp32 sums differ in the last digits
 COSINES = ("cos_in", "cos_out", "cos_update")  # those that come with a null
 ZERO_VARIANCE = "zero variance"
 BOOTSTRAPS = 2000
+POWER = 0.8  # probability with which a test is expected to show what is so
 FEWEST_UNITS = 5  # of a class: drawn with replacement, fewer say little of the next one
 
 Range = tuple[float, float]  # (low, high)
@@ -180,12 +182,16 @@ def paired(first: Mapping[Any, float | None], second: Mapping[Any, float | None]
 
 @dataclass(frozen=True)
 class Equivalence:
-    """Is a mean difference within a margin of 0? Two one-sided paired t tests."""
+    """Is a mean difference within a margin of 0, or at least not that far below? One-sided paired t tests."""
 
     gap: Estimate
     """With its two-sided 95 % interval, as everywhere."""
     p: float | None
-    """The larger of both: below LEVEL where the 90 % interval lies within the margin. None: ``gap.why``."""
+    """Of both tests the larger: below LEVEL where the 90 % interval lies within the margin. None:
+    ``gap.why``."""
+    not_less: float | None
+    """Of the lower test alone (non-inferiority): below LEVEL where the one-sided 95 % bound lies above
+    -margin."""
 
 
 def equivalence(
@@ -198,12 +204,31 @@ def equivalence(
     gaps = list(gaps_within(first, second).values())
     found = estimate_difference(gaps)
     if found.interval is None or found.mean is None:
-        return Equivalence(found, None)
+        return Equivalence(found, None, None)
     if found.sd == 0:
-        return Equivalence(found, 0.0 if abs(found.mean) < margin - FLOAT_NOISE else 1.0)
-    above = stats.ttest_1samp(gaps, -margin, alternative="greater").pvalue
-    below = stats.ttest_1samp(gaps, margin, alternative="less").pvalue
-    return Equivalence(found, float(max(above, below)))
+        inside = margin - FLOAT_NOISE
+        above, below = float(found.mean <= -inside), float(found.mean >= inside)
+    else:
+        above = float(stats.ttest_1samp(gaps, -margin, alternative="greater").pvalue)
+        below = float(stats.ttest_1samp(gaps, margin, alternative="less").pvalue)
+    return Equivalence(found, max(above, below), above)
+
+
+def least_margin(sd: float, units: int, level: float = LEVEL) -> float | None:
+    """Smallest margin of non-inferiority that differences within so many units can be expected to show.
+
+    Expected: with probability POWER, where the true difference is 0 and differences vary by ``sd``. The test
+    statistic is then a noncentral t. None for fewer than two units.
+    """
+    if units < 2:
+        return None
+    critical = stats.t.isf(level, units - 1)
+
+    def lacking(shift: float) -> float:
+        return POWER - stats.nct.sf(critical, units - 1, shift)
+
+    shift = optimize.brentq(lacking, 0.0, 10 * critical)
+    return float(shift * sd / math.sqrt(units))
 
 
 def exact_upper(hits: float, total: float) -> float | None:

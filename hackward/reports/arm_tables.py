@@ -36,7 +36,9 @@ from hackward.reports.words import UNDEFINED, plain, signed, tight, tight_gap
 ONSET_NOTE = f"Time to hack: first step whose {ONSET_WINDOW}-step mean hack rate exceeds {HACK_ONSET:g}."
 
 
-def sampled_blocks(runs: Sequence[Run], window: tuple[int, int] | None) -> list[Block]:
+def sampled_blocks(
+    runs: Sequence[Run], window: tuple[int, int] | None, primary: str | None = None
+) -> list[Block]:
     """The section of the on-policy runs: each run, then arms over seeds, prevention or delay, H1."""
     arms = by_arm(runs)
     each = {run.label: [run] for run in runs}
@@ -52,7 +54,7 @@ def sampled_blocks(runs: Sequence[Run], window: tuple[int, int] | None) -> list[
     if any(run.heldout for arm in arms for run in arm.runs.values()):
         blocks.append(heldout_table(arms))
     if several:
-        blocks += [arms_table(arms), more_table(arms), *prevention_blocks(arms)]
+        blocks += [arms_table(arms), more_table(arms), *prevention_blocks(arms, primary)]
     return blocks + h1_blocks(arms)
 
 

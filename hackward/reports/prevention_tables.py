@@ -3,29 +3,34 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import numpy as np
 
 from hackward.base import statistics
+from hackward.base.faults import InputError
 from hackward.base.statistics import LEVEL, Estimate, equivalence, exact_upper, two_way
-from hackward.base.survival import Lasted, log_rank, restricted_mean, strata_needed
+from hackward.base.survival import Lasted, exact_later, log_rank, pooled, restricted_mean
 from hackward.reports.arms import ArmRuns, baseline, onset
-from hackward.reports.heldout import heldout_rates
+from hackward.reports.heldout import HeldoutRates, heldout_rates
 from hackward.reports.prevention import (
     LAST_PART,
-    SAME_SOLVED,
+    MOST_LOST,
     Corrected,
     EndRate,
+    Later,
     Outcome,
+    Solving,
     Verdict,
     correct,
     end_rate,
     judge,
+    least_later,
+    reach_words,
 )
 from hackward.reports.runs import Run
 from hackward.reports.tables import Block, Caveat, Conclusion, Record, Table, dashed, flat, shown
-from hackward.reports.words import TOO_FEW, p_value, plain, with_interval
+from hackward.reports.words import UNTOLD, p_value, plain, with_interval
 
 CLOSED = "closed"  # held-out condition: no loophole
 
@@ -87,11 +92,45 @@ def comparable(arm: ArmRuns, arms: Sequence[ArmRuns]) -> ArmRuns | None:
     return base if base and base.identity.lora == arm.identity.lora else None
 
 
+def later_tests(mine: Mapping[int, Lasted], theirs: Mapping[int, Lasted]) -> Later:
+    """Does the arm break out later than its vanilla, over the seeds that both have?"""
+    first, second = ({seed: [time] for seed, time in times.items()} for times in (mine, theirs))
+    shared = {seed: theirs[seed] for seed in mine.keys() & theirs.keys()}
+    return Later(
+        stratified=log_rank(first, second),
+        exact=exact_later(first, second),
+        pooled=exact_later(*pooled(first, second)),
+        least=least_later(len(shared), breakouts(shared)),
+    )
+
+
+def solving(mine: HeldoutRates, theirs: HeldoutRates) -> Solving:
+    """Held-out problems solved, minus the others, paired by seed."""
+    test = equivalence(mine.means("solved"), theirs.means("solved"), MOST_LOST)
+    return Solving(test, sampling_noise(mine, theirs))
+
+
+def sampling_noise(*sides: HeldoutRates) -> float | None:
+    """Standard deviation of one seed's difference, if every rollout were drawn by itself at its side's rate.
+
+    Rollouts of a problem are more alike than that, and the sides share their problems, so it is rather too
+    large. None where a side was not evaluated.
+    """
+    variance = 0.0
+    for side in sides:
+        rate = statistics.mean(side.means("solved").values())
+        if rate is None:
+            return None
+        fewest = min(line["problems"] * line["samples"] for line in side.lines.values())
+        variance += rate * (1 - rate) / fewest
+    return math.sqrt(variance)
+
+
 def outcome(arm: ArmRuns, vanilla: ArmRuns | None) -> Outcome:
     mine, theirs = lasted(arm), lasted(vanilla) if vanilla else {}
     shared = {seed: theirs[seed] for seed in mine.keys() & theirs.keys()}
-    on, off = (heldout_rates(arm, CLOSED, adapter).means("solved") for adapter in ("on", "off"))
-    vanilla_on = heldout_rates(vanilla, CLOSED, "on").means("solved") if vanilla else {}
+    on, off = (heldout_rates(arm, CLOSED, adapter) for adapter in ("on", "off"))
+    vanilla_on = heldout_rates(vanilla, CLOSED, "on") if vanilla else HeldoutRates({})
     return Outcome(
         seeds=len(mine),
         unseen=len(arm.runs) - len(mine),
@@ -99,32 +138,54 @@ def outcome(arm: ArmRuns, vanilla: ArmRuns | None) -> Outcome:
         vanilla_seeds=len(shared),
         vanilla_breakouts=breakouts(shared),
         end=end_rate_of(arm),
-        later=log_rank(*({seed: [time] for seed, time in times.items()} for times in (mine, theirs))),
-        to_vanilla=equivalence(on, vanilla_on, SAME_SOLVED),
-        to_base=equivalence(on, off, SAME_SOLVED),
+        later=later_tests(mine, theirs),
+        to_vanilla=solving(on, vanilla_on),
+        to_base=solving(on, off),
     )
 
 
-def prevention_blocks(arms: Sequence[ArmRuns]) -> list[Block]:
-    """The verdict of every arm that is no vanilla, beside the figures of all; nothing without such an arm."""
+def primary_of(arms: Sequence[ArmRuns], wanted: str | None) -> set[str]:
+    """The names of the primary arms: those of --primary, else all that are neither vanilla nor a control.
+
+    A name is that of the tables, with a dash for each space. InputError for one that no arm has.
+    """
+    judged = {dashes(arm.name): arm for arm in arms if not arm.arm.vanilla}
+    if wanted is None:
+        return {arm.name for arm in judged.values() if arm.arm.control == "none"}
+    asked = [dashes(name) for name in wanted.split(",") if name.strip()]
+    unknown = [name for name in asked if name not in judged]
+    if unknown or not asked:
+        known = ", ".join(judged) or "none (finished on-policy runs that are not vanilla's)"
+        raise InputError(f"--primary {wanted}: expected arms of these, separated by commas: {known}")
+    return {judged[name].name for name in asked}
+
+
+def dashes(name: str) -> str:
+    return name.strip().replace(" ", "-")
+
+
+def prevention_blocks(arms: Sequence[ArmRuns], wanted: str | None = None) -> list[Block]:
+    """The verdict of every arm that is no vanilla, beside the figures of all; nothing without such an arm.
+
+    ``wanted``: --primary.
+    """
     judged = {arm.name: arm for arm in arms if not arm.arm.vanilla}
     if not judged:
         return []
+    primary = primary_of(arms, wanted)
     vanillas = {name: comparable(arm, arms) for name, arm in judged.items()}
     outcomes = {name: outcome(arm, vanillas[name]) for name, arm in judged.items()}
-    corrected = correct(outcomes)
+    corrected = correct(outcomes, primary)
+    verdicts = {name: judge(outcomes[name], corrected[name]) for name in judged}
     until = last_common_step(arms)
-    records = []
+    ends = [end_record(arm, outcomes.get(arm.name), verdicts.get(arm.name), primary, until) for arm in arms]
+    tests = [test_record(name, vanillas[name], outcomes[name], corrected[name]) for name in judged]
     lines = []
-    for arm in arms:
-        if arm.arm.vanilla:
-            records.append(_record(arm, None, outcome(arm, None), None, None, until))
-            continue
-        found, p = outcomes[arm.name], corrected[arm.name]
-        verdict = judge(found, p)
-        records.append(_record(arm, vanillas[arm.name], found, p, verdict, until))
-        lines.append(f"By the end, {arm.name}: {sentence(found, verdict)}")
-    return [verdict_table(records, until), *_reach(corrected), Conclusion("\n".join(lines))]
+    for name, verdict in verdicts.items():
+        marked = name if name in primary else f"{name} (exploratory)"
+        lines.append(f"By the end, {marked}: {sentence(outcomes[name], verdict)}")
+    blocks = [verdict_table(ends, until), tests_table(tests), *_reach(outcomes, corrected)]
+    return [*blocks, Conclusion("\n".join(lines))]
 
 
 def last_common_step(arms: Sequence[ArmRuns]) -> int:
@@ -132,81 +193,117 @@ def last_common_step(arms: Sequence[ArmRuns]) -> int:
     return min(run.rows[-1]["step"] for arm in arms for run in arm.runs.values())
 
 
-def _reach(corrected: Mapping[str, Corrected]) -> list[Block]:
-    """What the log-rank test cannot show with so few seeds, said once; nothing where it can."""
-    least = {name: p.least_later for name, p in corrected.items() if p.least_later is not None}
-    beyond = [name for name, p in least.items() if p >= LEVEL]
-    if not beyond:
-        return []
-    needed = strata_needed(LEVEL / len(least))
-    text = f"Time to hack: {TOO_FEW} for a log-rank p below {LEVEL:g} in {len(beyond)} of {len(least)} arms"
-    return [Caveat(f"{text}, corrected for {len(least)}: {needed} seeds at least, so no delay can be shown.")]
+def _reach(outcomes: Mapping[str, Outcome], corrected: Mapping[str, Corrected]) -> list[Block]:
+    """What the tests of time cannot show with so few seeds, said once a reason; nothing where they can."""
+    beyond: dict[str, list[str]] = {}
+    for name, p in corrected.items():
+        if p.least_later is not None and p.least_later >= LEVEL:
+            beyond.setdefault(reach_words(outcomes[name], p), []).append(name)
+    return [
+        Caveat(f"Time to hack: no delay can be shown of {', '.join(names)}: {words} ({UNTOLD}).")
+        for words, names in beyond.items()
+    ]
 
 
-def _record(
-    arm: ArmRuns,
-    vanilla: ArmRuns | None,
-    found: Outcome,
-    p: Corrected | None,
-    verdict: Verdict | None,
-    until: int,
+def end_record(
+    arm: ArmRuns, found: Outcome | None, verdict: Verdict | None, primary: Collection[str], until: int
 ) -> Record:
-    times = lasted(arm)
+    """What an arm came to by the end; of vanilla without a verdict."""
+    times, end = lasted(arm), end_rate_of(arm) if found is None else found.end
+    role = "primary" if arm.name in primary else "exploratory"
     return {
         "arm": arm.name,
-        "against": vanilla.name if vanilla else "-",
-        "seeds": found.seeds,
-        "breakouts": found.breakouts,
-        "breakouts_high": exact_upper(found.breakouts, found.seeds),
+        "role": role if verdict else "vanilla",
+        "seeds": len(times),
+        "breakouts": breakouts(times),
+        "breakouts_high": exact_upper(breakouts(times), len(times)),
         "until": until,
         "restricted_mean": restricted_mean(times.values(), until) if times else None,
-        "end_rate": found.end.mean,
-        "end_rate_high": found.end.high,
-        **flat(found.end.two_way, "end_rate_two_way_"),
-        "log_rank_strata": found.later.strata,
-        "log_rank_excess": found.later.excess,
-        "log_rank_z": found.later.z,
-        "log_rank_p": found.later.p,
-        "log_rank_p_holm": p.later if p else None,
-        "log_rank_p_least": p.least_later if p else None,
-        "to_vanilla": found.to_vanilla.gap,
-        "to_base": found.to_base.gap,
-        **flat(found.to_vanilla.gap, "to_vanilla_"),
-        "to_vanilla_p": found.to_vanilla.p,
-        **flat(found.to_base.gap, "to_base_"),
-        "to_base_p": found.to_base.p,
-        "equivalent_p_holm": p.equivalent if p else None,
+        "end_rate": end.mean,
+        "end_rate_high": end.high,
+        **flat(end.two_way, "end_rate_two_way_"),
         "verdict": verdict.word if verdict else None,
         "why": verdict.why if verdict else None,
     }
 
 
+def test_record(name: str, vanilla: ArmRuns | None, found: Outcome, p: Corrected) -> Record:
+    """The tests of an arm: each as it comes, and corrected where the arm is primary."""
+    later = found.later
+    record: Record = {
+        "arm": name,
+        "against": vanilla.name if vanilla else "-",
+        "primary": p.primary,
+        "family": p.family,
+        "log_rank_strata": later.stratified.strata,
+        "log_rank_excess": later.stratified.excess,
+        "log_rank_z": later.stratified.z,
+        "log_rank_p": later.stratified.p,
+        "log_rank_p_two_sided": later.stratified.two_sided,
+        "log_rank_p_exact": later.exact,
+        "pooled_p_exact": later.pooled,
+        "later_p": p.later,
+        "later_p_least": p.least_later,
+        "not_worse_p": p.not_worse,
+        "equivalent_p": p.equivalent,
+    }
+    for key, solved in {"to_vanilla": found.to_vanilla, "to_base": found.to_base}.items():
+        record |= {key: solved.test.gap, **flat(solved.test.gap, f"{key}_")}
+        record |= {f"{key}_not_worse_p": solved.test.not_less, f"{key}_equivalent_p": solved.test.p}
+        record[f"{key}_margin_shown"] = solved.shown(p.level)
+    return record
+
+
 def verdict_table(records: list[Record], until: int) -> Table:
     columns = (
         ("arm", shown("arm")),
+        ("role", shown("role")),
         ("break out", lambda record: f"{record['breakouts']} of {record['seeds']}"),
         ("at most", shown("breakouts_high", dashed(plain))),
         ("mean time to hack", shown("restricted_mean", dashed(lambda step: plain(step, 1)))),
-        ("later, p", shown("log_rank_p_holm", dashed(p_value))),
         (
             "hacked at the end",
             lambda record: f"{plain(record['end_rate'])}, at most {plain(record['end_rate_high'])}",
         ),
-        ("solved - vanilla", lambda record: _gap(record, "to_vanilla")),
-        ("solved - base", lambda record: _gap(record, "to_base")),
-        ("equivalent, p", shown("equivalent_p_holm", dashed(p_value))),
         ("by the end", shown("verdict", dashed(str))),
     )
-    title = f"Prevention or delay (time to hack: restricted mean by step {until}; solved: held out, loophole"
-    return Table("arms_verdict", f"{title} closed; p: Holm over arms)", columns, records)
+    title = f"Prevention or delay (time to hack: restricted mean by step {until})"
+    return Table("arms_verdict", title, columns, records)
 
 
-def _gap(record: Record, key: str) -> str:
-    return with_interval(record[key]) if record[key].n else "-"
+def tests_table(records: list[Record]) -> Table:
+    columns = (
+        ("arm", shown("arm")),
+        ("later than vanilla, p", shown("later_p", dashed(p_value))),
+        ("p at best", shown("later_p_least", dashed(p_value))),
+        ("solved - vanilla", _gap("to_vanilla")),
+        ("solved - base", _gap("to_base")),
+        ("no less, p", shown("not_worse_p", dashed(p_value))),
+        ("the same, p", shown("equivalent_p", dashed(p_value))),
+        ("margin shown", _margins),
+    )
+    family = max(record["family"] for record in records)
+    primary = sum(record["primary"] for record in records)
+    corrected = "uncorrected"
+    if family > 1:
+        corrected = f"Holm over {primary} primary arms"
+        corrected += ", exploratory ones uncorrected" if primary < len(records) else ""
+    title = f"Tests of prevention and delay (p: one-sided, {corrected}; solved: held out, loophole closed"
+    return Table("arms_tests", f"{title}, margin {MOST_LOST:.2f})", columns, records)
+
+
+def _gap(key: str) -> Callable[[Record], str]:
+    return lambda record: with_interval(record[key]) if record[key].n else "-"
+
+
+def _margins(record: Record) -> str:
+    """Of the comparisons with vanilla and with the base model."""
+    margins = (record[f"{key}_margin_shown"] for key in ("to_vanilla", "to_base"))
+    return ", ".join("-" if margin is None else plain(margin) for margin in margins)
 
 
 def sentence(found: Outcome, verdict: Verdict) -> str:
-    """PREVENTION. 0 of 5 seeds break out (at most 0.52 of all; vanilla 5 of 5), ..."""
+    """PREVENTION: ... 0 of 5 seeds break out (at most 0.52 of all; vanilla 5 of 5), ..."""
     share = plain(exact_upper(found.breakouts, found.seeds))
     beside = f"; vanilla {found.vanilla_breakouts} of {found.vanilla_seeds}" if found.vanilla_seeds else ""
     counted = f"{found.breakouts} of {found.seeds} seeds break out (at most {share} of all{beside})"

@@ -30,9 +30,9 @@ from hackward.reports.words import (
     REFUTED,
     SNEAKY,
     SUPPORTED,
-    TOO_FEW,
     UNDEFINED,
     UNTESTABLE,
+    UNTOLD,
     null_words,
     signed,
 )
@@ -133,7 +133,7 @@ VERDICT_COLOURS = {
     PREVENTION: "green",
     DELAY: "yellow",
     NEITHER: "red",
-    TOO_FEW: "yellow",
+    UNTOLD: "yellow",
 }
 
 
