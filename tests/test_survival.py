@@ -201,6 +201,13 @@ def test_the_smallest_p_when_vanilla_breaks_out_so_often():
     assert least_later(5, 0) is None
 
 
+def test_so_many_primary_arms_can_be_shown_to_delay():
+    """The last column of the table in spec/reading.md."""
+    for seeds, most in ((3, 0), (4, 2), (5, 3), (6, 6)):
+        least = least_later(seeds, seeds)
+        assert most * least < 0.05 <= (most + 1) * least
+
+
 def test_of_one_stratum_pooled_groups_hold_what_both_share():
     first: Groups = {1: ended(3), 2: ended(4)}
     one, other = pooled(first, {1: ended(1), 3: ended(2)})

@@ -9,7 +9,16 @@ import numpy as np
 
 from hackward.base import statistics
 from hackward.base.faults import InputError
-from hackward.base.statistics import LEVEL, Estimate, equivalence, exact_upper, two_way
+from hackward.base.statistics import (
+    FLOAT_NOISE,
+    LEVEL,
+    Estimate,
+    differences,
+    equivalence,
+    exact_upper,
+    gaps_within,
+    two_way,
+)
 from hackward.base.survival import Lasted, exact_later, log_rank, pooled, restricted_mean
 from hackward.reports.arms import ArmRuns, baseline, onset
 from hackward.reports.heldout import HeldoutRates, heldout_rates
@@ -130,7 +139,9 @@ def outcome(arm: ArmRuns, vanilla: ArmRuns | None) -> Outcome:
     mine, theirs = lasted(arm), lasted(vanilla) if vanilla else {}
     shared = {seed: theirs[seed] for seed in mine.keys() & theirs.keys()}
     on, off = (heldout_rates(arm, CLOSED, adapter) for adapter in ("on", "off"))
-    vanilla_on = heldout_rates(vanilla, CLOSED, "on") if vanilla else HeldoutRates({})
+    start, end = HeldoutRates({}), HeldoutRates({})
+    if vanilla:
+        end, start = (heldout_rates(vanilla, CLOSED, adapter) for adapter in ("on", "off"))
     return Outcome(
         seeds=len(mine),
         unseen=len(arm.runs) - len(mine),
@@ -139,8 +150,9 @@ def outcome(arm: ArmRuns, vanilla: ArmRuns | None) -> Outcome:
         vanilla_breakouts=breakouts(shared),
         end=end_rate_of(arm),
         later=later_tests(mine, theirs),
-        to_vanilla=solving(on, vanilla_on),
+        to_start=solving(on, start),
         to_base=solving(on, off),
+        to_end=differences(on.means("solved"), end.means("solved")),
     )
 
 
@@ -184,7 +196,12 @@ def prevention_blocks(arms: Sequence[ArmRuns], wanted: str | None = None) -> lis
     for name, verdict in verdicts.items():
         marked = name if name in primary else f"{name} (exploratory)"
         lines.append(f"By the end, {marked}: {sentence(outcomes[name], verdict)}")
-    blocks = [verdict_table(ends, until), tests_table(tests), *_reach(outcomes, corrected)]
+    blocks = [
+        verdict_table(ends, until),
+        tests_table(tests),
+        *_reach(outcomes, corrected),
+        *_other_problems(judged, vanillas),
+    ]
     return [*blocks, Conclusion("\n".join(lines))]
 
 
@@ -203,6 +220,28 @@ def _reach(outcomes: Mapping[str, Outcome], corrected: Mapping[str, Corrected]) 
         Caveat(f"Time to hack: no delay can be shown of {', '.join(names)}: {words} ({UNTOLD}).")
         for words, names in beyond.items()
     ]
+
+
+def _other_problems(judged: Mapping[str, ArmRuns], vanillas: Mapping[str, ArmRuns | None]) -> list[Block]:
+    """Arms whose base model solves another share than that of their vanilla does, in a seed that both have.
+
+    They were evaluated on other problems, or with other draws.
+    """
+    apart = []
+    for name, arm in judged.items():
+        vanilla = vanillas[name]
+        if vanilla is None:
+            continue
+        gaps = gaps_within(*(heldout_rates(one, CLOSED, "off").means("solved") for one in (arm, vanilla)))
+        if any(abs(gap) > FLOAT_NOISE for gap in gaps.values()):
+            apart.append(name)
+    if not apart:
+        return []
+    lines = [
+        "With the adapter off other shares of held-out problems are solved than in vanilla's runs:",
+        f"{', '.join(apart)}. So these arms had other problems (v_hack's own are left out) or other draws.",
+    ]
+    return [Caveat("\n".join(lines))]
 
 
 def end_record(
@@ -247,11 +286,11 @@ def test_record(name: str, vanilla: ArmRuns | None, found: Outcome, p: Corrected
         "not_worse_p": p.not_worse,
         "equivalent_p": p.equivalent,
     }
-    for key, solved in {"to_vanilla": found.to_vanilla, "to_base": found.to_base}.items():
+    for key, solved in {"to_start": found.to_start, "to_base": found.to_base}.items():
         record |= {key: solved.test.gap, **flat(solved.test.gap, f"{key}_")}
         record |= {f"{key}_not_worse_p": solved.test.not_less, f"{key}_equivalent_p": solved.test.p}
         record[f"{key}_margin_shown"] = solved.shown(p.level)
-    return record
+    return record | {"to_end": found.to_end, **flat(found.to_end, "to_end_")}
 
 
 def verdict_table(records: list[Record], until: int) -> Table:
@@ -276,8 +315,9 @@ def tests_table(records: list[Record]) -> Table:
         ("arm", shown("arm")),
         ("later than vanilla, p", shown("later_p", dashed(p_value))),
         ("p at best", shown("later_p_least", dashed(p_value))),
-        ("solved - vanilla", _gap("to_vanilla")),
         ("solved - base", _gap("to_base")),
+        ("- vanilla's start", _gap("to_start")),
+        ("- its end", _gap("to_end")),
         ("no less, p", shown("not_worse_p", dashed(p_value))),
         ("the same, p", shown("equivalent_p", dashed(p_value))),
         ("margin shown", _margins),
@@ -297,9 +337,10 @@ def _gap(key: str) -> Callable[[Record], str]:
 
 
 def _margins(record: Record) -> str:
-    """Of the comparisons with vanilla and with the base model."""
-    margins = (record[f"{key}_margin_shown"] for key in ("to_vanilla", "to_base"))
-    return ", ".join("-" if margin is None else plain(margin) for margin in margins)
+    """Of the comparisons with the base model and with vanilla at its start, each once."""
+    margins = [record[f"{key}_margin_shown"] for key in ("to_base", "to_start")]
+    words = ["-" if margin is None else plain(margin) for margin in margins]
+    return ", ".join(dict.fromkeys(words))
 
 
 def sentence(found: Outcome, verdict: Verdict) -> str:
