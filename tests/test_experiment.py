@@ -6,10 +6,17 @@ from pathlib import Path
 
 import pytest
 
+from analyze import AnalyzeFlags
+from extract_vhack import ExtractFlags
 from hackward.base.arms import ARMS
 from hackward.base.faults import InputError
+from hackward.base.flags import command_line
+from hackward.runs.settings import parse, resolve
 from hackward.scheduling.experiment import read_experiment
+from hackward.scheduling.flags import SweepFlags
 from hackward.scheduling.plan import plan, stages
+from make_primed import PrimedFlags
+from strengthen import StrengthenFlags
 from tests.light import loaded
 from tests.sweeps import names, v_file
 
@@ -105,3 +112,38 @@ def test_every_arm_of_the_headline_has_a_placebo_of_its_own(world, tmp_path, mon
         placebo = vars(said[f"{name}-random"])
         differs = {key for key, value in vars(settings).items() if placebo[key] != value}
         assert differs == {"control", "out"} and placebo["control"] == "random"
+
+
+def commands_of(page: Path) -> list[list[str]]:
+    """The words of the commands of a page, SHARED written out."""
+    text = page.read_text(encoding="utf-8")
+    lines = [line.strip() for line in text.splitlines() if line.startswith("    ")]
+    joined = "\n".join(lines).replace("\\\n", " ").splitlines()
+    shared = " ".join(line for line in joined if line.startswith("--"))
+    return [line.replace("SHARED", shared).split() for line in joined if line.startswith("python ")]
+
+
+def test_the_commands_of_the_headline_page_plan_its_45_runs(world, tmp_path, monkeypatch):
+    experiment = HEADLINE.relative_to(ROOT)
+    (tmp_path / experiment.parent).mkdir(parents=True)
+    (tmp_path / experiment).write_bytes(HEADLINE.read_bytes())
+    monkeypatch.chdir(tmp_path)
+    for name in ("v_teacher", "v_own"):
+        v_file(tmp_path / f"{name}.safetensors", name=name)
+    commands = [(words[1], words[2:]) for words in commands_of(HEADLINE.with_suffix(".md"))]
+    said = dict(commands)
+    for name, flags in {"strengthen.py": StrengthenFlags, "extract_vhack.py": ExtractFlags}.items():
+        assert [command_line(flags, words) for command, words in commands if command == name]
+    assert command_line(PrimedFlags, said["make_primed.py"]).how.share == 0.07
+    assert command_line(AnalyzeFlags, said["analyze.py"]).window == (180, 199)
+    cut = said["sweep.py"].index("--")
+    jobs = plan(command_line(SweepFlags, said["sweep.py"][:cut]), said["sweep.py"][cut + 1 :])
+    assert len(jobs) == 45 and {job.seed for job in jobs} == set(range(51, 56))
+    settings = [job.settings for job in jobs]
+    assert {(one.steps, one.model, one.eval_samples, one.dtype) for one in settings} == {
+        (200, "primed", 8, "tf32")
+    }
+    # own V comes from a run like vanilla's, but for its seed
+    own = resolve(parse(said["train.py"]))
+    differs = {key for key, value in vars(own).items() if vars(settings[0])[key] != value}
+    assert differs == {"seed", "steps", "out", "eval_samples", "eval_limit", "eval_problems"}

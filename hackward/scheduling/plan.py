@@ -114,9 +114,9 @@ def _experiment(config: SweepFlags, passed: Sequence[str], seeds: Sequence[int])
         refuse_owned(own, OF_EVERY_RUN, f"of the arm {name} in {path}")
         flags = _steps_first(config, [*passed, *own])
         settings = settings_of([f"--preset={config.preset}", *flags])
-        same = known.setdefault(repr(settings), name)
-        if same != name:
-            raise InputError(f"{path}: the arms {same} and {name} are the same")
+        first = known.setdefault(repr(settings), name)
+        if first != name:
+            raise InputError(f"{path}: the arms {first} and {name} are the same")
         if name in chosen:
             jobs += _by_seed(config, name, flags, settings, seeds)
     return jobs
