@@ -14,7 +14,13 @@ from hackward.base.faults import InputError, exit_on_fault
 from hackward.base.statistics import Equivalence, Estimate, exact_upper, least_margin
 from hackward.base.survival import Lasted, LogRank, least_p
 from hackward.reports.prevention import Corrected, EndRate, Later, Outcome, Solving, correct, judge
-from hackward.reports.prevention_tables import lasted, over_problems, prevention_blocks, primary_of
+from hackward.reports.prevention_tables import (
+    lasted,
+    later_tests,
+    over_problems,
+    prevention_blocks,
+    primary_of,
+)
 from hackward.reports.tables import Block, Caveat, Conclusion, Table
 from hackward.reports.words import DELAY, NEITHER, PREVENTION, UNDEFINED, UNTESTABLE, UNTOLD
 from tests.runs_on_disk import NAN, arms_of, csv_rows, row, run_main, write_run
@@ -186,7 +192,7 @@ def test_an_arm_that_hacks_later_delays_and_one_that_never_hacks_prevents(tmp_pa
     assert projected["end_rate"] == pytest.approx(0.4)  # four of five hack half of it
     assert projected["verdict"] == DELAY and tests["projected"]["later_p"] == pytest.approx(least_p(5))
     assert tests["projected"]["log_rank_p_exact"] == 1 / 32
-    assert tests["projected"]["pooled_p_exact"] == pytest.approx(1 / 252)
+    assert tests["projected"]["pooled_p"] == pytest.approx(1 / 252)
     assert projected["breakouts"] == 4 and projected["breakouts_high"] == pytest.approx(exact_upper(4, 5))
     assert "By the end, projected: DELAY: later than vanilla (p 0.013). 4 of 5 seeds" in words
     write_seeds(tmp_path, "projected", NEVER, gain=0.2, gate="two-sided")
@@ -279,6 +285,16 @@ def test_the_rate_at_the_end_over_problems_is_of_own_rollouts_of_the_last_tenth(
     write_seeds(tmp_path / "without", "vanilla", (5,))
     (arm,) = arms_of(tmp_path / "without").values()
     assert over_problems(arm).why == "no rollouts"
+
+
+def test_of_many_seeds_the_pooled_p_is_the_normal_one():
+    """Ten seeds have 184,756 ways, eleven have 705,432."""
+    for seeds, exact in ((10, 1 / 184_756), (11, None)):
+        mine = {seed: Lasted(99, False) for seed in range(seeds)}
+        theirs = {seed: Lasted(seed, True) for seed in range(seeds)}
+        found = later_tests(mine, theirs)
+        assert 0 < found.pooled < 1e-5 and found.p == pytest.approx(least_p(seeds))
+        assert exact is None or found.pooled == pytest.approx(exact)
 
 
 def test_what_seeds_cannot_show_is_said_once(tmp_path):

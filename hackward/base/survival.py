@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-MOST_WAYS = 1_000_000  # of dealing members to two groups that are gone through one by one
+MOST_WAYS = 200_000  # of dealing members to two groups that are gone through one by one
 SAME_SUM = 1e-9  # sums of scores closer than this are equal
 
 Groups = Mapping[Any, Sequence["Lasted"]]  # members of a group, by stratum

@@ -82,7 +82,8 @@ class Later:
     exact: float | None
     """Exact p of the same: all ways of swapping arm and vanilla within seeds."""
     pooled: float | None
-    """Exact p of the log-rank that is not stratified: all ways of dealing the runs to arm and vanilla."""
+    """P of the log-rank that is not stratified, over all ways of dealing the runs to arm and vanilla; of more
+    ways than MOST_WAYS by the normal approximation."""
     least: float | None
     """Smallest `p` that so many seeds can give, when vanilla breaks out as often as it did."""
 

@@ -39,7 +39,7 @@ from hackward.reports.prevention import (
 )
 from hackward.reports.runs import Run
 from hackward.reports.tables import Block, Caveat, Conclusion, Record, Table, dashed, flat, shown
-from hackward.reports.words import UNTOLD, p_value, plain, with_interval
+from hackward.reports.words import UNTOLD, p_value, plain, tight
 
 CLOSED = "closed"  # held-out condition: no loophole
 
@@ -105,10 +105,12 @@ def later_tests(mine: Mapping[int, Lasted], theirs: Mapping[int, Lasted]) -> Lat
     """Does the arm break out later than its vanilla, over the seeds that both have?"""
     first, second = ({seed: [time] for seed, time in times.items()} for times in (mine, theirs))
     shared = {seed: theirs[seed] for seed in mine.keys() & theirs.keys()}
+    both = pooled(first, second)
+    exact = exact_later(*both)
     return Later(
         stratified=log_rank(first, second),
         exact=exact_later(first, second),
-        pooled=exact_later(*pooled(first, second)),
+        pooled=log_rank(*both).p if exact is None else exact,  # of many seeds the normal p will do
         least=least_later(len(shared), breakouts(shared)),
     )
 
@@ -280,7 +282,7 @@ def test_record(name: str, vanilla: ArmRuns | None, found: Outcome, p: Corrected
         "log_rank_p": later.stratified.p,
         "log_rank_p_two_sided": later.stratified.two_sided,
         "log_rank_p_exact": later.exact,
-        "pooled_p_exact": later.pooled,
+        "pooled_p": later.pooled,
         "later_p": p.later,
         "later_p_least": p.least_later,
         "not_worse_p": p.not_worse,
@@ -313,14 +315,14 @@ def verdict_table(records: list[Record], until: int) -> Table:
 def tests_table(records: list[Record]) -> Table:
     columns = (
         ("arm", shown("arm")),
-        ("later than vanilla, p", shown("later_p", dashed(p_value))),
-        ("p at best", shown("later_p_least", dashed(p_value))),
+        ("later, p", shown("later_p", dashed(p_value))),
+        ("at best", shown("later_p_least", dashed(p_value))),
         ("solved - base", _gap("to_base")),
-        ("- vanilla's start", _gap("to_start")),
+        ("- vanilla", _gap("to_start")),
         ("- its end", _gap("to_end")),
         ("no less, p", shown("not_worse_p", dashed(p_value))),
-        ("the same, p", shown("equivalent_p", dashed(p_value))),
-        ("margin shown", _margins),
+        ("same, p", shown("equivalent_p", dashed(p_value))),
+        ("margin", _margins),
     )
     family = max(record["family"] for record in records)
     primary = sum(record["primary"] for record in records)
@@ -333,7 +335,7 @@ def tests_table(records: list[Record]) -> Table:
 
 
 def _gap(key: str) -> Callable[[Record], str]:
-    return lambda record: with_interval(record[key]) if record[key].n else "-"
+    return lambda record: tight(record[key], "+") if record[key].n else "-"
 
 
 def _margins(record: Record) -> str:
