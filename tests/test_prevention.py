@@ -13,6 +13,7 @@ import analyze
 from hackward.base.faults import InputError, exit_on_fault
 from hackward.base.statistics import Equivalence, Estimate, exact_upper, least_margin
 from hackward.base.survival import Lasted, LogRank, least_p
+from hackward.reports.heldout import HeldoutRates
 from hackward.reports.prevention import Corrected, EndRate, Later, Outcome, Solving, correct, judge
 from hackward.reports.prevention_tables import (
     lasted,
@@ -20,6 +21,7 @@ from hackward.reports.prevention_tables import (
     over_problems,
     prevention_blocks,
     primary_of,
+    sampling_noise,
 )
 from hackward.reports.tables import Block, Caveat, Conclusion, Table
 from hackward.reports.words import DELAY, NEITHER, PREVENTION, UNDEFINED, UNTESTABLE, UNTOLD
@@ -99,6 +101,26 @@ SOONER = later(0.99, pooled=0.99, excess=2.5)
 def test_prevention_needs_all_three_and_delay_a_later_time(more, word, part):
     found = judged(**more)
     assert found.word == word and part in found.why
+
+
+def test_the_same_difference_in_every_seed_is_no_proof_where_few_rollouts_were_drawn():
+    """Nothing solved by either side in any seed: p is 0 by convention."""
+    for noise, word in ((0.2, UNTOLD), (0.01, PREVENTION)):
+        gap = Estimate(5, 0.0, 0.0, 0.0, 0.0)
+        found = judged(to_base=Solving(Equivalence(gap, 0.0, 0.0), noise))
+        assert found.word == word
+        assert (word == UNTOLD) == ("than the base model: an evaluation of this size" in found.why)
+
+
+def test_the_noise_of_a_rate_of_0_is_not_0():
+    """Two rollouts in each of two seeds, none solved: rate .5 / 5, noise sqrt(2 x .09 / 2)."""
+    lines = {
+        seed: {"problems": 1, "samples": 2, "solved": {"mean": 0.0, "low": None, "high": None}}
+        for seed in (1, 2)
+    }
+    side = HeldoutRates(lines)
+    assert sampling_noise(side, side) == pytest.approx(math.sqrt(2 * 0.1 * 0.9 / 2))
+    assert sampling_noise(side, HeldoutRates({})) is None
 
 
 def test_only_primary_arms_are_corrected_and_only_for_one_another():

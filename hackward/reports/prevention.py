@@ -266,12 +266,27 @@ def _of_solving(found: Outcome, p: Corrected) -> tuple[list[str], list[str]]:
         if solving.test.not_less is None:
             return [], [f"solving cannot be compared ({solving.test.gap.why})"]
     if p.not_worse is not None and p.not_worse < LEVEL:
-        return [], []
+        return [], _of_no_variance(tests, p)
     name, solving = max(tests.items(), key=lambda named: named[1].test.not_less or 0.0)
     gap, margin = solving.test.gap, solving.shown(p.level)
     if gap.high is not None and gap.high < 0:
         return [f"solves less than {name}: {with_interval(gap)}"], []
     if margin is not None and margin > MOST_LOST:
-        size = f"an evaluation of this size shows margins from {plain(margin)} on"
-        return [], [f"whether it solves less than {name}: {size}, not {MOST_LOST:.2f}"]
+        return [], [_too_small(name, margin)]
     return [f"not shown to solve as much as {name}: {with_interval(gap)}, p {p_value(p.not_worse)}"], []
+
+
+def _of_no_variance(tests: Mapping[str, Solving], p: Corrected) -> list[str]:
+    """What cannot be told although p is 0: the same difference in every seed, by an evaluation that is small
+    enough for chance to make it so."""
+    untold = []
+    for name, solving in tests.items():
+        margin = solving.shown(p.level)
+        if solving.test.gap.sd == 0 and margin is not None and margin > MOST_LOST:
+            untold.append(_too_small(name, margin))
+    return untold
+
+
+def _too_small(name: str, margin: float) -> str:
+    size = f"an evaluation of this size shows margins from {plain(margin)} on, not {MOST_LOST:.2f}"
+    return f"whether it solves less than {name}: {size}"

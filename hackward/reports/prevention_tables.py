@@ -125,7 +125,8 @@ def sampling_noise(*sides: HeldoutRates) -> float | None:
     """Standard deviation of one seed's difference, if every rollout were drawn by itself at its side's rate.
 
     Rollouts of a problem are more alike than that, and the sides share their problems, so it is rather too
-    large. None where a side was not evaluated.
+    large. Half a rollout more is counted as solved, and one more in all, so that a rate of 0 keeps its noise.
+    None where a side was not evaluated.
     """
     variance = 0.0
     for side in sides:
@@ -133,7 +134,9 @@ def sampling_noise(*sides: HeldoutRates) -> float | None:
         if rate is None:
             return None
         fewest = min(line["problems"] * line["samples"] for line in side.lines.values())
-        variance += rate * (1 - rate) / fewest
+        total = fewest * len(side.lines)
+        cautious = (rate * total + 0.5) / (total + 1)
+        variance += cautious * (1 - cautious) / fewest
     return math.sqrt(variance)
 
 
