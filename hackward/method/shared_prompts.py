@@ -11,9 +11,8 @@ gradient can no longer be told apart: where that is read, rows stay single (loss
 The idea is that of Prefix Grouper (arXiv 2506.05433). Like there, a model is first tried against the plain
 path (`why_not`).
 
-Inside of attention the completions of a group are padded to one length, and what comes out is packed again.
-Both are copies from known places, forward and backward (`_Copied`): nothing is added up in an order that the
-GPU chooses, so that the same pack has the same gradient.
+For numbers of 16 bits on a GPU, Flash Attention takes rows of any lengths at once (`Pack._unpadded`). For
+others the completions of a group are padded to one length inside of attention (`Pack._padded`).
 
 Key: N tokens of a pack, B completions of at most T tokens, L tokens of a prompt, S keys, H heads, D head
 size.
@@ -22,6 +21,7 @@ size.
 from __future__ import annotations
 
 import contextlib
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -31,6 +31,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.attention.bias import causal_lower_right
+from torch.nn.attention.varlen import varlen_attn
 from transformers import AttentionInterface
 
 from hackward.base.screen import STDERR
@@ -42,6 +43,10 @@ from hackward.method.losses import Row, Scored, by_length, collate, next_batch
 NAME = "shared_prompts"  # of the attention, among those of transformers
 # What a layer may hand to its attention and what changes nothing here
 KNOWN = {"position_ids", "cache_position", "use_cache", "is_causal", "output_attentions"}
+# More heads of queries than of keys: PyTorch before 2.12 does not ask
+FEWER_KEYS: dict[str, Any] = (
+    {"enable_gqa": True} if "enable_gqa" in inspect.signature(varlen_attn).parameters else {}
+)
 # Largest relative difference of hidden states between the two paths that is rounding, by bytes of a number
 ROUNDING = {2: 0.05, 4: 0.005}
 
@@ -91,6 +96,13 @@ class Pack:
     padding."""
     held: Tensor
     """False where it is padding."""
+    seen: Tensor
+    """Places in the pack of all that is attended to: for each prompt itself, then for each of its completions
+    the prompt and itself."""
+    ends_seen: Tensor
+    """Where each of them ends in `seen`, from 0 on, int32."""
+    ends: Tensor
+    """Where each of them ends in the pack, from 0 on, int32."""
     index: list[int]
     """Positions of the rows in the list that the pack was made from."""
 
@@ -114,6 +126,26 @@ class Pack:
 
     def attend(self, q_NHD: Tensor, k_NHD: Tensor, v_NHD: Tensor, scale: float | None) -> Tensor:
         """(N, H, D): a prompt sees itself, a completion its prompt and itself."""
+        flash = q_NHD.is_cuda and q_NHD.dtype != torch.float32
+        return (self._unpadded if flash else self._padded)(q_NHD, k_NHD, v_NHD, scale)
+
+    def _unpadded(self, q_NHD: Tensor, k_NHD: Tensor, v_NHD: Tensor, scale: float | None) -> Tensor:
+        out = varlen_attn(
+            q_NHD,
+            _Seen.apply(k_NHD, self.seen),
+            _Seen.apply(v_NHD, self.seen),
+            self.ends,
+            self.ends_seen,
+            max(max(group.prompt, group.longest) for group in self.groups),
+            max(group.prompt + group.longest for group in self.groups),
+            scale=scale,
+            window_size=(-1, 0),  # causal, counted from the ends
+            **FEWER_KEYS,
+        )
+        assert isinstance(out, Tensor)  # what else it can return was not asked for
+        return out
+
+    def _padded(self, q_NHD: Tensor, k_NHD: Tensor, v_NHD: Tensor, scale: float | None) -> Tensor:
         tokens = [group.tokens for group in self.groups]
         cells = [group.cells for group in self.groups]
         places = zip(
@@ -122,17 +154,35 @@ class Pack:
             self.held.split(cells),
         )
         chunks = zip(q_NHD.split(tokens), k_NHD.split(tokens), v_NHD.split(tokens))
-        return torch.cat(
-            [
-                _attend(group, chunk, place, scale)
-                for group, chunk, place in zip(self.groups, chunks, places, strict=True)
-            ]
-        )
+        outs: list[Tensor] = []
+        for group, chunk, place in zip(self.groups, chunks, places, strict=True):
+            outs += _attend(group, chunk, place, scale)
+        return torch.cat(outs)
 
 
-def _attend(group: Group, chunk: Sequence[Tensor], places: Sequence[Tensor], scale: float | None) -> Tensor:
-    """(L + completions, H, D) of one group, from its queries, keys and values, and its cell, source and held
-    of Pack."""
+class _Seen(torch.autograd.Function):
+    """x[seen]. What is seen often has the sum of its gradients, added up in fp32."""
+
+    @staticmethod
+    def forward(ctx, x, seen):
+        ctx.save_for_backward(seen)
+        ctx.shape = x.shape
+        return x.index_select(0, seen)
+
+    @staticmethod
+    def backward(ctx, dy):
+        (seen,) = ctx.saved_tensors
+        dx = torch.zeros(ctx.shape, dtype=torch.float32, device=dy.device)
+        return dx.index_add_(0, seen, dy.float()).to(dy.dtype), None
+
+
+def _attend(
+    group: Group, chunk: Sequence[Tensor], places: Sequence[Tensor], scale: float | None
+) -> list[Tensor]:
+    """What a group's prompt and its completions see, (L, H, D) and (completions, H, D).
+
+    `chunk` are its queries, keys and values, `places` its cell, source and held of Pack.
+    """
     sizes = [group.prompt, group.completions]
     (prompt_q, own_q), (prompt_k, own_k), (prompt_v, own_v) = (x_NHD.split(sizes) for x_NHD in chunk)
     cell, source, held = places
@@ -145,7 +195,7 @@ def _attend(group: Group, chunk: Sequence[Tensor], places: Sequence[Tensor], sca
 
     out_LHD = causal(prompt_q[None], prompt_k[None], prompt_v[None], scale)[0]
     out_BTHD = causal(padded(own_q), after(prompt_k, own_k), after(prompt_v, own_v), scale)
-    return torch.cat([out_LHD, _Copied.apply(out_BTHD.flatten(0, 1), cell, source, held)])
+    return [out_LHD, _Copied.apply(out_BTHD.flatten(0, 1), cell, source, held)]
 
 
 class _Copied(torch.autograd.Function):
@@ -195,11 +245,15 @@ def pack(rows: Sequence[Row], index: list[int]) -> Pack:
         members.setdefault(tuple(prompt), []).append(completion)
     ids: list[int] = []
     position: list[int] = []
-    numbers: dict[str, list[int]] = {"at": [], "before": [], "cell": [], "source": [], "held": []}
+    names = ("at", "before", "cell", "source", "held", "seen")
+    numbers: dict[str, list[int]] = {name: [] for name in names} | {"ends": [0], "ends_seen": [0]}
     groups = []
     for prompt, completions in members.items():
-        end = len(ids) + len(prompt)
+        prompt_at = range(len(ids), len(ids) + len(prompt))
         ids += prompt
+        numbers["seen"] += prompt_at
+        numbers["ends"].append(len(ids))
+        numbers["ends_seen"].append(len(numbers["seen"]))
         position += range(len(prompt))
         longest = max(1, *map(len, completions))
         first = 0  # of a completion, among the tokens of all
@@ -208,16 +262,20 @@ def pack(rows: Sequence[Row], index: list[int]) -> Pack:
             places = range(len(ids), len(ids) + length)
             padding = [0] * (longest - length)
             numbers["at"] += places
-            numbers["before"] += [end - 1, *places][:length]
+            numbers["before"] += [prompt_at[-1], *places][:length]
             numbers["cell"] += range(row * longest, row * longest + length)
             numbers["source"] += [*range(first, first + length), *padding]
             numbers["held"] += [*[1] * length, *padding]
             ids += completion
             position += range(len(prompt), len(prompt) + length)
+            numbers["seen"] += [*prompt_at, *places]
+            numbers["ends"].append(len(ids))
+            numbers["ends_seen"].append(len(numbers["seen"]))
             first += length
         groups.append(Group(len(prompt), first, len(completions), longest))
     tensors = {name: torch.tensor(found, dtype=torch.long) for name, found in numbers.items()}
-    tensors["held"] = tensors["held"].bool()
+    kinds = {"held": torch.bool, "ends": torch.int32, "ends_seen": torch.int32}
+    tensors |= {name: tensors[name].to(kind) for name, kind in kinds.items()}
     lengths = torch.tensor([len(completion) for _, completion in rows])
     mask_BT = torch.arange(max(1, int(lengths.max()))) < lengths[:, None]
     return Pack(torch.tensor([ids]), torch.tensor([position]), tuple(groups), mask_BT, index=index, **tensors)
