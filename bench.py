@@ -8,11 +8,14 @@
     setup      the model from disk, the adapter cold and warm, merging, v_hack from the shipped pairs; beside
                LAPACK's gesvd
     grading    completions graded, beside a plain grader, a bare fork and another checkout; only if asked for
+    batching   a token step in slots, beside transformers' continuous batching; only if asked for
+    peers      whole steps and set-up, beside TRL's GRPOTrainer with a LoRA of like size; only if asked for
 
 Weights are random: what is measured is cost. Tables show medians; --out has every single timing.
 
     python bench.py                                                   CPU, tiny weights: under a minute
     python bench.py --shape=qwen3-4b --device=cuda --out=FILE.json    one 80 GB GPU: some minutes
+    python bench.py --shape=qwen3-4b --device=cuda --sections=batching,peers
     python bench.py --sections=grading --rows=POOL --problems=FILE --canonical=FILE --baseline=REPO
 """
 
