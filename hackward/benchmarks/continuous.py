@@ -5,12 +5,11 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
-import statistics
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from hackward.base.types import CausalLM
-from hackward.benchmarks.parts import REPEATS, Bench, every, highest
+from hackward.benchmarks.parts import Bench
 from hackward.hardware.models import plain_norms
 from hackward.rollouts.draws import Request
 from hackward.runs.settings import PRESETS
@@ -40,20 +39,18 @@ def measured(b: Bench, model: CausalLM, path: str, asked: Sequence[Request], lim
     """
     logging.getLogger(LOGGER).setLevel(logging.ERROR)  # it warns of what is asked for here
     plain_norms(model)
-    drawn: list[list[Any]] = []
+    drawn: list[Any] = []
     with kept(model) as attention:
         draw(model, path, asked, limit)  # captures and warms up
-        timings = b.timed(lambda: drawn.append(draw(model, path, asked, limit)), REPEATS)
+        (timing,) = b.timed(lambda: drawn.extend(draw(model, path, asked, limit)))
         settings = model._cached_continuous_batching_manager.continuous_batching_config
-    speeds = [steady([one.timestamps for one in rows]) for rows in drawn]
-    speed = statistics.median(speeds)
+    speed = steady([one.timestamps for one in drawn])
     return {
         "tokens": limit,
-        "seconds": every(timings),
-        "speeds": speeds,
+        "seconds": timing.seconds,
         "tokens_per_second": speed,
         "ms_a_step": 1e3 * len(asked) / speed,
-        "peak_gb": highest(timings),
+        "peak_gb": timing.peak_gb,
         "attention": ", ".join(sorted(attention)),
         "graphs": any(settings.cuda_graph_booleans),
         "asynchronous": bool(settings.use_async_batching),

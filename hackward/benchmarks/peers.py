@@ -18,6 +18,7 @@ from hackward.base.files import read_json
 from hackward.base.screen import progress
 from hackward.benchmarks.alone import alone
 from hackward.benchmarks.exact import Exact
+from hackward.benchmarks.flags import peer_sizes_of
 from hackward.benchmarks.parts import GROUP, Bench, number, table
 from hackward.benchmarks.step import FULL_RUN, Finished
 from hackward.benchmarks.trl_step import longest_of, rows_at_once, trl_steps
@@ -55,14 +56,21 @@ def measure_peers(b: Bench, run: Callable[..., dict] = alone) -> dict:
             rows[name] = summed(trl_variant(b, run, continuous, numbers, limit))
             bar()
     compare(rows, BASE)
-    sizes = {"prompts": b.config.peer_prompts, "group": GROUP, "tokens": b.config.peer_tokens}
-    return {"rows": rows, "base": BASE, "micro_tokens": MICRO_TOKENS, **sizes}
+    sizes = peer_sizes_of(b.config)
+    return {
+        "rows": rows,
+        "base": BASE,
+        "micro_tokens": MICRO_TOKENS,
+        "prompts": sizes.peer_prompts,
+        "group": GROUP,
+        "tokens": sizes.peer_tokens,
+    }
 
 
 def trl_variant(b: Bench, run: Callable[..., dict], continuous: bool, numbers: int, limit: float) -> dict:
     """TRL with as large a micro-batch as ours; where the memory does not suffice, with half of it, and so
     on."""
-    count = b.config.peer_prompts * GROUP
+    count = peer_sizes_of(b.config).peer_prompts * GROUP
     rows = rows_at_once(count, longest_of(b.config), MICRO_TOKENS)
     while True:
         found = run(trl_steps, b, continuous, numbers, rows, seconds=limit)
@@ -73,14 +81,15 @@ def trl_variant(b: Bench, run: Callable[..., dict], continuous: bool, numbers: i
 
 def settings_of(b: Bench, arm: dict[str, Any], out: Path) -> Config:
     """Our run: the full preset's step, cut to the sizes of this section, nothing measured beside it."""
+    sizes = peer_sizes_of(b.config)
     return dataclasses.replace(
         FULL_RUN,
         model=b.model_name,
         v_hack="none",
         steps=b.config.steps,
-        prompts=b.config.peer_prompts,
+        prompts=sizes.peer_prompts,
         group=GROUP,
-        max_new_tokens=b.config.peer_tokens,
+        max_new_tokens=sizes.peer_tokens,
         temperature=1.0,
         beta=0.0,
         micro_tokens=MICRO_TOKENS,

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 import time
-from collections import Counter
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -14,7 +13,7 @@ import torch
 from hackward.base.types import CausalLM
 from hackward.benchmarks.continuous import room
 from hackward.benchmarks.exact import earned, prompt_of
-from hackward.benchmarks.flags import BenchFlags
+from hackward.benchmarks.flags import BenchFlags, peer_sizes_of
 from hackward.benchmarks.parts import GROUP, Bench, timed
 from hackward.hardware.models import plain_norms
 from hackward.method.targets import target_linears
@@ -34,7 +33,7 @@ class Watch:
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self.seconds: Counter[str] = Counter()
+        self.seconds: defaultdict[str, float] = defaultdict(float)
 
     def now(self) -> float:
         if self.device.type == "cuda":
@@ -64,8 +63,9 @@ def rank_like(model: CausalLM, numbers: int) -> int:
 
 def longest_of(config: BenchFlags) -> int:
     """Tokens of the longest row, prompt and completion."""
-    tokens, prompts = config.peer_tokens, config.steps * config.peer_prompts
-    return max(len(prompt_of(i, 2, tokens)) for i in range(prompts)) + tokens
+    sizes = peer_sizes_of(config)
+    numbers = range(config.steps * sizes.peer_prompts)
+    return sizes.peer_tokens + max(len(prompt_of(i, 2, sizes.peer_tokens)) for i in numbers)
 
 
 def rows_at_once(count: int, longest: int, tokens: int) -> int:
@@ -80,18 +80,22 @@ def trl_steps(b: Bench, continuous: bool, numbers: int, rows: int) -> dict:
     `rows` are those of a micro-batch; with `continuous` transformers' continuous batching draws. Raises
     whatever TRL raises.
     """
-    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"  # read when huggingface_hub is imported, or by the trainer
     import datasets
     import trl
+    from huggingface_hub import constants
 
+    constants.HF_HUB_DISABLE_TELEMETRY = True  # the trainer tells its makers of each use
     datasets.disable_progress_bars()
     model, tokenizer = b.load()
     # As PyTorch ships it, and as transformers computes norms: loading changes both for our own runs.
     torch.backends.cuda.enable_cudnn_sdp(True)
     plain_norms(model)
-    prompts = b.config.steps * b.config.peer_prompts
-    ids = [list(prompt_of(i, model.config.vocab_size, b.config.peer_tokens)) for i in range(prompts)]
-    watch, steps, began = Watch(b.device), [], []
+    sizes = peer_sizes_of(b.config)
+    prompts = b.config.steps * sizes.peer_prompts
+    ids = [list(prompt_of(i, model.config.vocab_size, sizes.peer_tokens)) for i in range(prompts)]
+    watch = Watch(b.device)
+    steps: list[dict] = []
+    began: list[float] = []
     with tempfile.TemporaryDirectory() as directory:
         made = watch.now()
         trainer = _trainer(trl, b, model, tokenizer, ids, directory, continuous, numbers, rows)
@@ -148,15 +152,16 @@ def _trainer(
 
 def _settings(b: Bench, model: CausalLM, directory: str, continuous: bool, rows: int) -> dict[str, Any]:
     """What differs from TRL's own defaults: sizes, our loss, no checkpointing of activations, no logs."""
-    longest = longest_of(b.config)
-    pages = room(model, b.config.peer_prompts * GROUP, longest) if continuous else None
+    sizes = peer_sizes_of(b.config)
+    count = sizes.peer_prompts * GROUP
+    pages = room(model, count, longest_of(b.config)) if continuous else None
     return {
         "output_dir": directory,
         "max_steps": b.config.steps,
         "num_generations": GROUP,
         "per_device_train_batch_size": rows,
-        "gradient_accumulation_steps": b.config.peer_prompts * GROUP // rows,
-        "max_completion_length": b.config.peer_tokens,
+        "gradient_accumulation_steps": count // rows,
+        "max_completion_length": sizes.peer_tokens,
         "generation_kwargs": {"eos_token_id": -1},
         "use_transformers_continuous_batching": continuous,
         "transformers_continuous_batching_config": pages,
@@ -217,7 +222,7 @@ def _recorder(watch: Watch, steps: list[dict], began: list[float], trainer: Any)
     return Recorder()
 
 
-def phases(whole: float, spent: dict[str, float]) -> dict[str, float]:
+def phases(whole: float, spent: Mapping[str, float]) -> dict[str, float]:
     """A step's seconds by phase, from the seconds inside of the trainer's methods.
 
     The forward and backward are what training_step does beside preparing its inputs; preparing them is
