@@ -12,7 +12,6 @@ from annotated_types import Ge
 
 from hackward.base.faults import InputError
 from hackward.base.flags import Count, Dtype, Sandbox, checked
-from hackward.runs.tracking import pinned
 
 Sizes = TypeVar("Sizes", "Lengths", "PeerSizes")
 
@@ -146,6 +145,9 @@ def resolve(config: BenchFlags) -> BenchFlags:
     if not all(part.strip().isdigit() and int(part) for part in lengths.batches.split(",")):
         raise InputError(f"--batches {config.batches}: expected positive numbers, separated by commas")
     if "peers" in names and importlib.util.find_spec("trl") is None:
+        # Only now: it brings bars and records along.
+        from hackward.runs.tracking import pinned
+
         raise InputError(f"--sections={config.sections}: peers needs TRL: pip install {pinned('peers')}")
     sizes = vars(lengths) | vars(peer_sizes_of(config))
     return dataclasses.replace(config, sections=",".join(names), **sizes)
