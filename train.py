@@ -52,13 +52,13 @@ def train(config: Config, *, policy: type[Policy] | None = None) -> Path:
     from torch.nn.utils import clip_grad_norm_
 
     from hackward.base.screen import progress
-    from hackward.hardware.ranks import joined
+    from hackward.hardware import ranks
     from hackward.rollouts.policy import Policy
     from hackward.runs.building import build
     from hackward.runs.screens import print_end, step_line
 
     with contextlib.ExitStack() as stack:
-        config = stack.enter_context(joined(config))
+        config = stack.enter_context(ranks.joined(config))
         s = build(config, stack, policy or Policy)
         s.run.describe(seconds_set_up=time.monotonic() - entered)
         stack.enter_context(s.kept())
@@ -93,6 +93,7 @@ def train(config: Config, *, policy: type[Policy] | None = None) -> Path:
                 "seconds_monitor": s.seconds_looking,
                 "seconds_backward": seconds_backward,
             }
+            seconds |= ranks.seconds()
             bar.print(step_line(s.log(step, batch, seen, done, diagnostics, seconds)))
             s.evaluate(step + 1, bar.say)
             bar()

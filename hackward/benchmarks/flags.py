@@ -16,9 +16,12 @@ from hackward.base.flags import Count, Dtype, Sandbox, checked
 Sizes = TypeVar("Sizes", "Lengths", "PeerSizes")
 
 # The names of all sections, in the order of running; sections.py says what measures each.
-SECTIONS = ("ceilings", "sampling", "probe", "monitor", "step", "setup", "grading", "batching", "peers")
+SECTIONS = (
+    *("ceilings", "sampling", "probe", "monitor", "prompts", "step", "setup"),
+    *("grading", "scaling", "batching", "peers"),
+)
 # Those that are computed with random weights. Their floors need the ceilings.
-OF_A_MODEL = ("sampling", "probe", "monitor", "step", "setup")
+OF_A_MODEL = ("sampling", "probe", "monitor", "prompts", "step", "setup")
 # Those of them that run beside libraries which others use, only if asked for.
 BESIDE_OTHERS = ("batching", "peers")
 
@@ -30,7 +33,7 @@ class BenchFlags:
     shape: Literal["tiny", "qwen3-0.6b", "qwen3-4b"] = "tiny"
     """Architecture with random weights."""
     sections: str = ",".join(("ceilings", *OF_A_MODEL))
-    """Which parts to run, separated by commas; beside these there are grading, batching and peers."""
+    """Which parts to run, separated by commas; beside these: grading, scaling, batching, peers."""
     dtype: Dtype = "auto"
     """auto: bf16 on a GPU, fp32 on a CPU. tf32: fp32 with matrix products in TF32 (10 bits of mantissa) where
     the GPU has it."""
@@ -56,6 +59,9 @@ class BenchFlags:
     """probe, monitor: timed rounds, after two that are not."""
     steps: Count = 3
     """step: training steps; the first warms up and is not in the table (unless it is the only one)."""
+    gpus: str | None = None
+    """scaling: numbers of processes, one per GPU, separated by commas (1, 2, 4, ... as many as there are;
+    without a GPU 1,2)."""
     problems: str | None = None
     """step: problem file whose tests are run (default: the shipped one). grading: the problems of --rows
     (default: those of the embedded teacher pool)."""
@@ -138,12 +144,21 @@ def sections_of(config: BenchFlags) -> list[str]:
     return names
 
 
+def counts_of(config: BenchFlags) -> list[int]:
+    """The numbers of --gpus, ascending; none where it was not given. InputError for what is no number."""
+    parts = config.gpus.split(",") if config.gpus is not None else []
+    if not all(part.strip().isdigit() and int(part) for part in parts):
+        raise InputError(f"--gpus {config.gpus}: expected positive numbers, separated by commas")
+    return sorted({int(part) for part in parts})
+
+
 def resolve(config: BenchFlags) -> BenchFlags:
     """Fill in the sizes that were not given. InputError for values that cannot be measured."""
     checked(config)
     names, lengths = sections_of(config), lengths_of(config)
     if not all(part.strip().isdigit() and int(part) for part in lengths.batches.split(",")):
         raise InputError(f"--batches {config.batches}: expected positive numbers, separated by commas")
+    counts_of(config)
     if "peers" in names and importlib.util.find_spec("trl") is None:
         # Only now: it brings bars and records along.
         from hackward.runs.tracking import pinned

@@ -22,7 +22,9 @@ from hackward.benchmarks.monitor import measure_monitor, show_monitor
 from hackward.benchmarks.parts import Bench, release, table, unless_out_of_memory
 from hackward.benchmarks.peers import measure_peers, show_peers
 from hackward.benchmarks.probe import measure_probe, show_probe
+from hackward.benchmarks.prompts import measure_prompts, show_prompts
 from hackward.benchmarks.sampling import measure_ceilings, measure_sampling, show_ceilings, show_sampling
+from hackward.benchmarks.scaling import measure_scaling, show_scaling
 from hackward.benchmarks.setup import measure_setup, show_setup
 from hackward.benchmarks.step import measure_step, show_step
 from hackward.hardware.models import pick_device
@@ -33,9 +35,11 @@ MEASURES: dict[str, tuple[Callable[[Bench], dict], Callable[[dict], tuple[Table,
     "sampling": (measure_sampling, show_sampling),
     "probe": (measure_probe, show_probe),
     "monitor": (measure_monitor, show_monitor),
+    "prompts": (measure_prompts, show_prompts),
     "step": (measure_step, show_step),
     "setup": (measure_setup, show_setup),
     "grading": (measure_grading, show_grading),
+    "scaling": (measure_scaling, show_scaling),
     "batching": (measure_batching, show_batching),
     "peers": (measure_peers, show_peers),
 }

@@ -164,6 +164,9 @@ class Config(OnDevice, Grading):
 
     sample_rows: Count = 128
     """Sequences decoded at once (fewer where the GPU's memory holds fewer)."""
+    shared_prompts: bool = True
+    """Compute a prompt once for all rows of its group in the backward, where the model can and no gradient of
+    a single row is read: the same gradient to rounding."""
     checkpointing: bool = False
     """Gradient checkpointing: less memory, one more forward."""
     save_every: Count = 10
