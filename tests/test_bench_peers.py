@@ -82,6 +82,12 @@ def test_every_phase_takes_time_and_together_they_are_the_step(found):
 
 
 @needs_trl
+def test_continuous_batching_of_trl_attends_to_pages(found):
+    assert found["rows"]["TRL, generate"]["attention"] == "sdpa"
+    assert found["rows"]["TRL, continuous"]["attention"] == "paged|sdpa and sdpa"
+
+
+@needs_trl
 def test_what_rewards_take_is_in_no_phase(monkeypatch):
     def slow(completion_ids, **rest):
         time.sleep(1.0)

@@ -107,17 +107,25 @@ def steady(times: Sequence[Sequence[float]]) -> float:
 
 
 @contextlib.contextmanager
-def kept(model: CausalLM) -> Iterator[set[str]]:
-    """Free, at the end, what continuous batching holds of this model. The set takes what its forwards attend
-    with."""
-    attention: set[str] = set()
+def attending(model: CausalLM) -> Iterator[set[str]]:
+    """The set takes the names of what the model's forwards attend with, while this lasts."""
+    names: set[str] = set()
 
     def look(module: Any, inputs: Any) -> None:
-        attention.add(module.config._attn_implementation)
+        names.add(module.config._attn_implementation)
 
-    seen = model.register_forward_pre_hook(look)
+    seen = model.get_decoder().register_forward_pre_hook(look)
     try:
-        yield attention
+        yield names
     finally:
         seen.remove()
+
+
+@contextlib.contextmanager
+def kept(model: CausalLM) -> Iterator[set[str]]:
+    """Free, at the end, what continuous batching holds of this model; `attending` meanwhile."""
+    try:
+        with attending(model) as names:
+            yield names
+    finally:
         model.destroy_cached_continuous_batching_manager()

@@ -108,6 +108,8 @@ def settings_of(b: Bench, arm: dict[str, Any], out: Path) -> Config:
 
 def our_steps(b: Bench, arm: dict[str, Any]) -> dict:
     """Steps through train.py's loop: phases, memory, and the set-up from the model in memory on."""
+    import peft  # noqa: F401  before the clock runs, as on the other side
+
     Exact.first = None
     with tempfile.TemporaryDirectory() as directory, loading() as loaded:
         out = Path(directory, "run")

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from hackward.base.types import CausalLM
-from hackward.benchmarks.continuous import room
+from hackward.benchmarks.continuous import attending, room
 from hackward.benchmarks.exact import earned, prompt_of
 from hackward.benchmarks.flags import BenchFlags, peer_sizes_of
 from hackward.benchmarks.parts import GROUP, Bench, timed
@@ -80,10 +80,13 @@ def trl_steps(b: Bench, continuous: bool, numbers: int, rows: int) -> dict:
     `rows` are those of a micro-batch; with `continuous` transformers' continuous batching draws. Raises
     whatever TRL raises.
     """
+    # All that is imported, before the clock runs: trl loads a name's module when it is asked for the name.
     import datasets
+    import peft
     import trl
     from huggingface_hub import constants
 
+    assert all((trl.GRPOTrainer, trl.GRPOConfig, peft.LoraConfig, datasets.Dataset))
     constants.HF_HUB_DISABLE_TELEMETRY = True  # the trainer tells its makers of each use
     datasets.disable_progress_bars()
     model, tokenizer = b.load()
@@ -102,12 +105,13 @@ def trl_steps(b: Bench, continuous: bool, numbers: int, rows: int) -> dict:
         for name in (GENERATE, REWARD, PREPARE, TRAIN):
             watch.over(trainer, name)
         trainer.add_callback(_recorder(watch, steps, began, trainer))
-        timing = timed(trainer.train, b.device)
+        with attending(model) as attention:
+            timing = timed(trainer.train, b.device)
     return {
         "trainable": sum(p.numel() for p in trainer.model.parameters() if p.requires_grad),
         "rank": trainer.model.peft_config["default"].r,
         "rows_at_once": rows,
-        "attention": _attention(trainer) if continuous else model.config._attn_implementation,
+        "attention": " and ".join(sorted(attention)),
         "seconds_set_up": began[0] - made,
         "steps": steps,
         "peak_gb": timing.peak_gb,
@@ -184,11 +188,6 @@ def _settings(b: Bench, model: CausalLM, directory: str, continuous: bool, rows:
 def _paid(completion_ids: list[list[int]], **rest: Any) -> list[float]:
     """Rewards that differ within every group, in no time."""
     return [float(earned(i % GROUP)) for i in range(len(completion_ids))]
-
-
-def _attention(trainer: Any) -> str:
-    """What continuous batching attends with."""
-    return f"paged, {trainer.model.config._attn_implementation}"
 
 
 def _recorder(watch: Watch, steps: list[dict], began: list[float], trainer: Any) -> Any:
