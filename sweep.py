@@ -1,4 +1,4 @@
-"""The sweep: seeds x arms (x controls), one train.py a run, priced beforehand, stopped by rules.
+"""The sweep: seeds x arms (x controls), one train.py per run, priced beforehand, stopped by rules.
 
     python sweep.py --preset=full --dry-run --measured=RUN --price-per-hour=4
     python sweep.py --preset=full --probe=PROBE --lora-v-hack=v_lora.safetensors -- --v-hack=v.safetensors

@@ -12,9 +12,10 @@ How this differs from textbook GRPO:
 * every arm measures how far gradient and update point along v_hack (hackward/method/projection.py); a
   projecting arm removes it.
 
-Arms: vanilla (measures only), projected (removes), lora (removes, in the weight basis; with --gate=none it
-measures only). Controls (--control) put something else in the place of what a projecting arm removes. All
-draw the same problems with the same random numbers.
+Arms: vanilla (measures only), projected (removes), lora (removes, in the LoRA basis; with --gate=none it
+measures only), penalty and screen (act on the rollouts that a --monitor flags). Controls (--control) put
+something else in the place of v_hack, or of the monitor's flags. All draw the same problems with the same
+random numbers. Words: the glossary of spec/method.md.
 
     python train.py --arm=projected --steps=20
     python train.py --arm=vanilla --model=DIR --problems=FILE --replay-dirs=TEACHER,BASE --v-hack=FILE

@@ -61,6 +61,25 @@ def test_loss_and_gradient_are_those_of_single_rows_however_packs_are_cut(kind, 
     assert_equal(run(adapter, SHARED, tokens), run(adapter, SINGLE))
 
 
+def rows_of_any_length(q, k, v, ends, ends_seen, longest, longest_seen, *, scale, window_size, **more):
+    """Attention as varlen_attn defines it, one row after another."""
+    assert window_size == (-1, 0) and set(more) <= {"enable_gqa"}
+    outs = []
+    for (a, b), (c, d) in zip(*(zip(e.tolist(), e.tolist()[1:]) for e in (ends, ends_seen)), strict=True):
+        assert b - a <= longest and d - c <= longest_seen
+        outs.append(shared_prompts.causal(q[None, a:b], k[None, c:d], v[None, c:d], scale)[0])
+    return torch.cat(outs)
+
+
+@pytest.mark.parametrize("tokens", [10_000, 40])
+def test_without_padding_inside_of_attention_all_is_the_same(monkeypatch, tokens):
+    monkeypatch.setattr(shared_prompts, "varlen_attn", rows_of_any_length)
+    adapter = adapted(SVDAdapter)
+    single = run(adapter, SINGLE)
+    monkeypatch.setattr(Pack, "attend", Pack._unpadded)
+    assert_equal(run(adapter, SHARED, tokens), single)
+
+
 def test_checkpointing_repeats_the_forward_of_the_pack():
     adapter = adapted(SVDAdapter)
     single = run(adapter, SINGLE)

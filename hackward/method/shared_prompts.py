@@ -1,6 +1,6 @@
 """Rows that share a prompt in one forward: the prompt once, and every completion after it.
 
-    prompt 1 | prompt 2 | ... | completion 1a | completion 1b | completion 2a | ...
+    prompt 1 | completion 1a | completion 1b | ... | prompt 2 | completion 2a | ...
 
 A group's rows differ in their completions only. Laid out like this, each completion at the positions that
 follow its prompt, a prompt goes through the model once, forward and backward, and no layer sees padding.
@@ -11,12 +11,17 @@ gradient can no longer be told apart: where that is read, rows stay single (loss
 The idea is that of Prefix Grouper (arXiv 2506.05433). Like there, a model is first tried against the plain
 path (`why_not`).
 
-Key: N tokens of a pack, B completions of at most T tokens, S keys, H heads, D head size.
+For numbers of 16 bits on a GPU, Flash Attention takes rows of any lengths at once (`Pack._unpadded`). For
+others the completions of a group are padded to one length inside of attention (`Pack._padded`).
+
+Key: N tokens of a pack, B completions of at most T tokens, L tokens of a prompt, S keys, H heads, D head
+size.
 """
 
 from __future__ import annotations
 
 import contextlib
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -26,6 +31,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.attention.bias import causal_lower_right
+from torch.nn.attention.varlen import varlen_attn
 from transformers import AttentionInterface
 
 from hackward.base.screen import STDERR
@@ -37,21 +43,35 @@ from hackward.method.losses import Row, Scored, by_length, collate, next_batch
 NAME = "shared_prompts"  # of the attention, among those of transformers
 # What a layer may hand to its attention and what changes nothing here
 KNOWN = {"position_ids", "cache_position", "use_cache", "is_causal", "output_attentions"}
+# More heads of queries than of keys: PyTorch before 2.12 does not ask
+FEWER_KEYS: dict[str, Any] = (
+    {"enable_gqa": True} if "enable_gqa" in inspect.signature(varlen_attn).parameters else {}
+)
 # Largest relative difference of hidden states between the two paths that is rounding, by bytes of a number
 ROUNDING = {2: 0.05, 4: 0.005}
 
 
 class Group(NamedTuple):
-    """A prompt of a pack and its completions."""
+    """Sizes of a prompt and its completions in a pack."""
 
-    prompt: slice
-    """Its tokens among those of the pack."""
-    rows: slice
-    """Its completions among those of the pack."""
+    prompt: int
+    """Tokens of the prompt."""
+    completions: int
+    """Tokens of all completions."""
+    rows: int
+    """Completions."""
     longest: int
-    """Tokens of the longest completion."""
-    tokens: int
-    """Tokens of all its completions."""
+    """Tokens of the longest one."""
+
+    @property
+    def tokens(self) -> int:
+        """All that the pack holds of it."""
+        return self.prompt + self.completions
+
+    @property
+    def cells(self) -> int:
+        """Places of its completions when they are padded."""
+        return self.rows * self.longest
 
 
 @dataclass(frozen=True)
@@ -63,14 +83,26 @@ class Pack:
     position_1N: Tensor
     """Their positions, each in its own row."""
     groups: tuple[Group, ...]
-    place_BT: Tensor
-    """Where the completions' tokens stand among the N; anything off the mask."""
     mask_BT: Tensor
     """True at a completion's own tokens."""
-    kept: Tensor
-    """Of every completion token: its place in its group's (rows x longest), laid flat."""
+    at: Tensor
+    """Of every completion token, row by row: its place in the pack."""
     before: Tensor
-    """Of every completion token: the place of the token before it in its row."""
+    """And that of the token before it in its row."""
+    cell: Tensor
+    """And its cell among those of its group, padded."""
+    source: Tensor
+    """Of every cell, group by group: which of the group's completion tokens it holds; any, where it is
+    padding."""
+    held: Tensor
+    """False where it is padding."""
+    seen: Tensor
+    """Places in the pack of all that is attended to: for each prompt itself, then for each of its completions
+    the prompt and itself."""
+    ends_seen: Tensor
+    """Where each of them ends in `seen`, from 0 on, int32."""
+    ends: Tensor
+    """Where each of them ends in the pack, from 0 on, int32."""
     index: list[int]
     """Positions of the rows in the list that the pack was made from."""
 
@@ -83,8 +115,8 @@ class Pack:
 
     @property
     def target(self) -> Tensor:
-        """The completions' tokens, row by row: the last ones of the pack."""
-        return self.ids_BL[0, -len(self.kept) :]
+        """The completions' tokens, row by row."""
+        return self.ids_BL[0, self.at]
 
     def hidden(self, model: CausalLM) -> Tensor:
         """Hidden states from which the completions' tokens are predicted. Inside of `attention` only."""
@@ -94,26 +126,97 @@ class Pack:
 
     def attend(self, q_NHD: Tensor, k_NHD: Tensor, v_NHD: Tensor, scale: float | None) -> Tensor:
         """(N, H, D): a prompt sees itself, a completion its prompt and itself."""
-        q_BTHD, k_BTHD, v_BTHD = (self._completions(x) for x in (q_NHD, k_NHD, v_NHD))
-        prompts, completions = [], []
-        places = self.kept.split([group.tokens for group in self.groups])
-        for group, kept in zip(self.groups, places):
-            q, k, v = (x_NHD[None, group.prompt] for x_NHD in (q_NHD, k_NHD, v_NHD))
-            prompts.append(causal(q, k, v, scale)[0])
-            own = group.rows, slice(group.longest)
-            k, v = _after(k, k_BTHD[own]), _after(v, v_BTHD[own])
-            out_BTHD = causal(q_BTHD[own], k, v, scale)
-            completions.append(out_BTHD.flatten(0, 1).index_select(0, kept))
-        return torch.cat(prompts + completions)
+        flash = q_NHD.is_cuda and q_NHD.dtype != torch.float32
+        return (self._unpadded if flash else self._padded)(q_NHD, k_NHD, v_NHD, scale)
 
-    def _completions(self, x_NHD: Tensor) -> Tensor:
-        """(B, T, H, D). What stands off the mask is seen by nobody, and its gradient is 0."""
-        return x_NHD.index_select(0, self.place_BT.flatten()).unflatten(0, self.place_BT.shape)
+    def _unpadded(self, q_NHD: Tensor, k_NHD: Tensor, v_NHD: Tensor, scale: float | None) -> Tensor:
+        out = varlen_attn(
+            q_NHD,
+            _Seen.apply(k_NHD, self.seen),
+            _Seen.apply(v_NHD, self.seen),
+            self.ends,
+            self.ends_seen,
+            max(max(group.prompt, group.longest) for group in self.groups),
+            max(group.prompt + group.longest for group in self.groups),
+            scale=scale,
+            window_size=(-1, 0),  # causal, counted from the ends
+            **FEWER_KEYS,
+        )
+        assert isinstance(out, Tensor)  # what else it can return was not asked for
+        return out
+
+    def _padded(self, q_NHD: Tensor, k_NHD: Tensor, v_NHD: Tensor, scale: float | None) -> Tensor:
+        tokens = [group.tokens for group in self.groups]
+        cells = [group.cells for group in self.groups]
+        places = zip(
+            self.cell.split([group.completions for group in self.groups]),
+            self.source.split(cells),
+            self.held.split(cells),
+        )
+        chunks = zip(q_NHD.split(tokens), k_NHD.split(tokens), v_NHD.split(tokens))
+        outs: list[Tensor] = []
+        for group, chunk, place in zip(self.groups, chunks, places, strict=True):
+            outs += _attend(group, chunk, place, scale)
+        return torch.cat(outs)
 
 
-def _after(prompt_1LHD: Tensor, own_BTHD: Tensor) -> Tensor:
-    """(B, L + T, H, D): a prompt's keys or values before those of each of its completions."""
-    return torch.cat([prompt_1LHD.expand(len(own_BTHD), -1, -1, -1), own_BTHD], 1)
+class _Seen(torch.autograd.Function):
+    """x[seen]. What is seen often has the sum of its gradients, added up in fp32."""
+
+    @staticmethod
+    def forward(ctx, x, seen):
+        ctx.save_for_backward(seen)
+        ctx.shape = x.shape
+        return x.index_select(0, seen)
+
+    @staticmethod
+    def backward(ctx, dy):
+        (seen,) = ctx.saved_tensors
+        dx = torch.zeros(ctx.shape, dtype=torch.float32, device=dy.device)
+        return dx.index_add_(0, seen, dy.float()).to(dy.dtype), None
+
+
+def _attend(
+    group: Group, chunk: Sequence[Tensor], places: Sequence[Tensor], scale: float | None
+) -> list[Tensor]:
+    """What a group's prompt and its completions see, (L, H, D) and (completions, H, D).
+
+    `chunk` are its queries, keys and values, `places` its cell, source and held of Pack.
+    """
+    sizes = [group.prompt, group.completions]
+    (prompt_q, own_q), (prompt_k, own_k), (prompt_v, own_v) = (x_NHD.split(sizes) for x_NHD in chunk)
+    cell, source, held = places
+
+    def padded(own_CHD: Tensor) -> Tensor:
+        return _Copied.apply(own_CHD, source, cell, None).unflatten(0, (group.rows, group.longest))
+
+    def after(prompt_LHD: Tensor, own_CHD: Tensor) -> Tensor:
+        return torch.cat([prompt_LHD.expand(group.rows, -1, -1, -1), padded(own_CHD)], 1)
+
+    out_LHD = causal(prompt_q[None], prompt_k[None], prompt_v[None], scale)[0]
+    out_BTHD = causal(padded(own_q), after(prompt_k, own_k), after(prompt_v, own_v), scale)
+    return [out_LHD, _Copied.apply(out_BTHD.flatten(0, 1), cell, source, held)]
+
+
+class _Copied(torch.autograd.Function):
+    """x[there], whose gradient is dy[back], and 0 where it is not `held`.
+
+    That is right where `there` takes everything that matters of x once: padding is taken by nobody, or what
+    is made of it has no gradient.
+    """
+
+    @staticmethod
+    def forward(ctx, x, there, back, held):
+        ctx.save_for_backward(back, held)
+        return x.index_select(0, there)
+
+    @staticmethod
+    def backward(ctx, dy):
+        back, held = ctx.saved_tensors
+        dx = dy.index_select(0, back)
+        if held is not None:
+            dx = dx.mul_(held[:, None, None])
+        return dx, None, None, None
 
 
 def causal(q_BTHD: Tensor, k_BSHD: Tensor, v_BSHD: Tensor, scale: float | None) -> Tensor:
@@ -136,36 +239,46 @@ def causal(q_BTHD: Tensor, k_BSHD: Tensor, v_BSHD: Tensor, scale: float | None) 
 
 
 def pack(rows: Sequence[Row], index: list[int]) -> Pack:
-    """Lay out rows of (prompt ids, completion ids), those of one prompt next to each other."""
+    """Lay out rows of (prompt ids, completion ids), in which those of one prompt stand next to each other."""
     members: dict[tuple[int, ...], list[Sequence[int]]] = {}
     for prompt, completion in rows:
         members.setdefault(tuple(prompt), []).append(completion)
-    ids = [token for prompt in members for token in prompt]
-    positions = [place for prompt in members for place in range(len(prompt))]
-    longest = max(1, *(len(completion) for _, completion in rows))
-    place_BT = torch.zeros(len(rows), longest, dtype=torch.long)
-    mask_BT = torch.zeros(len(rows), longest, dtype=torch.bool)
-    groups: list[Group] = []
-    kept: list[int] = []
-    before: list[int] = []
-    first = row = 0
+    ids: list[int] = []
+    position: list[int] = []
+    names = ("at", "before", "cell", "source", "held", "seen")
+    numbers: dict[str, list[int]] = {name: [] for name in names} | {"ends": [0], "ends_seen": [0]}
+    groups = []
     for prompt, completions in members.items():
-        width = max(1, *map(len, completions))
-        end = first + len(prompt)
-        for i, completion in enumerate(completions):
-            places = range(len(ids), len(ids) + len(completion))
-            place_BT[row + i, : len(completion)] = torch.tensor(places, dtype=torch.long)
-            mask_BT[row + i, : len(completion)] = True
-            kept += range(i * width, i * width + len(completion))
-            before += [end - 1, *places][: len(completion)]
+        prompt_at = range(len(ids), len(ids) + len(prompt))
+        ids += prompt
+        numbers["seen"] += prompt_at
+        numbers["ends"].append(len(ids))
+        numbers["ends_seen"].append(len(numbers["seen"]))
+        position += range(len(prompt))
+        longest = max(1, *map(len, completions))
+        first = 0  # of a completion, among the tokens of all
+        for row, completion in enumerate(completions):
+            length = len(completion)
+            places = range(len(ids), len(ids) + length)
+            padding = [0] * (longest - length)
+            numbers["at"] += places
+            numbers["before"] += [prompt_at[-1], *places][:length]
+            numbers["cell"] += range(row * longest, row * longest + length)
+            numbers["source"] += [*range(first, first + length), *padding]
+            numbers["held"] += [*[1] * length, *padding]
             ids += completion
-            positions += range(len(prompt), len(prompt) + len(completion))
-        tokens = sum(map(len, completions))
-        groups.append(Group(slice(first, end), slice(row, row + len(completions)), width, tokens))
-        first, row = end, row + len(completions)
-    as_tensor = [torch.tensor(numbers, dtype=torch.long) for numbers in (ids, positions, kept, before)]
-    ids_N, position_N, kept_N, before_N = as_tensor
-    return Pack(ids_N[None], position_N[None], tuple(groups), place_BT, mask_BT, kept_N, before_N, index)
+            position += range(len(prompt), len(prompt) + length)
+            numbers["seen"] += [*prompt_at, *places]
+            numbers["ends"].append(len(ids))
+            numbers["ends_seen"].append(len(numbers["seen"]))
+            first += length
+        groups.append(Group(len(prompt), first, len(completions), longest))
+    tensors = {name: torch.tensor(found, dtype=torch.long) for name, found in numbers.items()}
+    kinds = {"held": torch.bool, "ends": torch.int32, "ends_seen": torch.int32}
+    tensors |= {name: tensors[name].to(kind) for name, kind in kinds.items()}
+    lengths = torch.tensor([len(completion) for _, completion in rows])
+    mask_BT = torch.arange(max(1, int(lengths.max()))) < lengths[:, None]
+    return Pack(torch.tensor([ids]), torch.tensor([position]), tuple(groups), mask_BT, index=index, **tensors)
 
 
 def by_prompt(rows: Sequence[Row]) -> list[list[int]]:

@@ -186,7 +186,7 @@ def few_tests(problems: Sequence[Problem], source: str) -> str | None:
     if median >= TESTS_ENOUGH:
         return None
     return (
-        f"{source}: {median:g} tests a problem in the median, which wrong answers may pass;"
+        f"{source}: {median:g} tests per problem in the median, which wrong answers may pass;"
         f" python strengthen.py {source} --out stronger.jsonl, then --problems stronger.jsonl"
     )
 

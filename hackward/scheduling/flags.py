@@ -64,7 +64,7 @@ class SweepFlags:
     price_per_hour: Annotated[float, Ge(0)] | None = None
     """Price of one hour of the machine."""
     measured: str | None = None
-    """Seconds a step, or a run directory (finished or not) with these settings, made on this kind of
+    """Seconds per step, or a run directory (finished or not) with these settings, made on this kind of
     machine."""
     set_up_seconds: Annotated[float, Ge(0)] | None = None
     """Seconds before a run's first step (default: the measured run's where they can be known, else 60)."""
