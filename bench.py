@@ -10,12 +10,15 @@
                LAPACK's gesvd
     grading    completions graded, beside a plain grader, a bare fork and another checkout; only if asked for
     scaling    the step on 1, 2, 4, ... GPUs of this host, by phase, with a forecast; only if asked for
+    batching   a token step in slots, beside transformers' continuous batching; only if asked for
+    peers      whole steps and set-up, beside TRL's GRPOTrainer with a LoRA of like size; only if asked for
 
 Weights are random: what is measured is cost. Tables show medians; --out has every single timing.
 
     python bench.py                                                   CPU, tiny weights: under a minute
     python bench.py --shape=qwen3-4b --device=cuda --out=FILE.json    one 80 GB GPU: some minutes
     python bench.py --shape=qwen3-4b --sections=scaling               all GPUs of this host
+    python bench.py --shape=qwen3-4b --device=cuda --sections=batching,peers
     python bench.py --sections=grading --rows=POOL --problems=FILE --canonical=FILE --baseline=REPO
 """
 
