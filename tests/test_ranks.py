@@ -19,6 +19,7 @@ from hackward.base.files import read_json, read_jsonl
 from hackward.hardware import ranks
 from hackward.runs.settings import parse
 from hackward.tasks.shipped import TINY
+from tests import lacks
 from tests.shop import run_train
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -99,9 +100,7 @@ def assert_same_run(run, other):
     assert_alike(*lines, "held-out evaluation after the last step")
 
 
-slow = pytest.mark.skipif(
-    os.environ.get("HACKWARD_SLOW") != "1", reason="HACKWARD_SLOW=1 runs it: every process imports torch"
-)
+slow = pytest.mark.skipif(os.environ.get("HACKWARD_SLOW") != "1", reason=lacks.SLOW)
 
 
 @pytest.mark.parametrize(("arm", "processes"), [pytest.param("projected", 2, marks=slow), ("penalty", 3)])

@@ -18,11 +18,10 @@ from hackward.base.faults import InputError
 from hackward.base.files import ROOT, read_jsonl
 from hackward.scheduling.flags import SweepFlags
 from hackward.scheduling.plan import plan
+from tests import lacks
 from tests.sweeps import World, gone, names, steps_of
 
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("ray") is None, reason="needs Ray, an extra of pyproject.toml"
-)
+pytestmark = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason=lacks.RAY)
 PROGRAM = """
 import pathlib, signal, sys
 import sweep
