@@ -111,16 +111,42 @@ def test_the_least_of_a_run_is_taken_whole_and_waited_for(card, monkeypatch):
 
     def empty(size, **options):
         asked.append(size)
-        if card.others > 60 * GB:
+        if card.others > 50 * GB:
             raise torch.OutOfMemoryError("no room")
 
     def one_ends():
         card.others -= 10 * GB
 
     monkeypatch.setattr(torch, "empty", empty)
-    card.others, card.on_look = 75 * GB, one_ends
+    card.others, card.on_look = 65 * GB, one_ends
     neighbours.make_room(6 * GB, CARD, "this run")
-    assert asked == [6 * GB] * 3 and card.now == 2 * neighbours.LOOK
+    assert asked == [6 * GB] * 2 and card.now == 2 * neighbours.LOOK
+
+
+def test_the_last_gigabyte_of_a_shared_card_is_left_to_libraries(card, monkeypatch):
+    """Kernels are loaded when they are first used, and fail without a word of memory where there is none."""
+    asked = []
+    monkeypatch.setattr(torch, "empty", lambda size, **options: asked.append(size))
+    monkeypatch.setattr(neighbours, "LIMIT", 0.0)
+    card.others = 69 * GB - 6 * GB  # so that 6 GB are free
+    neighbours.make_room(6 * GB, CARD, "this run")
+    assert not asked
+    card.others -= neighbours.SPARE
+    neighbours.make_room(6 * GB, CARD, "this run")
+    assert asked == [6 * GB]
+
+
+def test_a_library_that_fails_on_a_full_card_lacks_memory_and_on_another_it_does_not(card, monkeypatch):
+    fault = RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasGemmEx(handle)`")
+    assert not neighbours.ran_out(fault)
+    card.others = 69 * GB - 10**8
+    assert neighbours.ran_out(fault) and not neighbours.ran_out(RuntimeError("shapes do not fit"))
+
+    def lost(device=None):
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lost)
+    assert not neighbours.ran_out(fault)
 
 
 def test_room_that_cannot_be_had_is_not_insisted_on(card, monkeypatch):
@@ -153,7 +179,9 @@ def test_room_is_made_and_said_before_the_model_goes_to_the_card(card, monkeypat
 def test_room_is_left_where_others_are_on_the_card(card):
     assert memory.free(CARD) == 69 * GB + 4 * GB
     card.others = 30 * GB
-    assert memory.free(CARD) == 39 * GB // 2 + 4 * GB
+    assert memory.free(CARD) == (39 * GB - neighbours.SPARE) // 2 + 4 * GB
+    card.others = 69 * GB  # nothing at all is free beside what is held here
+    assert memory.free(CARD) == 4 * GB
 
 
 def on_card():
@@ -262,3 +290,32 @@ def test_a_sweep_that_cannot_fit_ends_with_2_and_anyway_overrules(monkeypatch, c
         sweep.say_needs([], room, SweepFlags(), console)
     sweep.say_needs([], room, SweepFlags(anyway=True), console)
     assert "do not fit (going on: --anyway)" in capsys.readouterr().out
+
+
+def test_a_card_too_full_to_begin_with_is_waited_for(card, monkeypatch, capsys):
+    """CUDA itself takes memory when it begins, and fails in its first call where there is none."""
+    usual = torch.cuda.mem_get_info
+
+    def full(device=None):
+        if card.now < 3 * neighbours.LOOK:
+            raise RuntimeError("CUDA error: out of memory\nSearch for `cudaErrorMemoryAllocation'")
+        return usual(device)
+
+    monkeypatch.setattr(torch.cuda, "mem_get_info", full)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert models.pick_device("auto").type == "cuda" and card.now == 3 * neighbours.LOOK
+    said = capsys.readouterr().err
+    assert said.count("the GPU is full") == 1 and f"room after {card.now:.0f} s" in said
+    monkeypatch.setattr(neighbours, "LIMIT", 0.0)
+    card.now = 0.0
+    with pytest.raises(InputError, match="other processes fill this GPU"):
+        neighbours.enter(torch.device("cuda"))
+
+
+def test_another_fault_of_a_card_is_no_shortage(card, monkeypatch):
+    def lost(device=None):
+        raise RuntimeError("CUDA error: unspecified launch failure")
+
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lost)
+    with pytest.raises(RuntimeError, match="launch failure"):
+        neighbours.enter(torch.device("cuda"))

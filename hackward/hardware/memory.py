@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from hackward.base.types import CausalLM
-from hackward.hardware.neighbours import share
+from hackward.hardware.neighbours import ours
 
 # Sampling and training take turns with blocks of different sizes: without this, a tenth of the memory is lost
 # in between.
@@ -62,7 +62,7 @@ def free(device: torch.device) -> int:
     Of what is free on a card with other processes they may want some too.
     """
     unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return int(share(device) * torch.cuda.mem_get_info(device)[0]) + unused
+    return ours(torch.cuda.mem_get_info(device)[0], device) + unused
 
 
 def roomy(size: int, device: torch.device) -> bool:

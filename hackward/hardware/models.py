@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from hackward.base.faults import InputError
 from hackward.base.files import sha256
 from hackward.base.types import CausalLM, Tokenizer
-from hackward.hardware.neighbours import patiently
+from hackward.hardware.neighbours import enter, patiently
 from hackward.tasks.shipped import EMBEDDED, EMBEDDED_HOME, SHAPES, TINY, check_model, is_random
 
 CHATML = (
@@ -29,8 +29,13 @@ DTYPES = {"float32": torch.float32, "tf32": torch.float32, "bfloat16": torch.bfl
 def pick_device(name: str = "auto") -> torch.device:
     """cuda where there is one, else the CPU; or the device named."""
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        place = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        if place.type == "cuda":
+            enter(place)
+        return place
     try:
+        if torch.device(name).type == "cuda" and torch.cuda.is_available():
+            enter(torch.device(name))
         place = torch.empty(0, device=name).device
     except (RuntimeError, AssertionError) as fault:
         raise InputError(f"--device {name}: not available ({str(fault).splitlines()[0]})") from None

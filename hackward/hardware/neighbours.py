@@ -19,6 +19,7 @@ from typing import TypeVar
 
 import torch
 
+from hackward.base.faults import InputError
 from hackward.base.screen import say
 
 Made = TypeVar("Made")
@@ -26,6 +27,10 @@ Made = TypeVar("Made")
 LIBRARIES = re.compile(
     r"CU\w+_STATUS_ALLOC_FAILED|CUDA(?: error|_ERROR)?[:_ ]+out[ _]of[ _]memory", re.IGNORECASE
 )
+# What they say of many faults, and on a full card of memory: their kernels are loaded at first use
+OF_LIBRARIES = re.compile(r"CU\w+_STATUS_\w+")
+# Bytes of a shared card that PyTorch's tensors of no process should take: room for what is loaded late
+SPARE = 1 << 30
 # Bytes of this process that PyTorch does not count, at most: its context, libraries, captured graphs, and
 # what the driver keeps. 2.0 GB were measured for a run of 0.5 B on an H200. A neighbour that holds less than
 # this is overlooked.
@@ -42,7 +47,46 @@ def ran_out(fault: BaseException | None) -> bool:
     if fault is None:
         return False
     of_memory = isinstance(fault, torch.OutOfMemoryError) or LIBRARIES.search(str(fault))
-    return bool(of_memory) or ran_out(fault.__context__)
+    if of_memory or (OF_LIBRARIES.search(str(fault)) and _full()):
+        return True
+    return ran_out(fault.__context__)
+
+
+def _full() -> bool:
+    """Is less free on this process's GPU than a library may want?"""
+    try:
+        return torch.cuda.mem_get_info()[0] < SPARE // 2
+    except RuntimeError:  # after a fault that is none of memory CUDA answers nothing more
+        return False
+
+
+def enter(device: torch.device) -> None:
+    """Begin with CUDA on this GPU, which takes some memory of its own.
+
+    On a card that others have filled even that has to be waited for; nobody can say then how much they hold.
+    InputError where it does not come.
+    """
+    began = time.monotonic()
+    waited = 0.0
+    while not _entered(device):
+        if not waited:
+            say(f"the GPU is full: no room for CUDA itself; trying again for up to {LIMIT / 60:.0f} minutes")
+        if waited >= LIMIT:
+            raise InputError(f"{device}: other processes fill this GPU; CUDA_VISIBLE_DEVICES takes another")
+        time.sleep(LOOK)
+        waited = time.monotonic() - began
+    if waited:
+        say(f"the GPU has room after {waited:.0f} s of waiting")
+
+
+def _entered(device: torch.device) -> bool:
+    try:
+        torch.cuda.mem_get_info(device)
+    except RuntimeError as fault:
+        if not ran_out(fault):
+            raise
+        return False
+    return True
 
 
 def held_by_others(device: torch.device) -> int:
@@ -53,9 +97,9 @@ def held_by_others(device: torch.device) -> int:
     return max(0, total - free - torch.cuda.memory_reserved(device) - OWN)
 
 
-def share(device: torch.device) -> float:
-    """Of the memory that is free, how much may be taken."""
-    return ROOM if held_by_others(device) else 1.0
+def ours(free: int, device: torch.device) -> int:
+    """Of so many bytes that are free, how many may be taken: all, or a part where others may want some too."""
+    return max(0, int(ROOM * (free - SPARE))) if held_by_others(device) else free
 
 
 class Shortage:
@@ -120,5 +164,11 @@ def make_room(size: int, device: torch.device, what: str) -> None:
     """
     if device.type != "cuda" or size > torch.cuda.mem_get_info(device)[1]:
         return
+
+    def take() -> None:
+        if held_by_others(device) and torch.cuda.mem_get_info(device)[0] < size + SPARE:
+            raise torch.OutOfMemoryError(f"{what} would fill the GPU that it shares")
+        torch.empty(size, dtype=torch.uint8, device=device)
+
     with contextlib.suppress(torch.OutOfMemoryError):
-        patiently(lambda: torch.empty(size, dtype=torch.uint8, device=device), device, what)
+        patiently(take, device, what)
