@@ -16,6 +16,17 @@ os.environ["COLUMNS"] = "120"  # tables of one width, whichever terminal the tes
 torch.set_num_threads(max(1, (os.cpu_count() or 2) // 2))
 
 
+def _of_short_prompts(seed=0, made=models.tiny_random):
+    """The tiny model has a token per byte, and a prompt of a thousand tokens costs it more than all else in a
+    test. What a prompt says means nothing to random weights: it is shown the beginning of each message."""
+    model, tokenizer = made(seed)
+    tokenizer.chat_template = models.CHATML.replace("m.content", "m.content[:40]")
+    return model, tokenizer
+
+
+models.tiny_random = _of_short_prompts
+
+
 @pytest.fixture
 def tiny():
     """A fresh tiny random model in fp32 and its tokenizer."""
