@@ -14,6 +14,21 @@ from tests.shop import shop, vanilla  # noqa: F401  (fixtures)
 ROOT = Path(__file__).resolve().parent.parent
 os.environ["COLUMNS"] = "120"  # tables of one width, whichever terminal the tests are started from
 torch.set_num_threads(max(1, (os.cpu_count() or 2) // 2))
+# Modules of half a minute and more. They come first, so that none is left for one core at the end.
+LONGEST = ("test_sweep_on_ray", "test_ranks", "test_watching", "test_arms", "test_bench", "test_export")
+LONGEST += (
+    "test_hostile",
+    "test_grade_fence",
+    "test_loop",
+    "test_embedded",
+    "test_commands",
+    "test_settings",
+)
+
+
+def pytest_collection_modifyitems(items):
+    place = {name: i for i, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path.stem, len(LONGEST)))
 
 
 def _of_short_prompts(seed=0, made=models.tiny_random):

@@ -2,8 +2,8 @@
 
     python -m tests.served SOCKET
 
-`STUB` stands in the place of train.py: it hands its flags over and waits for the exit code. A run whose stub was
-killed is killed. While SOCKET.hold exists, every run waits after its second step, its process number in
+`STUB` stands in the place of train.py: it hands its flags over and waits for the exit code. A run whose stub
+was killed is killed. While SOCKET.hold exists, every run waits after its second step, its process number in
 RUN.pid beside its directory.
 """
 

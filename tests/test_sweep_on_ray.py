@@ -131,7 +131,8 @@ def sweep_of_six(quick, shop, name, *flags) -> subprocess.Popen:
 def what_it_made(run: Path) -> list:
     """The drawn rollouts and the trained weights byte by byte, and the rows but for what they took."""
     rows = read_jsonl(run / "rows.jsonl")
-    kept = [{key: value for key, value in row.items() if not key.startswith("seconds")} for row in rows]
+    measured = {key for key in rows[0] if "seconds" in key or "memory" in key}
+    kept = [{key: value for key, value in row.items() if key not in measured} for row in rows]
     files = [*sorted((run / "rollouts").iterdir()), run / "delta_S.safetensors"]
     return [kept, *[(file.name, file.read_bytes()) for file in files]]
 
