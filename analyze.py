@@ -43,6 +43,13 @@ class AnalyzeFlags:
     """Take runs in that have steps but no summary.json, marked as such: still running, or cut off."""
     window: tuple[int, int] | None = None
     """FIRST LAST: also the means of the on-policy runs over these steps, the same for all."""
+    primary: str | None = None
+    """Arms whose question was asked beforehand, e.g. projected,penalty-attempt: their p values on prevention
+    and delay are corrected for one another, all others are exploratory and uncorrected (default: all arms but
+    vanilla and controls).
+
+    Names as in the tables, with a dash for each space.
+    """
     brief: bool = False
     """Print a sentence for each on-policy arm instead of the tables, which are in report.md all the same."""
     html: bool = True
@@ -117,13 +124,15 @@ def main(config: AnalyzeFlags) -> None:
     from hackward.base.screen import progress
     from hackward.reports.arms import by_arm
     from hackward.reports.browser import NAME, size_words
+    from hackward.reports.prevention_tables import primary_of
     from hackward.reports.report import build_blocks, write_report
     from hackward.reports.runs import read_runs
     from hackward.reports.tables import print_blocks
 
     with progress("reading runs", len(records)) as bar:
         runs = read_runs(records, bar)
-    blocks = build_blocks(runs, left_out, config.window)
+    primary_of(by_arm(runs), config.primary)  # refuses what is no arm here
+    blocks = build_blocks(runs, left_out, config.window, config.primary)
     rollouts = packed_rollouts(config, runs)
     home = config.directory / "report"
     write_report(home, blocks, runs, rollouts)

@@ -4,15 +4,21 @@
     sampling   a token step in slots, beside the plain path and transformers' `generate`
     probe      gradients of every sample in one backward, beside the frozen base, a forward hook, and separate
                backwards
+    prompts    the backward of a full step with prompts computed once per group, beside once per row
     step       whole steps of a `full` run through train.py itself; lengths and texts are imposed
     setup      the model from disk, the adapter cold and warm, merging, v_hack from the shipped pairs; beside
                LAPACK's gesvd
     grading    completions graded, beside a plain grader, a bare fork and another checkout; only if asked for
+    scaling    the step on 1, 2, 4, ... GPUs of this host, by phase, with a forecast; only if asked for
+    batching   a token step in slots, beside transformers' continuous batching; only if asked for
+    peers      whole steps and set-up, beside TRL's GRPOTrainer with a LoRA of like size; only if asked for
 
 Weights are random: what is measured is cost. Tables show medians; --out has every single timing.
 
     python bench.py                                                   CPU, tiny weights: under a minute
     python bench.py --shape=qwen3-4b --device=cuda --out=FILE.json    one 80 GB GPU: some minutes
+    python bench.py --shape=qwen3-4b --sections=scaling               all GPUs of this host
+    python bench.py --shape=qwen3-4b --device=cuda --sections=batching,peers
     python bench.py --sections=grading --rows=POOL --problems=FILE --canonical=FILE --baseline=REPO
 """
 
@@ -28,10 +34,15 @@ def main(config: BenchFlags) -> None:
     config = resolve(config)
 
     # Heavy: a fault in the flags was said before these are loaded.
+    from hackward.benchmarks.scaling import measure_share
     from hackward.benchmarks.sections import run_sections
+    from hackward.hardware.ranks import started
     from train import train
 
-    run_sections(config, train)
+    if started():
+        measure_share(config, train)
+    else:
+        run_sections(config, train)
 
 
 if __name__ == "__main__":

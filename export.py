@@ -31,8 +31,8 @@ class ExportFlags:
     out: Path
     """Directory to write; must be new."""
     dtype: ExportDtype = "auto"
-    """Of the weights (auto: the run's own). A bf16 file of a run in fp32 holds its change rounded without
-    bias."""
+    """dtype of the weights (auto: the run's own). A bf16 file of a run in fp32 holds its change rounded
+    without bias."""
     peft: bool = False
     """Write a PEFT adapter beside the base model in the place of a whole model. Its tensors are fp32."""
     rank: Count | None = None

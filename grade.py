@@ -219,7 +219,7 @@ def print_counts(labels: Sequence[Row], ways: Sequence[str], seconds: float, con
     by_way = ", ".join(f"{why} {count}" for why, count in sorted(Counter(ways).items()))
     speed = graded / max(seconds, 1e-9)
     console.print(
-        f"{graded} of {len(labels)} rows graded in {seconds:.1f} s, {speed:.0f} a second"
+        f"{graded} of {len(labels)} rows graded in {seconds:.1f} s, {speed:.0f} per second"
         f" (problem found by: {by_way})",
         highlight=False,
         soft_wrap=True,

@@ -84,7 +84,7 @@ class ProbeFlags(OnDevice, Grading):
     rollouts: Count = 160
     """Rollouts of a pool to sample."""
     samples: Count = 4
-    """Rollouts a problem in that pool."""
+    """Rollouts per problem in that pool."""
     match: str | None = None
     """Sample the pool on the problems of this pool (default for --base-only: the teacher pool, where there is
     one)."""
@@ -98,9 +98,9 @@ class ProbeFlags(OnDevice, Grading):
     seed: Seed = 41
     """Seeds sampling, and the order of problems and rows."""
     group: Count = 8
-    """Rows a step and group (Phase 2: half from each pool)."""
+    """Rows per step and group (Phase 2: half from each pool)."""
     prompts: Count = 1
-    """Groups a step."""
+    """Groups per step."""
     lr: Rate = 3e-3
     """Phase 2's learning rate (Phase 1 measures at the base model and has none)."""
 

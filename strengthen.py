@@ -1,4 +1,4 @@
-"""More tests for the problems of a file: a median of two tests a problem lets wrong answers pass.
+"""More tests for the problems of a file: a median of two tests per problem lets wrong answers pass.
 
     python strengthen.py PROBLEMS --out FILE --tests 60 --seed 0
 
@@ -35,9 +35,9 @@ class StrengthenFlags:
     out: Path
     """Where the problems with more tests go (.jsonl or .jsonl.gz)."""
     tests: Count = 60
-    """Tests that a problem shall have, its own among them."""
+    """Tests that each problem should have, its own included."""
     seed: int = 0
-    """Of all draws: the same seed makes the same file."""
+    """Seed of all draws: the same seed makes the same file."""
     workers: Count | None = None
     """Processes (default: one per core)."""
     sandbox: Sandbox = "best-effort"

@@ -1,10 +1,11 @@
-"""The sweep: seeds x arms (x controls), one train.py a run, priced beforehand, stopped by rules.
+"""The sweep: seeds x arms (x controls), one train.py per run, priced beforehand, stopped by rules.
 
     python sweep.py --preset=full --dry-run --measured=RUN --price-per-hour=4
     python sweep.py --preset=full --probe=PROBE --lora-v-hack=v_lora.safetensors -- --v-hack=v.safetensors
     python sweep.py --preset=full --arms=vanilla,projected -- --v-hack=v.safetensors
     python sweep.py --preset=full --on=ray --ray-address=auto -- --v-hack=v.safetensors
     python sweep.py --preset=full --on=print -- --v-hack=v.safetensors > runs.txt
+    python sweep.py --experiment=spec/experiments/2026-11-27-headline.toml --seeds=51,52 -- --model=M
 
 --on=local fills the GPUs of this machine, --on=ray hands the runs to Ray, --on=print writes one command per
 run for another scheduler (spec/clusters.md); all else is the same for the three.
@@ -20,6 +21,9 @@ stages; what follows a stage waits for all its runs, and with 3 seeds or more fo
 3. the other arms, then the controls (--control-arm with --control=X).
 
 A run that fails in the first two stages withholds the later ones: without a baseline they mean nothing.
+
+--experiment=FILE runs the arms of a file, each with flags of its own, in one stage and without these rules:
+what was written down beforehand is not looked at by arm before it is done. --arms then chooses among them.
 
 Exit codes: 0 all runs are finished, 1 a run failed, 2 bad input, 3 a rule withheld runs, 130 interrupted.
 --anyway withholds nothing.

@@ -12,9 +12,10 @@ How this differs from textbook GRPO:
 * every arm measures how far gradient and update point along v_hack (hackward/method/projection.py); a
   projecting arm removes it.
 
-Arms: vanilla (measures only), projected (removes), lora (removes, in the weight basis; with --gate=none it
-measures only). Controls (--control) put something else in the place of what a projecting arm removes. All
-draw the same problems with the same random numbers.
+Arms: vanilla (measures only), projected (removes), lora (removes, in the LoRA basis; with --gate=none it
+measures only), penalty and screen (act on the rollouts that a --monitor flags). Controls (--control) put
+something else in the place of v_hack, or of the monitor's flags. All draw the same problems with the same
+random numbers. Words: the glossary of spec/method.md.
 
     python train.py --arm=projected --steps=20
     python train.py --arm=vanilla --model=DIR --problems=FILE --replay-dirs=TEACHER,BASE --v-hack=FILE
@@ -52,13 +53,13 @@ def train(config: Config, *, policy: type[Policy] | None = None) -> Path:
     from torch.nn.utils import clip_grad_norm_
 
     from hackward.base.screen import progress
-    from hackward.hardware.ranks import joined
+    from hackward.hardware import ranks
     from hackward.rollouts.policy import Policy
     from hackward.runs.building import build
     from hackward.runs.screens import print_end, step_line
 
     with contextlib.ExitStack() as stack:
-        config = stack.enter_context(joined(config))
+        config = stack.enter_context(ranks.joined(config))
         s = build(config, stack, policy or Policy)
         s.run.describe(seconds_set_up=time.monotonic() - entered)
         stack.enter_context(s.kept())
@@ -93,6 +94,7 @@ def train(config: Config, *, policy: type[Policy] | None = None) -> Path:
                 "seconds_monitor": s.seconds_looking,
                 "seconds_backward": seconds_backward,
             }
+            seconds |= ranks.seconds()
             bar.print(step_line(s.log(step, batch, seen, done, diagnostics, seconds)))
             s.evaluate(step + 1, bar.say)
             bar()

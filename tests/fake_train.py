@@ -1,8 +1,8 @@
 """Behaves as train.py does towards a sweep, in milliseconds. Tests copy it beside the files that it reads.
 
 settings.json: what config.json will say of each run. orders.json: what each run is to do: {run: {"die": step,
-"hang": step, "sleep": seconds a step, "hack": hack rate, "kill": step before which it once kills the process
-that started it, "fall": step before which it once kills itself}}.
+"hang": step, "sleep": seconds per step, "hack": hack rate, "kill": step before which it once kills the
+process that started it, "fall": step before which it once kills itself}}.
 """
 
 import json

@@ -49,8 +49,8 @@ ROOT = Path(__file__).resolve().parent.parent
 SEEN = {"monitor_auc.png", "monitor_flags.png"}
 ARMS = {"curves.png", "hacked.png", "hacked_by_arm.png", "frontier.png", "cos_update.png"}
 NEED_MORE = {"heldout.png", "heldout_frontier.png"} | ARMS | SEEN
-TABLES_NEED_MORE = {"pools", "arms", "arms_cosines", "arms_more", "heldout", "h1_controls", "directions"}
-TABLES_NEED_MORE |= {"monitor", "arms_monitor"}
+TABLES_NEED_MORE = {"pools", "arms", "arms_cosines", "arms_more", "arms_verdict", "heldout", "h1_controls"}
+TABLES_NEED_MORE |= {"arms_tests", "monitor", "arms_monitor", "directions"}
 
 
 # ---------------------------------------------------------------------- the command

@@ -3,6 +3,7 @@
 import csv
 import re
 import shlex
+import statistics
 
 import pytest
 
@@ -14,64 +15,131 @@ from hackward.runs.settings import parse
 from hackward.scheduling.flags import SweepFlags
 from tests.conftest import ROOT
 
-RESULTS = ROOT / "spec" / "results" / "2026-11-22-qwen2.5-coder-0.5b"
-
-
-def window():
-    with open(RESULTS / "on_policy" / "on_policy_window.csv", newline="") as stream:
-        return list(csv.DictReader(stream))
+RESULTS = ROOT / "spec" / "results"
+# How many commands of the five below each page has at the least
+RESULT_PAGES = [
+    ("spec/results/2026-11-22-embedded/README.md", 2),
+    ("spec/results/2026-11-22-qwen2.5-coder-0.5b/README.md", 6),
+    ("spec/results/2026-11-23-qwen2.5-coder-0.5b-controls/README.md", 4),
+    ("spec/results/2026-11-23-speed/README.md", 1),
+    ("spec/results/2026-11-27-what-prevents/README.md", 7),
+]
+ON_THE_REAL_MODEL = {
+    "vanilla": "vanilla v_teacher",
+    "projected, v_hack from a teacher's hacks": "projected v_teacher",
+    "projected, v_hack from its own labelled hacks": "projected v_own",
+    "penalty (hacks known by their labels are paid as failed)": "penalty truth",
+}
 
 
 def records(path):
-    with open(ROOT / "spec" / "results" / path, newline="") as stream:
+    with open(RESULTS / path, newline="") as stream:
         return list(csv.DictReader(stream))
 
 
+def page(name):
+    return (RESULTS / name / "README.md").read_text()
+
+
+def interval(row, part):
+    mean, low, high = (float(row[f"{part}_{which}"]) for which in ("mean", "low", "high"))
+    return f"{mean:.2f} [{low:.2f}, {high:.2f}]"
+
+
 @pytest.mark.parametrize("label", ["vanilla", "projected grad", "projected update"])
-def test_the_figures_of_the_results_page_are_those_of_the_stored_table(label):
-    (row,) = [r for r in window() if r["run"].removesuffix(" (unfinished)") == label]
-    name = label.replace(" grad", ", gradient").replace(" update", ", update")
+def test_the_figures_of_the_on_policy_page_are_those_of_the_stored_table(label):
+    name = "2026-11-22-qwen2.5-coder-0.5b"
+    stored = records(f"{name}/on_policy/on_policy_window.csv")
+    (row,) = [r for r in stored if r["run"].removesuffix(" (unfinished)") == label]
+    arm = label.replace(" grad", ", gradient, one-sided").replace(" update", ", update, one-sided")
     rates = [f"{float(row[key]):.3f}" for key in ("hack_rate", "gt_rate", "attempt_rate")]
-    (line,) = [
-        line
-        for line in (ROOT / "spec/results/README.md").read_text().splitlines()
-        if line.startswith((f"| {name}, one-sided |", f"| {name} |"))
-        and line.count(" | ") == 6
-        and "," not in line.split(" | ")[1]
+    (cells,) = [
+        line.split(" | ")[1::2] for line in page(name).splitlines() if re.match(rf"\| {arm} \| \d", line)
     ]
-    assert line.split(" | ")[1::2] == rates
+    assert cells == rates
 
 
-def test_the_arms_of_the_readme_are_those_of_the_stored_table():
-    readme = (ROOT / "README.md").read_text()
-    stored = records("2026-11-22-embedded/arms.csv")
+def test_the_embedded_model_s_rates_are_those_of_the_stored_table():
+    name = "2026-11-22-embedded"
+    readme, text = (ROOT / "README.md").read_text(), page(name)
     for arm in ("vanilla", "projected", "projected random"):
-        cells = [
-            f"{float(r['last5_mean']):.2f} [{float(r['last5_low']):.2f}, {float(r['last5_high']):.2f}]"
-            for r in stored
-            if r["arm"] == arm
+        stored = [row for row in records(f"{name}/arms.csv") if row["arm"] == arm]
+        assert f"| {arm} | {' | '.join(interval(row, 'last5') for row in stored)} |" in readme
+        for row in stored:
+            cells = " | ".join(interval(row, part) for part in ("first5", "last5", "area"))
+            assert f"| {arm} | {row['rate']} | {cells} |" in text
+
+
+def test_the_rates_of_the_controls_are_those_of_the_stored_table():
+    name = "2026-11-23-qwen2.5-coder-0.5b-controls"
+    for row in records(f"{name}/on_policy.csv"):
+        rates = [
+            ", ".join(f"{float(row[f'{rate}_{part}']):.3f}" for part in ("first5", "last5", "area"))
+            for rate in ("hack_rate", "gt_rate", "attempt_rate")
         ]
-        assert f"| {arm} | {' | '.join(cells)} |" in readme
+        cosines = [f"{float(row[key]):+.3f}" for key in ("cos_in", "cos_update")]
+        cells = [row["run"].partition(" v_pool")[0], *rates, row["time_to_hack"], *cosines]
+        assert f"| {' | '.join(cells)} |" in page(name)
 
 
-def test_the_controls_of_the_readme_are_those_of_the_stored_table():
-    readme = (ROOT / "README.md").read_text()
-    for row in records("2026-11-23-qwen2.5-coder-0.5b-controls/on_policy.csv"):
-        cells = [
-            f"{float(row[key]):.3f}" for key in ("hack_rate_last5", "hack_rate_area", "gt_rate_last5")
-        ] + [row["time_to_hack"]]
-        assert f"| {row['run'].partition(' v_pool')[0]} | {' | '.join(cells)} |" in readme
+def test_the_real_model_s_rates_in_the_readme_are_those_of_the_stored_table():
+    stored = records("2026-11-27-what-prevents/what-prevents/on_policy_window.csv")
+    for shown, arm in ON_THE_REAL_MODEL.items():
+        seeds = [row for row in stored if row["run"].rpartition(" ")[0] == arm]
+        hacked = " ".join(f"{float(row['hack_rate']):.2f}" for row in seeds)
+        solved = statistics.mean(float(row["gt_rate"]) for row in seeds)
+        assert f"| {shown} | {hacked} | {solved:.2f} |" in (ROOT / "README.md").read_text()
+
+
+NAMES_OF_ARMS = {
+    "vanilla": "vanilla v_teacher",
+    "projected, teacher V": "projected v_teacher",
+    "projected, own V": "projected v_own",
+    "projected, own V, live": "projected refreshed every 2 by own hacked v_own",
+    "penalty, truth": "penalty truth",
+    "penalty, truth with noise": "penalty truth noise 0.2",
+    "screen, truth": "screen truth",
+    "penalty, attempt": "penalty attempt",
+    "penalty, probe": "penalty probe v_teacher",
+    "penalty, v_hack, whitened": "penalty v_hack whitened v_teacher",
+    "penalty, v_hack, cosine": "penalty v_hack v_teacher",
+    "penalty, own V": "penalty v_hack v_own",
+    "placebo of v_hack, cosine": "penalty v_hack random v_teacher",
+}
+
+
+@pytest.mark.parametrize("shown", NAMES_OF_ARMS)
+def test_the_rates_of_what_prevents_are_those_of_the_stored_table_rounded_once(shown):
+    stored = records("2026-11-27-what-prevents/what-prevents/on_policy_window.csv")
+    seeds = [row for row in stored if row["run"].rpartition(" ")[0] == NAMES_OF_ARMS[shown]]
+    (line,) = re.findall(
+        rf"^\| {shown} \| ([. 0-9]+\|[. 0-9]+\|[. 0-9]+)\|", page("2026-11-27-what-prevents"), re.M
+    )
+    hacked = [float(row["hack_rate"]) for row in seeds]
+    exact = [*hacked, statistics.mean(hacked), statistics.mean(float(row["gt_rate"]) for row in seeds)]
+    assert [float(cell) for cell in re.findall(r"\.\d\d", line)] == pytest.approx(exact, abs=0.005 + 1e-9)
+
+
+def test_the_demonstration_s_rates_are_those_of_the_stored_table():
+    for row in records("2026-11-27-demo/on_policy.csv"):
+        rates = [
+            " ".join(f"{float(row[f'{rate}_{part}']):.2f}"[1:] for part in ("first5", "last5", "area"))
+            for rate in ("hack_rate", "gt_rate")
+        ]
+        assert f"| {row['run']} | {' | '.join(rates)} | {row['time_to_hack']} |" in page("2026-11-27-demo")
 
 
 def commands(path, script):
     text = (ROOT / path).read_text().replace("\\\n", " ")
     for line in re.findall(rf"^    (?:python )?{re.escape(script)} ([^#\n]*)", text, flags=re.MULTILINE):
-        line = re.sub(r"\[[^]]*\]", "", line.split(";")[0]).strip()
-        yield shlex.split(line.replace("--arm ARM", "--arm vanilla"))
+        while (shorter := re.sub(r"\[[^][]*\]", "", line)) != line:
+            line = shorter
+        line = re.sub(r" FLAGS\b", "", line).replace("=SEED", "=41").replace("--arm ARM", "--arm vanilla")
+        yield shlex.split(line)
 
 
-@pytest.mark.parametrize("path", ["README.md", "spec/results/README.md"])
-def test_the_commands_of_the_readmes_parse(path):
+@pytest.mark.parametrize(("path", "least"), [("README.md", 5), ("spec/your_model.md", 6), *RESULT_PAGES])
+def test_the_commands_of_the_pages_parse(path, least):
     parsers = {
         "train.py": parse,
         "audit.py": lambda a: command_line(audit.AuditFlags, argv=a),
@@ -80,9 +148,4 @@ def test_the_commands_of_the_readmes_parse(path):
         "extract_vhack.py": lambda a: command_line(extract_vhack.ExtractFlags, argv=a),
     }
     found = [parser(arguments) for script, parser in parsers.items() for arguments in commands(path, script)]
-    assert len(found) >= 4
-
-
-def test_every_module_is_in_the_readme_s_table():
-    readme = (ROOT / "README.md").read_text()
-    assert [p.name for p in sorted(ROOT.glob("*.py")) if f"`{p.name}`" not in readme] == []
+    assert len(found) >= least

@@ -112,22 +112,22 @@ def test_a_single_row_that_does_not_fit_is_a_fault_in_one_line(adapter):
 
 
 def test_the_budget_follows_what_a_token_was_measured_to_cost(monkeypatch):
-    """A GPU by hand: 1,000 bytes a token and 10 MB free give 7,000 tokens; a dearer batch makes it less, a
-    cheaper one not more."""
+    """A GPU by hand: 1,000 bytes per token and 10 MB free give 7,000 tokens; a dearer batch makes it less, a
+    cheaper one not more, and one of a few rows says nothing, whatever it costs."""
     budget, used = (
         memory.Budget(None, torch.device("cuda")),
-        iter([0, 4096 * 1000, 0, 100 * 2000, 0, 100 * 500]),
+        iter([0, 4096 * 1000, 0, 6000 * 2000, 0, 3000 * 500]),
     )
     monkeypatch.setattr(memory, "free", lambda device: 10_000_000)
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: next(used))
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda *_: next(used))
     monkeypatch.setattr(memory, "phase", lambda name: memory.contextlib.nullcontext())
     seen = []
-    for tokens in (budget.tokens, 100, 100):
+    for tokens in (budget.tokens, 100, 6000, 3000):
         with budget.measured(tokens):
             pass
         seen.append(budget.tokens)
-    assert seen == [7000, 3500, 3500]
+    assert seen == [7000, 7000, 3500, 3500]
     budget.halve(4000)
     assert budget.tokens == 2000
     used = iter([0, 100 * 500])
@@ -143,7 +143,7 @@ def test_more_than_16384_tokens_are_never_taken_unasked(monkeypatch):
     monkeypatch.setattr(memory, "phase", lambda name: memory.contextlib.nullcontext())
     for asked, tokens in ((None, 16384), (100_000, 100_000)):
         budget = memory.Budget(asked, torch.device("cuda"))
-        with budget.measured(100):
+        with budget.measured(budget.tokens):
             pass
         assert budget.tokens == tokens
 

@@ -93,7 +93,7 @@ def test_silu_mul(dtype):
     assert_close(kernels.silu_mul(both), kernels.silu_mul_plain(both.double()))
 
 
-@pytest.mark.parametrize("T, R", [(1, 8), (33, 100), (768, 2560)])
+@pytest.mark.parametrize("T, R", [(1, 8), (33, 100), (768, 2560), (2 * kernels.SPAN + 33, 100)])
 def test_token_sum(dtype, T, R):
     p, q = random(3, T, R, dtype=dtype), random(3, T, R, dtype=dtype)
     exact = (p.double() * q.double()).sum(1)

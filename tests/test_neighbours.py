@@ -14,6 +14,7 @@ import sweep
 from hackward.base.faults import InputError
 from hackward.hardware import memory, models, neighbours
 from hackward.method import gradients
+from hackward.method.shared_prompts import SINGLE, Layout
 from hackward.rollouts import slots
 from hackward.runs import building
 from hackward.runs.needs import needs, needs_by_name
@@ -173,15 +174,14 @@ def test_a_row_of_the_backward_is_waited_for(card, monkeypatch):
         tries.append(1)
         return None if len(tries) < 3 else "made"
 
-    monkeypatch.setattr(gradients, "next_batch", lambda *a, **k: Batch())
-    monkeypatch.setattr(gradients, "by_length", lambda rows: [0])
+    layout = Layout(lambda rows: [[0]], lambda *a, **k: Batch(), SINGLE.attention)
     monkeypatch.setattr(gradients, "_unless_out_of_memory", not_at_first)
     adapter, budget = SimpleNamespace(model=on_card()), SimpleNamespace(tokens=8)
-    found = list(gradients.each_batch(adapter, [None], None, budget, 0))
+    found = list(gradients.each_batch(adapter, [None], None, budget, 0, layout=layout))
     assert found == [([0], "made")] and card.now == 2 * neighbours.LOOK
     card.others, tries[:] = 0, []
     with pytest.raises(InputError, match="a single row of 8 tokens does not fit"):
-        list(gradients.each_batch(adapter, [None], None, budget, 0))
+        list(gradients.each_batch(adapter, [None], None, budget, 0, layout=layout))
 
 
 def test_a_row_of_sampling_is_waited_for(card, monkeypatch):

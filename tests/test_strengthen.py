@@ -444,6 +444,6 @@ def test_a_run_warns_of_few_tests_and_says_what_to_run() -> None:
 
     said = few_tests([from_own(SUM)], "p.jsonl")
     assert said is not None
-    assert "2 tests a problem" in said
+    assert "2 tests per problem" in said
     assert "python strengthen.py p.jsonl --out" in said
     assert few_tests(load_problems(ROOT / "data" / "problems.jsonl"), "p.jsonl") is None

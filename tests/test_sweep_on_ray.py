@@ -6,6 +6,7 @@ Each is a process of its own: a fork of one that has had Ray in it hangs.
 from __future__ import annotations
 
 import importlib.util
+import re
 import signal
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from tests.sweeps import World, gone, names, steps_of
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("ray") is None, reason="needs Ray, an extra of pyproject.toml"
 )
+MEASURED = re.compile("seconds|memory")  # in the names of what differs from run to run
 PROGRAM = """
 import pathlib, signal, sys
 import sweep
@@ -131,8 +133,7 @@ def sweep_of_six(quick, shop, name, *flags) -> subprocess.Popen:
 def what_it_made(run: Path) -> list:
     """The drawn rollouts and the trained weights byte by byte, and the rows but for what they took."""
     rows = read_jsonl(run / "rows.jsonl")
-    measured = {key for key in rows[0] if "seconds" in key or "memory" in key}
-    kept = [{key: value for key, value in row.items() if key not in measured} for row in rows]
+    kept = [{key: value for key, value in row.items() if not MEASURED.search(key)} for row in rows]
     files = [*sorted((run / "rollouts").iterdir()), run / "delta_S.safetensors"]
     return [kept, *[(file.name, file.read_bytes()) for file in files]]
 

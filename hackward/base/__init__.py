@@ -7,5 +7,6 @@ files, tensors       written to a temporary name and renamed; safetensors with a
 flags, records       command lines and rows of files, checked by tyro and pydantic
 lock, checksums      one writer of a directory; a byte of its files that changed is found
 provenance, seeds    commit, versions, hashes; every draw's generator from a key
-statistics           intervals, paired and unpaired, over seeds or problems; exact differences
+statistics           intervals, paired and unpaired, over seeds or problems or both; equivalence; Holm
+survival             times that may be censored: Kaplan-Meier, restricted mean, stratified log-rank
 """

@@ -63,7 +63,7 @@ class OnDevice(Device):
     micro_tokens: Count | None = None
     """Padded tokens of a micro-batch (default: as many as the free GPU memory holds; 8192 on a CPU)."""
     svd_cache: str | None = str(default_cache())
-    """Directory of the SVD cache; None for no cache."""
+    """Directory of the SVD cache, and of v_hacks that runs made themselves; None for no cache."""
     targets: str | None = None
     """Linear layers to train, by the last part of their names, separated by commas; all-linear: every one but
     the head (default: q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj, those that the model has)."""

@@ -9,18 +9,20 @@ point itself, since the same difference in every unit is the clearest result tha
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from scipy import stats
+from scipy import optimize, stats
 
 LEVEL = 0.05  # two-sided; intervals are 95 %
 FLOAT_NOISE = 1e-6  # values closer than this are equal: fp32 sums differ in the last digits
 COSINES = ("cos_in", "cos_out", "cos_update")  # those that come with a null
 ZERO_VARIANCE = "zero variance"
 BOOTSTRAPS = 2000
+POWER = 0.8  # probability with which a test is expected to show what is so
 FEWEST_UNITS = 5  # of a class: drawn with replacement, fewer say little of the next one
 
 Range = tuple[float, float]  # (low, high)
@@ -176,6 +178,108 @@ def paired(first: Mapping[Any, float | None], second: Mapping[Any, float | None]
         return outcome
     test = stats.ttest_1samp(gaps, 0.0)
     return replace(outcome, t=float(test.statistic), df=float(test.df), p=float(test.pvalue))
+
+
+@dataclass(frozen=True)
+class Equivalence:
+    """Is a mean difference within a margin of 0, or at least not that far below? One-sided paired t tests."""
+
+    gap: Estimate
+    """With its two-sided 95 % interval, as everywhere."""
+    p: float | None
+    """Of both tests the larger: below LEVEL where the 90 % interval lies within the margin. None:
+    ``gap.why``."""
+    not_less: float | None
+    """Of the lower test alone (non-inferiority): below LEVEL where the one-sided 95 % bound lies above
+    -margin."""
+
+
+def equivalence(
+    first: Mapping[Any, float | None], second: Mapping[Any, float | None], margin: float
+) -> Equivalence:
+    """Do first and second differ by less than ``margin``, over the units that both have?
+
+    Schuirmann, J. Pharmacokinet. Biopharm. 15 (1987). Where all gaps are the same (two or more), p is 0 or 1.
+    """
+    gaps = list(gaps_within(first, second).values())
+    found = estimate_difference(gaps)
+    if found.interval is None or found.mean is None:
+        return Equivalence(found, None, None)
+    if found.sd == 0:
+        inside = margin - FLOAT_NOISE
+        above, below = float(found.mean <= -inside), float(found.mean >= inside)
+    else:
+        above = float(stats.ttest_1samp(gaps, -margin, alternative="greater").pvalue)
+        below = float(stats.ttest_1samp(gaps, margin, alternative="less").pvalue)
+    return Equivalence(found, max(above, below), above)
+
+
+def least_margin(sd: float, units: int, level: float = LEVEL) -> float | None:
+    """Smallest margin of non-inferiority that differences within so many units can be expected to show.
+
+    Expected: with probability POWER, where the true difference is 0 and differences vary by ``sd``. The test
+    statistic is then a noncentral t. None for fewer than two units.
+    """
+    if units < 2:
+        return None
+    critical = stats.t.isf(level, units - 1)
+
+    def lacking(shift: float) -> float:
+        return POWER - stats.nct.sf(critical, units - 1, shift)
+
+    shift = optimize.brentq(lacking, 0.0, 10 * critical)
+    return float(shift * sd / math.sqrt(units))
+
+
+def exact_upper(hits: float, total: float) -> float | None:
+    """Upper end of the two-sided 95 % interval of a share (Clopper and Pearson, Biometrika 26, 1934).
+
+    None without trials. ``hits`` may be a fraction of a trial: the bound of a mean of values in [0, 1].
+    """
+    if total <= 0:
+        return None
+    if hits >= total:
+        return 1.0
+    return float(stats.beta.ppf(1 - LEVEL / 2, hits + 1, total - hits))
+
+
+def two_way(hits_SP: np.ndarray, total_SP: np.ndarray) -> Estimate:
+    """sum(hits) / sum(total) over seeds S and problems P, with a 95 % interval over both.
+
+    Percentile bootstrap: seeds and problems are drawn with replacement, independently, each with all that it
+    has (Owen, Ann. Appl. Stat. 1, 2007: rather too wide than too narrow, given enough of both). ``n`` of the
+    result is the number of seeds. No interval from one seed, from fewer than FEWEST_UNITS problems, or where
+    all draws are the same (no hit, say).
+    """
+    S, P = total_SP.shape
+    if not total_SP.sum():
+        return Estimate(S, why="no value")
+    rate = float(hits_SP.sum() / total_SP.sum())
+    if S < 2:
+        return Estimate(S, rate, why="one value")
+    if P < FEWEST_UNITS:
+        return Estimate(S, rate, why=f"{P} of {FEWEST_UNITS} problems needed")
+    dice = np.random.default_rng(0)
+    seeds_BS = dice.multinomial(S, np.ones(S) / S, BOOTSTRAPS)
+    problems_BP = dice.multinomial(P, np.ones(P) / P, BOOTSTRAPS)
+    total_B = (seeds_BS @ total_SP * problems_BP).sum(1)
+    hits_B = (seeds_BS @ hits_SP * problems_BP).sum(1)
+    rate_B = hits_B[total_B > 0] / total_B[total_B > 0]
+    if np.ptp(rate_B) <= FLOAT_NOISE:
+        return Estimate(S, rate, why=ZERO_VARIANCE)
+    low, high = np.quantile(rate_B, [LEVEL / 2, 1 - LEVEL / 2])
+    return Estimate(S, rate, float(rate_B.std(ddof=1)), float(low), float(high))
+
+
+def holm(p_values: Mapping[Any, float | None]) -> dict[Any, float | None]:
+    """p values corrected for their number (Holm, Scand. J. Stat., 1979). An undefined one does not count."""
+    known = {name: p for name, p in p_values.items() if p is not None}
+    corrected: dict[Any, float | None] = dict.fromkeys(p_values)
+    largest = 0.0
+    for rank, name in enumerate(sorted(known, key=lambda name: known[name])):
+        largest = max(largest, min(1.0, (len(known) - rank) * known[name]))
+        corrected[name] = largest
+    return corrected
 
 
 def auc_by_unit(

@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 from annotated_types import Ge
 
 from hackward.base.faults import InputError
 from hackward.base.flags import Count, Dtype, Sandbox, checked
 
+Sizes = TypeVar("Sizes", "Lengths", "PeerSizes")
+
 # The names of all sections, in the order of running; sections.py says what measures each.
-SECTIONS = ("ceilings", "sampling", "probe", "monitor", "step", "setup", "grading")
+SECTIONS = (
+    *("ceilings", "sampling", "probe", "monitor", "prompts", "step", "setup"),
+    *("grading", "scaling", "batching", "peers"),
+)
 # Those that are computed with random weights. Their floors need the ceilings.
-OF_A_MODEL = ("sampling", "probe", "monitor", "step", "setup")
+OF_A_MODEL = ("sampling", "probe", "monitor", "prompts", "step", "setup")
+# Those of them that run beside libraries which others use, only if asked for.
+BESIDE_OTHERS = ("batching", "peers")
 
 
 @dataclass(frozen=True)
@@ -25,7 +33,7 @@ class BenchFlags:
     shape: Literal["tiny", "qwen3-0.6b", "qwen3-4b"] = "tiny"
     """Architecture with random weights."""
     sections: str = ",".join(("ceilings", *OF_A_MODEL))
-    """Which parts to run, separated by commas; beside these there is grading."""
+    """Which parts to run, separated by commas; beside these: grading, scaling, batching, peers."""
     dtype: Dtype = "auto"
     """auto: bf16 on a GPU, fp32 on a CPU. tf32: fp32 with matrix products in TF32 (10 bits of mantissa) where
     the GPU has it."""
@@ -51,11 +59,21 @@ class BenchFlags:
     """probe, monitor: timed rounds, after two that are not."""
     steps: Count = 3
     """step: training steps; the first warms up and is not in the table (unless it is the only one)."""
+    gpus: str | None = None
+    """scaling: numbers of processes, one per GPU, separated by commas (1, 2, 4, ... as many as there are;
+    without a GPU 1,2)."""
     problems: str | None = None
     """step: problem file whose tests are run (default: the shipped one). grading: the problems of --rows
     (default: those of the embedded teacher pool)."""
     workers: Count | None = None
     """step, grading: grader processes (default: one a core)."""
+
+    peer_prompts: Count | None = None
+    """peers: prompts of a step, six completions each (8; tiny: 2)."""
+    peer_tokens: Annotated[int, Ge(2)] | None = None
+    """peers: tokens of every completion (256; tiny: 8)."""
+    peer_seconds: Count = 300
+    """peers: after so many seconds a variant is given up."""
 
     rows: Path | None = None
     """grading: real rollouts, a file of rows or a pool directory (default: the embedded teacher pool)."""
@@ -92,9 +110,28 @@ FULL_LENGTHS = Lengths("8,64,258", prompt_tokens=256, new_tokens=512, eager_toke
 TINY_LENGTHS = Lengths("4,8", prompt_tokens=16, new_tokens=32, eager_tokens=24)
 
 
+@dataclass(frozen=True)
+class PeerSizes:
+    """Sizes of the section peers."""
+
+    peer_prompts: int
+    peer_tokens: int
+
+
+FULL_PEERS, TINY_PEERS = PeerSizes(peer_prompts=8, peer_tokens=256), PeerSizes(peer_prompts=2, peer_tokens=8)
+
+
 def lengths_of(config: BenchFlags) -> Lengths:
     """Those that were given, and for the others what suits the shape."""
-    usual = TINY_LENGTHS if config.shape == "tiny" else FULL_LENGTHS
+    return _filled(config, TINY_LENGTHS if config.shape == "tiny" else FULL_LENGTHS)
+
+
+def peer_sizes_of(config: BenchFlags) -> PeerSizes:
+    """Those that were given, and for the others what suits the shape."""
+    return _filled(config, TINY_PEERS if config.shape == "tiny" else FULL_PEERS)
+
+
+def _filled(config: BenchFlags, usual: Sizes) -> Sizes:
     given = {name: getattr(config, name) for name in vars(usual)}
     return dataclasses.replace(usual, **{name: size for name, size in given.items() if size is not None})
 
@@ -107,10 +144,25 @@ def sections_of(config: BenchFlags) -> list[str]:
     return names
 
 
+def counts_of(config: BenchFlags) -> list[int]:
+    """The numbers of --gpus, ascending; none where it was not given. InputError for what is no number."""
+    parts = config.gpus.split(",") if config.gpus is not None else []
+    if not all(part.strip().isdigit() and int(part) for part in parts):
+        raise InputError(f"--gpus {config.gpus}: expected positive numbers, separated by commas")
+    return sorted({int(part) for part in parts})
+
+
 def resolve(config: BenchFlags) -> BenchFlags:
     """Fill in the sizes that were not given. InputError for values that cannot be measured."""
     checked(config)
     names, lengths = sections_of(config), lengths_of(config)
     if not all(part.strip().isdigit() and int(part) for part in lengths.batches.split(",")):
         raise InputError(f"--batches {config.batches}: expected positive numbers, separated by commas")
-    return dataclasses.replace(config, sections=",".join(names), **vars(lengths))
+    counts_of(config)
+    if "peers" in names and importlib.util.find_spec("trl") is None:
+        # Only now: it brings bars and records along.
+        from hackward.runs.tracking import pinned
+
+        raise InputError(f"--sections={config.sections}: peers needs TRL: pip install {pinned('peers')}")
+    sizes = vars(lengths) | vars(peer_sizes_of(config))
+    return dataclasses.replace(config, sections=",".join(names), **sizes)

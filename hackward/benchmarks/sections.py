@@ -15,12 +15,16 @@ from hackward.base.faults import InputError
 from hackward.base.files import write_json
 from hackward.base.provenance import provenance
 from hackward.base.screen import stdout
-from hackward.benchmarks.flags import OF_A_MODEL, SECTIONS, BenchFlags, sections_of
+from hackward.benchmarks.batching import measure_batching, show_batching
+from hackward.benchmarks.flags import BESIDE_OTHERS, OF_A_MODEL, SECTIONS, BenchFlags, sections_of
 from hackward.benchmarks.grading import measure_grading, show_grading
 from hackward.benchmarks.monitor import measure_monitor, show_monitor
 from hackward.benchmarks.parts import Bench, release, table, unless_out_of_memory
+from hackward.benchmarks.peers import measure_peers, show_peers
 from hackward.benchmarks.probe import measure_probe, show_probe
+from hackward.benchmarks.prompts import measure_prompts, show_prompts
 from hackward.benchmarks.sampling import measure_ceilings, measure_sampling, show_ceilings, show_sampling
+from hackward.benchmarks.scaling import measure_scaling, show_scaling
 from hackward.benchmarks.setup import measure_setup, show_setup
 from hackward.benchmarks.step import measure_step, show_step
 from hackward.hardware.models import pick_device
@@ -31,9 +35,13 @@ MEASURES: dict[str, tuple[Callable[[Bench], dict], Callable[[dict], tuple[Table,
     "sampling": (measure_sampling, show_sampling),
     "probe": (measure_probe, show_probe),
     "monitor": (measure_monitor, show_monitor),
+    "prompts": (measure_prompts, show_prompts),
     "step": (measure_step, show_step),
     "setup": (measure_setup, show_setup),
     "grading": (measure_grading, show_grading),
+    "scaling": (measure_scaling, show_scaling),
+    "batching": (measure_batching, show_batching),
+    "peers": (measure_peers, show_peers),
 }
 if tuple(MEASURES) != SECTIONS:
     raise ImportError(f"sections with a name are {SECTIONS}, sections with a measure are {tuple(MEASURES)}")
@@ -49,7 +57,7 @@ def run_sections(config: BenchFlags, train: Callable[..., Path]) -> None:
     b = Bench(config, pick_device(config.device), train)
     where = torch.cuda.get_device_name(b.device) if b.on_gpu else f"CPU, {torch.get_num_threads()} threads"
     record: dict[str, Any] = {"config": dataclasses.asdict(config), "device": where, **provenance()}
-    of_a_model = any(name in OF_A_MODEL for name in wanted)
+    of_a_model = any(name in (*OF_A_MODEL, *BESIDE_OTHERS) for name in wanted)
     title = f"{config.shape}, random weights, {where}" if of_a_model else where
     console.print(title, highlight=False)
     for name in SECTIONS:

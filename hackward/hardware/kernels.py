@@ -30,6 +30,9 @@ except ImportError:  # a CPU build of torch brings no Triton, and needs none
     triton = None
 
 
+SPAN = 1024  # tokens that one program of token_sum adds up: a row of thousands would leave the GPU idle
+
+
 def _on_gpu(tensor: Tensor) -> bool:
     return tensor.is_cuda and _triton_works()
 
@@ -240,9 +243,11 @@ def token_sum(p_BTR: Tensor, q_BTR: Tensor) -> Tensor:
     if not (_on_gpu(p_BTR) and p_BTR.is_contiguous() and q_BTR.is_contiguous()):
         return token_sum_plain(p_BTR, q_BTR)
     B, T, R = p_BTR.shape
-    out = torch.empty(B, R, dtype=torch.float32, device=p_BTR.device)
-    triton_kernels.token_sum[(B, triton.cdiv(R, 64))](p_BTR, q_BTR, out, T, R, BLOCK=64, ROWS=32, num_warps=4)
-    return out
+    spans = triton.cdiv(T, SPAN)
+    out = torch.empty(spans, B, R, dtype=torch.float32, device=p_BTR.device)
+    grid = (B, triton.cdiv(R, 64), spans)
+    triton_kernels.token_sum[grid](p_BTR, q_BTR, out, T, R, SPAN, BLOCK=64, ROWS=32, num_warps=4)
+    return out.sum(0)
 
 
 def token_sum_plain(p_BTR: Tensor, q_BTR: Tensor) -> Tensor:

@@ -24,6 +24,9 @@ FIRST = 4096  # padded tokens of the first micro-batch on a GPU, by which the ne
 ON_CPU = 8192  # of every micro-batch where there is no GPU
 MOST = 16384  # of any: a GPU is busy by then, and others may want some memory too
 USE = 0.7  # share of the free memory that a micro-batch may fill: more was no faster
+# Share of what was allowed below which a micro-batch says nothing of a token's cost: in the last one, of a
+# few rows, what is the same for every size decides, and the next step's would be too small
+TELLING = 0.5
 peaks: dict[str, int] = {}  # phase -> highest memory in it, over the life of the process
 
 
@@ -80,8 +83,9 @@ class Budget:
     """Padded tokens of a micro-batch: as many as were asked for, else as many as there is memory for.
 
     What a token costs depends on the architecture, checkpointing and what is collected, so it is measured:
-    the first micro-batch is small, and the highest cost so far sizes the next. Running out of memory halves
-    what is tried, and every batch that fits raises it again by a twentieth: what was in the way may be gone.
+    the first micro-batch is small, and the highest cost so far of a full one sizes the next. Running out of
+    memory halves what is tried, and every batch that fits raises it again by a twentieth: what was in the way
+    may be gone.
     """
 
     def __init__(self, tokens: int | None, device: torch.device) -> None:
@@ -96,14 +100,15 @@ class Budget:
     @contextlib.contextmanager
     def measured(self, tokens: int) -> Iterator[None]:
         """Around a micro-batch of so many tokens. Raises torch.OutOfMemoryError as it comes."""
-        before = torch.cuda.memory_allocated(self.device) if self.on_gpu else 0
+        telling = self.on_gpu and tokens >= TELLING * self.tokens
+        before = torch.cuda.memory_allocated(self.device) if telling else 0
         with phase("backward"):
             yield
-            if self.on_gpu:
+            if telling:
                 used = torch.cuda.max_memory_allocated(self.device) - before
                 self.cost = max(self.cost, used / tokens)
         self.cap *= 1.05
-        if self.on_gpu and self.asked is None:
+        if telling and self.asked is None:
             self.wanted = min(MOST, USE * free(self.device) / self.cost)
 
     def halve(self, tokens: int) -> None:

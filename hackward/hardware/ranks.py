@@ -17,7 +17,9 @@ import io
 import os
 import shutil
 import tempfile
+import time
 import warnings
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -36,6 +38,7 @@ Item = TypeVar("Item")
 Settings = TypeVar("Settings", bound=Any)
 # That one rank waits for another: graders and held-out evaluations take minutes
 PATIENCE = timedelta(hours=1)
+_spent: defaultdict[str, float] = defaultdict(float)  # see `seconds`
 
 
 def started() -> bool:
@@ -119,8 +122,36 @@ def gathered(own: Item) -> list[Item]:
     """What every rank has here, by rank."""
     everyone = [own] * size()
     if size() > 1:
-        dist.all_gather_object(everyone, own)
+        with _timed():
+            dist.all_gather_object(everyone, own)
     return everyone
+
+
+@contextlib.contextmanager
+def _timed() -> Iterator[None]:
+    """Count an exchange's seconds, and apart from them those until all ranks are there.
+
+    What this rank's GPU still has to do is neither.
+    """
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    came = time.monotonic()
+    dist.all_gather_object([None] * size(), None)
+    began = time.monotonic()
+    yield
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    _spent["waiting"] += began - came
+    _spent["exchanging"] += time.monotonic() - began
+
+
+def seconds() -> dict[str, float]:
+    """Of this rank since the last call: waiting for others, and exchanging with them. Empty for one rank."""
+    if size() == 1:
+        return {}
+    spent = {f"seconds_{name}": _spent[name] for name in ("waiting", "exchanging")}
+    _spent.clear()
+    return spent
 
 
 def collected(part: Sequence[Item]) -> list[Item]:
@@ -139,7 +170,8 @@ def add_up(tensors: Sequence[Tensor]) -> None:
         kinds.setdefault((tensor.device, tensor.dtype), []).append(tensor)
     for alike in kinds.values():
         flat = torch.cat([tensor.reshape(-1) for tensor in alike])
-        dist.all_reduce(flat)
+        with _timed():
+            dist.all_reduce(flat)
         for tensor, total in zip(alike, flat.split([tensor.numel() for tensor in alike])):
             tensor.copy_(total.view_as(tensor))
 

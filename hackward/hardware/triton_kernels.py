@@ -135,13 +135,13 @@ def silu_mul(both, out, width, BLOCK: tl.constexpr):
 
 
 @triton.jit
-def token_sum(p, q, out, T, R, BLOCK: tl.constexpr, ROWS: tl.constexpr):
-    b = tl.program_id(0).to(tl.int64)
+def token_sum(p, q, out, T, R, SPAN, BLOCK: tl.constexpr, ROWS: tl.constexpr):
+    b, span = tl.program_id(0).to(tl.int64), tl.program_id(2)  # a span of a row's tokens
     at, row = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK), tl.arange(0, ROWS)
     total = tl.zeros((ROWS, BLOCK), tl.float32)
-    for start in range(0, T, ROWS):
+    for start in range(span * SPAN, tl.minimum((span + 1) * SPAN, T), ROWS):
         inside = ((start + row) < T)[:, None] & (at < R)[None]
         cell = (b * T + start + row)[:, None] * R + at[None]
         left = tl.load(p + cell, inside, 0.0).to(tl.float32)
         total += left * tl.load(q + cell, inside, 0.0).to(tl.float32)
-    tl.store(out + b * R + at, tl.sum(total, 0), at < R)
+    tl.store(out + (span * tl.num_programs(0) + b) * R + at, tl.sum(total, 0), at < R)

@@ -6,7 +6,7 @@ import contextlib
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -15,7 +15,8 @@ from hackward.base.faults import InputError
 from hackward.hardware import memory, ranks
 from hackward.hardware.neighbours import Shortage, ran_out
 from hackward.method.adapters import Adapter
-from hackward.method.losses import Batch, Row, by_length, next_batch, policy_loss, token_logps
+from hackward.method.losses import Row, Scored, policy_loss, token_logps
+from hackward.method.shared_prompts import SHARED, SINGLE, Layout
 
 Grads = dict[str, Tensor]  # module -> (rows, R)
 Made = TypeVar("Made")
@@ -98,6 +99,7 @@ def backward(
     temperature: float = 1.0,
     samples: bool = False,
     drawn: Sequence[Sequence[float]] | None = None,
+    layout: Layout = SINGLE,
     on_batch: Callable[[int], None] = lambda rows: None,
 ) -> Backward:
     """Accumulate the gradient of `losses.policy_loss` over micro-batches of at most `tokens` padded tokens.
@@ -107,17 +109,20 @@ def backward(
     (memory.Budget); a batch that does not fit is cut in half, in either case. `beta_N` (N,) adds the KL to
     the base model for the rows where it is positive; the base's log-probabilities come from the same
     micro-batches with the adapter switched off. `drawn` holds for every row the log-probabilities that its
-    tokens were sampled with, or nothing.
+    tokens were sampled with, or nothing. With the `layout` SHARED a prompt of many rows is computed once;
+    there are no `samples` then (ValueError).
 
     The GPU is not waited for before the end. InputError when a single row does not fit into its memory.
     """
+    if samples and layout is SHARED:
+        raise ValueError("gradients of single rows need rows that are single")
     weights = _weights(rows, advantage_N, normaliser_N, beta_N, drawn)
-    budget = memory.budget(adapter.model, tokens, samples)
+    budget = memory.budget(adapter.model, tokens, samples, layout)
     work = functools.partial(_micro_batch, adapter, weights, temperature, samples)
     sums, totals = _zeros(adapter)
     order: list[int] = []
     collected: list[Grads] = []
-    for index, (part, grads, per_row) in each_batch(adapter, rows, work, budget, pad, on_batch):
+    for index, (part, grads, per_row) in each_batch(adapter, rows, work, budget, pad, on_batch, layout):
         _accumulate([sums, *totals], [part, *grads])
         order += index
         collected.append(per_row)
@@ -193,18 +198,20 @@ def read_rows(
 def each_batch(
     adapter: Adapter,
     rows: Sequence[Row],
-    work: Callable[[Batch], Made],
+    work: Callable[[Any], Made],
     budget: memory.Budget,
     pad: int,
     on_batch: Callable[[int], None] = lambda rows: None,
+    layout: Layout = SINGLE,
 ) -> Iterator[tuple[list[int], Made]]:
     """(positions of its rows, what `work` made of it) of every micro-batch of this rank's part of the rows;
     what does not fit is halved."""
-    left = ranks.dealt(by_length(rows))
+    left = [i for unit in ranks.dealt(layout.units(rows)) for i in unit]
     shortage = Shortage(adapter.model.device, "backward")
     while left:
-        batch = next_batch(rows, left, tokens=budget.tokens, pad=pad).to(adapter.model.device)
-        found = _unless_out_of_memory(batch, work, budget)
+        batch = layout.next(rows, left, tokens=budget.tokens, pad=pad).to(adapter.model.device)
+        with layout.attention(adapter.model):
+            found = _unless_out_of_memory(batch, work, budget)
         if found is None:  # the traceback no longer holds the batch's tensors
             if len(batch.index) > 1 or not shortage.wait():
                 _cut_in_half(batch, budget)
@@ -215,7 +222,7 @@ def each_batch(
         yield batch.index, found
 
 
-def _unless_out_of_memory(batch: Batch, work: Callable[[Batch], Made], budget: memory.Budget) -> Made | None:
+def _unless_out_of_memory(batch: Scored, work: Callable[[Any], Made], budget: memory.Budget) -> Made | None:
     """What `work` makes of the batch, or None where that does not fit into the GPU's memory."""
     try:
         with budget.measured(batch.ids_BL.numel()):
@@ -226,7 +233,7 @@ def _unless_out_of_memory(batch: Batch, work: Callable[[Batch], Made], budget: m
     return None
 
 
-def _cut_in_half(batch: Batch, budget: memory.Budget) -> None:
+def _cut_in_half(batch: Scored, budget: memory.Budget) -> None:
     tokens = batch.ids_BL.numel()
     if len(batch.index) == 1:
         raise InputError(
@@ -251,7 +258,7 @@ def _put_on(adapter: Adapter, grads: Sequence[Tensor]) -> None:
         p.grad = g if p.grad is None else p.grad.add_(g)
 
 
-def _reference(adapter: Adapter, batch: Batch, weights: _Weights, temperature: float) -> Tensor | None:
+def _reference(adapter: Adapter, batch: Scored, weights: _Weights, temperature: float) -> Tensor | None:
     """(B, T) log-probabilities of the base model; None where no row of the batch has a KL."""
     if not bool(weights.beta_N[batch.index].any()):
         return None
@@ -260,14 +267,14 @@ def _reference(adapter: Adapter, batch: Batch, weights: _Weights, temperature: f
     return logp_BT
 
 
-def _of_batch(batch: Batch, weights: _Weights, device: torch.device) -> list[Tensor]:
+def _of_batch(batch: Scored, weights: _Weights, device: torch.device) -> list[Tensor]:
     """Advantages, denominators and betas (B,) of the batch's rows, on the device."""
     parts = weights.advantage_N, weights.normaliser_N, weights.beta_N
     return [memory.to(part[batch.index], device) for part in parts]
 
 
 def _micro_batch(
-    adapter: Adapter, weights: _Weights, temperature: float, samples: bool, batch: Batch
+    adapter: Adapter, weights: _Weights, temperature: float, samples: bool, batch: Scored
 ) -> tuple[Tensor, tuple[Tensor, ...], Grads]:
     """(3,) sums of loss, KL and gap; the gradients; those of the single rows (none unless asked for).
 
@@ -286,7 +293,7 @@ def _micro_batch(
 
 
 def _micro_batch_apart(
-    adapter: Adapter, weights: _Weights, temperature: float, batch: Batch
+    adapter: Adapter, weights: _Weights, temperature: float, batch: Scored
 ) -> tuple[Tensor, Tensor, tuple[Tensor, ...], Grads]:
     """(3,) sums of the KL part's loss, KL and gap; NLL (B,); gradients of the KL part; of the rows' NLL."""
     params = list(adapter.params.values())

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
+from typing import Protocol, Self
 
 import torch
 from torch import Tensor, nn
@@ -57,6 +58,16 @@ class Batch:
         moved = {name: memory.to(tensor, torch.device(device)) for name, tensor in tensors.items()}
         return Batch(**moved, index=self.index)
 
+    @property
+    def target(self) -> Tensor:
+        """The completions' tokens, row by row."""
+        return self.ids_BL[self.row_N, self.position_N]
+
+    def hidden(self, model: CausalLM) -> Tensor:
+        """(N, D): the hidden states from which they are predicted."""
+        hidden_BLD = model.get_decoder()(input_ids=self.ids_BL, use_cache=False).last_hidden_state
+        return hidden_BLD[self.row_N, self.position_N - 1]
+
 
 def collate(rows: Sequence[Row], index: list[int], pad: int) -> Batch:
     """Rows of (prompt ids, completion ids). The pad id may be any token, EOS too: lengths decide, never its
@@ -96,7 +107,33 @@ def micro_batches(rows: Sequence[Row], *, tokens: int, pad: int) -> Iterator[Bat
         left = left[len(batch.index) :]
 
 
-def token_logps(model: CausalLM, batch: Batch, *, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
+class Scored(Protocol):
+    """Rows on their way through a model: a Batch, or a Pack of shared_prompts."""
+
+    @property
+    def ids_BL(self) -> Tensor:
+        """Every token that goes through the model."""
+
+    @property
+    def mask_BT(self) -> Tensor:
+        """True at a completion's own tokens, T the longest completion."""
+
+    @property
+    def index(self) -> list[int]:
+        """Positions of the rows in the list that they come from."""
+
+    def to(self, device: torch.device | str) -> Self:
+        """The same on that device."""
+
+    @property
+    def target(self) -> Tensor:
+        """(N,): the completions' tokens, row by row."""
+
+    def hidden(self, model: CausalLM) -> Tensor:
+        """(N, D): the hidden states from which they are predicted."""
+
+
+def token_logps(model: CausalLM, batch: Scored, *, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
     """log p(token | before) of the completion tokens, and their mask: both (B, T), logps in fp32 and 0 off
     the mask.
 
@@ -104,10 +141,8 @@ def token_logps(model: CausalLM, batch: Batch, *, temperature: float = 1.0) -> t
     Hidden states of completion positions are gathered first and meet the vocabulary in blocks that are
     recomputed in the backward: logits of the whole batch never exist.
     """
-    hidden_BLD = model.get_decoder()(input_ids=batch.ids_BL, use_cache=False).last_hidden_state
-    target_N = batch.ids_BL[batch.row_N, batch.position_N]
-    hidden_ND = hidden_BLD[batch.row_N, batch.position_N - 1]
-    logp_N = _HeadLogps.apply(hidden_ND, target_N, model.get_output_embeddings(), temperature)
+    head = model.get_output_embeddings()
+    logp_N = _HeadLogps.apply(batch.hidden(model), batch.target, head, temperature)
     logp_BT = torch.zeros(batch.mask_BT.shape, device=logp_N.device).masked_scatter(batch.mask_BT, logp_N)
     return logp_BT, batch.mask_BT
 

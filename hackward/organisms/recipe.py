@@ -108,7 +108,7 @@ class Priming:
     batch_tokens: Count = 8192
     """Padded tokens of a batch."""
     seed: int = 0
-    """Of everything drawn."""
+    """Seed of everything drawn."""
 
 
 @dataclass(frozen=True)

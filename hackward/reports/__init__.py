@@ -9,6 +9,7 @@ buckets, contrast             groups of rollouts; the pool that hacks against th
 phase1, verification          verdicts on a probe
 evidence, decision            go or not
 h1_verdict                    H1, with its controls
+prevention                    prevention, delay or neither, for every arm by its end
 monitor_figures               what monitors knew of own rollouts, by steps and over seeds
 *_tables, heldout, *_plots    how all of it is laid out and drawn
 tables, terminal              what tables share; a table on a terminal of a given width

@@ -16,6 +16,7 @@ from hackward.reports.monitor_figures import windows
 from hackward.reports.monitor_tables import between
 from hackward.reports.nulls import null_of, one_direction
 from hackward.reports.onset import EDGE, HACK_ONSET, ONSET_WINDOW, Never, curve, median_onset
+from hackward.reports.prevention_tables import prevention_blocks
 from hackward.reports.runs import Run
 from hackward.reports.tables import (
     Block,
@@ -35,8 +36,10 @@ from hackward.reports.words import UNDEFINED, plain, signed, tight, tight_gap
 ONSET_NOTE = f"Time to hack: first step whose {ONSET_WINDOW}-step mean hack rate exceeds {HACK_ONSET:g}."
 
 
-def sampled_blocks(runs: Sequence[Run], window: tuple[int, int] | None) -> list[Block]:
-    """The section of the on-policy runs: each run, then arms over seeds, then H1."""
+def sampled_blocks(
+    runs: Sequence[Run], window: tuple[int, int] | None, primary: str | None = None
+) -> list[Block]:
+    """The section of the on-policy runs: each run, then arms over seeds, prevention or delay, H1."""
     arms = by_arm(runs)
     each = {run.label: [run] for run in runs}
     several = any(len(arm.runs) > 1 for arm in arms)
@@ -51,7 +54,7 @@ def sampled_blocks(runs: Sequence[Run], window: tuple[int, int] | None) -> list[
     if any(run.heldout for arm in arms for run in arm.runs.values()):
         blocks.append(heldout_table(arms))
     if several:
-        blocks += [arms_table(arms), more_table(arms)]
+        blocks += [arms_table(arms), more_table(arms), *prevention_blocks(arms, primary)]
     return blocks + h1_blocks(arms)
 
 

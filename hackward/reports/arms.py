@@ -56,14 +56,13 @@ class Identity:
     """In words; "" where v_hack stays, or does not matter (vanilla, a penalty by labels)."""
     objective: str
     direction: str
-    """Of its v_hack; "" where that does not matter or differs from seed to seed (random directions)."""
+    """Of its v_hack; "" where that does not matter. Random directions have the shape of one."""
     rest: str
     """What arms under comparison must share: model, pools, problems, all other settings."""
 
 
 def identity(run: Run) -> Identity:
     config, arm = run.config, run.arm
-    random_directions = arm.control == "random" and arm.watched is None  # a placebo's rate is its monitor's
     settings = {key: value for key, value in config.items() if key not in (*PER_RUN, *OF_ARM)}
     model, _, pools = run.setting
     rest = [settings, model, pools, run.record.get("training")]
@@ -72,7 +71,7 @@ def identity(run: Run) -> Identity:
         lora=Lora(config["rank"], config["match_size"]) if arm.basis == "lora" else None,
         refresh=refresh_label(config) if arm.uses_pairs else "",
         objective=config["objective"] if arm.uses_pairs else "",
-        direction=run.direction if arm.uses_pairs and not random_directions else "",
+        direction=run.direction if arm.uses_pairs else "",
         rest=json.dumps(rest, sort_keys=True, default=str),
     )
 
@@ -118,7 +117,7 @@ class ArmRuns:
         return {seed: run.rows[-1]["delta_w_norm"] for seed, run in self.runs.items()}
 
     def controls(self, arm: ArmRuns) -> bool:
-        """Is this a control of that arm: the same but for what is removed? (Random V: of any direction.)"""
+        """Is this a control of that arm: the same but for what is removed or flagged?"""
         mine = self.identity
         if mine.arm.control == "none" or mine.direction not in ("", arm.identity.direction):
             return False

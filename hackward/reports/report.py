@@ -49,6 +49,8 @@ TABLE_NAMES = (
     "arms",
     "arms_cosines",
     "arms_more",
+    "arms_verdict",
+    "arms_tests",
     "heldout",
     "monitor",
     "arms_monitor",
@@ -58,11 +60,15 @@ TABLE_NAMES = (
 
 
 def build_blocks(
-    runs: Sequence[Run], left_out: Sequence[str], window: tuple[int, int] | None = None
+    runs: Sequence[Run],
+    left_out: Sequence[str],
+    window: tuple[int, int] | None = None,
+    primary: str | None = None,
 ) -> list[Block]:
-    """All sections, in order. ``window``:
+    """All sections, in order.
 
-    (first, last) step of the means over the same steps of every on-policy run.
+    ``window``: (first, last) step of the means over the same steps of every on-policy run. ``primary``: names
+    of the primary arms (`prevention_tables.primary_of`).
     """
     of_kind: dict[str, list[Run]] = defaultdict(list)
     for run in runs:
@@ -76,7 +82,7 @@ def build_blocks(
     if of_kind["replay"]:
         blocks += replay_blocks(of_kind["replay"])
     if of_kind["sampled"]:
-        blocks += sampled_blocks(of_kind["sampled"], window)
+        blocks += sampled_blocks(of_kind["sampled"], window, primary)
         blocks += monitor_blocks(of_kind["sampled"])
     return [*blocks, Heading("What it cost"), cost_table(runs)]
 

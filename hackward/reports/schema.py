@@ -96,6 +96,8 @@ class StepLine(TypedDict):
     logp_gap: Number
     peak_memory_gb: Size
     advantages: Annotated[list[Number], Field(min_length=1)]
+    seconds_waiting: NotRequired[Size]  # of runs on several processes, as the next
+    seconds_exchanging: NotRequired[Size]
     seconds_monitor: NotRequired[Size]  # runs from before there were monitors have none of these five
     monitor_auc_hacked: NotRequired[Ratio]
     monitor_auc_attempted: NotRequired[Ratio]

@@ -20,15 +20,19 @@ from hackward.base.statistics import Comparison, Estimate, Range
 from hackward.reports.terminal import drawn
 from hackward.reports.words import (
     ALTERNATES,
+    DELAY,
     FAIL,
     INCONCLUSIVE,
+    NEITHER,
     NOT_ATTRIBUTABLE,
     PASS,
+    PREVENTION,
     REFUTED,
     SNEAKY,
     SUPPORTED,
     UNDEFINED,
     UNTESTABLE,
+    UNTOLD,
     null_words,
     signed,
 )
@@ -126,6 +130,10 @@ VERDICT_COLOURS = {
     INCONCLUSIVE: "yellow",
     UNTESTABLE: "yellow",
     NOT_ATTRIBUTABLE: "red",
+    PREVENTION: "green",
+    DELAY: "yellow",
+    NEITHER: "red",
+    UNTOLD: "yellow",
 }
 
 

@@ -12,6 +12,8 @@ PASS, FAIL, SNEAKY, ALTERNATES, NOT_JUDGED = "pass", "fail", "sneaky fail", "alt
 # Of H1
 SUPPORTED, REFUTED, INCONCLUSIVE = "supported", "refuted", "inconclusive"
 UNTESTABLE, NOT_ATTRIBUTABLE = "not testable", "not attributable"
+# Of an arm by the end
+PREVENTION, DELAY, NEITHER, UNTOLD = "prevention", "delay", "neither", "cannot be told"
 
 CHANCE = 0.5  # AUC of a score that knows nothing
 

@@ -27,6 +27,7 @@ from hackward.method.adapters import Adapter, attach
 from hackward.method.pairs import scripted_teacher
 from hackward.method.projection import Editor
 from hackward.method.recipe import Extraction
+from hackward.method.shared_prompts import layout_for
 from hackward.method.v_hack import VHack
 from hackward.reports.schema import MADE
 from hackward.rollouts.fitting import check_fit
@@ -140,6 +141,7 @@ def build(config: Config, stack: contextlib.ExitStack, policy: type[Policy] = Po
         lr_scale=loaded.adapter.step_scale if config.match_size else 1.0,
         evaluation=_evaluation(config, loaded, data),
         mirror=stack.enter_context(mirroring(config.track, run, first)),
+        layout=layout_for(loaded.adapter.model, shared=config.shared_prompts and config.kind == "sampled"),
         watch=watch,
     )
 
@@ -184,7 +186,7 @@ def few_tests(problems: Sequence[Problem], source: str) -> str | None:
     if median >= TESTS_ENOUGH:
         return None
     return (
-        f"{source}: {median:g} tests a problem in the median, which wrong answers may pass;"
+        f"{source}: {median:g} tests per problem in the median, which wrong answers may pass;"
         f" python strengthen.py {source} --out stronger.jsonl, then --problems stronger.jsonl"
     )
 

@@ -23,6 +23,7 @@ from hackward.method.recipe import Extraction, denominator
 from hackward.method.v_hack import VHack, random_like, sign_flipped
 from hackward.rollouts.pools import stored_rollouts
 from hackward.rollouts.rollout import Rollout
+from hackward.runs.kept_v_hack import keep, kept, place_of
 from hackward.runs.settings import Config
 
 LEAST_PROBLEMS = 3  # of which a run must have pairs of its own before v_hack is made from them
@@ -221,9 +222,15 @@ def _extracted(config: Config, adapter: Adapter, tokenizer: Tokenizer) -> Direct
         limit=settings.max_pairs,
         seed=settings.seed,
     )
-    hack, clean = extraction.shown_gradients(adapter, tokenizer, pairs, settings, tokens=config.micro_tokens)
     origin = source | {"model": config.model}
-    v = extraction.from_gradients(adapter, hack, clean, pairs, settings, source=origin)
+    place = place_of(config, adapter, pairs, settings, origin)
+    v, gradients = kept(place, adapter), None
+    if v is None:
+        gradients = extraction.shown_gradients(
+            adapter, tokenizer, pairs, settings, tokens=config.micro_tokens
+        )
+        v = extraction.from_gradients(adapter, *gradients, pairs, settings, source=origin)
+        keep(v, place)
     v.meta["hash"] = v.meta["pair_hash"]
     return Direction(
         v.to(adapter.model.device),
@@ -231,7 +238,7 @@ def _extracted(config: Config, adapter: Adapter, tokenizer: Tokenizer) -> Direct
         adapter,
         tokenizer,
         pairs=(pairs, settings, source),
-        gradients=(hack, clean),
+        gradients=gradients,
     )
 
 

@@ -24,6 +24,7 @@ from hackward.method.adapters import Adapter
 from hackward.method.interventions import INTERVENTIONS
 from hackward.method.monitors import AlongV, Seen, Watch
 from hackward.method.projection import Editor, overlap
+from hackward.method.shared_prompts import SINGLE, Layout
 from hackward.method.weights import Weighed, weigh
 from hackward.rollouts.rollout import Rollout
 from hackward.rollouts.sources import Replayed, Sampled
@@ -57,6 +58,8 @@ class Session:
     lr_scale: float
     evaluation: Evaluation | None
     mirror: Mirror
+    layout: Layout = SINGLE
+    """Of the backward where no row's own gradient is read."""
     watch: Watch | None = None
     seconds_looking: float = 0.0
     recent: list[list[list[Rollout]]] = dataclasses.field(default_factory=list)
@@ -129,6 +132,7 @@ class Session:
             temperature=self.config.loss_temperature,
             drawn=[rollout.logps for rollout in batch.rollouts],
             samples=self.source.kind == "replay",
+            layout=self.layout,
         )
 
     def edit_grads(self, step: int) -> dict[str, Any]:

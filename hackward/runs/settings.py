@@ -128,9 +128,9 @@ class Config(OnDevice, Grading):
     """--lr is given for delta_S: scale it for a LoRA, so that one step moves Delta W as far."""
 
     prompts: Count = 8
-    """Prompts (groups) a step."""
+    """Prompts (groups) per step."""
     group: Count = 8
-    """Rollouts a prompt."""
+    """Rollouts per prompt."""
     max_new_tokens: Count = 512
     """Longest completion to sample."""
     temperature: Temperature = 0.9
@@ -153,7 +153,7 @@ class Config(OnDevice, Grading):
     """Loss denominator: fixed (max_new_tokens, sampled default) or length (a row's own, replay default)."""
 
     eval_samples: Amount = 4
-    """Completions a problem and condition of the held-out evaluation (evaluate.py); 0: none."""
+    """Completions per problem and condition of the held-out evaluation (evaluate.py); 0: none."""
     eval_every: Amount = 0
     """Steps between held-out evaluations; the last step is evaluated in any case."""
     eval_limit: Count = 64
@@ -164,6 +164,9 @@ class Config(OnDevice, Grading):
 
     sample_rows: Count = 128
     """Sequences decoded at once (fewer where the GPU's memory holds fewer)."""
+    shared_prompts: bool = True
+    """Compute a prompt once for all rows of its group in the backward, where the model can and no gradient of
+    a single row is read: the same gradient to rounding."""
     checkpointing: bool = False
     """Gradient checkpointing: less memory, one more forward."""
     save_every: Count = 10

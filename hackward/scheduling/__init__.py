@@ -1,6 +1,7 @@
 """Many runs: seeds x arms x controls. No torch.
 
 flags, plan, price, fits         the sweep asked for, its runs in order, its hours and cost, a GPU's memory
+experiment                       arms with flags of their own, from a file
 jobs, commands                   how far a run has come; the command that begins it or goes on with it
 engines                          what carries runs: the Protocol, and the table of --on
 local, cluster, printed          the engines: processes on this machine, tasks of Ray, lines for a scheduler

@@ -20,14 +20,20 @@ class SweepFlags:
     """Preset of every run; full is Phase 3: 3 seeds x 3 arms x 200 steps."""
     seeds: str = "41,42,43"
     """Seeds, separated by commas."""
-    arms: str = "vanilla,projected,lora"
+    arms: str | None = None
     """Arms of vanilla, projected, lora-vanilla (the LoRA basis, nothing removed), lora; run in this order,
-    all seeds of one before the next."""
+    all seeds of one before the next (default: vanilla,projected,lora; with --experiment all arms of the
+    file)."""
     controls: str = ""
     """Controls to run after the arms, e.g. random,sign-flip,clean-clean,shrink: --control-arm with
     --control=X."""
     control_arm: ArmFlag = "projected"
     """Arm that the controls are of."""
+    experiment: str | None = None
+    """TOML file of arms, each with flags of its own, in the place of the sweep's arms and controls.
+
+    No rule looks at such runs, and none waits for another: the experiment has rules of its own.
+    """
     steps: Count | None = None
     """Steps of every run (default: the preset's)."""
     on: Literal["local", "ray", "print"] = "local"
@@ -64,7 +70,7 @@ class SweepFlags:
     price_per_hour: Annotated[float, Ge(0)] | None = None
     """Price of one hour of the machine."""
     measured: str | None = None
-    """Seconds a step, or a run directory (finished or not) with these settings, made on this kind of
+    """Seconds per step, or a run directory (finished or not) with these settings, made on this kind of
     machine."""
     set_up_seconds: Annotated[float, Ge(0)] | None = None
     """Seconds before a run's first step (default: the measured run's where they can be known, else 60)."""

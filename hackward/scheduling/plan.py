@@ -11,11 +11,14 @@ from hackward.base.faults import InputError
 from hackward.base.flags import checked
 from hackward.base.tensors import read_metadata
 from hackward.runs.settings import Config, parse, resolve
+from hackward.scheduling.experiment import read_experiment
 from hackward.scheduling.flags import SweepFlags
 from hackward.scheduling.jobs import Job, arms_of, named_file
 
 # Flags of train.py that the sweep sets itself.
-OWNED = ("--preset", "--arm", "--control", "--seed", "--steps", "--out", "--resume", "--no-resume")
+OF_EVERY_RUN = ("--preset", "--seed", "--steps", "--out", "--resume", "--no-resume")
+OF_ARMS = ("--arm", "--control")
+DEFAULT_ARMS = "vanilla,projected,lora"
 
 # Jobs by stage, in the order of running: baseline, first (projecting arm), rest; or all, where none waits for
 # another.
@@ -43,7 +46,8 @@ def kinds_of(config: SweepFlags) -> list[tuple[str, str]]:
 
     InputError for an arm that is none of ARMS and a control that is none of CONTROLS.
     """
-    chosen, controls = listed(config.arms, "--arms"), listed(config.controls, "--controls")
+    wanted = DEFAULT_ARMS if config.arms is None else config.arms
+    chosen, controls = listed(wanted, "--arms"), listed(config.controls, "--controls")
     if unknown := sorted(set(chosen) - set(ARMS)):
         raise InputError(f"--arms {config.arms}: {unknown[0]!r} is none of {', '.join(ARMS)}")
     if "none" in controls:
@@ -71,15 +75,69 @@ def plan(config: SweepFlags, passed: Sequence[str]) -> list[Job]:
     InputError for settings that train.py refuses, before anything starts.
     """
     checked(config)
-    for flag in passed:
-        if flag.partition("=")[0].replace("_", "-") in OWNED:
-            raise InputError(f"{flag} after --: the sweep sets it itself")
-    kinds, seeds = kinds_of(config), seeds_of(config)
-    if not kinds or not seeds:
+    owned = OF_EVERY_RUN if config.experiment else OF_EVERY_RUN + OF_ARMS
+    refuse_owned(passed, owned, "after --")
+    seeds = seeds_of(config)
+    if config.experiment:
+        jobs = _experiment(config, passed, seeds)
+    else:
+        kinds = kinds_of(config)
+        jobs = [job for arm, control in kinds for job in _jobs_of(config, passed, arm, control, seeds)]
+    if not jobs:
         raise InputError("no run: --seeds and one of --arms and --controls need a value")
-    jobs = [job for arm, control in kinds for job in _jobs_of(config, passed, arm, control, seeds)]
     for job in {(job.settings.v_hack, job.coordinates): job for job in jobs}.values():
         check_basis(job)
+    return jobs
+
+
+def refuse_owned(flags: Sequence[str], owned: Sequence[str], where: str) -> None:
+    """InputError for a flag that the sweep sets itself."""
+    for flag in flags:
+        if flag.partition("=")[0].replace("_", "-") in owned:
+            raise InputError(f"{flag} {where}: the sweep sets it itself")
+
+
+def _experiment(config: SweepFlags, passed: Sequence[str], seeds: Sequence[int]) -> list[Job]:
+    """The runs of --experiment, arm by arm as the file has them, one per seed."""
+    for flag in ("controls", "lora_v_hack"):
+        if getattr(config, flag):
+            name = f"--{flag.replace('_', '-')}"
+            raise InputError(f"{name} with --experiment: the arms of the file have flags of their own")
+    path = Path(str(config.experiment))
+    arms = read_experiment(path)
+    chosen = list(arms) if config.arms is None else listed(config.arms, "--arms")
+    if unknown := sorted(set(chosen) - set(arms)):
+        raise InputError(f"--arms {config.arms}: {unknown[0]!r} is none of {', '.join(arms)} ({path})")
+    jobs: list[Job] = []
+    known: dict[str, str] = {}
+    for name, own in arms.items():
+        refuse_owned(own, OF_EVERY_RUN, f"of the arm {name} in {path}")
+        flags = _steps_first(config, [*passed, *own])
+        settings = settings_of([f"--preset={config.preset}", *flags])
+        first = known.setdefault(repr(settings), name)
+        if first != name:
+            raise InputError(f"{path}: the arms {first} and {name} are the same")
+        if name in chosen:
+            jobs += _by_seed(config, name, flags, settings, seeds)
+    return jobs
+
+
+def _steps_first(config: SweepFlags, flags: list[str]) -> list[str]:
+    return flags if config.steps is None else [f"--steps={config.steps}", *flags]
+
+
+def _by_seed(
+    config: SweepFlags, name: str, flags: Sequence[str], settings: Config, seeds: Sequence[int]
+) -> list[Job]:
+    """The runs of one kind, one per seed; their directories have its name."""
+    home = Path(config.out or f"out/sweeps/{config.preset}")
+    made = arm_of(vars(settings))
+    jobs = []
+    for seed in seeds:
+        path = home / f"{name}-s{seed}"
+        whole = (f"--preset={config.preset}", f"--seed={seed}", f"--out={path}", *flags)
+        own = dataclasses.replace(settings, seed=seed, out=str(path))
+        jobs.append(Job(made.name, settings.control, seed, path, whole, own))
     return jobs
 
 
@@ -99,8 +157,7 @@ def _jobs_of(
         )
     if control != "none":
         chosen.append(f"--control={control}")
-    if config.steps is not None:
-        chosen.insert(0, f"--steps={config.steps}")
+    chosen = _steps_first(config, chosen)
     settings = settings_of([preset, *chosen])
     made = arm_of(vars(settings))
     if made.vanilla and not ARMS[arm].vanilla:
@@ -108,15 +165,8 @@ def _jobs_of(
             f"--gate=none after --: the {arm} arm would remove nothing; that is --arms={made.name}"
         )
 
-    home = Path(config.out or f"out/sweeps/{config.preset}")
     name = arm if control == "none" else f"{arm}-{control}"
-    jobs = []
-    for seed in seeds:
-        path = home / f"{name}-s{seed}"
-        flags = (preset, f"--seed={seed}", f"--out={path}", *chosen)
-        own = dataclasses.replace(settings, seed=seed, out=str(path))
-        jobs.append(Job(arm, control, seed, path, flags, own))
-    return jobs
+    return _by_seed(config, name, chosen, settings, seeds)
 
 
 def check_basis(job: Job) -> None:
@@ -138,8 +188,8 @@ def check_basis(job: Job) -> None:
 def stages(jobs: Sequence[Job], config: SweepFlags) -> Stages:
     """The baseline of the first projecting arm that has one, that arm, the rest.
 
-    Vanilla is in the first stage too, where it is not that baseline. With --anyway, or without a baseline, no
-    run waits for another.
+    Vanilla is in the first stage too, where it is not that baseline. With --anyway or --experiment, or
+    without a baseline, no run waits for another.
     """
     planned = arms_of(jobs)
     pairs = [
@@ -149,7 +199,7 @@ def stages(jobs: Sequence[Job], config: SweepFlags) -> Stages:
         if {arm.name, baseline} <= planned
     ]
     first, baseline = pairs[0] if pairs else (None, "vanilla")
-    if config.anyway or baseline not in planned:
+    if config.anyway or config.experiment or baseline not in planned:
         return {"all": list(jobs)}
     stage = {"vanilla": "baseline", baseline: "baseline", first: "first"}
     groups: Stages = {"baseline": [], "first": [], "rest": []}
