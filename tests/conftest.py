@@ -31,10 +31,13 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: place.get(item.path.stem, len(LONGEST)))
 
 
-def _of_short_prompts(seed=0, made=models.tiny_random):
+of_whole_prompts = models.tiny_random
+
+
+def _of_short_prompts(seed=0):
     """The tiny model has a token per byte, and a prompt of a thousand tokens costs it more than all else in a
     test. What a prompt says means nothing to random weights: it is shown the beginning of each message."""
-    model, tokenizer = made(seed)
+    model, tokenizer = of_whole_prompts(seed)
     tokenizer.chat_template = models.CHATML.replace("m.content", "m.content[:40]")
     return model, tokenizer
 

@@ -15,13 +15,17 @@ from hackward.base import faults
 from hackward.base.faults import InputError, Terminated
 from hackward.base.files import read_json, read_jsonl
 from hackward.base.tensors import read_safetensors
-from hackward.hardware import ranks
+from hackward.hardware import models, ranks
 from hackward.runs.settings import parse
 from hackward.tasks.shipped import TINY
+from tests.conftest import of_whole_prompts
 from tests.desk import write_lines
 from train import train
 
 ROOT = Path(__file__).resolve().parent.parent
+# Of runs in double precision (tests/double.py). In single precision sums in another order differ by 1e-7 of the
+# largest term; AdamW divides by the size of a gradient and the one-sided gate cuts at 0, so the second step of the
+# same runs differs by up to 1e-5: that is rounding, which this tolerance would not tell from a fault.
 TOLERANCE = 1e-6
 MEASURED = ("seconds", "memory")  # in the names of what differs from run to run
 SHARED = [f"--model={TINY}", "--preset=smoke", "--device=cpu", "--workers=1"]
@@ -178,8 +182,10 @@ def test_what_cannot_be_used_is_said_once(bench, made):
 # --- torchrun ---
 
 
-def test_torchrun_makes_the_run_of_one_process(shop, tmp_path):
-    """With the real grader, a teacher and long prompts, in fp32 as everywhere."""
+def test_torchrun_makes_the_run_of_one_process(shop, tmp_path, monkeypatch):
+    """With the real grader, a teacher and whole prompts, in single precision as everywhere. There AdamW makes
+    a whole step of a small gradient, and of its rounding: 1e-6 holds for the first row, 1e-4 for the rest."""
+    monkeypatch.setattr(models, "tiny_random", of_whole_prompts)
     flags = [*SHARED, "--steps=2", "--prompts=2", "--group=4", "--teacher-dir=pairs", "--teacher-rows=1"]
     flags += ["--eval-samples=0", "--arm=projected", f"--v-hack={shop / 'v.safetensors'}", "--beta=0.1"]
     flags += [f"--svd-cache={shop / 'cache'}"]
@@ -193,7 +199,9 @@ def test_torchrun_makes_the_run_of_one_process(shop, tmp_path):
         timeout=300,
     )
     assert done.returncode == 0, done.stderr
-    assert_same_run(alone, tmp_path / "run")
+    assert_same_run(alone, tmp_path / "run", 1e-4)
+    first = [read_jsonl(run / "rows.jsonl")[0] for run in (tmp_path / "run", alone)]
+    assert_alike(*first, "the first row")
     assert done.stderr.count("step   1") == 1 and done.stdout.count("health") == 1
 
 
