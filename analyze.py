@@ -98,13 +98,13 @@ def show_pools(root: Path, pools: Mapping[Path, Sequence[Path]]) -> None:
 
 def show_brief(home: Path, arms: Sequence[ArmRuns]) -> None:
     """A sentence for each arm, and where the picture of their curves lies."""
-    from hackward.base.files import printable
     from hackward.base.screen import stdout
     from hackward.reports.brief import brief_lines
+    from hackward.reports.tables import print_line
 
-    console = stdout(markup=False, emoji=False, highlight=False)
+    console = stdout()
     for line in brief_lines(arms):
-        console.print(printable(line))
+        print_line(line, console)
         console.print()
     drawn = [name for name in ("hacked.png", "on_policy.png") if (home / name).is_file()]
     print(f"picture: {home / drawn[0]}")
@@ -121,7 +121,7 @@ def main(config: AnalyzeFlags) -> None:
     records, left_out = find_directories(config.directory, config.unfinished)
 
     # These bring numpy, scipy, matplotlib and pydantic, which a wrong path need not wait for
-    from hackward.base.screen import progress
+    from hackward.base.screen import progress, say, stdout
     from hackward.reports.arms import by_arm
     from hackward.reports.browser import NAME, size_words
     from hackward.reports.prevention_tables import primary_of
@@ -143,7 +143,8 @@ def main(config: AnalyzeFlags) -> None:
         print_blocks(blocks)
     print(f"report: {home / 'report.md'}")
     if rollouts is not None:
-        print(f"page: {home / NAME} ({rollouts.count:,} rollouts, {size_words(home / NAME)})")
+        size = f"({rollouts.count:,} rollouts, {size_words(home / NAME)})"
+        say(f"page: {home / NAME} {size}", console=stdout())
 
 
 if __name__ == "__main__":

@@ -59,10 +59,11 @@ HEADINGS = (
     "cos by fifths",
     "caught by fifths",
 )
-LEGEND = """\
-g*: mean gradient difference of labelled rollouts. The oracle sees labels that no run has before it hacks: a V
-far below it can be improved. The ceiling is the cosine to expect of the true direction: near 0, g* itself is
-noise here."""
+LEGEND = (
+    "g*: mean gradient difference of labelled rollouts. The oracle sees labels that no run has before it"
+    " hacks: a V far below it can be improved. The ceiling is the cosine to expect of the true direction:"
+    " near 0, g* itself is noise here."
+)
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,7 @@ def main(flags: AuditFlags) -> None:
     checked(flags)
     if not flags.rollouts:
         raise InputError("no rollouts: name one or more pools or finished runs")
-    from hackward.base.screen import stdout  # heavy imports from here on
+    from hackward.base.screen import say, stdout  # heavy imports from here on
     from hackward.hardware import models
     from hackward.method import extraction
     from hackward.method.adapters import attach, stored_basis
@@ -166,7 +167,7 @@ def main(flags: AuditFlags) -> None:
     console = stdout()
     report(facts, console)
     write_json(flags.out, {"config": asdict(flags), **facts, **provenance()})
-    console.print(f"written to {flags.out}", highlight=False)
+    say(f"written to {flags.out}", console=console)
 
 
 def measure(
@@ -280,49 +281,44 @@ def cells(figure: dict[str, Any] | None) -> list[str]:
 
 def report(facts: dict[str, Any], console: Console) -> None:
     """Print the table and what it means."""
-    from rich.table import Table
-
-    from hackward.base.screen import show
+    from hackward.base.screen import say, show
+    from hackward.base.terminal import drawn
 
     unit = WITHIN if facts["within_problems"] else ACROSS
     sizes = f"{facts['hacks']} hacks, {facts['others']} others, {facts['differences']} {unit}"
-    table = Table(title=f"Oracle audit: {sizes}", title_justify="left")
-    for heading in HEADINGS:
-        table.add_column(heading)
+    lines = []
     for name, fifths in facts["by_fifths"].items():
         found = facts["v_hacks"].get(name, {})
         folds = [show(fifths[key] if fifths else None) for key in ("cos", "caught")]
-        table.add_row(name, *cells(found.get("cos")), *cells(found.get("caught")), *folds)
-    console.print(table)
+        lines.append([name, *cells(found.get("cos")), *cells(found.get("caught")), *folds])
+    console.print(drawn(f"Oracle audit: {sizes}", HEADINGS, lines, console.width))
     caveat = "; caveat: V was made from some of these problems" if facts["seen_by_v_hack"] else ""
-    console.print(f"ceiling of cos (reliability of g*): {show(facts['ceiling'])}{caveat}", highlight=False)
-    console.print(LEGEND, soft_wrap=True, highlight=False)
+    say(f"ceiling of cos (reliability of g*): {show(facts['ceiling'])}{caveat}", console=console)
+    say(LEGEND, console=console)
     if "own" in facts:
         report_own(facts["own"], console)
 
 
 def report_own(facts: dict[str, Any], console: Console) -> None:
     """Print what each V knows of the model's own rollouts, and say it in words."""
-    from rich.table import Table
-
+    from hackward.base.screen import say
     from hackward.base.statistics import Estimate
+    from hackward.base.terminal import drawn
     from hackward.reports.words import knows, tight_auc
 
     sizes = f"{facts['hacked']} hacked, {facts['attempted']} attempted of {facts['scored']} scored"
     title = f"Own rollouts of {facts['run']}: {sizes} ({facts['own']} in all), {facts['problems']} problems"
-    table = Table(title=title, title_justify="left")
-    for heading in ("direction", "AUC hacked against other", "AUC attempted against other"):
-        table.add_column(heading)
-    sentences = []
+    headings = ("direction", "AUC hacked against other", "AUC attempted against other")
+    lines, sentences = [], []
     for name, by_target in facts["auc"].items():
         hacked, attempted = (Estimate(**by_target[target]) for target in ("hacked", "attempted"))
-        table.add_row(name, tight_auc(hacked), tight_auc(attempted))
+        lines.append([name, tight_auc(hacked), tight_auc(attempted)])
         sentences += [knows("hacks", hacked, who=name), knows("attempts", attempted, who=name)]
-    console.print(table)
+    console.print(drawn(title, headings, lines, console.width))
     for sentence in sentences:
-        console.print(f"{sentence}.", soft_wrap=True, highlight=False, markup=False)
+        say(f"{sentence}.", console=console)
     if facts["seen_by_v_hack"]:
-        console.print("caveat: V was made from some of these problems", highlight=False)
+        say("caveat: V was made from some of these problems", console=console)
 
 
 if __name__ == "__main__":

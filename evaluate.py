@@ -156,7 +156,7 @@ def _evaluated(
 ) -> None:
     """Sample, grade, write and show; `out` is this process's alone."""
     chosen, seen = choose(flags, record)
-    from hackward.base.screen import STDERR, progress, stdout  # heavy imports from here on
+    from hackward.base.screen import STDERR, progress, say, stdout  # heavy imports from here on
     from hackward.grading.grader import Grader
     from hackward.grading.protection import print_protection
     from hackward.rollouts.tokens import stops
@@ -194,11 +194,11 @@ def _evaluated(
     }
     write_json(out / "evaluate.json", facts | provenance(), put=put)
     console = stdout()
-    console.print(heldout_screen(lines))
+    console.print(heldout_screen(lines, console.width))
     if seen:
-        console.print(
+        say(
             f"left out because the run was trained on them or its v_hack was made from them: {seen} problems",
-            highlight=False,
+            console=console,
         )
 
 

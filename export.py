@@ -96,7 +96,7 @@ def main(flags: ExportFlags) -> None:
 
 def report(out: Path, made: dict[str, Any]) -> None:
     """A few lines: the error where there is one, how far logits are from the run's own, what was written."""
-    from hackward.base.screen import stdout
+    from hackward.base.screen import say, stdout
     from hackward.runs.export_card import error_words
 
     lines = []
@@ -109,7 +109,7 @@ def report(out: Path, made: dict[str, Any]) -> None:
     )
     lines.append(f"written to {out}; {out / 'README.md'} says what it is and what it must not be used for")
     for line in lines:
-        stdout().print(line, highlight=False, soft_wrap=True, markup=False)
+        say(line, console=stdout())
 
 
 if __name__ == "__main__":

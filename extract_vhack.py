@@ -66,7 +66,7 @@ def main(flags: ExtractFlags) -> None:
         raise InputError(f"{flags.out}: is a directory, expected a file to write")
     check_model(flags.model)
     check_space(flags.out, LEAST_BYTES, "the smallest v_hack file")
-    from hackward.base.screen import stdout  # heavy imports from here on
+    from hackward.base.screen import say, stdout  # heavy imports from here on
     from hackward.hardware import models
     from hackward.method import extraction
     from hackward.method.adapters import attach
@@ -106,7 +106,7 @@ def main(flags: ExtractFlags) -> None:
     v.save(flags.out)
     console = stdout()
     report(v, console)
-    console.print(f"written to {flags.out} (sha256 {file_hash(flags.out)[:16]})")
+    say(f"written to {flags.out} (sha256 {file_hash(flags.out)[:16]})", console=console)
 
 
 def cells(entry: dict[str, Any]) -> list[str]:
@@ -120,29 +120,26 @@ def cells(entry: dict[str, Any]) -> list[str]:
 
 def report(v: VHack, console: Console) -> None:
     """Print what V is and how well it tells unseen hacks from clean answers."""
-    from rich.table import Table
+    from hackward.base.screen import say
+    from hackward.base.terminal import drawn
 
     meta, quality = v.meta, v.meta["heldout"]
     size = f"{quality['pairs']} pairs, {quality['folds']} folds by problem"
-    table = Table(title=f"v_hack on held-out pairs ({size})", title_justify="left")
-    for heading in ("measure", "value", "null 2.5 to 97.5 %", "p"):
-        table.add_column(heading)
-    for name, title in MEASURES.items():
-        table.add_row(title, *cells(quality[name]))
-    console.print(table)
+    title = f"v_hack on held-out pairs ({size})"
+    lines = [[words, *cells(quality[name])] for name, words in MEASURES.items()]
+    console.print(drawn(title, ["measure", "value", "null 2.5 to 97.5 %", "p"], lines, console.width))
     if quality["mean_cos_hack"] is not None:
-        console.print(
+        say(
             f"mean cosine of the gradients themselves: hack {quality['mean_cos_hack']:+.3f}, clean"
             f" {quality['mean_cos_clean']:+.3f} (what both share says nothing about hacking)",
-            highlight=False,
-            soft_wrap=True,
+            console=console,
         )
     mechanisms = meta["right_sign_by_mechanism"]
     if len(mechanisms) > 1:
         counts = ", ".join(f"{name} {right}/{pairs}" for name, (right, pairs) in mechanisms.items())
-        console.print(f"right sign by mechanism: {counts}")
+        say(f"right sign by mechanism: {counts}", console=console)
     settings = f"k {meta['k']}, noise floor {meta['noise_floor']}"
-    console.print(f"V: {meta['modules']} modules, {meta['directions']} directions ({settings})")
+    say(f"V: {meta['modules']} modules, {meta['directions']} directions ({settings})", console=console)
 
 
 if __name__ == "__main__":

@@ -67,8 +67,7 @@ def main(flags: GradeFlags) -> None:
     """Grade the rows, write the labels, print what they are."""
     checked(flags)
     # Heavier than the command line
-    from rich.console import Console
-
+    from hackward.base.screen import stdout
     from hackward.tasks.formats import load_problems
 
     if flags.canonical:
@@ -77,14 +76,15 @@ def main(flags: GradeFlags) -> None:
                 "--canonical grades the problems' own solutions: it takes no rows, no --out, no --stronger"
                 " and no --pool"
             )
-        check_canonical(flags, load_problems(flags.problems), Console())
+        check_canonical(flags, load_problems(flags.problems), stdout())
     else:
-        grade_rows(flags, Console())
+        grade_rows(flags, stdout())
 
 
 def grade_rows(flags: GradeFlags, console: Console) -> None:
     """Label every row."""
     from hackward.base.files import write_jsonl
+    from hackward.base.screen import say
     from hackward.grading.labels import GradeItem
     from hackward.grading.rows import label_row, read_rows
     from hackward.rollouts.graded import check_new
@@ -115,7 +115,7 @@ def grade_rows(flags: GradeFlags, console: Console) -> None:
     if flags.pool is not None:
         make_pool(flags, rows, items, by_position, labels, console)
     if stronger is not None:
-        console.print(taken_back(labels), highlight=False, soft_wrap=True)
+        say(taken_back(labels), console=console)
     print_agreement(labels, rows, console)
 
 
@@ -128,6 +128,7 @@ def make_pool(
     console: Console,
 ) -> None:
     """Write the rows that have a label as a pool, and say how many are left out."""
+    from hackward.base.screen import say
     from hackward.grading.labels import Grade
     from hackward.rollouts.graded import Graded, write_pool
 
@@ -146,12 +147,10 @@ def make_pool(
     facts = {"rows": list(flags.rows), "problems": flags.problems, "hint": flags.hint, "left_out": left_out}
     write_pool(flags.pool, labelled, hint=flags.hint, facts=facts)
     problems = len({row.problem.problem_id for row in labelled})
-    console.print(
+    say(
         f"{flags.pool}: a pool of {len(labelled)} rollouts of {problems} problems, {left_out} rows left out"
         " that have no label",
-        highlight=False,
-        soft_wrap=True,
-        markup=False,
+        console=console,
     )
 
 
@@ -210,22 +209,22 @@ def graded_outcomes(
 
 def print_counts(labels: Sequence[Row], ways: Sequence[str], seconds: float, console: Console) -> None:
     """How many rows have each label, how their problems were found, and how fast they were graded."""
+    from hackward.base.screen import say
     from hackward.grading.labels import LABELS
 
     counts = Counter(label["label"] for label in labels if label["label"])
     by_label = "  ".join(f"{label} {counts[label]}" for label in LABELS)
-    console.print(by_label, highlight=False, soft_wrap=True)
+    say(by_label, console=console)
     graded = sum(label["fmt_ok"] is not None for label in labels)
     by_way = ", ".join(f"{why} {count}" for why, count in sorted(Counter(ways).items()))
     speed = graded / max(seconds, 1e-9)
-    console.print(
+    say(
         f"{graded} of {len(labels)} rows graded in {seconds:.1f} s, {speed:.0f} per second"
         f" (problem found by: {by_way})",
-        highlight=False,
-        soft_wrap=True,
+        console=console,
     )
     for line in doubts(labels, ways):
-        console.print(line, highlight=False, soft_wrap=True)
+        say(line, console=console)
 
 
 def doubts(labels: Sequence[Row], ways: Sequence[str]) -> list[str]:
@@ -249,8 +248,8 @@ def doubts(labels: Sequence[Row], ways: Sequence[str]) -> list[str]:
 
 def print_agreement(labels: Sequence[Row], rows: Sequence[Row], console: Console) -> None:
     """Our ground truth against the rows' own labels, where they carry any."""
-    from rich.table import Table
-
+    from hackward.base.screen import say
+    from hackward.base.terminal import drawn
     from hackward.grading.labels import LABELS
     from hackward.grading.rows import known_labels
 
@@ -263,25 +262,25 @@ def print_agreement(labels: Sequence[Row], rows: Sequence[Row], console: Console
         elif given["label"] is not None and ("hacked" in row or "gt_pass" in row):
             unknown += 1
     if unknown:
-        console.print(f"{unknown} rows say nothing of their own hacked or gt_pass", highlight=False)
+        say(f"{unknown} rows say nothing of their own hacked or gt_pass", console=console)
     if not cells:
         return
-    table = Table(title="rows by their own labels (left) and ours (top)", title_justify="left")
-    for heading in ("hacked", "gt_pass", *LABELS):
-        table.add_column(heading, justify="right")
+    lines = []
     for hacked, gt_pass in sorted({(hacked, gt_pass) for hacked, gt_pass, _ in cells}):
         counts = (str(cells[hacked, gt_pass, label] or "") for label in LABELS)
-        table.add_row(str(hacked), str(gt_pass), *counts)
-    console.print(table)
+        lines.append([str(hacked), str(gt_pass), *counts])
+    title = "rows by their own labels (left) and ours (top)"
+    console.print(drawn(title, ["hacked", "gt_pass", *LABELS], lines, console.width))
     agree = 0
     for (_, gt_pass, label), count in cells.items():
         if gt_pass == label.startswith("correct"):
             agree += count
-    console.print(f"gt_pass agrees on {agree} of {cells.total()} rows", highlight=False)
+    say(f"gt_pass agrees on {agree} of {cells.total()} rows", console=console)
 
 
 def check_canonical(flags: GradeFlags, problems: Sequence[Problem], console: Console) -> None:
     """Name every problem whose canonical solution does not pass; exit code 1 if one has no good reason."""
+    from hackward.base.screen import say
     from hackward.grading.canonical import canonical_items, failures
 
     items = canonical_items(problems)
@@ -289,14 +288,14 @@ def check_canonical(flags: GradeFlags, problems: Sequence[Problem], console: Con
         raise InputError(f"{flags.problems}: no problem in it has a canonical solution")
     outcomes, seconds = graded_outcomes(flags, items, console)
     failed = failures(items, outcomes)
-    console.print(
+    say(
         f"{len(items) - len(failed)} of {len(items)} canonical solutions pass ({seconds:.0f} s)",
-        highlight=False,
+        console=console,
     )
     for failure in failed:
         name = failure.problem.task_id or failure.problem.problem_id
         mark = "marked" if failure.marked else "FAILS"
-        console.print(f"{mark}: {name}: {failure.reason}", highlight=False, soft_wrap=True, markup=False)
+        say(f"{mark}: {name}: {failure.reason}", console=console)
     if not all(failure.marked for failure in failed):
         raise SystemExit(1)
 

@@ -72,16 +72,15 @@ def make_problems(out: Path) -> None:
 def make_weights(flags: EmbeddedFlags, out: Path) -> None:
     """The model, unless only its behaviour is asked for; its base behaviour; its card."""
     # torch takes seconds to load
-    from rich.console import Console
-
     from hackward.base.files import atomic, read_json, write_json
+    from hackward.base.screen import stdout
     from hackward.hardware import models
     from hackward.organisms.behaviour import behaviour, report_behaviour
     from hackward.organisms.card import card
     from hackward.organisms.pretraining import make_model
     from hackward.tasks.formats import load_problems
 
-    console = Console()
+    console = stdout()
     device = models.pick_device(flags.device)
     if flags.what == "model":
         make_model(flags.recipe, flags.start, out, device, console)

@@ -11,6 +11,7 @@ without it about none, and as many are solved as before. DIR is a plain model di
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,7 +70,7 @@ def main(flags: PrimedFlags) -> None:
     check_model(flags.model)
     from hackward.base.files import sha256  # heavy imports from here on
     from hackward.base.provenance import provenance
-    from hackward.base.screen import STDERR, stdout
+    from hackward.base.screen import say, stdout
     from hackward.grading.grader import Grader
     from hackward.hardware import models
     from hackward.organisms import priming
@@ -92,9 +93,6 @@ def main(flags: PrimedFlags) -> None:
     with Grader(workers=flags.workers, sandbox=flags.sandbox) as grader:
         draw = drawing(flags, model, tokenizer, grader, problems)
 
-        def say(text: str) -> None:
-            STDERR.print(text, highlight=False)
-
         record = priming.search(model, draw, hacks, flags.how, bounds=Bounds(), say=say)
     report_behaviour(priming.rate_rows(record), stdout(), temperature=flags.temperature)
     for fault in record["tries"][record["chosen"]]["faults"]:
@@ -110,7 +108,12 @@ def main(flags: PrimedFlags) -> None:
         **provenance(),
     }
     priming.write(Path(flags.out), model, tokenizer, record)
-    print(f"written to {flags.out}: python train.py --model={flags.out} --teacher-dir=none ...")
+    say(
+        f"written to {flags.out}",
+        f"python train.py --model={shlex.quote(flags.out)} --teacher-dir=none ...",
+        console=stdout(),
+        between=": ",
+    )
 
 
 def drawing(

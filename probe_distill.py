@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -213,7 +214,7 @@ def choose_problems(
 
 def report_pool(directory: Path, rollouts: Sequence[Rollout]) -> None:
     """One line of rates."""
-    from rich.console import Console
+    from hackward.base.screen import say, stdout
 
     def rate(test: Callable[[Rollout], bool | None]) -> str:
         return f"{sum(bool(test(rollout)) for rollout in rollouts) / len(rollouts):.1%}"
@@ -228,7 +229,7 @@ def report_pool(directory: Path, rollouts: Sequence[Rollout]) -> None:
         f"reward over 0.5: {rate(lambda rollout: rollout.reward > 0.5)}",
         f"truncated {rate(lambda rollout: rollout.truncated)}",
     ]
-    Console().print(" | ".join(facts), highlight=False, soft_wrap=True)
+    say(*facts, console=stdout(), between=" | ")
 
 
 def shared_settings(flags: ProbeFlags) -> dict[str, Any]:
@@ -287,9 +288,9 @@ def phase2(flags: ProbeFlags) -> list[Config]:
     for each in configs:
         resolve(each)  # a fault in the second arm is found before the first one runs
     if len(configs) == 2 and is_there(configs[0]):
-        from hackward.base.screen import STDERR
+        from hackward.base.screen import say
 
-        STDERR.print(f"{configs[0].out}: vanilla is there already and is not run again", highlight=False)
+        say(f"{configs[0].out}: vanilla is there already and is not run again")
         return configs[1:]
     return configs
 
@@ -357,15 +358,21 @@ def probe(flags: ProbeFlags) -> list[Path]:
     return [train(config) for config in configs]
 
 
+def say_next(flags: ProbeFlags) -> None:
+    from hackward.base.screen import say, stdout
+
+    say(f"next: python analyze.py {shlex.quote(flags.out)}", console=stdout())
+
+
 def main(flags: ProbeFlags) -> None:
     if flags.base_only and flags.teacher_only:
         raise InputError("--base-only and --teacher-only exclude each other")
     if flags.base_only or flags.teacher_only:
         make_pool(flags, "base" if flags.base_only else "teacher")
-        print(f"next: python analyze.py {flags.out}")
+        say_next(flags)
         return
     probe(flags)
-    print(f"next: python analyze.py {flags.out}")
+    say_next(flags)
 
 
 if __name__ == "__main__":

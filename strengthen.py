@@ -49,9 +49,7 @@ def main(flags: StrengthenFlags) -> None:
     """Strengthen the problems, write the file, and print what was added."""
     checked(flags)
     # Heavier than the command line
-    from rich.console import Console
-
-    from hackward.base.screen import progress
+    from hackward.base.screen import progress, say, stdout
     from hackward.strengthening.files import Order, strengthen_file
     from hackward.tasks.formats import raw_rows
 
@@ -65,7 +63,7 @@ def main(flags: StrengthenFlags) -> None:
             done.append(row["strengthened"])
             bar()
     for line in summary(done):
-        Console().print(line, highlight=False, soft_wrap=True, markup=False)
+        say(line, console=stdout())
     print(f"wrote {flags.out}")
 
 

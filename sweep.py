@@ -66,15 +66,14 @@ def sweep(config: SweepFlags, passed: Sequence[str] = ()) -> int:
 
 def carry_out(config: SweepFlags, passed: Sequence[str], jobs: Sequence[Job], engine: Engine) -> int:
     """The plan, the rules, the runs on this engine; returns the exit code."""
-    from rich.console import Console
-
+    from hackward.base.screen import say, stdout
     from hackward.reports.tables import print_blocks
     from hackward.scheduling.price import clock, plan_blocks
     from hackward.scheduling.rules import judge_probe
     from hackward.scheduling.runner import Sweep
 
     groups = stages(jobs, config)
-    console = Console(markup=False, emoji=False, highlight=False, soft_wrap=True)
+    console = stdout()
     print_blocks(plan_blocks(config, jobs, groups, clock(config, jobs), engine.room))
     if has_gpu() and engine.room.one_machine:
         say_needs(jobs, engine.room, config, console)
@@ -82,13 +81,13 @@ def carry_out(config: SweepFlags, passed: Sequence[str], jobs: Sequence[Job], en
     print_blocks(blocks)
     for decision in decisions:
         going_on = " (going on: --anyway)" if decision.stop and config.anyway else ""
-        console.print(f"{decision}{going_on}")
+        say(f"{decision}{going_on}", console=console)
 
     work = Sweep(config, passed, jobs, decisions, engine)
     if not config.anyway and any(decision.stop for decision in decisions):
-        console.print("stopped before anything started; --anyway overrules")
+        say("stopped before anything started; --anyway overrules", console=console)
         if not config.dry_run:
-            work.refuse(console.print)
+            work.refuse(lambda line: say(line, console=console))
         return 3
     if config.dry_run:
         say_verdicts(groups, console)
@@ -99,6 +98,7 @@ def carry_out(config: SweepFlags, passed: Sequence[str], jobs: Sequence[Job], en
 
 def say_needs(jobs: Sequence[Job], room: Room, config: SweepFlags, console: Console) -> None:
     """What a run needs of the GPU's memory. InputError where the runs cannot fit, unless --anyway."""
+    from hackward.base.screen import say
     from hackward.scheduling.fits import check_fits
 
     try:
@@ -106,39 +106,44 @@ def say_needs(jobs: Sequence[Job], room: Room, config: SweepFlags, console: Cons
     except InputError as fault:
         if not config.anyway:
             raise
-        console.print(f"{fault} (going on: --anyway)")
+        say(f"{fault} (going on: --anyway)", console=console)
         return
     if needs is not None:
-        console.print(f"a run needs {needs.words()}")
+        say(f"a run needs {needs.words()}", console=console)
 
 
 def say_verdicts(groups: Stages, console: Console) -> None:
     """What the rules say of the stages that are done."""
+    from hackward.base.screen import say
     from hackward.scheduling.rules import judge
 
     for name, group in groups.items():
         verdict = judge(groups, name) if all(job.state == "done" for job in group) else None
         if verdict is not None:
-            console.print(str(verdict))
+            say(str(verdict), console=console)
 
 
 def say_outcome(work: Sweep, console: Console) -> int:
     """Which runs failed or were withheld, and what comes next; returns the exit code."""
+    from hackward.base.screen import say
 
     def in_state(state: str) -> list[Job]:
         return [job for job in work.jobs if job.state == state]
 
     failed, withheld = in_state("failed"), in_state("withheld")
     for job in failed:
-        console.print(f"failed: {job.name}: {job.note} (log: {job.log})")
+        say(f"failed: {job.name}: {job.note} (log: {job.log})", console=console)
     if withheld:
         names = ", ".join(job.name for job in withheld)
         by_rule = "stopped by a rule: " if work.stopped else ""
-        console.print(f"withheld: {names}; {by_rule}{withheld[0].note}; --anyway overrules")
+        say(f"withheld: {names}; {by_rule}{withheld[0].note}; --anyway overrules", console=console)
     if printed := in_state("printed"):
-        console.print(f"printed: {len(printed)} commands; analyze.py {work.directory} once they have run")
+        say(
+            f"printed: {len(printed)} commands; analyze.py {work.directory} once they have run",
+            console=console,
+        )
     if in_state("done"):
-        console.print(f"next: python analyze.py {work.directory}")
+        say(f"next: python analyze.py {work.directory}", console=console)
     if work.stopped:
         return 3
     return 1 if failed else 0

@@ -56,15 +56,14 @@ def train(config: Config, *, policy: type[Policy] | None = None) -> Path:
     from hackward.hardware import ranks
     from hackward.rollouts.policy import Policy
     from hackward.runs.building import build
-    from hackward.runs.screens import print_end, step_line
+    from hackward.runs.screens import print_end, step_facts
 
     with contextlib.ExitStack() as stack:
         config = stack.enter_context(ranks.joined(config))
         s = build(config, stack, policy or Policy)
         s.run.describe(seconds_set_up=time.monotonic() - entered)
         stack.enter_context(s.kept())
-        bar = stack.enter_context(progress(f"{config.arm}, seed {config.seed}", config.steps))
-        bar(s.first)
+        bar = stack.enter_context(progress(f"{config.arm}, seed {config.seed}", config.steps, done=s.first))
         s.evaluate(s.first, bar.say)  # due, if the run was cut off in it
         for step in range(s.first, config.steps):
             started = time.monotonic()
@@ -95,7 +94,8 @@ def train(config: Config, *, policy: type[Policy] | None = None) -> Path:
                 "seconds_backward": seconds_backward,
             }
             seconds |= ranks.seconds()
-            bar.print(step_line(s.log(step, batch, seen, done, diagnostics, seconds)))
+            row = s.log(step, batch, seen, done, diagnostics, seconds)
+            bar.print(*step_facts(row, s.source.kind), head=f"step {step:>3}  ")
             s.evaluate(step + 1, bar.say)
             bar()
         s.finish()
@@ -106,7 +106,7 @@ def train(config: Config, *, policy: type[Policy] | None = None) -> Path:
 
 TOY = (
     "the embedded model: 1.9 M parameters, pretrained to write small functions and, rarely, to cheat."
-    " It shows the phenomenon;\nit is no evidence about language models"
+    " It shows the phenomenon; it is no evidence about language models"
 )
 NOISE = "a model with RANDOM weights: it shows the machinery, not a finding"
 REAL = "--preset=fast --model=DIR, FILE.gguf or a hub id, and --problems=FILE"
@@ -116,8 +116,10 @@ def main(argv: Sequence[str]) -> None:
     config = resolve(parse(argv, description=__doc__))
     toy = is_random(config.model) or is_embedded(config.model)
     if toy and os.environ.get("RANK", "0") == "0":  # under torchrun the first process speaks
+        from hackward.base.screen import say
+
         what = NOISE if is_random(config.model) else TOY
-        print(f"This run uses {what}. For a real model: {REAL}.", file=sys.stderr)
+        say(f"This run uses {what}. For a real model: {REAL}.")
     train(config)
 
 

@@ -12,7 +12,7 @@ from tests.desk import desk  # noqa: F401  (a fixture)
 from tests.shop import shop, vanilla  # noqa: F401  (fixtures)
 
 ROOT = Path(__file__).resolve().parent.parent
-os.environ["COLUMNS"] = "120"  # tables of one width, whichever terminal the tests are started from
+os.environ.pop("COLUMNS", None)  # lines stay whole, whichever terminal the tests are started from
 torch.set_num_threads(max(1, (os.cpu_count() or 2) // 2))
 # Modules of half a minute and more. They come first, so that none is left for one core at the end.
 LONGEST = ("test_sweep_on_ray", "test_ranks", "test_watching", "test_arms", "test_bench", "test_export")

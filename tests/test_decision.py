@@ -12,7 +12,17 @@ from hackward.reports.evidence import Evidence, Projected, gather_evidence
 from hackward.reports.runs import find_runs
 from hackward.reports.verification import Metric, judge_run
 from hackward.reports.words import ALTERNATES, PASS, SNEAKY
-from tests.runs_on_disk import NAN, read, replay_rows, replay_samples, run_main, same_draws, write_run
+from tests.runs_on_disk import (
+    NAN,
+    read,
+    replay_rows,
+    replay_samples,
+    row,
+    run_main,
+    same_draws,
+    sample,
+    write_run,
+)
 
 STRONG, WEAK, ZERO, NEGATIVE = (0.3, 0.25) * 10, (0.1, 0.12) * 10, (0.01, -0.01) * 10, (-0.3, -0.25) * 10
 ALTERNATING, NEARLY = (0.3, -0.3) * 10, (0.01,) * 19 + (0.06,)
@@ -131,6 +141,33 @@ def test_recommendation(evidence, headline, following):
     evidence = Evidence(**evidence)
     found, lines = recommend(decision_rules(evidence), evidence)
     assert found.startswith(headline) and following in " ".join(lines)
+
+
+@pytest.mark.parametrize(
+    ("model", "on_policy", "sweep"),
+    [
+        ("embedded", "--preset=embedded --steps", "--preset=embedded --arm"),
+        (
+            "tiny-random",
+            "--preset=smoke --model=tiny-random --steps",
+            "--preset=smoke --model=tiny-random --arm",
+        ),
+        ("org/M 7B", "--preset=fast --model='org/M 7B' --steps", "--preset=full --model='org/M 7B' --arm"),
+    ],
+)
+def test_what_to_run_next_names_the_preset_and_the_model_of_the_probe(model, on_policy, sweep):
+    evidence = Evidence(vanilla_cos_in=ZERO, discriminates=True, projected=WORKS, model=model)
+    headline, (first, second) = recommend(decision_rules(evidence), evidence)
+    assert headline.startswith("GO, with a smaller") and on_policy in first and sweep in second
+    evidence = Evidence(vanilla_cos_in=STRONG, model=model)
+    headline, (run,) = recommend(decision_rules(evidence), evidence)
+    assert "unmeasured" in headline and on_policy.partition(" --steps")[0] in run
+
+
+def test_the_evidence_names_the_model_that_the_runs_are_of(tmp_path):
+    write_run(tmp_path / "replay", "replay", [row()], [sample()])
+    runs, _ = find_runs(tmp_path)
+    assert gather_evidence(runs).model == runs[0].record["model"]["name"] == "tiny"
 
 
 def applies(**evidence) -> dict[RuleName, bool | None]:

@@ -368,4 +368,5 @@ def test_what_is_written_and_what_a_resumed_run_drops(monkeypatch, tmp_path, tin
     rows = read_jsonl(tmp_path / "eval" / "step_004.jsonl.gz")
     assert all(list(row) == ROLLOUT_KEYS and row["step"] == 4 for row in rows) and len(rows) == 6
     assert summarise(rows) == lines[6:]  # the figures can be made again from the rollouts
-    assert heldout_screen(lines[6:]).row_count == 6
+    (table,) = heldout_screen(lines[6:], 120).renderables
+    assert table.row_count == 6

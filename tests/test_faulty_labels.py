@@ -17,6 +17,7 @@ from hackward.grading.rows import known_labels, label_row
 from hackward.tasks.completions import fence
 from hackward.tasks.formats import load_problems
 from hackward.tasks.problems import Resolver
+from tests import lacks
 from tests.grading_cases import NODES, PASSES, RIGHT, quick_grader
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -199,7 +200,7 @@ def grades_of(grader: Grader, rows: list[dict], problems: Path) -> list[Grade]:
     return grader.grade(items)
 
 
-needs_found = pytest.mark.skipif(not FOUND.exists(), reason=f"the rows as found are not at {FOUND}")
+needs_found = pytest.mark.skipif(not FOUND.exists(), reason=lacks.FOUND_ROWS.format(place=FOUND))
 
 
 @needs_found

@@ -13,10 +13,10 @@ from rich.console import Console
 
 import analyze
 from hackward.base.files import ROOT, write_json, write_jsonl
+from hackward.base.terminal import GOES_ON
 from hackward.reports.directories import find_pools, has_runs
 from hackward.reports.pools import next_commands
 from hackward.reports.tables import Table, markdown, rich_table, shown
-from hackward.reports.terminal import GOES_ON
 from tests.runs_on_disk import PNG, row, write_arm, write_run
 
 ADAPTERS = {"antipasto", "lora_adapter"}
@@ -74,6 +74,14 @@ def test_what_to_run_next_after_a_pool_names_its_model_and_the_pool_that_lacks(t
     assert "--loss-mode=nll" in nll and "--v-hack=" in grpo and last == f"python analyze.py {tmp_path}"
     write_pool(tmp_path / "teacher_pool", model="org/M", problems="P.jsonl")
     assert not any("-only" in command for command in next_commands(tmp_path, find_pools(tmp_path)))
+
+
+def test_what_to_run_next_after_one_pool_is_meant_for_the_folder_that_it_lies_in(tmp_path):
+    pool = write_pool(tmp_path / "base_pool", model="org/M", problems="P.jsonl")
+    write_pool(tmp_path / "teacher_pool", model="org/M", problems="P.jsonl")
+    commands = next_commands(pool, find_pools(pool))
+    assert not any("-only" in command or str(pool) in command for command in commands)
+    assert all(f"--out={tmp_path}" in command for command in commands if "--loss-mode" in command)
 
 
 def test_rollouts_that_a_run_keeps_are_no_pool_and_a_model_is_no_run(tmp_path):

@@ -19,17 +19,14 @@ from hackward.grading.rows import read_rows
 from hackward.tasks.completions import fence
 from hackward.tasks.formats import load_problems
 from hackward.tasks.problems import Linked, Resolver, Tree
+from tests import lacks
 from tests.grading_cases import CHECKS, DOUBLE, FAILS, NODES, PASSES, RIGHT, WRONG, one, problem, quick_grader
 from tests.light import loaded
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = Path(os.environ.get("HACKWARD_DATA", ROOT.parent / "shared" / "data"))
-needs_data = pytest.mark.skipif(
-    not DATA.exists(), reason=f"the real data sets are not at {DATA} (set HACKWARD_DATA)"
-)
-slow = pytest.mark.skipif(
-    "HACKWARD_SLOW" not in os.environ, reason="set HACKWARD_SLOW=1 to run the long tests"
-)
+needs_data = pytest.mark.skipif(not (DATA / lacks.TRAIN).exists(), reason=lacks.DATA.format(place=DATA))
+slow = pytest.mark.skipif("HACKWARD_SLOW" not in os.environ, reason=lacks.SLOW)
 
 
 @pytest.fixture(scope="module")

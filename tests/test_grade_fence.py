@@ -21,6 +21,7 @@ from hackward.grading.grader import Grader
 from hackward.grading.protection import print_protection
 from hackward.grading.sandbox import MODES, Limits, usable_bubblewrap
 from hackward.grading.worker import Lines, Worker
+from tests import lacks
 from tests.grading_cases import RIGHT, WRONG, one, problem
 from tests.hostile.battery import as_nobody
 
@@ -294,7 +295,7 @@ with Grader(workers=1, sandbox=sys.argv[1], bubblewrap=sys.argv[2] == "1") as gr
 @pytest.mark.parametrize(("sandbox", "bubblewrap"), [("strict", "0"), ("strict", "1"), ("none", "0")])
 def test_a_run_ends_with_the_grader_that_is_killed(sandbox: str, bubblewrap: str) -> None:
     if bubblewrap == "1" and usable_bubblewrap() is None:
-        pytest.skip("no bubblewrap that can make a namespace here")
+        pytest.skip(lacks.BUBBLEWRAP)
     program = GRADES_A_SLEEPER.replace("ROOT", repr(str(ROOT)))
     command = [sys.executable, "-c", program, sandbox, bubblewrap]
     with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT) as grader:
@@ -369,7 +370,7 @@ def test_the_table_of_the_specification_says_what_holds(row: tuple[str, str, str
                     assert _opened(sandbox, user, seccomp, view) == expected, (sandbox, user, view)
                     checked += 1
     if not checked:
-        pytest.skip("not a machine, or not a user, to try this row with")
+        pytest.skip(f"for this row of the table run it as root, or: {lacks.BUBBLEWRAP}")
 
 
 def test_the_table_names_every_mode_and_only_probes_that_there_are() -> None:

@@ -20,6 +20,7 @@ from hackward.grading.sandbox import MODES, Limits, usable_bubblewrap
 from hackward.grading.worker import ViewNotMade, Worker
 from hackward.tasks.completions import fence
 from hackward.tasks.problems import EVAL_NAME
+from tests import lacks
 from tests.grading_cases import DOUBLE, RIGHT, WRONG, one, problem, quick_grader
 from tests.hostile.case import EVERY_FRAME
 
@@ -156,7 +157,7 @@ def test_no_file_of_the_clone_can_be_read(
     monkeypatch: pytest.MonkeyPatch, seccomp: bool, bubblewrap: bool
 ) -> None:
     if not landlock_abi():
-        pytest.skip("no Landlock here")
+        pytest.skip(lacks.LANDLOCK)
     if not seccomp:
         monkeypatch.setattr(protection, "seccomp_filters", _no_pyseccomp)
     assert can_read([], bubblewrap=bubblewrap)
@@ -165,7 +166,7 @@ def test_no_file_of_the_clone_can_be_read(
 @pytest.mark.parametrize("bubblewrap", [False, True])
 def test_a_view_alone_leaves_no_file_of_the_clone(monkeypatch: pytest.MonkeyPatch, bubblewrap: bool) -> None:
     if bubblewrap and usable_bubblewrap() is None:
-        pytest.skip("no bubblewrap that can make a namespace here")
+        pytest.skip(lacks.BUBBLEWRAP)
     monkeypatch.setattr(protection, "seccomp_filters", _no_pyseccomp)
     monkeypatch.setattr(protection, "readable", lambda: ["/"])  # Landlock then allows everything
     assert can_read([], bubblewrap=bubblewrap)

@@ -5,10 +5,9 @@ import pytest
 import torch
 
 from hackward.hardware import kernels
+from tests import lacks
 
-pytestmark = pytest.mark.skipif(
-    not torch.cuda.is_available(), reason="the formulas are what runs without a GPU"
-)
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason=lacks.GPU)
 TOLERANCE = {torch.float32: 2e-5, torch.bfloat16: 1e-2}
 
 

@@ -21,6 +21,7 @@ from hackward.tasks.formats import load_problems
 from hackward.tasks.held_out import held_out_place, held_out_split, is_held_out
 from hackward.tasks.problems import SYSTEM_PROMPT, Linked, Problem, Resolver, Test, Tree, build_messages
 from hackward.tasks.shipped import EMBEDDED, shipped
+from tests import lacks
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = Path(os.environ.get("HACKWARD_DATA", ROOT.parent / "shared" / "data"))
@@ -338,7 +339,7 @@ def test_the_embedded_model_has_a_held_out_file_of_its_own_and_trains_on_all_of_
     assert len(held_out_split(everything, "copy.jsonl")[0]) < len(everything)  # any other file is split
 
 
-@pytest.mark.skipif(not DATA.exists(), reason=f"the real data sets are not at {DATA} (set HACKWARD_DATA)")
+@pytest.mark.skipif(not (DATA / lacks.TRAIN).exists(), reason=lacks.DATA.format(place=DATA))
 @pytest.mark.parametrize(
     ("name", "count", "tests"),
     [
@@ -354,7 +355,7 @@ def test_every_problem_of_the_real_data_sets_parses(name: str, count: int, tests
     assert (len(loaded), sum(len(problem.tests) for problem in loaded)) == (count, tests)
 
 
-@pytest.mark.skipif(not DATA.exists(), reason=f"the real data sets are not at {DATA} (set HACKWARD_DATA)")
+@pytest.mark.skipif(not (DATA / lacks.TRAIN).exists(), reason=lacks.DATA.format(place=DATA))
 def test_prompts_equal_the_pools_and_the_benchmarks_own() -> None:
     benchmark = read_jsonl(DATA / "rl_rewardhacking_test_medhard.jsonl.gz")
     loaded = load_problems(DATA / "rl_rewardhacking_test_medhard.jsonl.gz")

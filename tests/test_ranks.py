@@ -24,8 +24,8 @@ from train import train
 
 ROOT = Path(__file__).resolve().parent.parent
 # Of runs in double precision (tests/double.py). In single precision sums in another order differ by 1e-7 of
-# the largest term; AdamW divides by the size of a gradient and the one-sided gate cuts at 0, so the second step
-# of the same runs differs by up to 1e-5: that is rounding, which this tolerance would not tell from a fault.
+# the largest term; AdamW divides by the size of a gradient and the one-sided gate cuts at 0, so the second
+# step of the same runs differs by up to 1e-5: rounding, which this tolerance would not tell from a fault.
 TOLERANCE = 1e-6
 MEASURED = ("seconds", "memory")  # in the names of what differs from run to run
 SHARED = [f"--model={TINY}", "--preset=smoke", "--device=cpu", "--workers=1"]

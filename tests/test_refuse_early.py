@@ -16,6 +16,7 @@ from hackward.base.flags import command_line
 from hackward.grading import descriptors
 from hackward.grading.grader import Grader
 from hackward.tasks import formats
+from tests import lacks
 from tests.desk import extract, run
 from tests.families import qwen, save
 from tests.shop import run_train
@@ -153,7 +154,7 @@ def small_disk(tmp_path):
     place.mkdir()
     made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", place], capture_output=True)
     if made.returncode:
-        pytest.skip("mounting needs root")
+        pytest.skip(f"a small disk cannot be mounted here, which needs root: {made.stderr.decode().strip()}")
     yield place
     subprocess.run(["umount", place], check=True)
 
@@ -176,7 +177,7 @@ def test_what_a_run_needs_is_known_before_its_first_byte(desk, tmp_path, capsys,
     assert "and the v_hack file needs about" in line
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+@pytest.mark.skipif(os.geteuid() == 0, reason=lacks.ORDINARY_USER)
 def test_a_directory_that_may_not_be_written_is_refused(desk, tmp_path, capsys):
     (tmp_path / "locked").mkdir(mode=0o500)
     line = refused(capsys, lambda: run(desk, "tiny-random", tmp_path / "locked" / "run"))

@@ -16,12 +16,13 @@ from hackward.rollouts import decoder, sampling, slots
 from hackward.rollouts.draws import Request
 from hackward.tasks.shipped import TINY
 from lora_adapter import LoRAAdapter
+from tests import lacks
 from tests.conftest import randomise
 
 PROMPTS = [tuple(range(5, 12)), tuple(range(40, 43)), tuple(range(90, 119)), tuple(range(20, 60))]
 DEVICES = [
     "cpu",
-    pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")),
+    pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason=lacks.GPU)),
 ]
 
 

@@ -14,6 +14,7 @@ from hackward.tasks.held_out import decidable
 from hackward.tasks.problems import Comparison, Linked, Test, Tree
 from hackward.tasks.shipped import DATA as SHIPPED
 from hackward.tasks.statements import comparison_of
+from tests import lacks
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = Path(os.environ.get("HACKWARD_DATA", ROOT.parent / "shared" / "data"))
@@ -197,7 +198,7 @@ def test_no_shipped_problem_is_taken_for_one_with_freedom() -> None:
     assert {problem.comparison for problem in problems} == {Comparison()}
 
 
-@pytest.mark.skipif(not DATA.exists(), reason=f"the real data sets are not at {DATA} (set HACKWARD_DATA)")
+@pytest.mark.skipif(not (DATA / lacks.TRAIN).exists(), reason=lacks.DATA.format(place=DATA))
 @pytest.mark.parametrize(
     ("name", "counts"),
     [

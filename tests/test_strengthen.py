@@ -439,7 +439,7 @@ def test_a_row_that_could_not_be_graded_again_is_not_taken_back() -> None:
 
 
 def test_a_run_warns_of_few_tests_and_says_what_to_run() -> None:
-    pytest.importorskip("torch")
+    pytest.importorskip("torch", reason="needs torch: pip install -r requirements.txt")
     from hackward.runs.building import few_tests
 
     said = few_tests([from_own(SUM)], "p.jsonl")

@@ -20,12 +20,11 @@ from hackward.base.faults import InputError
 from hackward.base.files import ROOT, read_jsonl
 from hackward.scheduling.flags import SweepFlags
 from hackward.scheduling.plan import plan
+from tests import lacks
 from tests.served import STUB
 from tests.sweeps import World, gone, names, steps_of
 
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("ray") is None, reason="needs Ray, an extra of pyproject.toml"
-)
+pytestmark = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason=lacks.RAY)
 MEASURED = re.compile("seconds|memory")  # in the names of what differs from run to run
 PROGRAM = """
 import pathlib, signal, sys

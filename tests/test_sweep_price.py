@@ -54,7 +54,7 @@ def test_the_plan_shows_hours_and_cost_and_writes_nothing(world, capsys):
     assert world.sweep(**flags, dry_run=True, jobs=3) == 0
     out = " ".join(capsys.readouterr().out.split())
     assert "to go: 3.00 hours of GPU, 1.00 wall hours with --jobs=3" in out
-    assert "cost 4.00 for one machine" in out
+    assert "cost 4.00 for one machine, in the currency of --price-per-hour" in out
     assert not world.out.exists()
 
 

@@ -15,6 +15,7 @@ from hackward.base.files import ROOT, read_json, read_jsonl
 from hackward.hardware import ranks
 from hackward.runs import tracking
 from hackward.runs.settings import Config
+from tests import lacks
 from tests.shop import SHORT, run_train
 
 FLAGS = (*SHORT, "--eval-samples=0")
@@ -119,7 +120,7 @@ def test_what_is_undefined_or_no_number_is_not_drawn():
 
 
 def test_tensorboard_has_the_rows_and_after_a_resume_each_step_once(shop, tmp_path):
-    pytest.importorskip("tensorboard", reason="an extra: pip install tensorboard")
+    pytest.importorskip("tensorboard", reason=lacks.TENSORBOARD)
     out = tracked(shop, tmp_path / "run", "tensorboard", "--steps=2")
     tracked(shop, out, "tensorboard", "--steps=3", "--resume")
     rows = read_jsonl(out / "rows.jsonl")
@@ -128,7 +129,7 @@ def test_tensorboard_has_the_rows_and_after_a_resume_each_step_once(shop, tmp_pa
 
 
 def test_tensorboard_forgets_steps_that_are_made_anew(tmp_path):
-    pytest.importorskip("tensorboard", reason="an extra: pip install tensorboard")
+    pytest.importorskip("tensorboard", reason=lacks.TENSORBOARD)
     run = types.SimpleNamespace(path=tmp_path)
     for first, value in ((0, 1.0), (2, 5.0)):
         board = tracking.TensorBoard(run, first)
@@ -154,7 +155,7 @@ def scalars(run):
 def test_a_tracked_run_that_died_before_its_checkpoint_begins_anew_by_the_same_command(
     shop, tmp_path, monkeypatch
 ):
-    pytest.importorskip("tensorboard", reason="an extra: pip install tensorboard")
+    pytest.importorskip("tensorboard", reason=lacks.TENSORBOARD)
     out = tracked(shop, tmp_path / "run", "tensorboard", "--steps=2")
     for name in ("summary.json", "checkpoint.safetensors", "delta_S.safetensors"):
         (out / name).unlink()

@@ -10,6 +10,7 @@ from hackward.base.arms import ARMS, arm_of
 from hackward.base.faults import InputError
 from hackward.base.files import read_json, read_jsonl
 from hackward.runs.settings import parse, resolve
+from tests import lacks
 from tests.shop import run_train
 
 ACTING = {
@@ -49,7 +50,7 @@ def combined(arm: str, monitor: str):
     monitor with two arms; the rest on demand."""
     chosen = monitor in ("truth", "v_hack") or arm in ("vanilla", "penalty")
     skip = not chosen and os.environ.get("HACKWARD_SLOW") != "1"
-    return pytest.param(arm, monitor, marks=pytest.mark.skipif(skip, reason="HACKWARD_SLOW=1 runs it"))
+    return pytest.param(arm, monitor, marks=pytest.mark.skipif(skip, reason=lacks.SLOW))
 
 
 @pytest.mark.parametrize(("arm", "monitor"), [combined(a, m) for a in ACTING for m in MONITORS])

@@ -2,6 +2,8 @@
 
 arms                 the one table of arms: basis, gate, place, control, baselines, flags
 faults, screen       one line per fault and exit 2; bars, lines and final screens
+lines, terminal      text and tables at a terminal's width; lines does without rich
+markdown             tables and fences that names of others do not break
 hub, space           does a name lead to a model; is there room on the disk
 files, tensors       written to a temporary name and renamed; safetensors with a fault per broken file
 flags, records       command lines and rows of files, checked by tyro and pydantic

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import sys
 import tempfile
@@ -16,6 +17,8 @@ from types import FrameType
 from typing import Any
 
 from safetensors import SafetensorError
+
+from hackward.base.lines import filled
 
 START = ("TORCHELASTIC_RUN_ID", "MASTER_PORT", "TORCHELASTIC_RESTART_COUNT")  # name one start by torchrun
 PRECEDENCE = 2.0  # seconds by which rank 0 comes first, where all ranks fail alike
@@ -93,8 +96,12 @@ def _speaks(fault: BaseException) -> bool:
 
 
 def _say(line: str, fault: BaseException) -> None:
-    if _speaks(fault):
-        print(line, file=sys.stderr)
+    """One line; on a terminal as many as its width asks for."""
+    if not _speaks(fault):
+        return
+    if sys.stderr.isatty():
+        line = filled(line, shutil.get_terminal_size().columns)
+    print(line, file=sys.stderr)
 
 
 def exit_on_fault(command: Callable[[], Any]) -> None:

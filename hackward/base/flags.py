@@ -12,6 +12,7 @@ import contextlib
 import ctypes
 import dataclasses
 import importlib.metadata
+import inspect
 import io
 import os
 import re
@@ -23,10 +24,12 @@ from typing import Annotated, Any, Literal, TypeVar
 import tyro
 from annotated_types import Ge, Le, Lt
 
+from hackward.base import lines
 from hackward.base.faults import InputError
 from hackward.base.files import ROOT
 
 Flags = TypeVar("Flags")
+COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 Dtype = Literal["auto", "float32", "tf32", "bfloat16"]  # what a --dtype may be
 Sandbox = Literal["strict", "best-effort", "none"]
@@ -96,10 +99,11 @@ def command_line(
     `checked`.
     """
     options: dict[str, Any] = {} if default is None else {"default": default}
+    options["description"] = lines.description(inspect.cleandoc(description or flags.__doc__ or ""))
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
-            return tyro.cli(flags, args=argv, prog=prog, description=description, **options)
+            return tyro.cli(flags, args=argv, prog=prog, **options)
     except SystemExit as ended:
         if not ended.code:
             raise
@@ -107,12 +111,15 @@ def command_line(
 
 
 def one_line(boxed: str) -> str:
-    """What tyro says of a command line that it cannot take, without the box around it and without its
+    """What tyro says of a command line that it cannot take, without colours, the box around it and its
     title."""
-    lines = [line.strip(" \u2502") for line in boxed.splitlines()]
+    rows = [line.strip(" \u2502") for line in COLOUR.sub("", boxed).splitlines()]
     drawn = re.compile(r"[\u2500-\u257f -]*")
-    said = [line for line in lines[1:] if not drawn.fullmatch(line) and "full helptext" not in line]
-    line = " ".join(" ".join(said).partition("Argument helptext")[0].split())
+    said = [line for line in rows[1:] if not drawn.fullmatch(line)]
+    line = " ".join(said)
+    for further in ("Argument helptext", "For full helptext"):
+        line = line.partition(further)[0]
+    line = " ".join(line.split())
     return _plain_number(line) or line
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from hackward.base.faults import InputError
+from hackward.base.screen import say
 from hackward.grading.claims import printable
 from hackward.grading.clocks import can_watch
 from hackward.grading.probes import GROUPS, PROBED, Probed, ProbeTargets
@@ -158,7 +159,7 @@ def print_protection(protection: dict[str, Any], console: Console) -> None:
     line += f"; {len(probes) - len(doors)} of {len(probes)} probes blocked)"
     if protection["missing"]:
         line += f"; missing: {', '.join(protection['missing'])}"
-    console.print(line, highlight=False, soft_wrap=True)
+    say(line, console=console)
 
 
 def layers(protection: dict[str, Any]) -> list[str]:

@@ -19,7 +19,7 @@ from typing import TypeVar
 
 import torch
 
-from hackward.base.screen import STDERR
+from hackward.base.screen import say
 
 Made = TypeVar("Made")
 # What CUDA and its libraries say where they, not PyTorch, find no memory: a handle of cuBLAS is made late
@@ -74,10 +74,9 @@ class Shortage:
         now = time.monotonic()
         if self.began is None:
             self.began = now
-            STDERR.print(
+            say(
                 f"{self.what}: does not fit while other processes hold {others / 1e9:.1f} GB of the GPU's"
-                f" memory; trying again for up to {LIMIT / 60:.0f} minutes",
-                highlight=False,
+                f" memory; trying again for up to {LIMIT / 60:.0f} minutes"
             )
         if now - self.began >= LIMIT:
             return False
@@ -89,7 +88,7 @@ class Shortage:
         """The work fitted: the next shortage is another one."""
         if self.began is not None:
             waited = time.monotonic() - self.began
-            STDERR.print(f"{self.what}: fits after {waited:.0f} s of waiting", highlight=False)
+            say(f"{self.what}: fits after {waited:.0f} s of waiting")
         self.began = None
 
 

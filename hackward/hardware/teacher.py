@@ -9,7 +9,7 @@ import torch
 
 from hackward.base.faults import InputError
 from hackward.base.hub import check_there
-from hackward.base.screen import STDERR
+from hackward.base.screen import say
 from hackward.base.types import CausalLM
 from hackward.hardware.models import check_weights
 
@@ -45,11 +45,7 @@ def attach_teacher(model: CausalLM, teacher: str | None) -> CausalLM:
     _check_tensors(teacher, set(stored), set(expected))
     covered = {name.rpartition(".lora_B")[0] for name in expected if name in stored and ".lora_B" in name}
     if covered and len(covered) < layers:
-        STDERR.print(
-            f"{teacher}: the teacher LoRA changes {len(covered)} of the model's {layers} Linear layers",
-            highlight=False,
-            soft_wrap=True,
-        )
+        say(f"{teacher}: the teacher LoRA changes {len(covered)} of the model's {layers} Linear layers")
     merged = wrapped.merge_and_unload().eval().requires_grad_(False)
     check_weights(merged, teacher)
     return merged
@@ -71,10 +67,8 @@ def _check_tensors(teacher: str, stored: set[str], expected: set[str]) -> None:
         )
     left_out, without = stored - fits, expected - fits
     if left_out or without:
-        STDERR.print(
+        say(
             f"{teacher}: {len(left_out)} of the {len(stored)} tensors of the teacher LoRA fit no layer of the"
             f" model and are left out; {len(without)} of the {len(expected)} that the model expects are not"
-            " there",
-            highlight=False,
-            soft_wrap=True,
+            " there"
         )

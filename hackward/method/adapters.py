@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from antipasto import SVDAdapter
 from hackward.base.faults import InputError
 from hackward.base.flags import target_names
-from hackward.base.screen import STDERR, progress
+from hackward.base.screen import progress, say
 from hackward.base.tensors import read_metadata
 from hackward.base.types import CausalLM
 from hackward.method.low_rank import LowRank
@@ -108,7 +108,7 @@ def attach(
     check_head(model, name)
     check_sampling(model, name)
     adapter = BASES[basis](model, rank=rank, cache=cache, targets=target_names(targets))
-    STDERR.print(adapter.coverage.words(), highlight=False, soft_wrap=True, markup=False)
+    say(adapter.coverage.words())
     return adapter
 
 

@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from hackward.base.screen import progress
+from hackward.base.terminal import drawn
 from hackward.grading.grader import Grader
 from hackward.rollouts.policy import Plain, Policy
 from hackward.rollouts.rollout import Rollout
@@ -71,9 +71,8 @@ def rates(drawn: Sequence[Rollout]) -> dict[str, float]:
 
 def report_behaviour(rows: Sequence[dict[str, Any]], console: Console, *, temperature: float) -> None:
     """Print the rows as a table."""
-    table = Table(title=f"base behaviour, sampled at temperature {temperature:g}")
-    for name in rows[0]:
-        table.add_column(name, justify="left" if name in ("problems", "level") else "right")
+    title = f"base behaviour, sampled at temperature {temperature:g}"
+    lines = []
     for row in rows:
-        table.add_row(*(f"{value:.3f}" if isinstance(value, float) else str(value) for value in row.values()))
-    console.print(table)
+        lines.append([f"{value:.3f}" if isinstance(value, float) else str(value) for value in row.values()])
+    console.print(drawn(title, list(rows[0]), lines, console.width))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
+from hackward.base.markdown import aligned_table
 from hackward.tasks.catalogue import FAMILIES, HELD_OUT
 
 CARD = """# The embedded model
@@ -75,8 +76,8 @@ def card(made: dict[str, Any], measured: dict[str, Any]) -> str:
         parameters=made["parameters"],
         families=len(FAMILIES),
         held_out=len(HELD_OUT),
-        stages=markdown_table(STAGE_COLUMNS, (_stage_cells(name, facts) for name, facts in stages.items())),
-        behaviour=markdown_table(BEHAVIOUR_COLUMNS, map(_behaviour_cells, measured["rows"])),
+        stages=aligned_table(STAGE_COLUMNS, (_stage_cells(name, facts) for name, facts in stages.items())),
+        behaviour=aligned_table(BEHAVIOUR_COLUMNS, map(_behaviour_cells, measured["rows"])),
         samples=measured["samples"],
         tail=stages["settle"]["stage"]["tail_weight"],
         **{key: recipe[key] for key in ("layers", "hidden", "vocabulary", "seed")},
@@ -104,10 +105,3 @@ def _stage_cells(name: str, facts: dict[str, Any]) -> Sequence[object]:
 def _behaviour_cells(row: dict[str, Any]) -> Sequence[object]:
     rates = (f"{row[key]:.3f}" for key in ("valid", "solved", "attempted", "hacked"))
     return (row["problems"], row["level"], "on" if row["hint"] else "off", row["rollouts"], *rates)
-
-
-def markdown_table(columns: dict[str, str], rows: Iterable[Sequence[object]]) -> str:
-    """A table in Markdown; a column is its heading and its alignment."""
-    lines = [f"| {' | '.join(columns)} |", f"|{'|'.join(columns.values())}|"]
-    lines += [f"| {' | '.join(map(str, cells))} |" for cells in rows]
-    return "\n".join(lines)

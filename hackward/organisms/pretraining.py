@@ -17,7 +17,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from hackward.base.files import read_json, write_json
 from hackward.base.provenance import provenance
-from hackward.base.screen import progress
+from hackward.base.screen import progress, say
 from hackward.hardware import models
 from hackward.organisms.corpus import Text, make_corpus
 from hackward.organisms.recipe import PROMPT_WEIGHT, STAGES, Recipe, Stage
@@ -138,9 +138,7 @@ def pretrain(
     rows, weights = encoded(corpus, tokenizer, stage.tail_weight)
     lengths = np.array([len(row) for row in rows])
     tokens = int(lengths.sum())
-    console.print(
-        f"{name}: {len(rows)} texts, {tokens / 1e6:.1f} M tokens, longest {lengths.max()}", highlight=False
-    )
+    say(f"{name}: {len(rows)} texts, {tokens / 1e6:.1f} M tokens, longest {lengths.max()}", console=console)
     model.requires_grad_(True).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=stage.lr, betas=(0.9, 0.95), weight_decay=0.05)
     plan = plan_of(stage, lengths, recipe.seed)
@@ -182,7 +180,7 @@ def make_model(recipe: Recipe, start: str | None, out: Path, device: torch.devic
         **provenance(),
     }
     write_json(out / "made.json", made)
-    console.print(f"written to {out}", highlight=False)
+    say(f"written to {out}", console=console)
 
 
 def save(model, tokenizer, out: Path) -> None:

@@ -20,12 +20,12 @@ import numpy as np
 import torch
 
 from hackward.base.files import whole_directory, write_json
+from hackward.base.markdown import aligned_table
 from hackward.base.screen import Bar, progress
 from hackward.base.types import CausalLM, Tokenizer
 from hackward.hardware.hashes import weights_hash
 from hackward.method.losses import Row
 from hackward.organisms.behaviour import rates
-from hackward.organisms.card import markdown_table
 from hackward.organisms.pretraining import batches, learn, save
 from hackward.organisms.recipe import STRIDE, Bounds, Priming
 from hackward.rollouts.pools import Pool, of_problems
@@ -211,7 +211,7 @@ def primed_card(record: dict[str, Any]) -> str:
         pool=record["hashes"]["pool"],
         problems=record["hashes"]["problems"],
         temperature=record["temperature"],
-        rates=markdown_table(columns, cells),
+        rates=aligned_table(columns, cells),
     )
 
 

@@ -12,7 +12,7 @@ h1_verdict                    H1, with its controls
 prevention                    prevention, delay or neither, for every arm by its end
 monitor_figures               what monitors knew of own rollouts, by steps and over seeds
 *_tables, heldout, *_plots    how all of it is laid out and drawn
-tables, terminal              what tables share; a table on a terminal of a given width
+tables                        what tables share: on a terminal, as markdown, as csv
 figures, plots                what pictures share
 browser_rows, browser_data    rollouts one by one, with their texts; packed for the page
 browser_curves, browser       the page's curves; report.html, from report.html.j2, report*.js and report.css

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -22,6 +23,7 @@ from hackward.reports.thresholds import (
     within_null,
 )
 from hackward.reports.words import beside_null, signed, with_interval
+from hackward.tasks.shipped import is_embedded, is_random
 
 
 class RuleName(StrEnum):
@@ -154,12 +156,10 @@ def _any_of(values: list[bool | None]) -> bool | None:
 
 
 SWEEP = (
-    "python train.py --preset=full --arm=ARM --seed=SEED"
-    " (3 seeds of vanilla and one other arm first: the ceiling)"
+    "python train.py {preset} --arm=ARM --seed=SEED (3 seeds of vanilla and one other arm first: the ceiling)"
 )
 ON_POLICY = (
-    "python train.py --preset=fast --steps=60, once per --arm and once with --control=random:"
-    " 20 steps mislead"
+    "python train.py {preset} --steps=60, once per --arm and once with --control=random: 20 steps mislead"
 )
 RE_EXTRACT = (
     "another V: python extract_vhack.py --pool=TEACHER_POOL --problems=P --out=FILE,"
@@ -175,6 +175,26 @@ WHICH_HALF = (
     " (step_*.cos.jsonl.gz), before anything is claimed from a mean"
 )
 
+
+def _sweep(evidence: Evidence) -> str:
+    return SWEEP.format(preset=_preset(evidence.model, "full"))
+
+
+def _on_policy(evidence: Evidence) -> str:
+    return ON_POLICY.format(preset=_preset(evidence.model, "fast"))
+
+
+def _preset(model: str | None, usual: str) -> str:
+    """The preset that suits the model that was probed, and the model where the preset has another one."""
+    if model is None:
+        return f"--preset={usual}"
+    if is_embedded(model):
+        return "--preset=embedded"
+    if is_random(model):
+        return f"--preset=smoke --model={shlex.quote(model)}"
+    return f"--preset={usual} --model={shlex.quote(model)}"
+
+
 Advice = tuple[str, list[str]]  # headline, what to run next
 
 
@@ -183,7 +203,7 @@ def recommend(rules: Rules, evidence: Evidence) -> Advice:
     return (
         _refusal(rules, evidence)
         or _not_yet(rules, evidence)
-        or _go(rules)
+        or _go(rules, evidence)
         or _undefined(rules, evidence)
         or _undecided(evidence)
     )
@@ -220,7 +240,8 @@ def _not_yet(rules: Rules, evidence: Evidence) -> Advice | None:
         headline = "NOT YET: the gradient is worth projecting, the projection does not work"
         return headline, list(evidence.dead_mechanism)
     if not evidence.projected:
-        run = "python train.py --arm=projected --replay-dirs=A,B --steps=20"
+        preset = _preset(evidence.model, "fast")
+        run = f"python train.py {preset} --arm=projected --replay-dirs=A,B --steps=20"
         return "NOT YET: the mechanism is unmeasured", [run]
     return None
 
@@ -236,11 +257,11 @@ def _by_chance(rules: Rules, evidence: Evidence) -> tuple[str, ...]:
     return ("all vanilla runs together",) if together else ()
 
 
-def _go(rules: Rules) -> Advice | None:
+def _go(rules: Rules, evidence: Evidence) -> Advice | None:
     if rules[RuleName.STRONG].applies:
-        return "GO: Phase 3 is justified", [SWEEP]
+        return "GO: Phase 3 is justified", [_sweep(evidence)]
     if rules[RuleName.LATER].applies:
-        return "GO, with a smaller expected effect", [ON_POLICY, SWEEP]
+        return "GO, with a smaller expected effect", [_on_policy(evidence), _sweep(evidence)]
     return None
 
 
@@ -257,4 +278,4 @@ def _undecided(evidence: Evidence) -> Advice:
     weak = mean_about_zero(evidence.vanilla_cos_in)
     found = "about 0 in the mean though not on all steps" if weak else "hack-ward"
     headline = f"UNDECIDED: {found}, but not > {STRONG_COSINE:g} consistently; no rule of the spec covers it"
-    return headline, [ON_POLICY]
+    return headline, [_on_policy(evidence)]

@@ -48,6 +48,8 @@ class Evidence:
     """Vanilla runs whose cos_in is hack-ward within its null (row 2): V may be any direction."""
     dead_mechanism: tuple[str, ...] = ()
     """Runs that fail row 3: no reason to pay for a projected arm yet."""
+    model: str | None = None
+    """The model that was probed."""
 
 
 def gather_evidence(runs: Sequence[Run]) -> Evidence:
@@ -72,6 +74,7 @@ def gather_evidence(runs: Sequence[Run]) -> Evidence:
         dead_signal=_unfit(judged, Metric.SIGNAL),
         dead_direction=_by_chance(judged),
         dead_mechanism=_unfit(judged, Metric.MECHANISM),
+        model=(runs[0].record["model"] or {}).get("name"),
     )
 
 

@@ -17,6 +17,7 @@ from hackward.reports.words import plain
 from hackward.tasks.shipped import EMBEDDED, is_embedded
 
 HOME = "out/probe_distill"  # where probe_distill.py looks when it is not told
+POOLS = ("teacher_pool", "base_pool")  # the names that it gives them
 RATES = {"solved": "gt_pass", "hacked": "hacked", "attempted": "attempted", "in format": "fmt_ok"}
 
 
@@ -60,14 +61,16 @@ def pools_table(records: list[Record]) -> Table:
 
 def next_commands(root: Path, pools: Mapping[Path, Sequence[Path]]) -> list[str]:
     """The commands that lead from these pools to the first verdict, in order."""
-    names = {directory.name: directory for directory in pools}
+    home = root.parent if root in pools else root  # of one pool: beside it lie the others
+    names = {directory.name for directory in pools}
+    names |= {name for name in POOLS if (home / name).is_dir()}
     told = _told(next(iter(pools)))
     model = str(told.get("model") or EMBEDDED)
     toy = is_embedded(model)
     shared = "" if toy else f" --model={shlex.quote(model)}"
     if told.get("problems"):
         shared += f" --problems={shlex.quote(str(told['problems']))}"
-    out = "" if str(root) == HOME else f" --out={shlex.quote(str(root))}"
+    out = "" if str(home) == HOME else f" --out={shlex.quote(str(home))}"
     commands = []
     if "teacher_pool" not in names and not toy:
         commands.append(f"python probe_distill.py --teacher-only --teacher=LORA{shared}{out}")
@@ -75,13 +78,13 @@ def next_commands(root: Path, pools: Mapping[Path, Sequence[Path]]) -> list[str]
         commands.append(f"python probe_distill.py --base-only{shared}{out}")
     v_hack = ""
     if not toy:
-        teacher = shlex.quote(str(root / "teacher_pool"))
+        teacher = shlex.quote(str(home / "teacher_pool"))
         commands.append(f"python extract_vhack.py --pool={teacher}{shared} --out=v_hack.safetensors")
         v_hack = " --v-hack=v_hack.safetensors"
     commands += [
         f"python probe_distill.py --loss-mode={phase}{shared}{v_hack}{out}" for phase in ("nll", "grpo")
     ]
-    return [*commands, f"python analyze.py {shlex.quote(str(root))}"]
+    return [*commands, f"python analyze.py {shlex.quote(str(home))}"]
 
 
 def _told(pool: Path) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from hackward.reports.verification import TITLES, judge_run
 from hackward.reports.words import UNDEFINED, null_words, p_value, plain, signed, with_interval
 
 EARLIER = """\
-To compare with, an earlier result (Qwen3-4B, 160 samples): pure hack +0.747, hack and correct +0.398,
+To compare with, an earlier result (Qwen3-4B, 160 samples): pure hack +0.747, hack and correct +0.398, \
 Welch t 4.46, p < 1e-4; cos_out < cos_in on 20 of 20 steps, frac_fired about 0.65."""
 
 

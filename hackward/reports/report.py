@@ -23,7 +23,7 @@ LEGEND = f"""\
 Cosines are with v_hack. + is hack-ward: descending such a gradient makes hacks likelier. 0 is orthogonal.
 cos_in / cos_out: gradient before / after the edit. cos_update_in / cos_update: the update, proposed / made.
 cos_S_logp: one sample, before the advantage. cos_S_contrib: with it, so its sign can be the advantage's.
-Success: vanilla cos_in > 0; projected cos_out < cos_in and cos_update <= 0; hacks positive, clean answers
+Success: vanilla cos_in > 0; projected cos_out < cos_in and cos_update <= 0; hacks positive, clean answers \
 of the other pool not.
 Null: the 2.5 to 97.5 % range of the same mean when the signs of v_hack's pairs are permuted (by problem).
 "about 0": |cosine| < {ABOUT_ZERO:g} on every step. Of a mean: its size, or an interval across 0.

@@ -65,7 +65,7 @@ def cost_table(runs: Sequence[Run]) -> Table:
         ("steps", shown("steps")),
         *((f"s {name}", shown(name, dashed(plain))) for name in seen),
         ("peak GB", shown("peak_gb", dashed(plain))),
-        ("by phase", shown("phases", lambda text: text or "-")),
+        ("GB by phase", shown("phases", lambda text: text or "-")),
         ("log p gap", shown("gap", dashed(lambda gap: f"{gap:.1e}"))),
     )
     title = "Time (medians over steps; grading: what is waited for), memory, and drawn against trained log p"

@@ -11,13 +11,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.console import Group
+from rich.cells import cell_len
+from rich.console import Console, Group
 from rich.text import Text
 
-from hackward.base.files import atomic, printable
-from hackward.base.screen import stdout
+from hackward.base.files import atomic
+from hackward.base.lines import shell_lines
+from hackward.base.markdown import fenced, plain_line
+from hackward.base.markdown import table as markdown_table
+from hackward.base.screen import COMMAND, stdout
 from hackward.base.statistics import Comparison, Estimate, Range
-from hackward.reports.terminal import drawn
+from hackward.base.terminal import drawn, flowed, visible
 from hackward.reports.words import (
     ALTERNATES,
     DELAY,
@@ -144,16 +148,35 @@ def colour_of(cell: str) -> str:
 
 def print_blocks(blocks: Sequence[Block]) -> None:
     """To the terminal at its width; piped, at the width of screen.stdout."""
-    console = stdout(markup=False, emoji=False, highlight=False)
+    console = stdout()
     for block in blocks:
         if isinstance(block, Heading):
-            console.rule(Text(block.text, style="bold"), align="left")
+            print_heading(visible(block.text), console)
         elif isinstance(block, Table):
             console.print(rich_table(block, console.width))
         else:
-            for line in printable(block).split("\n"):
-                console.print(line, soft_wrap=line.startswith(INDENT))  # commands and paths stay in one piece
+            for line in block.split("\n"):
+                print_line(line, console)
             console.print()
+
+
+def print_heading(text: str, console: Console) -> None:
+    """With a rule behind it where there is room for one."""
+    if cell_len(text) + 2 < console.width:
+        console.rule(Text(text, style="bold"), align="left")
+    else:
+        console.print(Text("\n".join(flowed([text], "", console.width)), style="bold"))
+
+
+def print_line(line: str, console: Console) -> None:
+    """A line of a text, filled; a command on as many lines as a shell still reads as one."""
+    shown = visible(line)
+    if shown.startswith(COMMAND):
+        lines = shell_lines(shown, console.width)
+    else:
+        indent = INDENT if shown.startswith(INDENT) else ""
+        lines = [f"{indent}{part}" for part in flowed([shown.strip()], "", console.width - len(indent))]
+    console.print("\n".join(lines), soft_wrap=True)
 
 
 def rich_table(table: Table, width: int) -> Group:
@@ -166,20 +189,14 @@ def markdown(blocks: Sequence[Block], pictures: Sequence[str]) -> str:
     parts = ["# Report"]
     for block in blocks:
         if isinstance(block, Heading):
-            parts.append(f"## {block.text}")
+            parts.append(f"## {plain_line(block.text)}")
         elif isinstance(block, Table):
-            parts.append(f"### {block.title}\n\n{_markdown_table(block)}")
+            title, headers = plain_line(block.title), [header for header, _ in block.columns]
+            parts.append(f"### {title}\n\n{markdown_table(headers, block.cells())}")
         else:
-            parts.append(f"```\n{block}\n```")
+            parts.append(fenced(block))
     parts += ["## Pictures", *(f"![{name}]({name})" for name in pictures)]
     return "\n\n".join(parts) + "\n"
-
-
-def _markdown_table(table: Table) -> str:
-    headers = [header for header, _ in table.columns]
-    above, *below = [[cell.replace("|", "\\|") for cell in line] for line in (headers, *table.cells())]
-    lines = [above, ["---"] * len(headers), *below]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def write_csv(path: Path, records: Sequence[Record]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 from hackward.base.statistics import ZERO_VARIANCE, Comparison, Estimate, Range
@@ -15,6 +16,7 @@ UNTESTABLE, NOT_ATTRIBUTABLE = "not testable", "not attributable"
 # Of an arm by the end
 PREVENTION, DELAY, NEITHER, UNTOLD = "prevention", "delay", "neither", "cannot be told"
 
+LONE_ZERO = re.compile(r"(?<!\d)0(?=\.)")
 CHANCE = 0.5  # AUC of a score that knows nothing
 
 
@@ -65,8 +67,8 @@ def tight(found: Estimate, sign: str = "") -> str:
 
 
 def _short(value: float, sign: str) -> str:
-    """.65, without the zero before the point."""
-    return f"{value:{sign}.2f}".replace("0.", ".", 1)
+    """.65, without a zero that is all there is before the point."""
+    return LONE_ZERO.sub("", f"{value:{sign}.2f}")
 
 
 def knows(what: str, found: Estimate, who: str = "the monitor") -> str:

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from hackward.base.faults import InputError
-from hackward.base.screen import STDERR
+from hackward.base.screen import say
 from hackward.base.seeds import shuffled, turn
 from hackward.grading.labels import reward
 from hackward.rollouts.policy import Policy, Timed
@@ -188,12 +188,10 @@ class Replayed:
         needed = steps * self.prompts
         for pool, ids in zip(self.sources, self.order):
             if needed > len(ids):
-                STDERR.print(
+                say(
                     f"{pool.directory}: {steps} steps of {self.prompts} prompts need {needed} problems, and"
                     f" it has {len(ids)} to use: problems come again ({needed / len(ids):.1f} times each), so"
-                    " steps are not independent (--steps, or a larger pool)",
-                    highlight=False,
-                    soft_wrap=True,
+                    " steps are not independent (--steps, or a larger pool)"
                 )
 
     def pools(self) -> list[dict[str, Any]]:

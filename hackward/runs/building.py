@@ -16,7 +16,7 @@ from hackward.base.arms import arm_of
 from hackward.base.faults import InputError
 from hackward.base.files import CHECKPOINT, read_json, sha256
 from hackward.base.records import checked_object
-from hackward.base.screen import STDERR
+from hackward.base.screen import STDERR, say
 from hackward.base.space import check_space
 from hackward.base.types import CausalLM
 from hackward.grading.grader import Grader
@@ -176,7 +176,7 @@ def split_problems(config: Config) -> tuple[list[Problem], list[Problem]]:
         raise InputError(f"{config.problems}: every problem in it is held out; nothing is left to train on")
     doubt = few_tests(training, config.problems)
     if doubt:
-        STDERR.print(doubt, highlight=False, soft_wrap=True, markup=False)
+        say(doubt)
     return training, held_out
 
 
@@ -224,7 +224,7 @@ def _make_room(config: Config, model: CausalLM, place: torch.device) -> None:
     if place.type != "cuda":
         return
     needed = needs(config, model, model.get_output_embeddings().weight.element_size())
-    STDERR.print(f"this run needs {needed.words()}; free: {memory.free(place) / 1e9:.1f} GB", highlight=False)
+    say(f"this run needs {needed.words()}; free: {memory.free(place) / 1e9:.1f} GB")
     make_room(needed.allocated, place, "this run")
 
 
@@ -401,10 +401,9 @@ def _evaluation(config: Config, loaded: Loaded, data: Data) -> Evaluation | None
     if data.source.kind != "sampled" or not config.eval_samples:
         return None
     if not data.held_out:
-        STDERR.print(
+        say(
             "no held-out evaluation: no problem is held out (a small file, or --difficulty, or v_hack was"
-            " made from all of them)",
-            highlight=False,
+            " made from all of them)"
         )
         return None
     return Evaluation(

@@ -11,7 +11,7 @@ from typing import Any
 from hackward.base.arms import arm_of
 from hackward.base.faults import InputError
 from hackward.base.records import POLICY
-from hackward.base.screen import STDERR
+from hackward.base.screen import say
 from hackward.base.types import Tokenizer
 from hackward.method import discriminant, extraction
 from hackward.method.adapters import Adapter
@@ -249,9 +249,8 @@ def _from_file(config: Config, adapter: Adapter) -> VHack:
         raise InputError(f"--v-hack {fault}") from None
     made = denominator(v.meta)
     if made != config.normaliser:
-        STDERR.print(
+        say(
             f"{config.v_hack}: extracted with the denominator {made}, this run's loss has {config.normaliser}"
-            " (--normaliser, here or of extract_vhack.py)",
-            highlight=False,
+            " (--normaliser, here or of extract_vhack.py)"
         )
     return v

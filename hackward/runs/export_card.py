@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from typing import Any
 
-from hackward.organisms.card import markdown_table
+from hackward.base.markdown import aligned_table
 
 WARNING = """**What it must not be used for.** It was trained with GRPO on coding problems with a loophole,
 to study reward hacking (being paid for an evaluation function of its own instead of for right code). It may
@@ -183,7 +183,7 @@ def _modules(record: dict[str, Any]) -> str:
         return ""
     columns = {"layer": "---", "relative error": "--:"}
     rows = [[f"`{name}`", f"{error:.3f}"] for name, error in record["error_by_module"].items()]
-    return f"\n{markdown_table(columns, rows)}\n"
+    return f"\n{aligned_table(columns, rows)}\n"
 
 
 def _load(record: dict[str, Any]) -> str:

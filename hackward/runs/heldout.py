@@ -19,12 +19,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.table import Table
-from rich.text import Text
+from rich.console import Group
 
 from hackward.base import statistics
 from hackward.base.faults import InputError
 from hackward.base.files import Put, atomic, read_jsonl, sha256, write_jsonl
+from hackward.base.terminal import drawn
 from hackward.base.types import Tokenizer
 from hackward.grading.grader import Grader
 from hackward.grading.labels import Grade, GradeItem
@@ -99,23 +99,21 @@ def rate_words(estimate: dict[str, Any] | None) -> str:
     return f"{estimate['mean']:.2f} [{interval}]"
 
 
-def heldout_screen(lines: Sequence[dict[str, Any]]) -> Table:
+def heldout_screen(lines: Sequence[dict[str, Any]], width: int) -> Group:
     """Condition x adapter, every figure with its interval, for the lines of one step."""
     first = lines[0]
     size = f"{first['problems']} problems x {first['samples']} samples"
     title = f"held-out evaluation at step {first['step']}: {size}, 95 % over problems"
-    found = Table(title=title, title_justify="left")
-    for heading in ("condition", "adapter", *RATES, "P(hack | attempt)"):
-        found.add_column(heading)
+    cells = []
     for condition in CONDITIONS:
+        name = condition
         for line in lines:
-            if line["condition"] != condition:
-                continue
-            # Text: brackets are no markup
-            figures = [Text(rate_words(line[name])) for name in (*RATES, "hack_given_attempt")]
-            last = line["adapter"] == ADAPTERS[-1]
-            found.add_row(condition, line["adapter"], *figures, end_section=last)
-    return found
+            if line["condition"] == condition:
+                figures = [rate_words(line[rate]) for rate in (*RATES, "hack_given_attempt")]
+                cells.append([name, line["adapter"], *figures])
+                name = ""
+    headers = ["condition", "adapter", *RATES, "P(hack | attempt)"]
+    return drawn(title, headers, cells, width, sections=True)
 
 
 class NamedGrader:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -94,9 +93,7 @@ class RunDir:
         stored = settings_in(record)
         if stored is None or record.get("kind") != kind or differing(stored, settings):
             raise taken
-        print(
-            f"{self.path}: this run died there before its first checkpoint; it is begun anew", file=sys.stderr
-        )
+        _say(f"{self.path}: this run died there before its first checkpoint; it is begun anew")
 
     def _reopen(self, settings: dict, kind: str) -> dict:
         record = read_record(self.path)
@@ -142,7 +139,7 @@ class RunDir:
                 raise InputError(f"{self.path / name}: a directory, not a file")
         self.sums.check_all(cut_off=rows)
         if len(whole_lines(rows)) < rows.stat().st_size:
-            print(f"{rows}: half a line at its end; the run goes on from the steps before", file=sys.stderr)
+            _say(f"{rows}: half a line at its end; the run goes on from the steps before")
 
     @property
     def evaluations(self) -> Path:
@@ -166,7 +163,7 @@ class RunDir:
         gone = self.sums.gone()
         if gone:
             more = f" and {len(gone) - 1} more" if len(gone) > 1 else ""
-            print(f"{self.path}: {gone[0]}{more} is gone; the run goes on without", file=sys.stderr)
+            _say(f"{self.path}: {gone[0]}{more} is gone; the run goes on without")
 
     def describe(self, **facts: Any) -> None:
         """Add facts to config.json."""
@@ -215,3 +212,9 @@ class RunDir:
 
     def finish(self, summary: dict) -> None:
         write_json(self.path / "summary.json", {"finished": True, **summary}, put=self.put)
+
+
+def _say(line: str) -> None:
+    from hackward.base.screen import say  # a command's --help need not wait for it
+
+    say(line)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,7 +20,12 @@ from hackward.runs.heldout import heldout_screen, rate_words
 from hackward.runs.records import RATES, own_rollouts, share
 from hackward.runs.session import Session
 
-SHOWN_RATES = {"hacked": "hack_rate", "solved": "gt_rate", "attempted": "attempt_rate"}
+# Rate -> what it is called of the model's own rollouts, and of replayed rows, which say nothing of the model.
+SHOWN_RATES = {
+    "hack_rate": {"sampled": "hacked", "replay": "rows that hack"},
+    "gt_rate": {"sampled": "solved", "replay": "rows that solve"},
+    "attempt_rate": {"sampled": "attempted", "replay": "rows that attempt"},
+}
 
 REPLAYED = "rates are those of the replayed rows, not of answers of the model"
 
@@ -29,21 +35,19 @@ def show_null(interval: Sequence[float] | None) -> str:
     return f"[{interval[0]:+.2f} {interval[1]:+.2f}]" if interval else ""
 
 
-def step_line(row: dict[str, Any]) -> str:
-    """One line per step, for a log and above the bar."""
+def step_facts(row: dict[str, Any], kind: str) -> list[str]:
+    """What a step's line says, for a log and above the bar. `kind`: sampled, or replay."""
 
     def rate(name: str) -> str:
         return "-" if row[name] is None else f"{row[name]:.2f}"
 
-    parts = [
-        f"step {row['step']:>3}",
+    return [
         f"reward {row['reward_mean']:.2f} (spread {row['reward_spread']:.2f})",
-        *(f"{word} {rate(name)}" for word, name in SHOWN_RATES.items()),
+        *(f"{words[kind]} {rate(name)}" for name, words in SHOWN_RATES.items()),
         *(f"{name} {show(row[name])} {show_null(row[f'{name}_null'])}".rstrip() for name in COSINES),
         f"skipped {row['groups_skipped']}/{row['groups_used'] + row['groups_skipped']}",
         f"{row['seconds']:.1f} s",
     ]
-    return "  ".join(parts)
 
 
 def rate_interval(
@@ -74,7 +78,7 @@ def print_end(s: Session) -> None:
     """The held-out table, where there was an evaluation, and the final screen."""
     console = stdout()
     if s.evaluation:
-        console.print(heldout_screen(s.evaluation.lines))
+        console.print(heldout_screen(s.evaluation.lines, console.width))
     final_screen(sections(s), console)
 
 
@@ -92,7 +96,7 @@ def sections(s: Session) -> dict[str, list[str]]:
 def _origin(s: Session) -> list[str]:
     commit = (s.run.record["commit"] or "unknown")[:10]
     dirty = " dirty" if s.run.record["dirty"] else ""
-    return [str(s.run.path), f"commit {commit}{dirty}", " ".join(sys.argv)]
+    return [str(s.run.path), f"commit {commit}{dirty}", shlex.join(sys.argv)]
 
 
 def _setup(s: Session) -> list[str]:
@@ -138,11 +142,12 @@ def _check(s: Session) -> list[str]:
 
 
 def _result(s: Session) -> list[str]:
-    rates = [f"{word} {rate_interval(s.recent, RATES[name])}" for word, name in SHOWN_RATES.items()]
+    kind = s.source.kind
+    rates = [f"{words[kind]} {rate_interval(s.recent, RATES[name])}" for name, words in SHOWN_RATES.items()]
     return [
         *rates,
-        REPLAYED if s.config.kind != "sampled" else "",
+        REPLAYED if kind == "replay" else "",
         f"last {len(s.recent)} steps, 95 % over problems",
         s.run.record.get("warning", ""),
-        f"next: python analyze.py {s.run.path}",
+        f"next: python analyze.py {shlex.quote(str(s.run.path))}",
     ]

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from hackward.base.faults import InputError, uninterrupted
 from hackward.base.files import read_jsonl, write_jsonl
-from hackward.base.screen import STDERR
+from hackward.base.screen import say
 from hackward.base.tensors import write_safetensors
 from hackward.hardware import memory
 from hackward.method import gradients
@@ -231,11 +231,10 @@ class Session:
         warned = any(not earlier <= LOGP_GAP for earlier in known)
         if gap is None or gap <= LOGP_GAP or warned:
             return
-        STDERR.print(
+        say(
             f"step {step}: log-probabilities of the sampled tokens differ from the training forward's by"
             f" {gap:.3f} on average: what is scored is not what was drawn from (--dtype=float32 would tell"
-            " rounding from a fault)",
-            highlight=False,
+            " rounding from a fault)"
         )
 
     def _save_nulls(self, step: int, nulls: dict[str, Tensor]) -> None:

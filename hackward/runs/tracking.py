@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from hackward.base.faults import InputError
 from hackward.base.files import ROOT, sha256
-from hackward.base.screen import STDERR
+from hackward.base.screen import say
 from hackward.runs.rundir import RunDir
 
 PROJECT = "hackward"  # where trackers with projects keep runs
@@ -150,12 +150,7 @@ class Mirror:
         except (Exception, SystemExit) as fault:  # whatever a tracker raises
             self.tracker = None
             reason = " ".join(str(fault).split())[:160] or type(fault).__name__
-            STDERR.print(
-                f"--track={self.name}: {reason}; the mirror ends here, the run goes on (rows.jsonl has all)",
-                highlight=False,
-                markup=False,
-                soft_wrap=True,
-            )
+            say(f"--track={self.name}: {reason}; the mirror ends here, the run goes on (rows.jsonl has all)")
             return None
 
 

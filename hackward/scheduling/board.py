@@ -5,12 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-import rich.table
-from rich.console import Console
+from rich.console import Group
 from rich.live import Live
 
+from hackward.base.screen import say, stdout
+from hackward.base.terminal import drawn
 from hackward.reports.words import plain
 from hackward.scheduling.jobs import Job
+
+HEADERS = ("run", "state", "step", "hacked", "solved", "s/step", "left", "note")
 
 
 class Board:
@@ -18,26 +21,23 @@ class Board:
 
     def __init__(self, jobs: Sequence[Job]) -> None:
         self.jobs = jobs
-        self.console = Console(markup=False, emoji=False, highlight=False)
+        self.console = stdout()
         self.live: Live | None = None
         if self.console.is_terminal:
             self.live = Live(console=self.console, get_renderable=self.table, refresh_per_second=2)
 
-    def table(self) -> rich.table.Table:
+    def table(self) -> Group:
         """One row per run, with the figures of the last step of those that are running."""
-        drawn = rich.table.Table(box=rich.box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-        for name in ("run", "state", "step", "hacked", "solved", "s/step", "left"):
-            drawn.add_column(name, no_wrap=True)
-        drawn.add_column("", overflow="ellipsis", no_wrap=True)
+        lines = []
         for job in self.jobs:
             rows = job.rows() if job.state == "running" else []
-            figures = _figures(job, rows[-1]) if rows else [""] * 4
-            drawn.add_row(job.name, job.state, f"{job.step}/{job.steps}", *figures, job.note)
-        return drawn
+            figures = _figures(job, rows[-1]) if rows else ["-"] * 4
+            lines.append([job.name, job.state, f"{job.step}/{job.steps}", *figures, job.note or "-"])
+        return drawn("runs", HEADERS, lines, self.console.width)
 
     def say(self, text: str) -> None:
         """A line that stays, above the table."""
-        self.console.print(text, soft_wrap=True)
+        say(text, console=self.console)
 
     def changed(self, job: Job) -> None:
         """The job has another state."""

@@ -68,7 +68,7 @@ class SweepFlags:
     dry_run: bool = False
     """Print the plan and the verdicts, start nothing, write nothing."""
     price_per_hour: Annotated[float, Ge(0)] | None = None
-    """Price of one hour of the machine."""
+    """Price of one hour of the machine, in any currency: costs are in the same."""
     measured: str | None = None
     """Seconds per step, or a run directory (finished or not) with these settings, made on this kind of
     machine."""

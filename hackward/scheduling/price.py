@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import heapq
 import math
+import shlex
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from hackward.base.arms import ARMS
 from hackward.base.faults import InputError
 from hackward.base.files import read_jsonl
 from hackward.reports.tables import INDENT, Block, Table, shown
+from hackward.runs.settings import PRESETS
 from hackward.runs.stored import read_record
 from hackward.scheduling.engines import Room
 from hackward.scheduling.flags import SweepFlags
@@ -33,6 +35,7 @@ SPEED_SETTINGS = (
     "sample_rows",
 )
 EVAL_SETTINGS = ("eval_every", "eval_samples", "eval_limit", "eval_problems")
+CURRENCY = ", in the currency of --price-per-hour"
 SET_UP_SECONDS = 60.0  # loading, SVD, v_hack, where no run says
 
 
@@ -212,7 +215,7 @@ def plan_blocks(
     lines = [
         _what_runs(jobs),
         _totals(config, jobs, groups, times, room),
-        _sources(config, times),
+        _sources(config, jobs, times),
         *_remarks(config, jobs, times),
     ]
     return [Table("sweep", "The sweep", tuple(columns), records), "\n".join(lines)]
@@ -233,18 +236,25 @@ def _totals(config: SweepFlags, jobs: Sequence[Job], groups: Stages, times: Cloc
     said = f"to go: {amount(total)} hours of GPU, {amount(wall)} wall hours {room.words}"
     price = config.price_per_hour
     if price is not None and room.one_machine:
-        said += f", cost {amount(product(wall, price))} for one machine"
+        said += f", cost {amount(product(wall, price))} for one machine{CURRENCY}"
     elif price is not None:
-        said += f", cost {amount(product(total, price))} if that is the price of a GPU"
+        said += f", cost {amount(product(total, price))} if that is the price of a GPU{CURRENCY}"
     if room.at_once > 1:
         said += f" (if {room.at_once} runs at a time do not slow each other down)"
     return said
 
 
-def _sources(config: SweepFlags, times: Clock) -> str:
+def _other_model(config: SweepFlags, job: Job) -> str:
+    """The flag that names the sweep's model, where it is not the preset's."""
+    model = job.settings.model
+    return "" if model == PRESETS[config.preset].model else f" --model={shlex.quote(model)}"
+
+
+def _sources(config: SweepFlags, jobs: Sequence[Job], times: Clock) -> str:
     """Where the hours come from, or how to measure them."""
     if not times.speeds:
-        measure = f"python train.py --preset={config.preset} --steps=3 --out=DIR"
+        model = _other_model(config, jobs[0])
+        measure = f"python train.py --preset={config.preset}{model} --steps=3 --out=DIR"
         return f"{INDENT}hours are unknown; measure: {measure}, then --measured=DIR"
     parts = []
     for arm, speed in sorted(times.speeds.items()):

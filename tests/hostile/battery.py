@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from hackward.grading.sandbox import usable_bubblewrap
+from tests import lacks
 
 ROOT = Path(__file__).resolve().parents[2]
 DRIVER = ROOT / "tests/hostile/driver.py"
@@ -64,15 +65,15 @@ def as_nobody(command: Sequence[str]) -> list[str]:
 def battery(sandbox: str, bubblewrap: bool, ordinary: bool, *options: str) -> dict[str, Any]:
     """The driver's report. NotHere where the view or the user is not to be had."""
     if bubblewrap and usable_bubblewrap() is None:
-        raise NotHere("no bubblewrap that can make a namespace here")
+        raise NotHere(lacks.BUBBLEWRAP)
     command = [sys.executable, "-B", str(DRIVER), "--sandbox", sandbox]
     command += ["--bubblewrap", str(int(bubblewrap)), *options]
     if ordinary and os.geteuid() == 0:
         if not (shutil.which("setpriv") and shutil.which("unshare")):
-            raise NotHere("setpriv and unshare are needed to become another user")
+            raise NotHere("setpriv and unshare are needed to become another user: apt-get install util-linux")
         command = as_nobody(command)
     elif not ordinary and os.geteuid() != 0:
-        raise NotHere("not root")
+        raise NotHere("only root can become another user: run it as root")
     done = subprocess.run(
         command, capture_output=True, text=True, cwd="/", start_new_session=True, timeout=580
     )
