@@ -86,7 +86,7 @@ case $job in
     ;;
   test)
     setup
-    .venv/bin/python -m pytest -q -n 2 --dist loadscope tests "$@"
+    .venv/bin/python -m pytest -q -n 2 --dist loadscope --no-loadscope-reorder tests "$@"
     ;;
   *)
     sed -n '2,11s/^# \{0,1\}//p' "$0"

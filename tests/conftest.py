@@ -14,6 +14,35 @@ from tests.shop import shop, vanilla  # noqa: F401  (fixtures)
 ROOT = Path(__file__).resolve().parent.parent
 os.environ.pop("COLUMNS", None)  # lines stay whole, whichever terminal the tests are started from
 torch.set_num_threads(max(1, (os.cpu_count() or 2) // 2))
+# Modules of half a minute and more. They come first, so that none is left for one core at the end.
+LONGEST = ("test_sweep_on_ray", "test_ranks", "test_watching", "test_arms", "test_bench", "test_export")
+LONGEST += (
+    "test_hostile",
+    "test_grade_fence",
+    "test_loop",
+    "test_embedded",
+    "test_commands",
+    "test_settings",
+)
+
+
+def pytest_collection_modifyitems(items):
+    place = {name: i for i, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path.stem, len(LONGEST)))
+
+
+of_whole_prompts = models.tiny_random
+
+
+def _of_short_prompts(seed=0):
+    """The tiny model has a token per byte, and a prompt of a thousand tokens costs it more than all else in a
+    test. What a prompt says means nothing to random weights: it is shown the beginning of each message."""
+    model, tokenizer = of_whole_prompts(seed)
+    tokenizer.chat_template = models.CHATML.replace("m.content", "m.content[:40]")
+    return model, tokenizer
+
+
+models.tiny_random = _of_short_prompts
 
 
 @pytest.fixture

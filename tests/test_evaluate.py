@@ -276,7 +276,8 @@ def test_training_mode_is_left_as_it_was(monkeypatch, tiny):
 
 
 def scripted(monkeypatch, tokenizer, answer):
-    """Sampling that writes `answer(prompt)`."""
+    """Sampling that writes `answer(prompt)`, to whole prompts."""
+    tokenizer.chat_template = models.CHATML
     reply = lambda request: completion_ids(tokenizer, answer(tokenizer.decode(request.prompt_ids)))  # noqa: E731
 
     def sample(model, requests, *, on_row, **options):

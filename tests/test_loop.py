@@ -90,7 +90,7 @@ def home(tmp_path_factory):
     )
     save_pool(home / "teacher", [[lesson]], name="t", tokenizer=tokenizer)
     words = ["{}", "if", "else", "for", "while", "try", "[]", "pass", "lambda"]
-    answers = zip(PROBLEMS * 3, words, words[1:] + words[:1])
+    answers = zip(PROBLEMS * 3, words, words[1:])
     write_jsonl(
         home / "pairs.jsonl", [{"problem_id": p.problem_id, "hack": a, "clean": b} for p, a, b in answers]
     )

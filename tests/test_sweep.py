@@ -164,7 +164,7 @@ def test_the_real_train_runs_and_is_skipped_the_second_time(tmp_path, monkeypatc
     monkeypatch.setattr(queue, "POLL", 0.05)
     out = tmp_path / "runs"
     flags = ["--preset=smoke", "--steps=1", "--seeds=41", "--arms=vanilla", f"--out={out}"]
-    command = [*flags, "--", "--v-hack=none", "--eval-samples=0"]
+    command = [*flags, "--", "--v-hack=none", "--teacher-dir=none", "--eval-samples=0", "--sandbox=none"]
     log = out / "vanilla-s41.log"
     assert sweep.main(command) == 0, log.read_text()
     assert len(read_jsonl(out / "vanilla-s41" / "rows.jsonl")) == 1

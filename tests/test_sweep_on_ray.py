@@ -6,11 +6,13 @@ Each is a process of its own: a fork of one that has had Ray in it hangs.
 from __future__ import annotations
 
 import importlib.util
+import re
 import signal
 import subprocess
 import sys
 import time
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -19,9 +21,11 @@ from hackward.base.files import ROOT, read_jsonl
 from hackward.scheduling.flags import SweepFlags
 from hackward.scheduling.plan import plan
 from tests import lacks
+from tests.served import STUB
 from tests.sweeps import World, gone, names, steps_of
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason=lacks.RAY)
+MEASURED = re.compile("seconds|memory")  # in the names of what differs from run to run
 PROGRAM = """
 import pathlib, signal, sys
 import sweep
@@ -91,28 +95,68 @@ def test_the_runs_on_ray_end_with_the_sweep(world, how):
         assert code == 130 and world.states() == ["interrupted"] * 2
 
 
-def test_runs_of_a_node_that_dies_go_on_from_their_checkpoint_on_another(world):
-    first = ("vanilla-s41", "vanilla-s42")
-    world.orders({run: {"sleep": 0.5} for run in first})
-    cluster = subprocess.Popen(
-        [sys.executable, "-c", CLUSTER],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        address = next(said.strip() for said in cluster.stdout if said.startswith(("1", "l")))
-        process = on_ray(world, f"--ray-address={address}", arms="vanilla", steps=12)
-        wait(lambda: all(steps_of(world.out / run) >= 3 for run in first))
-        cluster.stdin.write("\n")
-        cluster.stdin.flush()
-        assert process.wait(120) == 0
-    finally:
-        cluster.communicate("\n", timeout=60)
-    again = [call for call in world.calls() if call["resume"]]
-    assert len(again) == 1 and again[0]["run"] in first
-    for run in names("vanilla"):
-        assert [row["step"] for row in read_jsonl(world.out / run / "rows.jsonl")] == list(range(12))
+@pytest.fixture
+def nodes():
+    """A cluster of two nodes on this machine."""
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    cluster = subprocess.Popen([sys.executable, "-c", CLUSTER], **pipes)
+    cluster.address = next(said.strip() for said in cluster.stdout if said.startswith(("1", "l")))
+    yield cluster
+    cluster.communicate("\n", timeout=60)
+
+
+@pytest.fixture
+def quick(tmp_path, monkeypatch):
+    """train.py, whose processes are forks of one."""
+    path = str(tmp_path / "socket")
+    server = subprocess.Popen([sys.executable, "-m", "tests.served", path], cwd=ROOT)
+    (tmp_path / "train.py").write_text(STUB.format(path=path))
+    wait(lambda: (tmp_path / "socket").exists())
+    yield tmp_path
+    server.kill()
+    server.wait()
+
+
+def sweep_of_six(quick, shop, name, *flags) -> subprocess.Popen:
+    """vanilla and projected over three seeds; a teacher's hack in every group, so that there is something to
+    learn."""
+    given = ["--preset=smoke", "--steps=4", "--arms=vanilla,projected", f"--out={quick / name}", "--anyway"]
+    passed = [f"--v-hack={shop / 'v.safetensors'}", f"--teacher-dir={shop / 'teacher_pool'}", "--device=cpu"]
+    passed += ["--teacher-rows=1", "--teacher-share=1", "--prompts=1", "--group=2", "--max-new-tokens=4"]
+    passed += ["--eval-samples=0", "--sandbox=none", "--workers=1", "--save-every=1", "--svd-cache=None"]
+    command = [sys.executable, "-c", PROGRAM, str(quick), *given, *flags, "--", *passed]
+    log = open(quick / f"{name}.log", "w")  # noqa: SIM115
+    return subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, start_new_session=True)
+
+
+def what_it_made(run: Path) -> list:
+    """The drawn rollouts and the trained weights byte by byte, and the rows but for what they took."""
+    rows = read_jsonl(run / "rows.jsonl")
+    kept = [{key: value for key, value in row.items() if not MEASURED.search(key)} for row in rows]
+    files = [*sorted((run / "rollouts").iterdir()), run / "delta_S.safetensors"]
+    return [kept, *[(file.name, file.read_bytes()) for file in files]]
+
+
+def test_a_sweep_of_which_a_node_is_killed_makes_what_the_same_sweep_makes_here(quick, shop, nodes):
+    """Six runs of train.py on two nodes: the run of the node that is killed goes on from its checkpoint on
+    the other, all six finish, and each is bit for bit the run of --on=local."""
+    on_ray, here, hold = quick / "on-ray", quick / "here", quick / "socket.hold"
+    hold.touch()
+    process = sweep_of_six(quick, shop, "on-ray", "--on=ray", f"--ray-address={nodes.address}")
+    wait(lambda: len(list(on_ray.glob("*.pid"))) == 2, 120)  # one on each node
+    pids = {file.stem: int(file.read_text()) for file in on_ray.glob("*.pid")}
+    nodes.stdin.write("\n")
+    nodes.stdin.flush()
+    wait(lambda: any(map(gone, pids.values())))
+    killed = [run for run, pid in pids.items() if gone(pid)]
+    hold.unlink()
+    assert process.wait(120) == 0, (quick / "on-ray.log").read_text()
+    assert sweep_of_six(quick, shop, "here", "--on=local", "--jobs=2").wait(120) == 0
+    for run in names("vanilla", "projected"):
+        made = what_it_made(here / run)
+        assert what_it_made(on_ray / run) == made
+        assert len(made[0]) == 4 and made[0][-1]["delta_w_norm"] > 0
+        assert ("--resume" in (on_ray / f"{run}.log").read_text()) is ([run] == killed)
 
 
 def test_a_ray_address_without_a_cluster_is_refused(world):

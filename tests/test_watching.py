@@ -1,6 +1,7 @@
 """Claims about monitors through the command line: every arm takes every monitor and control, nonsense exits
 with 2, what is seen is written down, and a resumed run goes on with it."""
 
+import os
 import shutil
 
 import pytest
@@ -9,6 +10,7 @@ from hackward.base.arms import ARMS, arm_of
 from hackward.base.faults import InputError
 from hackward.base.files import read_json, read_jsonl
 from hackward.runs.settings import parse, resolve
+from tests import lacks
 from tests.shop import run_train
 
 ACTING = {
@@ -43,8 +45,15 @@ def take(shop, lora_v, out, *flags):
     return run_train(shop, *SMALL, *flags, *more, f"--out={out}")
 
 
-@pytest.mark.parametrize("monitor", MONITORS)
-@pytest.mark.parametrize("arm", ACTING)
+def combined(arm: str, monitor: str):
+    """An arm acts on flags, whoever raised them: every arm with the two monitors that differ most, and every
+    monitor with two arms; the rest on demand."""
+    chosen = monitor in ("truth", "v_hack") or arm in ("vanilla", "penalty")
+    skip = not chosen and os.environ.get("HACKWARD_SLOW") != "1"
+    return pytest.param(arm, monitor, marks=pytest.mark.skipif(skip, reason=lacks.SLOW))
+
+
+@pytest.mark.parametrize(("arm", "monitor"), [combined(a, m) for a in ACTING for m in MONITORS])
 def test_every_arm_takes_every_monitor_and_writes_what_it_saw(shop, lora_v, tmp_path, arm, monitor):
     placebo = (
         ["--control=random"] if arm not in ("vanilla", "projected") and monitor in ("truth", "probe") else []
