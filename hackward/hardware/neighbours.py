@@ -98,7 +98,7 @@ def held_by_others(device: torch.device) -> int:
 
 
 def ours(free: int, device: torch.device) -> int:
-    """Of so many bytes that are free, how many may be taken: all, or a part where others may want some too."""
+    """Of so many bytes that are free, how many may be taken: all, or a part where others may want some."""
     return max(0, int(ROOM * (free - SPARE))) if held_by_others(device) else free
 
 
