@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rich.table import Table
+from rich.console import Group
 
 from hackward.base.screen import progress
 from hackward.base.types import CausalLM
@@ -57,9 +57,17 @@ def compare(rows: list[dict]) -> None:
         row["x_slower"] = ours / theirs if ours and theirs else None
 
 
-def show_batching(found: dict) -> tuple[Table, str]:
+def show_batching(found: dict) -> tuple[Group, str]:
     """The table and the caption below it."""
-    headings = ("path", "ms a token step", "tokens/s", "slots are x faster", "peak GB", "attention", "graphs")
+    headings = (
+        "path",
+        "ms per token step",
+        "tokens/s",
+        "slots are x faster",
+        "peak GB",
+        "attention",
+        "graphs",
+    )
     rows = [(f"{row['path']}, batch {row['batch']}", *_cells(row)) for row in found["rows"]]
     caption = (
         "Token steps without prefill, with all rows going on, around the same mean length,"

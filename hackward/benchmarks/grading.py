@@ -13,7 +13,7 @@ import os
 from collections.abc import Sequence
 from typing import TypeVar
 
-from rich.table import Table
+from rich.console import Group
 
 from hackward.base.faults import InputError
 from hackward.base.screen import stdout
@@ -125,7 +125,7 @@ def our_rates(grader: Grader, items: list[GradeItem], own: bool, repeats: int) -
     return sorted(rate(lambda: grader.grade(items, own=own), len(items)) for _ in range(repeats))
 
 
-def show_grading(found: dict) -> tuple[Table, str]:
+def show_grading(found: dict) -> tuple[Group, str]:
     """The table and the caption below it."""
     rows = []
     for row in found["rows"]:

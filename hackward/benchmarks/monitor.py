@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from rich.table import Table
+from rich.console import Group
 
 from hackward.base.screen import progress
 from hackward.benchmarks.parts import Bench, Timing, every, highest, middle, number, table
@@ -71,7 +71,7 @@ def measure_monitor(b: Bench) -> dict:
     return {"rows": rows, "samples": config.samples, "tokens": config.tokens}
 
 
-def show_monitor(found: dict) -> tuple[Table, str]:
+def show_monitor(found: dict) -> tuple[Group, str]:
     """The table and the caption below it."""
     columns = {
         "seconds": ("seconds", ".4f"),

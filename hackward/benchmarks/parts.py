@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from rich.table import Table
+from rich.console import Group
 from torch import nn
 
+from hackward.base.screen import stdout
 from hackward.base.seeds import seeded
+from hackward.base.terminal import drawn
 from hackward.base.types import CausalLM, Tokenizer
 from hackward.benchmarks.flags import BenchFlags
 from hackward.hardware import memory, models
@@ -219,11 +221,6 @@ def number(value: float | None, form: str) -> str:
     return "-" if value is None else format(value, form)
 
 
-def table(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    """First column to the left, numbers to the right."""
-    made = Table(title=title, title_justify="left")
-    for i, heading in enumerate(headings):
-        made.add_column(heading, justify="right" if i else "left", no_wrap=not i)
-    for row in rows:
-        made.add_row(*row)
-    return made
+def table(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Group:
+    """For the terminal that stdout is, whatever its width: nothing is cut."""
+    return drawn(title, headings, rows, stdout().width)

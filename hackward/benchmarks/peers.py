@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from rich.table import Table
+from rich.console import Group
 
 from hackward.base.files import read_json
 from hackward.base.screen import progress
@@ -177,7 +177,7 @@ def _ratio(taken: float | None, base: float | None) -> float | None:
     return taken / base if taken is not None and base else None
 
 
-def show_peers(found: dict) -> tuple[Table, str]:
+def show_peers(found: dict) -> tuple[Group, str]:
     """The table and the caption below it."""
     rows = [(name, *_cells(row)) for name, row in found["rows"].items()]
     title = f"a step of {found['prompts']} prompts x {found['group']} completions of {found['tokens']} tokens"

@@ -9,7 +9,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 
 import torch
-from rich.table import Table
+from rich.console import Group
 from torch import nn
 
 from hackward.base.screen import progress
@@ -192,7 +192,7 @@ def compared(timings: dict[str, list[Timing]]) -> dict[str, dict]:
     }
 
 
-def show_probe(found: dict) -> tuple[Table, str]:
+def show_probe(found: dict) -> tuple[Group, str]:
     """The table and the caption below it."""
     fused = any(row["x_fused_floor"] for row in found["rows"].values())
     columns = {

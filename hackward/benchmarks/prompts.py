@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from rich.table import Table
+from rich.console import Group
 
 from hackward.base.screen import progress
 from hackward.base.seeds import seeded
@@ -97,7 +97,7 @@ def row_of(name: str, timings: dict[str, list[Timing]], found: dict[str, torch.T
     }
 
 
-def show_prompts(found: dict) -> tuple[Table, str]:
+def show_prompts(found: dict) -> tuple[Group, str]:
     """The table and the caption below it."""
     columns = {
         "seconds": ("seconds", ".3f"),

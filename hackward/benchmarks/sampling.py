@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 import torch
-from rich.table import Table
+from rich.console import Group
 
 from hackward.base.screen import progress
 from hackward.base.types import CausalLM
@@ -62,7 +62,7 @@ def measure_ceilings(b: Bench) -> dict:
     }
 
 
-def show_ceilings(found: dict) -> tuple[Table, str]:
+def show_ceilings(found: dict) -> tuple[Group, str]:
     """The table and the caption below it."""
     copied = f"a copy of {found['copied_bytes'] / 1e9:.2g} GB"
     multiplied = f"{found['side']}^3, {found['dtype'].removeprefix('torch.')}"
@@ -167,17 +167,17 @@ def decoded(b: Bench, model: CausalLM, path: str, asked: Sequence[Request], shor
 
 
 HEADINGS = {
-    "ms a token step": ("ms_a_step", ".2f"),
+    "ms per token step": ("ms_a_step", ".2f"),
     "tokens/s": ("tokens_per_second", ",.0f"),
     "x faster than generate": ("x_generate", ".1f"),
-    "floor, ms a step": ("floor_ms", ".2f"),
+    "floor, ms per step": ("floor_ms", ".2f"),
     "x floor": ("x_floor", ".2f"),
     "tokens/s, prefill in": ("whole_tokens_per_second", ",.0f"),
     "peak GB": ("peak_gb", ".1f"),
 }
 
 
-def show_sampling(found: dict) -> tuple[Table, str]:
+def show_sampling(found: dict) -> tuple[Group, str]:
     """The table and the caption below it."""
     rows = []
     for row in found["rows"]:
@@ -191,10 +191,10 @@ def show_sampling(found: dict) -> tuple[Table, str]:
     ours = next((row for row in measured if row["path"] == "slots"), nothing)
     slow = next((row for row in measured if row["path"] != "slots"), nothing)
     caption = (
-        f"ms a step and tokens/s are without prefill: the time of {ours['long_tokens']} tokens less that of"
+        f"ms per step and tokens/s are without prefill: the time of {ours['long_tokens']} tokens less that of"
         f" the first (plain, generate: of {slow['long_tokens']} less that of {slow['short_tokens']}, around"
         f" the same mean length, {found['mean_length']:.0f}); slots include capturing their graph. {GROUP}"
-        " rows share a prompt; nothing ends early. A dash for ms a step: some rows had to wait for others."
+        " rows share a prompt; nothing ends early. A dash for ms per step: some rows had to wait for others."
         " floor: all weights, the keys and values of what was drawn, and those of the prompts once a group"
         f" are read; the weights alone, {found['weight_bytes'] / 1e9:.3g} GB, take"
         f" {found['floor_weights_ms']:.3g} ms."

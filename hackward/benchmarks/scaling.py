@@ -25,7 +25,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from rich.table import Table
+from rich.console import Group
 
 from hackward.base.faults import InputError
 from hackward.base.files import ROOT, read_json, write_json
@@ -151,7 +151,7 @@ def forecast_for(count: int, done: dict[int, dict]) -> dict:
     return {"gpus": count, "step": sum(parts.values()), **parts, "model": models_as_record}
 
 
-def show_scaling(found: dict) -> tuple[Table, str]:
+def show_scaling(found: dict) -> tuple[Group, str]:
     """The table and the caption below it."""
     measured, forecast = found["measured"], found["forecast"]
     columns = ("step", *PARTS, "rest", *INSIDE)

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
-from rich.table import Table
+from rich.console import Console, Group
 
 from hackward.base.faults import InputError
 from hackward.base.files import write_json
@@ -30,7 +29,7 @@ from hackward.benchmarks.step import measure_step, show_step
 from hackward.hardware.models import pick_device
 
 # Name -> what measures it, and what makes its table and the caption below it from what was measured.
-MEASURES: dict[str, tuple[Callable[[Bench], dict], Callable[[dict], tuple[Table, str]]]] = {
+MEASURES: dict[str, tuple[Callable[[Bench], dict], Callable[[dict], tuple[Group, str]]]] = {
     "ceilings": (measure_ceilings, show_ceilings),
     "sampling": (measure_sampling, show_sampling),
     "probe": (measure_probe, show_probe),
@@ -86,7 +85,7 @@ def measured(measure: Callable[[Bench], dict], b: Bench) -> dict:
     return found
 
 
-def show_section(name: str, found: dict, show: Callable[[dict], tuple[Table, str]], console: Console) -> None:
+def show_section(name: str, found: dict, show: Callable[[dict], tuple[Group, str]], console: Console) -> None:
     """A section's table and caption; one line where it failed."""
     if "error" in found:
         shown, caption = table(name, ("what", ""), [("failed", found["error"])]), ""

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
-from rich.table import Table
+from rich.console import Group
 from torch import nn
 
 from hackward.base.screen import progress
@@ -169,7 +169,7 @@ def measure_extraction(
     return once(timing) | {"floor_seconds": floor}, len(pairs), tokens
 
 
-def show_setup(found: dict) -> tuple[Table, str]:
+def show_setup(found: dict) -> tuple[Group, str]:
     """The table and the caption below it."""
     rows = []
     for name, row in found["rows"].items():

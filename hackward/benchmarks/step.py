@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.table import Table
+from rich.console import Group
 
 from hackward.base.files import read_json, read_jsonl
 from hackward.benchmarks.imposed import Imposed
@@ -134,7 +134,7 @@ def step_of(
     }
 
 
-def show_step(found: dict) -> tuple[Table, str]:
+def show_step(found: dict) -> tuple[Group, str]:
     """The table and the caption below it."""
     m, rows = found["medians"], []
     for name, key in PHASES.items():
@@ -159,8 +159,8 @@ def step_caption(found: dict) -> str:
     return (
         f"{FULL_RUN.steps} steps take {found['hours_a_run']:.2f} hours, {RUNS} runs"
         f" {found['hours_all_runs']:.1f} (without set-up and held-out evaluation). Lengths are imposed, as in"
-        f" a real pool: here {m['prompt_tokens'] / drawn:.0f} tokens a prompt,"
-        f" {m['completion_tokens'] / drawn:.0f} a completion, the longest {m['longest']:.0f}. Texts are"
+        f" a real pool: here {m['prompt_tokens'] / drawn:.0f} tokens per prompt,"
+        f" {m['completion_tokens'] / drawn:.0f} per completion, the longest {m['longest']:.0f}. Texts are"
         " imposed too, and no group is skipped: the most expensive case. Sampling is with prefill; grading"
         f" runs beside it (tests of {found['config']['problems']}), and what is left of it is waited for."
         " Writing a step's files is not in. floors: the longest completion's token steps read all weights,"

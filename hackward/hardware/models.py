@@ -93,7 +93,8 @@ def _make(name: str, dtype: torch.dtype, device: torch.device) -> tuple[CausalLM
         return model.to(dtype), tokenizer
     if is_random(name):
         _, tokenizer = _from_pretrained(EMBEDDED, dtype)
-        return random_of(name.removeprefix("random-"), dtype, device), tokenizer
+        shape = name.removeprefix("random-")
+        return patiently(lambda: random_of(shape, dtype, device), device, name), tokenizer
     return _from_pretrained(name, dtype)
 
 

@@ -34,7 +34,7 @@ from torch.nn.attention.bias import causal_lower_right
 from torch.nn.attention.varlen import varlen_attn
 from transformers import AttentionInterface
 
-from hackward.base.screen import STDERR
+from hackward.base.screen import say
 from hackward.base.types import CausalLM
 from hackward.hardware import memory
 from hackward.hardware.neighbours import ran_out
@@ -399,10 +399,5 @@ def layout_for(model: CausalLM, *, shared: bool) -> Layout:
     reason = why_not(model)
     if reason is None:
         return SHARED
-    STDERR.print(
-        f"rows of a group do not share their prompt in the backward, which costs time: {reason}",
-        highlight=False,
-        soft_wrap=True,
-        markup=False,
-    )
+    say(f"rows of a group do not share their prompt in the backward, which costs time: {reason}")
     return SINGLE
