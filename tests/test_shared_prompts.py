@@ -14,11 +14,12 @@ from hackward.hardware import models, ranks
 from hackward.method import gradients, shared_prompts
 from hackward.method.losses import collate, token_logps
 from hackward.method.shared_prompts import SHARED, SINGLE, Pack, by_prompt, layout_for, next_pack, pack
+from hackward.runs.rundir import differing
 from hackward.runs.settings import parse
 from hackward.tasks.shipped import TINY
 from lora_adapter import LoRAAdapter
 from tests.conftest import randomise
-from tests.families import FAMILIES
+from tests.families import FAMILIES, Family
 
 # Groups of 4, 1 and 3 rows, as they come: not sorted
 PROMPTS = {"a": list(range(3, 17)), "b": [5, 4], "c": list(range(60, 67))}
@@ -30,7 +31,6 @@ ROWS = [
 ]
 WEIGHTS = torch.tensor([1.0, -0.5, 0.3, -2.0, 0.0, 0.7, 0.2, -1.0])
 SIZES, BETA = torch.full((8,), 40.0), torch.tensor([0.1, 0.0, 0.1, 0.1, 0.0, 0.1, 0.0, 0.0])
-DRAWN = [[-1.0] * len(completion) for _, completion in ROWS]
 
 
 def adapted(kind, model=None):
@@ -39,11 +39,12 @@ def adapted(kind, model=None):
     return adapter
 
 
-def run(adapter, layout, tokens=10_000):
+def run(adapter, layout, tokens=10_000, rows=ROWS):
     for p in adapter.params.values():
         p.grad = None
-    options = {"beta_N": BETA, "drawn": DRAWN, "temperature": 0.7, "tokens": tokens}
-    done = gradients.backward(adapter, ROWS, WEIGHTS, SIZES, pad=0, layout=layout, **options)
+    drawn = [[-1.0] * len(completion) for _, completion in rows]
+    options = {"beta_N": BETA, "drawn": drawn, "temperature": 0.7, "tokens": tokens}
+    done = gradients.backward(adapter, rows, WEIGHTS, SIZES, pad=0, layout=layout, **options)
     return done, torch.cat([p.grad.flatten() for p in adapter.params.values()])
 
 
@@ -157,6 +158,38 @@ def test_families_share_prompts_unless_they_attend_in_windows(name):
     assert_equal(run(adapter, SHARED), run(adapter, SINGLE))
 
 
+def test_a_window_longer_than_the_trial_is_found_where_only_the_mask_knows_of_it():
+    model = Family("Phimoe", {"num_local_experts": 4, "sliding_window": 1000}).make().eval()
+    assert shared_prompts.why_not(model) == "attention with a mask that is more than causal"
+
+
+def test_a_mask_that_a_model_makes_itself_is_refused():
+    parts = [torch.zeros(1, 1, 3, 4)] * 3
+    with pytest.raises(NotImplementedError, match="more than causal"):
+        shared_prompts._attention(torch.nn.Identity(), *parts, torch.zeros(3, 3), pack=pack(ROWS[:1], [0]))
+
+
+@pytest.mark.parametrize("kind", ["dynamic", "longrope", "yarn"])
+def test_rotations_that_the_longest_row_decides_keep_single_rows(kind):
+    parts = {"dynamic": {}, "yarn": {}, "longrope": {"short_factor": [1.0] * 4, "long_factor": [4.0] * 4}}
+    rope = {"rope_type": kind, "rope_theta": 1e4, "factor": 4.0, "original_max_position_embeddings": 64}
+    model = FAMILIES["llama"].make(rope_parameters=rope | parts[kind]).eval()
+    reason = shared_prompts.why_not(model)
+    assert (reason is None) is (kind == "yarn")
+    assert reason is None or reason.startswith(f"{kind} rotations")
+
+
+@pytest.mark.parametrize("flash", [False, True])
+def test_groups_without_a_token_of_completion_add_nothing(monkeypatch, flash):
+    monkeypatch.setattr(shared_prompts, "varlen_attn", rows_of_any_length)
+    if flash:
+        monkeypatch.setattr(Pack, "attend", Pack._unpadded)
+    adapter = adapted(SVDAdapter)
+    rows = [(prompt, [] if prompt == PROMPTS["c"] else completion) for prompt, completion in ROWS]
+    rows[0] = (PROMPTS["a"], [])
+    assert_equal(run(adapter, SHARED, rows=rows), run(adapter, SINGLE, rows=rows))
+
+
 def test_a_model_that_would_let_completions_see_each_other_is_found_out(monkeypatch, tiny, capsys):
     def leak(self, q_NHD, k_NHD, v_NHD, scale):
         return shared_prompts.causal(q_NHD[None], k_NHD[None], v_NHD[None], scale)[0]
@@ -201,3 +234,12 @@ def test_a_run_shares_prompts_and_is_the_same_run(shop, tmp_path, monkeypatch):
         for name in ("loss", "kl", "grad_norm", "cos_in", "cos_out", "delta_w_norm", "logp_gap"):
             assert one[name] == pytest.approx(other[name], rel=1e-3, abs=1e-7), name
         assert one["grad_norm"] > 0
+
+
+@pytest.mark.parametrize("stored", [{"shared_prompts": False}, {}])
+def test_a_run_goes_on_with_the_other_layout_and_one_from_before_there_were_two(stored):
+    settings = dataclasses.asdict(parse(["--preset=smoke"]))
+    assert (
+        differing({key: settings[key] for key in settings if key != "shared_prompts"} | stored, settings)
+        == []
+    )

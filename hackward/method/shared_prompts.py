@@ -32,7 +32,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.attention.bias import causal_lower_right
 from torch.nn.attention.varlen import varlen_attn
-from transformers import AttentionInterface
+from transformers import AttentionInterface, AttentionMaskInterface
 
 from hackward.base.screen import say
 from hackward.base.types import CausalLM
@@ -41,6 +41,7 @@ from hackward.hardware.neighbours import ran_out
 from hackward.method.losses import Row, Scored, by_length, collate, next_batch
 
 NAME = "shared_prompts"  # of the attention, among those of transformers
+TRIAL = "shared_prompts_trial"  # the same attention; with it layers in windows get a mask
 # What a layer may hand to its attention and what changes nothing here
 KNOWN = {"position_ids", "cache_position", "use_cache", "is_causal", "output_attentions"}
 # More heads of queries than of keys: PyTorch before 2.12 does not ask
@@ -49,6 +50,8 @@ FEWER_KEYS: dict[str, Any] = (
 )
 # Largest relative difference of hidden states between the two paths that is rounding, by bytes of a number
 ROUNDING = {2: 0.05, 4: 0.005}
+# Rotations that a forward's longest row decides, for all rows in it: the others are not what they are alone
+BY_LENGTH = {"dynamic", "longrope"}
 
 
 class Group(NamedTuple):
@@ -194,6 +197,8 @@ def _attend(
         return torch.cat([prompt_LHD.expand(group.rows, -1, -1, -1), padded(own_CHD)], 1)
 
     out_LHD = causal(prompt_q[None], prompt_k[None], prompt_v[None], scale)[0]
+    if not group.completions:
+        return [out_LHD]
     out_BTHD = causal(padded(own_q), after(prompt_k, own_k), after(prompt_v, own_v), scale)
     return [out_LHD, _Copied.apply(out_BTHD.flatten(0, 1), cell, source, held)]
 
@@ -322,26 +327,37 @@ def _attention(
 ) -> tuple[Tensor, None]:
     """The pack's attention, called as transformers calls any: (1, H, N, D) in, (1, N, H, D) out.
 
-    NotImplementedError for what would change it: a window, a cap, sinks, a bias, dropout.
+    NotImplementedError for what would change it: a window, a cap, sinks, a bias, a mask of the model's own,
+    dropout.
     """
     if dropout:
         raise NotImplementedError("attention with dropout")
     for name, given in more.items():
         if given is not None and name not in KNOWN:
             raise NotImplementedError(f"attention with {name}")
+    if attention_mask is not None:
+        raise NotImplementedError("attention with a mask that is more than causal")
     q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
     return pack.attend(q, k, v, scaling)[None], None
 
 
+def _window(*, q_length: int, kv_length: int, local_size: int | None = None, **_: Any) -> Tensor | None:
+    """The mask of a trial: one for a layer with a window or chunks, which short rows do not show; else
+    none."""
+    return None if local_size is None else torch.ones(1, 1, q_length, kv_length, dtype=torch.bool)
+
+
 AttentionInterface.register(NAME, _attention)
+AttentionInterface.register(TRIAL, _attention)
+AttentionMaskInterface.register(TRIAL, _window)
 
 
 @contextlib.contextmanager
-def attention(model: CausalLM) -> Iterator[None]:
+def attention(model: CausalLM, name: str = NAME) -> Iterator[None]:
     """The model attends as packs want it: around their forward, and their backward if that repeats it."""
     config = model.get_decoder().config
     usual = config._attn_implementation
-    config._attn_implementation = NAME
+    config._attn_implementation = name
     try:
         yield
     finally:
@@ -352,14 +368,18 @@ def attention(model: CausalLM) -> Iterator[None]:
 def why_not(model: CausalLM) -> str | None:
     """Why rows of this model cannot share their prompts; None where they can.
 
-    Tried on a few short rows, whose hidden states must be those of the plain path.
+    Tried on a few short rows, whose hidden states must be those of the plain path. What only long rows would
+    show is asked for: windows (`_window`), and rotations by length.
     """
+    rotations = BY_LENGTH & _rotations(model)
+    if rotations:
+        return f"{'/'.join(sorted(rotations))} rotations, which depend on the longest row"
     ids = [(7 * i + 11) % min(1000, model.get_input_embeddings().weight.shape[0]) for i in range(24)]
     first, second = ids[:5], ids[5:8]
     rows = [(first, ids[8:12]), (first, ids[12:14]), (first, ids[14:17]), (second, ids[17:24])]
     plain = collate(rows, [0, 1, 2, 3], 0).to(model.device).hidden(model)
     try:
-        with attention(model):
+        with attention(model, TRIAL):
             shared = pack(rows, [0, 1, 2, 3]).to(model.device).hidden(model)
     # An architecture that does not know of this may fail in any of these
     except (AttributeError, KeyError, NotImplementedError, RuntimeError, TypeError, ValueError) as fault:
@@ -370,6 +390,15 @@ def why_not(model: CausalLM) -> str | None:
     if difference <= ROUNDING[plain.element_size()]:
         return None
     return f"hidden states differ by {difference:.1%} from those of rows that are alone"
+
+
+def _rotations(model: CausalLM) -> set[str]:
+    """The kinds of rotary embeddings in it, by transformers' names; some models have one a kind of layer."""
+    kinds: list[Any] = []
+    for module in model.modules():
+        kind = getattr(module, "rope_type", None)
+        kinds += kind.values() if isinstance(kind, dict) else [kind]
+    return {kind for kind in kinds if isinstance(kind, str)}
 
 
 @dataclass(frozen=True)

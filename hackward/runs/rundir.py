@@ -29,6 +29,7 @@ FREE = (
     "device",
     "micro_tokens",
     "sample_rows",
+    "shared_prompts",
     "checkpointing",
     "workers",
     "svd_cache",
