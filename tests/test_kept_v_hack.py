@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from antipasto import SVDAdapter
-from hackward.hardware import models
+from hackward.hardware import models, ranks
 from hackward.method import extraction
 from hackward.method.pairs import find_pairs
 from hackward.runs import direction, kept_v_hack
@@ -76,6 +76,36 @@ def test_other_code_is_another_v_hack(made, monkeypatch):
     make()
     monkeypatch.setattr(kept_v_hack, "CODE", (*kept_v_hack.CODE, "train.py"))
     make()
+    assert len(taken) == 2
+
+
+def test_the_same_weights_with_other_settings_are_another_v_hack(made, loaded, monkeypatch):
+    make, taken = made
+    make()
+    monkeypatch.setattr(loaded[0].model.config, "rms_norm_eps", 1e-3)
+    make()
+    assert len(taken) == 2
+
+
+def test_it_is_taken_by_all_ranks_or_by_none(made, monkeypatch):
+    """Another run may write it between two ranks' looks; an extraction is work of all."""
+    make, taken = made
+    make()
+    monkeypatch.setattr(ranks, "gathered", lambda own: [own, False])
+    make()
+    assert len(taken) == 2
+
+
+def test_a_place_that_may_not_be_looked_at_costs_an_extraction(made, monkeypatch):
+    make, taken = made
+    make()
+
+    def forbidden(self):
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr(kept_v_hack.Path, "exists", forbidden)
+    with pytest.warns(UserWarning, match="Permission denied.* made anew"):
+        make()
     assert len(taken) == 2
 
 

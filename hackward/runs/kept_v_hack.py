@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from safetensors import SafetensorError
 
 from hackward.base.faults import InputError
 from hackward.base.files import ROOT, sha256
+from hackward.hardware import models, ranks
 from hackward.method import extraction
 from hackward.method.adapters import Adapter
 from hackward.method.pairs import Pair, pair_hash
@@ -36,29 +38,48 @@ def place_of(
         return None
     facts = {
         "model": adapter.model_hash,
+        "model_settings": models.settings_hash(adapter.model),
         "coordinates": adapter.coordinates,
         "pairs": pair_hash(pairs),
         "settings": vars(settings),
         "origin": origin,
         "tokens": config.micro_tokens,
-        "device": adapter.model.device.type,
+        "ranks": ranks.size(),
+        "device": _name_of(adapter.model.device),
         "dtype": str(adapter.model.dtype),
         "tf32": torch.backends.cuda.matmul.allow_tf32,
         "torch": torch.__version__,
+        "transformers": transformers.__version__,
     }
     code = [path.read_bytes() for pattern in CODE for path in sorted(ROOT.glob(pattern))]
     key = sha256(json.dumps(facts, sort_keys=True, default=str), *code)[:32]
     return Path(config.svd_cache) / "v_hack" / f"{key}.safetensors"
 
 
+def _name_of(device: torch.device) -> str:
+    """A GPU's model: another one may round otherwise."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
 def kept(place: Path | None, adapter: Adapter) -> VHack | None:
     """What lies there, its modules in the adapter's order as after an extraction; None where there is
-    nothing, or not what was written."""
-    if place is None or not place.exists():
+    nothing, or not what was written.
+
+    All ranks have it or none has: an extraction is work of all, and another run may write the file between
+    two ranks' looks.
+    """
+    if place is None:
         return None
+    v = _read(place, adapter)
+    return v if all(ranks.gathered(v is not None)) else None
+
+
+def _read(place: Path, adapter: Adapter) -> VHack | None:
     try:
+        if not place.exists():
+            return None
         v = extraction.load(place, adapter)
-    except InputError as fault:
+    except (InputError, OSError) as fault:
         warnings.warn(f"{fault}; it is made anew", stacklevel=2)
         return None
     names = [name for name in adapter.params if name in v.V]
