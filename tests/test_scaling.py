@@ -4,7 +4,8 @@ import dataclasses
 import io
 import json
 import subprocess
-from types import SimpleNamespace
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -58,16 +59,16 @@ def bench(monkeypatch):
     """A bench whose torchruns end as they are told to: {GPUs: rows or what was said on stderr}."""
 
     def of(ends, gpus):
-        def run(command, **_):
+        def ended(command):
             count = int(next(flag for flag in command if "nproc" in flag).partition("=")[2])
             out = next(flag for flag in command if flag.startswith("--out=")).partition("=")[2]
             if isinstance(ends[count], str):
-                return SimpleNamespace(returncode=2, stderr=ends[count])
+                return 2, ends[count]
             with open(out, "w") as file:
                 json.dump({"rows": ends[count], "groups": GROUPS}, file)
-            return SimpleNamespace(returncode=0, stderr="")
+            return 0, ""
 
-        monkeypatch.setattr(subprocess, "run", run)
+        monkeypatch.setattr(scaling, "ended", ended)
         config = resolve(BenchFlags(sections="scaling", gpus=gpus))
         return Bench(config, torch.device("cpu"), None)
 
@@ -87,6 +88,28 @@ def test_a_number_of_gpus_that_fails_says_why_and_the_others_stand(bench):
     text = console.file.getvalue()
     assert "error: this host has 2 GPUs" in text and "1.60" in text
     assert "4 (forecast)" in text and "is no measurement" in caption
+
+
+# As torchrun does: its process has a session of its own, and ends with it where it is asked to end
+TORCHRUN = """
+import signal, subprocess, sys, time
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], start_new_session=True)
+def end(*_):
+    child.kill()
+    child.wait()
+    sys.exit(1)
+signal.signal(signal.SIGTERM, end)
+open(sys.argv[1], "w").write(str(child.pid))
+time.sleep(60)
+"""
+
+
+def test_a_run_that_takes_too_long_leaves_no_process_behind(tmp_path, monkeypatch):
+    monkeypatch.setattr(scaling, "LIMIT", 2)
+    told = tmp_path / "child"
+    with pytest.raises(subprocess.TimeoutExpired):
+        scaling.ended([sys.executable, "-c", TORCHRUN, str(told)])
+    assert not Path("/proc", told.read_text()).exists()
 
 
 def test_one_number_alone_forecasts_nothing(bench):

@@ -45,6 +45,7 @@ PARTS = {
 INSIDE = {"waiting": "seconds_waiting", "exchange": "seconds_exchanging"}
 PASSED_ON = ("shape", "dtype", "device", "steps", "problems", "workers")  # flags of the runs
 LIMIT = 1800  # seconds of one run
+GRACE = 60  # seconds that torchrun has to end its processes; it gives them 30 itself
 
 
 def measure_share(config: BenchFlags, train: Callable[..., Path]) -> None:
@@ -98,13 +99,34 @@ def step_on(b: Bench, count: int) -> dict:
         torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}", "--"]
         command = [sys.executable, *torchrun, "bench.py", "--sections=step", f"--out={out}", *given]
         try:
-            ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=LIMIT)
+            status, said = ended(command)
         except subprocess.TimeoutExpired:
             return {"error": f"took more than {LIMIT} s"}
-        if ended.returncode or not out.exists():
-            return {"error": reason_in(ended.stderr)}
+        if status or not out.exists():
+            return {"error": reason_in(said)}
         found = read_json(out)
     return medians(found["rows"]) | {"groups": found["groups"], "rows": found["rows"]}
+
+
+def ended(command: Sequence[str]) -> tuple[int, str]:
+    """How a torchrun ended, and what it said on stderr. subprocess.TimeoutExpired after LIMIT seconds.
+
+    It is asked to end before it is killed: its processes have sessions of their own, and one that is killed
+    leaves them behind, on the GPUs that the next number of them is timed on.
+    """
+    process = subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        said = process.communicate(timeout=LIMIT)[1]
+    except BaseException:
+        process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(GRACE)
+        process.kill()
+        process.wait()
+        raise
+    return process.returncode, said
 
 
 def reason_in(said: str) -> str:
