@@ -15,7 +15,7 @@ from hackward.base import faults
 from hackward.base.faults import InputError, Terminated
 from hackward.base.files import read_json, read_jsonl
 from hackward.base.tensors import read_safetensors
-from hackward.hardware import models, ranks
+from hackward.hardware import memory, models, ranks
 from hackward.runs.settings import parse
 from hackward.tasks.shipped import TINY
 from tests.conftest import of_whole_prompts
@@ -230,6 +230,19 @@ def test_what_is_dealt_and_collected_is_in_its_order(monkeypatch):
     assert [len(part) for part in parts] == [2, 2, 1]
     monkeypatch.setattr(ranks, "gathered", lambda own: parts)
     assert ranks.collected(parts[0]) == items
+
+
+def test_a_run_on_the_cpu_does_not_begin_with_the_gpu_that_is_there(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    for name in ("synchronize", "reset_peak_memory_stats", "max_memory_allocated"):
+        monkeypatch.setattr(torch.cuda, name, lambda *_: pytest.fail("CUDA begins"))
+    monkeypatch.setattr(ranks, "size", lambda: 2)
+    monkeypatch.setattr(ranks.dist, "all_gather_object", lambda *_: None)
+    ranks.gathered(1)
+    assert set(ranks.seconds()) == {"seconds_waiting", "seconds_exchanging"}
+    with memory.phase("backward"):
+        pass
+    assert memory.peak() > 0
 
 
 def test_rows_of_all_ranks_stand_where_they_belong(monkeypatch):

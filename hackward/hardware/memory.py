@@ -33,8 +33,8 @@ peaks: dict[str, int] = {}  # phase -> highest memory in it, over the life of th
 @contextlib.contextmanager
 def phase(name: str) -> Iterator[None]:
     """Record the highest memory of what happens inside. Phases follow each other; one inside another would
-    hide it."""
-    if not torch.cuda.is_available():
+    hide it. A run on the CPU does not begin with CUDA here because there is a GPU."""
+    if not torch.cuda.is_initialized():
         yield
         return
     torch.cuda.reset_peak_memory_stats()
@@ -45,8 +45,8 @@ def phase(name: str) -> Iterator[None]:
 
 
 def peak() -> int:
-    """The highest point so far: of the GPU where there is one, else of this process."""
-    if torch.cuda.is_available():
+    """The highest point so far: of the GPU where this process uses one, else of this process."""
+    if torch.cuda.is_initialized():
         return max([torch.cuda.max_memory_allocated(), *peaks.values()])
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 

@@ -133,16 +133,20 @@ def _timed() -> Iterator[None]:
 
     What this rank's GPU still has to do is neither.
     """
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
+    _wait_for_gpu()
     came = time.monotonic()
     dist.all_gather_object([None] * size(), None)
     began = time.monotonic()
     yield
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
+    _wait_for_gpu()
     _spent["waiting"] += began - came
     _spent["exchanging"] += time.monotonic() - began
+
+
+def _wait_for_gpu() -> None:
+    """A run on the CPU begins with no GPU, which may be full, only because there is one."""
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
 
 
 def seconds() -> dict[str, float]:
