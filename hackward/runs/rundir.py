@@ -30,6 +30,7 @@ FREE = (
     "micro_tokens",
     "sample_rows",
     "checkpointing",
+    "shared_prompts",
     "workers",
     "svd_cache",
     "track",
