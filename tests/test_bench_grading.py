@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import io
 import json
 from pathlib import Path
 
 import pytest
 import torch
+from rich.console import Console
 
 import bench
 from hackward.base.faults import InputError
 from hackward.base.files import ROOT, read_json, write_jsonl
-from hackward.base.screen import stdout
 from hackward.benchmarks import flags, sections
 from hackward.benchmarks.against_checkout import against_words
 from hackward.benchmarks.checkout_grader import LAYOUTS, layout_of
@@ -89,7 +90,7 @@ def test_each_kind_is_graded_by_us_by_fork_alone_and_by_a_plain_grader(found):
 
 def test_the_table_is_made_from_the_json_alone(found):
     shown, caption = show_grading(found["grading"])
-    console = stdout(record=True)
+    console = Console(width=140, record=True, file=io.StringIO())
     console.print(shown)
     text = console.export_text()
     for row in found["grading"]["rows"]:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import io
 import os
 import time
 from types import SimpleNamespace
 
 import pytest
 import torch
+from rich.console import Console
 
 from hackward.base.faults import InputError
-from hackward.base.screen import stdout
 from hackward.benchmarks import batching, peers, trl_step
 from hackward.benchmarks.alone import alone
 from hackward.benchmarks.batching import measure_batching, show_batching
@@ -44,7 +45,7 @@ def here(work, *arguments, seconds: float) -> dict:
 
 
 def shown(made: tuple) -> str:
-    console = stdout(record=True)
+    console = Console(width=140, record=True, file=io.StringIO())
     console.print(made[0])
     return console.export_text() + made[1]
 

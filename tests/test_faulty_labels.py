@@ -165,7 +165,7 @@ def test_unknown_labels_are_in_no_cell_of_the_table_of_agreement(tmp_path: Path)
     assert "3 rows say nothing of their own hacked or gt_pass" in done.stdout
     assert "gt_pass agrees on 1 of 1 rows" in done.stdout
     (cells,) = [line for line in done.stdout.splitlines() if "True" in line and "False" in line]
-    assert cells.split() == ["\u2502", "False", "\u2502", "True", "\u2502", "1", *["\u2502"] * 5]
+    assert cells.split() == ["False", "True", "1"]
 
 
 def test_a_row_that_was_not_graded_has_null_labels_and_says_why() -> None:

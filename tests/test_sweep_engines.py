@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import os
+import re
 import subprocess
 from collections import Counter
 
@@ -64,6 +65,31 @@ def test_a_run_on_two_gpus_is_started_by_torchrun_with_cards_of_its_own(world, m
     assert most_at_once(world) == {"4,5": 1, "6,7": 1}
     log = (world.out / "vanilla-s41.log").read_text()
     assert "-m torch.distributed.run --standalone --nproc-per-node=2 -- " in log
+
+
+@pytest.mark.parametrize(
+    ("more", "share"), [({}, 2), ({"gpus_per_run": 2}, 2), ({"per_gpu": 3}, 1), ({"jobs": 1}, None)]
+)
+def test_runs_at_once_share_the_cores_out(world, monkeypatch, more, share):
+    """Eight cores: by itself every run would take eight graders."""
+    with_gpus(monkeypatch, "0", "1", "2", "3")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(8)))
+    assert world.sweep(arms="vanilla", seeds="41,42,43,44,45,46,47,48", **more) == 0
+    log = (world.out / "vanilla-s41.log").read_text()
+    assert re.findall(r"--workers=(\d+)", log) == ([] if share is None else [str(share)])
+
+
+def test_one_run_alone_has_all_cores(world, monkeypatch):
+    with_gpus(monkeypatch, "0", "1", "2", "3")
+    assert world.sweep(arms="vanilla", seeds="41") == 0
+    assert "--workers=" not in (world.out / "vanilla-s41.log").read_text()
+
+
+def test_graders_that_were_asked_for_are_taken(world, monkeypatch):
+    with_gpus(monkeypatch, "0", "1", "2", "3")
+    assert world.sweep("--workers=7", arms="vanilla") == 0
+    log = (world.out / "vanilla-s41.log").read_text()
+    assert log.count("--workers=") == 1 and "--workers=7" in log
 
 
 def test_runs_that_name_their_device_are_left_there(world, monkeypatch):

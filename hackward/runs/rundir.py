@@ -31,6 +31,7 @@ FREE = (
     "sample_rows",
     "shared_prompts",
     "checkpointing",
+    "shared_prompts",
     "workers",
     "svd_cache",
     "track",

@@ -95,6 +95,7 @@ class LocalEngine:
     def __init__(self, config: SweepFlags, jobs: Sequence[Job]) -> None:
         self.places = places_of(config, jobs)
         self.room = room_of(config, jobs, self.places)
+        self.at_once = min(self.room.at_once, len(jobs))
         self.talk = sys.stdout
         self.running: list[Process] = []
 
@@ -113,7 +114,7 @@ class LocalEngine:
         self.running = [run for run in self.running if run.code() is None]
         cards = self._emptiest()
         more = going_on(job, board.say)
-        whole = [*command(job, self.room.gpus_per_run), *more]
+        whole = [*command(job, self.room.gpus_per_run), *self._graders(job), *more]
         seen = {} if cards is None else {"CUDA_VISIBLE_DEVICES": ",".join(cards)}
         with open(job.log, "a", encoding="utf-8") as log:
             log.write(f"$ {' '.join(whole)}\n")
@@ -134,6 +135,13 @@ class LocalEngine:
             self.running.append(run)
         job.state, job.note = "running", "resumed" if more else ""
         return run
+
+    def _graders(self, job: Job) -> list[str]:
+        """This machine's cores are shared out: each run by itself would take a grader per core."""
+        if self.at_once == 1 or job.settings.workers is not None:
+            return []
+        processes = self.at_once * self.room.gpus_per_run
+        return [f"--workers={max(1, len(os.sched_getaffinity(0)) // processes)}"]
 
     def _emptiest(self) -> Cards | None:
         """The GPUs with the fewest runs, the first of them; None where the runs take none."""

@@ -32,7 +32,12 @@ class Shipped:
 
 def is_embedded(model: str) -> bool:
     """Is this the embedded model, by its name or by its directory?"""
-    return model == EMBEDDED or Path(model).resolve() == (EMBEDDED_HOME / "model").resolve()
+    if model == EMBEDDED:
+        return True
+    try:
+        return Path(model).resolve() == (EMBEDDED_HOME / "model").resolve()
+    except (OSError, ValueError):  # a name that no path can have: lone surrogates, NUL, a loop of links
+        return False
 
 
 def shipped(model: str) -> Shipped:
