@@ -29,7 +29,6 @@ FREE = (
     "device",
     "micro_tokens",
     "sample_rows",
-    "shared_prompts",
     "checkpointing",
     "shared_prompts",
     "workers",
