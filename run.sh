@@ -11,6 +11,9 @@
 # TORCH_INDEX a package index for torch: https://download.pytorch.org/whl/cpu where there is no GPU.
 set -euo pipefail
 cd "$(dirname "$0")"
+# Threads that wait for each other give their core away: where others use the machine, too, spinning ones make
+# a step ten times slower
+export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive}
 
 setup() {
   local wanted; wanted=$(cksum requirements.txt)
@@ -37,14 +40,14 @@ sys.version_info >= (3, 11) or sys.exit("hackward needs Python 3.11 or newer")
 demo() { # OUT, flags of both runs
   local out=$1 python=.venv/bin/python arm; shift
   for arm in vanilla projected; do
-    echo "== $arm, on the embedded model (16 steps, a few seconds each)"
+    echo "== $arm, on the embedded model (16 steps, 5 to 10 seconds each on two idle cores)"
     $python train.py --preset=embedded --arm=$arm --project-at=update --steps=16 --eval-samples=0 \
       "--out=$out/$arm" "$@"
   done
   echo "== what they did"
   $python analyze.py "$out" --brief
-  echo "open $out/report/report.html in a browser: choose a rollout that hacks, and see the same draw of" \
-    "the other arm beside it"
+  echo "open $out/report/report.html in a browser and press 'Look at the hacks': a rollout that you open" \
+    "stands beside the same draw of the other arm"
 }
 
 phases() { # OUT, flags of the on-policy runs

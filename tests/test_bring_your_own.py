@@ -2,6 +2,7 @@
 says what would help."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 
@@ -13,6 +14,7 @@ from hackward.base.flags import command_line
 from hackward.hardware import models
 from hackward.rollouts.pools import load_pool, pool_files
 from hackward.rollouts.tokens import stops
+from hackward.runs import building
 from hackward.tasks.formats import load_problems
 from hackward.tasks.problems import build_messages
 from hackward.tasks.shipped import TINY, shipped
@@ -231,3 +233,14 @@ def test_a_list_of_problems_in_one_text_is_told_how_it_becomes_lines(tmp_path):
     (tmp_path / "p.json").write_text(json.dumps([{"statement": "s"}], indent=1))
     with pytest.raises(InputError, match="expected one object per line"):
         load_problems(tmp_path / "p.json")
+
+
+def test_a_run_without_held_out_problems_says_where_they_went(capsys):
+    facts = {
+        "held_out": "0 problems, 1 left out that v_hack was made from",
+        "problems": "2 problems of my.jsonl",
+    }
+    data = SimpleNamespace(source=SimpleNamespace(kind="sampled"), held_out=[], facts=facts)
+    assert building._evaluation(SimpleNamespace(eval_samples=1), None, data) is None
+    said = " ".join(capsys.readouterr().err.split())
+    assert all(words in said for words in facts.values()) and "--eval-problems" in said

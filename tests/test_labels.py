@@ -127,6 +127,17 @@ def test_runs_are_judged_together_only_under_one_direction(tmp_path, capsys):
     assert "not held out" in printed and "WARNING" in printed
 
 
+def test_phase_1_says_that_its_pool_was_seen_by_v_hack(tmp_path, capsys):
+    dice = random.Random(3)
+    run = write_run(tmp_path / "nll", "phase1", replay_rows(dice, 1), replay_samples(dice, 1))
+    record = read_json(run / "config.json")
+    for seen in (False, True):
+        record["pools"][0]["seen_by_v_hack"] = seen
+        write_json(run / "config.json", record)
+        run_main(tmp_path)
+        assert ("not held out" in capsys.readouterr().out) is seen
+
+
 def test_the_quality_of_v_hack_is_printed_with_its_permutation_p(tmp_path):
     right_sign = {"value": 0.9375, "null": [0.33, 0.67], "p": 0.001}
     auc = {"value": 0.5, "null": [None, None], "p": None}

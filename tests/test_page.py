@@ -18,6 +18,8 @@ import analyze
 from hackward.base.faults import InputError
 from hackward.base.files import read_jsonl, write_jsonl
 from hackward.reports import browser, report
+from hackward.reports.arms import by_arm
+from hackward.reports.brief import arm_sentence
 from hackward.reports.browser_curves import INK, rate_panels
 from hackward.reports.browser_data import MARKS, PIECE, Pieces, Rollouts, gather_rollouts
 from hackward.reports.runs import find_runs
@@ -211,6 +213,15 @@ def test_a_negative_number_of_rollouts_is_refused(small):
 
 
 # ---------------------------------------------------------------------- words
+def test_the_page_begins_with_a_plain_sentence_for_each_arm(tmp_path):
+    write_everything(tmp_path)
+    page = analyzed(tmp_path)
+    arms = by_arm(find_runs(tmp_path)[0])
+    found = re.findall(r'<p class="sentence">(.*?)</p>', page)
+    assert arms and found == [html.escape(arm_sentence(arm)) for arm in arms]
+    assert page.index('class="sentence"') < page.index('class="verdict"')
+
+
 def test_verdicts_and_caveats_are_the_words_of_the_report(tmp_path):
     write_everything(tmp_path)
     page = html.unescape(analyzed(tmp_path))

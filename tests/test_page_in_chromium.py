@@ -105,8 +105,12 @@ def test_one_press_on_the_first_screen_shows_the_hacks(driver, small):
     opened(driver, small)
     assert driver.find_element("id", "hacks").text == "Look at the hacks (8)"
     click(driver, "#hacks")
-    until(driver, "return location.hash === '#label=hacked&by=policy'")
+    until(driver, "return location.hash === '#label=hacked&by=policy&sort=-step'")
     assert count(driver) == "8 of 48 rollouts."
+    steps = driver.execute_script(
+        "return [...document.querySelectorAll('.row:not([hidden]) > .step')].map((one) => +one.textContent)"
+    )
+    assert steps and steps == sorted(steps, reverse=True)
 
 
 def test_the_list_is_sorted_by_a_column(driver, small):

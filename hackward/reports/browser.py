@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from hackward.base.files import atomic
+from hackward.reports.arms import by_arm
+from hackward.reports.brief import arm_sentence
 from hackward.reports.browser_curves import rate_panels
 from hackward.reports.browser_data import Rollouts, packed_json
 from hackward.reports.runs import Run
@@ -68,6 +70,7 @@ def write_page(
     text = _rendered(
         title=", ".join(dict.fromkeys(run.path.name for run in runs))[:80],
         question=QUESTION,
+        sentences=[arm_sentence(arm) for arm in by_arm(runs)],
         verdicts=verdicts(blocks),
         no_verdict=NO_VERDICT,
         caveats=caveats(blocks),

@@ -30,7 +30,7 @@ Welch t 4.46, p < 1e-4; cos_out < cos_in on 20 of 20 steps, frac_fired about 0.6
 
 
 def phase1_blocks(runs: Sequence[Run]) -> list[Block]:
-    blocks: list[Block] = [Heading("Phase 1: NLL cosine of each sample, one pool")]
+    blocks: list[Block] = [Heading("Phase 1: NLL cosine of each sample, one pool"), *pool_caveats(runs)]
     for run in runs:
         verdict, why = judge_phase1(run.samples)
         blocks += [phase1_buckets(run), phase1_comparisons(run), phase1_lines(run)]

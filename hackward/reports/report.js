@@ -60,7 +60,8 @@ class Page {
     const own = this.store.facts.pools.indexOf(this.store.facts.own);
     const any = this.store.label.some((label, row) => label === 0 && this.store.columns.pool[row] === own);
     const by = new Set(any ? [this.store.facts.own] : []);
-    await this.change({ ...emptyState(), label: new Set(["hacked"]), by });
+    // The last steps first: where the arms have gone apart, the same draw shows it
+    await this.change({ ...emptyState(), label: new Set(["hacked"]), by, sort: "-step" });
     $("browser").scrollIntoView();
     this.list.home.focus({ preventScroll: true });
   }

@@ -402,8 +402,8 @@ def _evaluation(config: Config, loaded: Loaded, data: Data) -> Evaluation | None
         return None
     if not data.held_out:
         say(
-            "no held-out evaluation: no problem is held out (a small file, or --difficulty, or v_hack was"
-            " made from all of them)"
+            f"no held-out evaluation, for want of problems: {data.facts['held_out']}; trained on"
+            f" {data.facts['problems']} (--eval-problems names a file of others)"
         )
         return None
     return Evaluation(
