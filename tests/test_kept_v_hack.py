@@ -131,3 +131,18 @@ def test_without_a_cache_nothing_is_kept_and_a_full_disk_is_no_fault(made, tmp_p
     with pytest.warns(UserWarning, match="not cached"):
         make()
     assert len(taken) == 2
+
+
+def test_a_file_of_another_denominator_is_taken_with_a_note_that_says_what_to_type(
+    loaded, made, tmp_path, capsys
+):
+    make, _ = made
+    make(normaliser="length")
+    (file,) = files(tmp_path)
+    for normaliser in ("length", "fixed"):
+        capsys.readouterr()
+        adapter, tokenizer = loaded
+        config = resolve(parse(["--preset=smoke", f"--v-hack={file}", f"--normaliser={normaliser}"]))
+        hack_direction(config, adapter, tokenizer)
+        said = " ".join(capsys.readouterr().err.split())
+        assert ("--normaliser=length here takes its denominator" in said) is (normaliser == "fixed")

@@ -250,7 +250,8 @@ def _from_file(config: Config, adapter: Adapter) -> VHack:
     made = denominator(v.meta)
     if made != config.normaliser:
         say(
-            f"{config.v_hack}: extracted with the denominator {made}, this run's loss has {config.normaliser}"
-            " (--normaliser, here or of extract_vhack.py)"
+            f"note: {config.v_hack} was made with the denominator {made}, this run's loss has"
+            f" {config.normaliser}; the run goes on, and cosines are with that V. --normaliser={made} here takes"
+            f" its denominator, --normaliser={config.normaliser} of extract_vhack.py this run's"
         )
     return v
