@@ -251,7 +251,7 @@ def _from_file(config: Config, adapter: Adapter) -> VHack:
     if made != config.normaliser:
         say(
             f"note: {config.v_hack} was made with the denominator {made}, this run's loss has"
-            f" {config.normaliser}; the run goes on, and cosines are with that V. --normaliser={made} here takes"
-            f" its denominator, --normaliser={config.normaliser} of extract_vhack.py this run's"
+            f" {config.normaliser}; the run goes on, and cosines are with that V. --normaliser={made} here"
+            f" takes its denominator, --normaliser={config.normaliser} of extract_vhack.py this run's"
         )
     return v
