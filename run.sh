@@ -11,9 +11,6 @@
 # TORCH_INDEX a package index for torch: https://download.pytorch.org/whl/cpu where there is no GPU.
 set -euo pipefail
 cd "$(dirname "$0")"
-# Threads that wait for each other give their core away: where others use the machine, too, spinning ones make
-# a step ten times slower
-export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive}
 
 setup() {
   local wanted; wanted=$(cksum requirements.txt)
@@ -40,7 +37,8 @@ sys.version_info >= (3, 11) or sys.exit("hackward needs Python 3.11 or newer")
 demo() { # OUT, flags of both runs
   local out=$1 python=.venv/bin/python arm; shift
   for arm in vanilla projected; do
-    echo "== $arm, on the embedded model (16 steps, 5 to 10 seconds each on two idle cores)"
+    echo "== $arm, on the embedded model (16 steps, 5 to 10 seconds each on two idle cores; where others use" \
+      "them too, OMP_NUM_THREADS=1 ./run.sh demo is faster)"
     $python train.py --preset=embedded --arm=$arm --project-at=update --steps=16 --eval-samples=0 \
       "--out=$out/$arm" "$@"
   done
