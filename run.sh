@@ -38,7 +38,7 @@ demo() { # OUT, flags of both runs
   local out=$1 python=.venv/bin/python arm; shift
   for arm in vanilla projected; do
     echo "== $arm, on the embedded model (16 steps, 5 to 10 seconds each on two idle cores; where others" \
-      "use them too, OMP_NUM_THREADS=1 ./run.sh demo is faster)"
+      "use them too, try OMP_NUM_THREADS=1)"
     $python train.py --preset=embedded --arm=$arm --project-at=update --steps=16 --eval-samples=0 \
       "--out=$out/$arm" "$@"
   done
