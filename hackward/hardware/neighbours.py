@@ -66,17 +66,11 @@ def enter(device: torch.device) -> None:
     On a card that others have filled even that has to be waited for; nobody can say then how much they hold.
     InputError where it does not come.
     """
-    began = time.monotonic()
-    waited = 0.0
+    shortage = Shortage(device, "the GPU is full")
     while not _entered(device):
-        if not waited:
-            say(f"the GPU is full: no room for CUDA itself; trying again for up to {LIMIT / 60:.0f} minutes")
-        if waited >= LIMIT:
+        if not shortage.wait_for("no room for CUDA itself"):
             raise InputError(f"{device}: other processes fill this GPU; CUDA_VISIBLE_DEVICES takes another")
-        time.sleep(LOOK)
-        waited = time.monotonic() - began
-    if waited:
-        say(f"the GPU has room after {waited:.0f} s of waiting")
+    shortage.over("the GPU has room")
 
 
 def _entered(device: torch.device) -> bool:
@@ -115,24 +109,27 @@ class Shortage:
         others = held_by_others(self.device)
         if not others:
             return False
+        return self.wait_for(
+            f"does not fit while other processes hold {others / 1e9:.1f} GB of the GPU's memory"
+        )
+
+    def wait_for(self, why: str) -> bool:
+        """For what others cause: said once; False where the limit is reached."""
         now = time.monotonic()
         if self.began is None:
             self.began = now
-            say(
-                f"{self.what}: does not fit while other processes hold {others / 1e9:.1f} GB of the GPU's"
-                f" memory; trying again for up to {LIMIT / 60:.0f} minutes"
-            )
+            say(f"{self.what}: {why}; trying again for up to {LIMIT / 60:.0f} minutes")
         if now - self.began >= LIMIT:
             return False
         torch.cuda.empty_cache()  # what is not used here may be what another one waits for
         time.sleep(LOOK)
         return True
 
-    def over(self) -> None:
+    def over(self, said: str = "") -> None:
         """The work fitted: the next shortage is another one."""
         if self.began is not None:
             waited = time.monotonic() - self.began
-            say(f"{self.what}: fits after {waited:.0f} s of waiting")
+            say(f"{said or f'{self.what}: fits'} after {waited:.0f} s of waiting")
         self.began = None
 
 

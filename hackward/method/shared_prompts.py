@@ -245,15 +245,14 @@ def causal(q_BTHD: Tensor, k_BSHD: Tensor, v_BSHD: Tensor, scale: float | None) 
 
 def pack(rows: Sequence[Row], index: list[int]) -> Pack:
     """Lay out rows of (prompt ids, completion ids), in which those of one prompt stand next to each other."""
-    members: dict[tuple[int, ...], list[Sequence[int]]] = {}
-    for prompt, completion in rows:
-        members.setdefault(tuple(prompt), []).append(completion)
     ids: list[int] = []
     position: list[int] = []
     names = ("at", "before", "cell", "source", "held", "seen")
     numbers: dict[str, list[int]] = {name: [] for name in names} | {"ends": [0], "ends_seen": [0]}
     groups = []
-    for prompt, completions in members.items():
+    for members in _together(rows):
+        prompt = rows[members[0]][0]
+        completions = [rows[i][1] for i in members]
         prompt_at = range(len(ids), len(ids) + len(prompt))
         ids += prompt
         numbers["seen"] += prompt_at
@@ -286,16 +285,21 @@ def pack(rows: Sequence[Row], index: list[int]) -> Pack:
     return Pack(torch.tensor([ids]), torch.tensor([position]), tuple(groups), mask_BT, index=index, **tensors)
 
 
-def by_prompt(rows: Sequence[Row]) -> list[list[int]]:
-    """Positions of the rows, those of one prompt together; what has the most tokens first."""
+def _together(rows: Sequence[Row]) -> list[list[int]]:
+    """Positions of the rows, those of one prompt together; prompts in the order in which they come."""
     members: dict[tuple[int, ...], list[int]] = {}
     for i, (prompt, _) in enumerate(rows):
         members.setdefault(tuple(prompt), []).append(i)
+    return list(members.values())
+
+
+def by_prompt(rows: Sequence[Row]) -> list[list[int]]:
+    """Positions of the rows, those of one prompt together; what has the most tokens first."""
 
     def tokens(group: list[int]) -> int:
         return len(rows[group[0]][0]) + sum(len(rows[i][1]) for i in group)
 
-    return sorted(members.values(), key=tokens, reverse=True)
+    return sorted(_together(rows), key=tokens, reverse=True)
 
 
 def next_pack(rows: Sequence[Row], left: Sequence[int], *, tokens: int, pad: int) -> Pack:
