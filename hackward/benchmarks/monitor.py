@@ -13,7 +13,7 @@ import torch
 from rich.console import Group
 
 from hackward.base.screen import progress
-from hackward.benchmarks.parts import Bench, Timing, every, highest, middle, number, table
+from hackward.benchmarks.parts import Bench, Timing, cells, every, highest, middle, table
 from hackward.benchmarks.probe import WARM_UP, built_adapter, forget
 from hackward.method import gradients
 from hackward.method.adapters import SVDAdapter
@@ -78,10 +78,7 @@ def show_monitor(found: dict) -> tuple[Group, str]:
         "x vanilla": ("x_vanilla", ".2f"),
         "peak GB": ("peak_gb", ".1f"),
     }
-    rows = [
-        (name, *(number(row[key], form) for key, form in columns.values()))
-        for name, row in found["rows"].items()
-    ]
+    rows = cells(found["rows"], columns)
     rounds = len(found["rows"]["vanilla"]["all"])
     title = f"backward with a monitor, {found['samples']} x {found['tokens']} tokens, median of {rounds}"
     caption = (

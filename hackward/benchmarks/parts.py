@@ -221,6 +221,11 @@ def number(value: float | None, form: str) -> str:
     return "-" if value is None else format(value, form)
 
 
+def cells(rows: dict[str, dict], columns: dict[str, tuple[str, str]]) -> list[tuple[str, ...]]:
+    """A line per named row: the name, then its figures. `columns`: heading -> (key of a row, format)."""
+    return [(name, *(number(row[key], form) for key, form in columns.values())) for name, row in rows.items()]
+
+
 def table(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Group:
     """For the terminal that stdout is, whatever its width: nothing is cut."""
     return drawn(title, headings, rows, stdout().width)

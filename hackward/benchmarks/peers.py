@@ -20,7 +20,7 @@ from hackward.benchmarks.alone import alone
 from hackward.benchmarks.exact import Exact
 from hackward.benchmarks.flags import peer_sizes_of
 from hackward.benchmarks.parts import GROUP, Bench, number, table
-from hackward.benchmarks.step import FULL_RUN, Finished
+from hackward.benchmarks.step import FULL_RUN, Finished, seconds_rest
 from hackward.benchmarks.trl_step import longest_of, rows_at_once, trl_steps
 from hackward.hardware import models
 from hackward.runs.settings import Config
@@ -141,13 +141,12 @@ def loading() -> Iterator[list[float]]:
 
 def _step(row: dict, drawn: list[tuple[int, int]]) -> dict:
     """A step's seconds by phase, without what was waited for grades."""
-    seconds = row["seconds"] - row["seconds_grade"]
     return {
         "completion_tokens": sum(length for _, length in drawn),
-        "seconds": seconds,
+        "seconds": row["seconds"] - row["seconds_grade"],
         "seconds_generate": row["seconds_generate"],
         "seconds_backward": row["seconds_backward"],
-        "seconds_rest": seconds - row["seconds_generate"] - row["seconds_backward"],
+        "seconds_rest": seconds_rest(row),
     }
 
 

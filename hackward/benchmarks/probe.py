@@ -14,7 +14,7 @@ from torch import nn
 
 from hackward.base.screen import progress
 from hackward.base.types import CausalLM
-from hackward.benchmarks.parts import Bench, Sizes, Timing, every, highest, middle, number, table
+from hackward.benchmarks.parts import Bench, Sizes, Timing, cells, every, highest, middle, table
 from hackward.hardware.models import fused_norms, plain_norms
 from hackward.method import gradients
 from hackward.method.adapters import SVDAdapter
@@ -204,10 +204,7 @@ def show_probe(found: dict) -> tuple[Group, str]:
     }
     if not fused:
         del columns["x (a')"]
-    rows = [
-        (name, *(number(row[key], form) for key, form in columns.values()))
-        for name, row in found["rows"].items()
-    ]
+    rows = cells(found["rows"], columns)
     title = (
         f"probe step, {found['samples']} x {found['tokens']} tokens, {found['modules']} modules,"
         f" median of {len(found['rows']['(b) ours']['all'])}"

@@ -16,12 +16,12 @@ from hackward.base.screen import progress
 from hackward.base.seeds import seeded
 from hackward.benchmarks.imposed import COMPLETION, PROMPT, TYPICAL_LIMIT, lognormal
 from hackward.benchmarks.monitor import BETA
-from hackward.benchmarks.parts import Bench, Timing, every, highest, middle, number, table
+from hackward.benchmarks.parts import Bench, Timing, cells, every, highest, middle, table
 from hackward.benchmarks.probe import built_adapter, forget, grads
 from hackward.benchmarks.step import FULL_RUN, TINY_RUN
 from hackward.method import gradients
 from hackward.method.losses import Row
-from hackward.method.shared_prompts import SHARED, SINGLE, Layout, why_not
+from hackward.method.shared_prompts import SHARED, SINGLE, Layout, by_prompt, why_not
 
 ROUNDS = 2  # timed, after one that sizes the micro-batches
 SINGLE_ROWS, PACKS, CUT = "single rows", "shared prompts", "single rows, cut otherwise"
@@ -74,13 +74,13 @@ def measure_prompts(b: Bench) -> dict:
                 found[name] = torch.cat([g.flatten() for g in grads(adapter).values()]).double()
                 bar()
     counted = {name: seconds[1:] for name, seconds in timings.items()}
+    groups, completions = by_prompt(rows), sum(len(completion) for _, completion in rows)
     return {
         "rows": {name: row_of(name, counted, found) for name in ways},
-        "prompts": len({id(prompt) for prompt, _ in rows}),
+        "prompts": len(groups),
         "count": count,
-        "tokens_single": sum(len(prompt) + len(completion) for prompt, completion in rows),
-        "tokens_shared": sum(map(len, {id(prompt): prompt for prompt, _ in rows}.values()))
-        + sum(len(completion) for _, completion in rows),
+        "tokens_single": completions + sum(len(prompt) for prompt, _ in rows),
+        "tokens_shared": completions + sum(len(rows[group[0]][0]) for group in groups),
     }
 
 
@@ -105,10 +105,7 @@ def show_prompts(found: dict) -> tuple[Group, str]:
         "peak GB": ("peak_gb", ".1f"),
         "gradient differs by": ("difference", ".1e"),
     }
-    rows = [
-        (name, *(number(row[key], form) for key, form in columns.values()))
-        for name, row in found["rows"].items()
-    ]
+    rows = cells(found["rows"], columns)
     title = (
         f"backward of {found['count']} rows of {found['prompts']} prompts, with KL, median of"
         f" {len(found['rows'][SINGLE_ROWS]['all'])}"

@@ -28,12 +28,12 @@ import torch
 from rich.console import Group
 
 from hackward.base.faults import InputError
-from hackward.base.files import ROOT, read_json, write_json
+from hackward.base.files import ROOT, read_json, read_jsonl, write_json
 from hackward.base.screen import progress
 from hackward.benchmarks.flags import BenchFlags, counts_of
 from hackward.benchmarks.imposed import Imposed
 from hackward.benchmarks.parts import Bench, table
-from hackward.benchmarks.step import Finished, settings_of
+from hackward.benchmarks.step import seconds_rest, settings_of
 
 # Column -> its field in rows.jsonl. They are a step's parts; `rest` is what they leave of it.
 PARTS = {
@@ -63,11 +63,8 @@ def measure_share(config: BenchFlags, train: Callable[..., Path]) -> None:
             train(asked, policy=Imposed)
         if os.environ["RANK"] != "0":
             return
-        run = Finished.read(Path(directory, "run"))
-    drawn = [len(lengths) for lengths in run.lengths]
-    write_json(
-        config.out, {"rows": run.rows, "rollouts": drawn, "groups": asked.prompts, "config": run.config}
-    )
+        rows = read_jsonl(Path(directory, "run", "rows.jsonl"))
+    write_json(config.out, {"rows": rows, "groups": asked.prompts})
 
 
 def measure_scaling(b: Bench) -> dict:
@@ -141,8 +138,7 @@ def medians(rows: Sequence[dict]) -> dict[str, float]:
     counted = rows[1:] or rows
     fields = {"step": "seconds", **PARTS, **INSIDE}
     found = {name: statistics.median(row.get(key, 0.0) for row in counted) for name, key in fields.items()}
-    rest = [row["seconds"] - sum(row[key] for key in PARTS.values()) for row in counted]
-    return found | {"rest": statistics.median(rest)}
+    return found | {"rest": statistics.median(map(seconds_rest, counted))}
 
 
 def share(groups: int, count: int) -> float:
@@ -162,15 +158,13 @@ def fitted(groups: int, seconds: dict[int, float]) -> tuple[float, float]:
 def forecast_for(count: int, done: dict[int, dict]) -> dict:
     """What every part would take on `count` GPUs, and the model that says so."""
     groups = next(iter(done.values()))["groups"]
-    models = {
-        part: fitted(groups, {number: found[part] for number, found in done.items()})
-        for part in (*PARTS, "rest")
-    }
-    parts = {part: fixed + shrinking * share(groups, count) for part, (fixed, shrinking) in models.items()}
-    models_as_record = {
-        part: {"fixed": fixed, "shrinking": shrinking} for part, (fixed, shrinking) in models.items()
-    }
-    return {"gpus": count, "step": sum(parts.values()), **parts, "model": models_as_record}
+    models = {}
+    for part in (*PARTS, "rest"):
+        fixed, shrinking = fitted(groups, {number: found[part] for number, found in done.items()})
+        models[part] = {"fixed": fixed, "shrinking": shrinking}
+    largest = share(groups, count)
+    parts = {part: model["fixed"] + model["shrinking"] * largest for part, model in models.items()}
+    return {"gpus": count, "step": sum(parts.values()), **parts, "model": models}
 
 
 def show_scaling(found: dict) -> tuple[Group, str]:

@@ -32,6 +32,11 @@ PHASES = {
 COPIED = ("seconds", "seconds_generate", "seconds_grade", "seconds_backward", "groups_skipped", "logp_gap")
 
 
+def seconds_rest(row: dict) -> float:
+    """Of a row of rows.jsonl: what its phases leave of the step."""
+    return row["seconds"] - row["seconds_generate"] - row["seconds_grade"] - row["seconds_backward"]
+
+
 @dataclass(frozen=True)
 class Finished:
     """What a run's directory says."""
@@ -122,9 +127,8 @@ def step_of(
     groups = [drawn[start : start + group] for start in range(0, len(drawn), group)]
     longest, positions = max(length for _, length in drawn), sum(map(attended, groups))
     operations = sizes.operations(prompts + completions, completions, passes=run.passes)
-    phases = row["seconds_generate"] + row["seconds_grade"] + row["seconds_backward"]
     return {name: row[name] for name in COPIED} | {
-        "seconds_rest": row["seconds"] - phases,
+        "seconds_rest": seconds_rest(row),
         "prompt_tokens": prompts,
         "completion_tokens": completions,
         "longest": longest,
