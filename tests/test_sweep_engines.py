@@ -79,6 +79,27 @@ def test_runs_at_once_share_the_cores_out(world, monkeypatch, more, share):
     assert re.findall(r"--workers=(\d+)", log) == ([] if share is None else [str(share)])
 
 
+@pytest.mark.parametrize(
+    ("cards", "more", "threads"),
+    [("0123", {}, "1"), ("", {"jobs": 4}, "2"), ("", {"jobs": 1}, None), ("0", {}, None)],
+)
+def test_runs_at_once_have_no_more_threads_than_there_are_cores(world, monkeypatch, cards, more, threads):
+    """Eight cores. A run on a GPU leaves the CPU little; a run by itself may take what it likes."""
+    with_gpus(monkeypatch, *cards)
+    monkeypatch.setattr(local, "has_gpu", lambda: bool(cards))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(8)))
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    assert world.sweep(arms="vanilla", seeds="41,42,43,44", **more) == 0
+    assert {call["threads"] for call in world.calls("start")} == {threads}
+
+
+def test_threads_that_the_user_asks_for_are_taken(world, monkeypatch):
+    with_gpus(monkeypatch, "0", "1")
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert world.sweep(arms="vanilla", seeds="41,42") == 0
+    assert {call["threads"] for call in world.calls("start")} == {"3"}
+
+
 def test_one_run_alone_has_all_cores(world, monkeypatch):
     with_gpus(monkeypatch, "0", "1", "2", "3")
     assert world.sweep(arms="vanilla", seeds="41") == 0

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from hackward.base.faults import InputError
 from hackward.base.flags import has_gpu
 from hackward.hardware.cards import visible_cards
+from hackward.hardware.cores import THREADS, share_of_cores
 from hackward.scheduling.board import Board
 from hackward.scheduling.commands import command, going_on
 from hackward.scheduling.engines import Room
@@ -115,7 +116,7 @@ class LocalEngine:
         cards = self._emptiest()
         more = going_on(job, board.say)
         whole = [*command(job, self.room.gpus_per_run), *self._graders(job), *more]
-        seen = {} if cards is None else {"CUDA_VISIBLE_DEVICES": ",".join(cards)}
+        own = self._threads() | ({} if cards is None else {"CUDA_VISIBLE_DEVICES": ",".join(cards)})
         with open(job.log, "a", encoding="utf-8") as log:
             log.write(f"$ {' '.join(whole)}\n")
             log.flush()
@@ -129,7 +130,7 @@ class LocalEngine:
                 stderr=log,
                 start_new_session=True,
                 pass_fds=(lock,),
-                env=os.environ | seen,
+                env=os.environ | own,
             )
             run = Process(job, process, cards)
             self.running.append(run)
@@ -140,8 +141,18 @@ class LocalEngine:
         """This machine's cores are shared out: each run by itself would take a grader per core."""
         if self.at_once == 1 or job.settings.workers is not None:
             return []
-        processes = self.at_once * self.room.gpus_per_run
-        return [f"--workers={max(1, len(os.sched_getaffinity(0)) // processes)}"]
+        return [f"--workers={share_of_cores(self._processes)}"]
+
+    def _threads(self) -> dict[str, str]:
+        """For the run's environment: runs at once have no more threads together than there are cores."""
+        if self.at_once == 1 or THREADS in os.environ:
+            return {}
+        return {THREADS: "1" if self.places else str(share_of_cores(self._processes))}
+
+    @property
+    def _processes(self) -> int:
+        """Of all runs at once."""
+        return self.at_once * self.room.gpus_per_run
 
     def _emptiest(self) -> Cards | None:
         """The GPUs with the fewest runs, the first of them; None where the runs take none."""
