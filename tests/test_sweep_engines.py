@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib.util
 import os
 import re
@@ -91,6 +92,16 @@ def test_runs_at_once_have_no_more_threads_than_there_are_cores(world, monkeypat
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     assert world.sweep(arms="vanilla", seeds="41,42,43,44", **more) == 0
     assert {call["threads"] for call in world.calls("start")} == {threads}
+
+
+def test_runs_on_one_node_share_its_cores_out():
+    at_once = functools.partial(local.on_one_node, several=1, most=100)
+    assert at_once(16, 4, share=1 / 3) == 12
+    assert at_once(8, 4, share=1 / 3) == 8  # a CPU each
+    assert at_once(16, 0, share=0) == 16
+    assert at_once(16, 8, share=3, several=3) == 6
+    assert at_once(16, 4, share=1, most=2) == 2
+    assert at_once(0.5, 1, share=1) == 1
 
 
 def test_threads_that_the_user_asks_for_are_taken(world, monkeypatch):
