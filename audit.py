@@ -36,6 +36,7 @@ from hackward.base.faults import InputError, exit_on_fault
 from hackward.base.files import read_json, write_json
 from hackward.base.flags import Count, Ge, OnDevice, checked, command_line, tyro
 from hackward.base.provenance import provenance
+from hackward.base.space import check_output
 from hackward.tasks.shipped import EMBEDDED, check_model
 
 if TYPE_CHECKING:
@@ -129,6 +130,9 @@ def main(flags: AuditFlags) -> None:
     checked(flags)
     if not flags.rollouts:
         raise InputError("no rollouts: name one or more pools or finished runs")
+    check_output(
+        flags.out, (*filter(None, flags.v_hack.split(",")), *map(pool_of, flags.rollouts), flags.model)
+    )
     from hackward.base.screen import say, stdout  # heavy imports from here on
     from hackward.hardware import models
     from hackward.method import extraction

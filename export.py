@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal
 from hackward.base.faults import InputError, exit_on_fault
 from hackward.base.files import read_json
 from hackward.base.flags import Count, checked, command_line, tyro
+from hackward.base.lock import check_new, new_directory
 from hackward.runs.stored import no_record, read_record
 
 ExportDtype = Literal["auto", "float32", "bfloat16"]
@@ -29,7 +30,7 @@ class ExportFlags:
     run: Annotated[Path, tyro.conf.Positional]
     """Directory of a finished run."""
     out: Path
-    """Directory to write; must be new."""
+    """Directory to write; must be new or empty."""
     dtype: ExportDtype = "auto"
     """dtype of the weights (auto: the run's own). A bf16 file of a run in fp32 holds its change rounded
     without bias."""
@@ -53,8 +54,7 @@ def check(flags: ExportFlags) -> tuple[dict[str, Any], dict[str, Any]]:
         )
     if flags.rank is not None and not flags.peft:
         raise InputError(f"--rank {flags.rank} needs --peft: a plain model holds the whole change")
-    if flags.out.exists() or flags.out.is_symlink():
-        raise InputError(f"{flags.out}: exists already (--out must be new)")
+    check_new(flags.out)
     record = read_record(flags.run)
     if not isinstance(record.get("model", {}), dict):
         raise no_record(flags.run / "config.json")
@@ -76,6 +76,12 @@ def main(flags: ExportFlags) -> None:
     """Write the model, and say what it is and how exact."""
     checked(flags)
     record, summary = check(flags)
+    with new_directory(flags.out):
+        export(flags, record, summary)
+
+
+def export(flags: ExportFlags, record: dict[str, Any], summary: dict[str, Any]) -> None:
+    """`main` of a run with this config.json and summary.json; --out is this process's alone."""
     import torch  # heavy imports from here on
 
     from hackward.runs.exporting import export_peft, export_plain, trained

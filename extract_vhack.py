@@ -9,14 +9,13 @@ hackward/method/extraction.py.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from hackward.base.faults import InputError, exit_on_fault
 from hackward.base.files import file_hash
 from hackward.base.flags import Count, OnDevice, checked, command_line, tyro
 from hackward.base.provenance import provenance
-from hackward.base.space import check_space
+from hackward.base.space import check_output, check_space
 from hackward.method.recipe import Extraction
 from hackward.tasks.shipped import EMBEDDED, check_model
 
@@ -62,10 +61,8 @@ def main(flags: ExtractFlags) -> None:
     checked(flags)
     if flags.label != "hacked" and flags.clean != "rollouts":
         raise InputError(f"--label={flags.label} needs --clean=rollouts")
-    if Path(flags.out).is_dir():
-        raise InputError(f"{flags.out}: is a directory, expected a file to write")
+    check_output(flags.out, (flags.pairs, flags.pool, flags.problems, flags.model), LEAST_BYTES)
     check_model(flags.model)
-    check_space(flags.out, LEAST_BYTES, "the smallest v_hack file")
     from hackward.base.screen import say, stdout  # heavy imports from here on
     from hackward.hardware import models
     from hackward.method import extraction

@@ -14,6 +14,7 @@ never touches the ground truth.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -23,6 +24,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from hackward.base.faults import InputError, exit_on_fault
 from hackward.base.flags import Grading, Sandbox, checked, command_line, tyro
+from hackward.base.lock import new_directory
+from hackward.base.space import check_output
 from hackward.grading.sandbox import Limits
 
 if TYPE_CHECKING:
@@ -77,22 +80,22 @@ def main(flags: GradeFlags) -> None:
                 " and no --pool"
             )
         check_canonical(flags, load_problems(flags.problems), stdout())
-    else:
+        return
+    if flags.out is not None:
+        check_output(flags.out, (*flags.rows, flags.problems, flags.stronger))
+    with new_directory(flags.pool, "--pool") if flags.pool else contextlib.nullcontext():
         grade_rows(flags, stdout())
 
 
 def grade_rows(flags: GradeFlags, console: Console) -> None:
-    """Label every row."""
+    """Label every row; --pool is this process's alone."""
     from hackward.base.files import write_jsonl
     from hackward.base.screen import say
     from hackward.grading.labels import GradeItem
     from hackward.grading.rows import label_row, read_rows
-    from hackward.rollouts.graded import check_new
     from hackward.tasks.formats import load_problems
     from hackward.tasks.problems import Resolver
 
-    if flags.pool is not None:
-        check_new(flags.pool)
     rows = read_rows(flags.rows)
     resolver = Resolver(load_problems(flags.problems))
     stronger = Resolver(load_problems(flags.stronger)) if flags.stronger else None

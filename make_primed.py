@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from hackward.base.faults import InputError, exit_on_fault
 from hackward.base.flags import Count, Device, Grading, Temperature, checked, command_line, tyro
+from hackward.base.lock import check_new, new_directory
 from hackward.organisms.recipe import Bounds, Priming
 from hackward.tasks.shipped import EMBEDDED, check_model, shipped
 
@@ -42,7 +43,7 @@ class PrimedFlags(Device, Grading):
     difficulty: str | None = None
     """Sample own rows only on problems of these difficulties, e.g. easy,medium; hacks are of any."""
     out: str | None = None
-    """Directory to write; must be new."""
+    """Directory to write; must be new or empty."""
     how: Annotated[Priming, tyro.conf.arg(name="")] = Priming()
     rollouts: Count = 1024
     """Rollouts with the hint that the model is fitted to and measured by; half as many without."""
@@ -63,11 +64,16 @@ def main(flags: PrimedFlags) -> None:
     pool_dir = flags.pool or shipped(flags.model).teacher
     if flags.out is None:
         raise InputError("--out names the directory to write")
-    if Path(flags.out).exists():
-        raise InputError(f"{flags.out}: exists already (--out must be new)")
+    check_new(flags.out)
     if pool_dir is None:
         raise InputError(f"--model={flags.model}: no pool ships for it; --pool names one of graded hacks")
     check_model(flags.model)
+    with new_directory(flags.out):
+        prime(flags, Path(flags.out), pool_dir)
+
+
+def prime(flags: PrimedFlags, out: Path, pool_dir: str | Path) -> None:
+    """`main` with a pool of hacks; `out` is this process's alone."""
     from hackward.base.files import sha256  # heavy imports from here on
     from hackward.base.provenance import provenance
     from hackward.base.screen import say, stdout
@@ -107,10 +113,10 @@ def main(flags: PrimedFlags) -> None:
         "hashes": {"pool": pool.hash, "problems": sha256(*sorted(p.identity for p in problems))[:16]},
         **provenance(),
     }
-    priming.write(Path(flags.out), model, tokenizer, record)
+    priming.write(out, model, tokenizer, record)
     say(
-        f"written to {flags.out}",
-        f"python train.py --model={shlex.quote(flags.out)} --teacher-dir=none ...",
+        f"written to {out}",
+        f"python train.py --model={shlex.quote(str(out))} --teacher-dir=none ...",
         console=stdout(),
         between=": ",
     )

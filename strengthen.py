@@ -20,6 +20,8 @@ from typing import Annotated, Any
 
 from hackward.base.faults import InputError, exit_on_fault
 from hackward.base.flags import Count, Sandbox, checked, command_line, tyro
+from hackward.base.lock import only_writer_of
+from hackward.base.space import check_output
 from hackward.grading.sandbox import Limits
 
 Row = dict[str, Any]
@@ -55,10 +57,11 @@ def main(flags: StrengthenFlags) -> None:
 
     if not flags.out.name.endswith((".jsonl", ".jsonl.gz")):
         raise InputError(f"--out {flags.out}: must end in .jsonl or .jsonl.gz")
+    check_output(flags.out, [flags.problems])
     rows = raw_rows(flags.problems)
     order = Order(flags.tests, flags.seed, flags.sandbox, flags.limits)
     done = []
-    with progress("problems", len(rows)) as bar:
+    with only_writer_of(flags.out), progress("problems", len(rows)) as bar:
         for row in strengthen_file(rows, flags.out, order, flags.workers or len(os.sched_getaffinity(0))):
             done.append(row["strengthened"])
             bar()

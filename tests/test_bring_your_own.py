@@ -116,7 +116,7 @@ def test_a_hack_is_paid_only_where_its_prompt_opened_the_loophole(completions, t
 
 
 def test_a_pool_that_cannot_be_made_is_refused_and_nothing_is_written(completions, pool, tmp_path):
-    with pytest.raises(InputError, match="exists and is not empty; a pool is never overwritten"):
+    with pytest.raises(InputError, match="exists already and is not empty; it is never overwritten"):
         graded(completions, pool)
     with pytest.raises(InputError, match="no directory"):
         graded(completions, completions)

@@ -294,6 +294,7 @@ def test_the_rank_of_a_trained_lora_is_its_own(runs, tmp_path):
 
 def test_what_exists_is_never_written_over(runs, tmp_path):
     (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.txt").write_text("mine")
     with pytest.raises(InputError, match="out: exists already"):
         exported(runs["svd tied"], tmp_path / "out")
 

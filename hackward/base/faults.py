@@ -23,6 +23,12 @@ from hackward.base.lines import filled
 START = ("TORCHELASTIC_RUN_ID", "MASTER_PORT", "TORCHELASTIC_RESTART_COUNT")  # name one start by torchrun
 PRECEDENCE = 2.0  # seconds by which rank 0 comes first, where all ranks fail alike
 
+CPU_SHORTAGE = "DefaultCPUAllocator"  # torch's; it raises a plain RuntimeError
+NO_MEMORY = (
+    "this machine's memory (or `ulimit -v`) does not hold what is asked for: a smaller --sample-rows or"
+    " --micro-tokens takes less"
+)
+
 
 class InputError(Exception):
     """What the user gave cannot be used. The message is one line: the file, then the fault."""
@@ -114,7 +120,13 @@ def exit_on_fault(command: Callable[[], Any]) -> None:
     except InputError as fault:
         _say(f"error: {' '.join(str(fault).split())}", fault)
         raise SystemExit(2) from None
+    except MemoryError as fault:
+        _say(f"error: {NO_MEMORY}", fault)
+        raise SystemExit(2) from None
     except RuntimeError as fault:
+        if CPU_SHORTAGE in str(fault):
+            _say(f"error: {NO_MEMORY}", fault)
+            raise SystemExit(2) from None
         if type(fault).__name__ != "OutOfMemoryError":  # torch's; this file does without torch
             raise
         what = " ".join(str(fault).split(".")[0].split())

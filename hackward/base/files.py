@@ -46,6 +46,10 @@ def atomic(path: str | Path) -> Iterator[Path]:
         yield temporary
         temporary.chmod(0o666 & ~UMASK)  # mkstemp makes 0600; a shared machine expects the umask to decide
         os.replace(temporary, path)
+    except OSError as fault:
+        if fault.errno is not None and fault.filename in (None, name, temporary):
+            fault.filename = str(path)  # a full disk names no file, and the temporary name tells nobody
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -20,17 +20,17 @@ LOCK = ".writer.lock"
 
 
 @contextlib.contextmanager
-def only_writer(directory: str | Path, *, create: bool = True) -> Iterator[None]:
+def only_writer(directory: str | Path, *, create: bool = True, lock: str = LOCK) -> Iterator[None]:
     """Hold the directory's lock; InputError where another process holds it.
 
     A missing directory is made, with its parents, and what was made and stayed empty goes at the end; without
-    `create` it is an InputError.
+    `create` it is an InputError. `lock` is the name of the lock file.
     """
     directory = Path(directory).absolute()
     made = _make(directory) if create else []
     if not directory.is_dir():
         raise InputError(f"{directory}: no such directory")
-    path = directory / LOCK
+    path = directory / lock
     try:
         file = _locked(path)
         try:
@@ -44,6 +44,33 @@ def only_writer(directory: str | Path, *, create: bool = True) -> Iterator[None]
                 folder.rmdir()
 
 
+def only_writer_of(file: str | Path) -> contextlib.AbstractContextManager[None]:
+    """Hold the lock of one file that this process will write; as `only_writer`."""
+    path = Path(file)
+    return only_writer(path.parent, lock=f".{path.name}.lock")
+
+
+@contextlib.contextmanager
+def new_directory(directory: str | Path, flag: str = "--out") -> Iterator[None]:
+    """Hold the lock of a directory in which nothing lies, from before the work until its result is there:
+    of two processes that would make it, the second one is refused. InputError as `check_new`."""
+    check_new(directory, flag)
+    with only_writer(directory):
+        check_new(directory, flag)  # another process may have made it before the lock was got
+        yield
+
+
+def check_new(directory: str | Path, flag: str = "--out") -> None:
+    """InputError where anything is, an empty directory excepted; a killed process may have left its lock."""
+    path = Path(directory)
+    if path.is_symlink() or (path.exists() and not path.is_dir()):
+        raise InputError(f"{path}: exists already and is no directory ({flag} must be new)")
+    if path.is_dir() and contents(path):
+        raise InputError(
+            f"{path}: exists already and is not empty; it is never overwritten ({flag} must be new)"
+        )
+
+
 def _make(directory: Path) -> list[Path]:
     """Create a directory and its parents; those that were made, outermost first."""
     missing = [folder for folder in (directory, *directory.parents) if not folder.exists()]
@@ -53,6 +80,8 @@ def _make(directory: Path) -> list[Path]:
             folder.mkdir(exist_ok=True)
         except NotADirectoryError:
             raise InputError(f"{folder.parent}: not a directory") from None
+        except FileExistsError:
+            raise InputError(f"{folder}: a link to nothing") from None
     if not directory.is_dir():
         raise InputError(f"{directory}: not a directory")
     return missing
@@ -63,8 +92,8 @@ def _locked(path: Path) -> TextIO:
     while True:
         try:
             file = open(path, "a+", encoding="utf-8")  # noqa: SIM115
-        except PermissionError:
-            raise InputError(f"{path.parent}: cannot be written to") from None
+        except OSError as fault:
+            raise InputError(f"{path.parent}: cannot be written to ({fault.strerror})") from None
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

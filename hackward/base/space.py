@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from hackward.base.faults import InputError
+from hackward.base.files import POOL_FILE
+
+LEAST_BYTES = 1 << 12  # of a file that is written: a block of most disks
 
 
 def check_space(path: str | Path, needed: float, what: str) -> None:
@@ -15,9 +19,13 @@ def check_space(path: str | Path, needed: float, what: str) -> None:
     `what` is what they are needed for. `path` need not exist yet.
     """
     place = Path(path).resolve()
+    if place.is_file():  # it is replaced
+        place = place.parent
     while not place.exists():
         place = place.parent
-    if place.is_dir() and not os.access(place, os.W_OK | os.X_OK):
+    if not place.is_dir():
+        raise InputError(f"{path}: {place} is not a directory; take another --out")
+    if not os.access(place, os.W_OK | os.X_OK):
         raise InputError(f"{path}: nothing may be written in {place}; take another --out")
     disk = os.statvfs(place)
     free = disk.f_bavail * disk.f_frsize
@@ -26,6 +34,27 @@ def check_space(path: str | Path, needed: float, what: str) -> None:
             f"{path}: the disk of {place} has {megabytes(free)} left, and {what} needs about"
             f" {megabytes(needed)}; make room, or take another --out"
         )
+
+
+def check_output(
+    path: str | Path, inputs: Iterable[str | Path | None] = (), needed: float = LEAST_BYTES
+) -> None:
+    """InputError where no file can be written at `path`, or where it would take the place of an input.
+
+    An input is a file or a pool; names of the hub and None are passed over.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise InputError(f"{path}: is a directory, expected a file to write (--out)")
+    target = path.resolve()
+    for given in inputs:
+        if given is None:
+            continue
+        source = Path(given).resolve()
+        of_pool = source == target.parent and POOL_FILE.fullmatch(target.name)
+        if source == target or of_pool:
+            raise InputError(f"{path}: would change {given}, which is read; take another --out")
+    check_space(path, needed, "the file")
 
 
 def megabytes(size: float) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hackward.base.files import printable, whole_directory
+from hackward.base.lock import only_writer
 from hackward.reports import browser
 from hackward.reports.arm_tables import sampled_blocks
 from hackward.reports.arms import by_arm
@@ -105,7 +106,7 @@ def write_report(
     What an earlier report left under our names goes then; other files in the directory stay.
     """
     ours = {f"{name}.csv" for name in TABLE_NAMES} | set(NAMES) | {"report.md", browser.NAME}
-    with whole_directory(directory, ours) as made:
+    with only_writer(directory), whole_directory(directory, ours) as made:
         _write_parts(made, blocks, runs, rollouts)
 
 

@@ -9,7 +9,6 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from hackward.base.faults import InputError
 from hackward.base.files import whole_directory, write_json
 from hackward.base.provenance import provenance
 from hackward.base.records import Record, Unknowable, checked_record
@@ -65,16 +64,11 @@ class Graded:
         )
 
 
-def check_new(directory: Path) -> None:
-    """InputError where a pool cannot be written: one is never overwritten."""
-    if directory.is_symlink() or directory.is_file():
-        raise InputError(f"{directory}: exists and is no directory; take another --pool")
-    if directory.is_dir() and any(directory.iterdir()):
-        raise InputError(f"{directory}: exists and is not empty; a pool is never overwritten (--pool)")
-
-
 def write_pool(directory: Path, rows: Sequence[Graded], *, hint: bool, facts: dict[str, Any]) -> None:
-    """Write the pool, a file per problem in the order of the rows, and `facts` beside it as pool.json."""
+    """Write the pool, a file per problem in the order of the rows, and `facts` beside it as pool.json.
+
+    `directory` is a new one, and this process's alone (base/lock.new_directory).
+    """
     name = directory.resolve().name.removesuffix("_pool")
     by_problem: dict[str, list[Rollout]] = {}
     for row in rows:

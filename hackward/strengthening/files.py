@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from hackward.base.faults import InputError
-from hackward.base.files import ROOT, sha256, write_jsonl
+from hackward.base.files import ROOT, read_jsonl, sha256, write_jsonl
 from hackward.grading.fences import die_with_parent
 from hackward.grading.protection import Setup
 from hackward.grading.sandbox import Limits
@@ -122,12 +122,15 @@ class Part:
             self._append({"command": self._key})
             return {}
         whole, _, _ = self.path.read_bytes().rpartition(b"\n")
-        lines = [json.loads(line) for line in whole.split(b"\n") if line]
+        lines = read_jsonl(self.path, cut_off=True)
         if not lines or lines[0].get("command") != self._key:
             raise InputError(
                 f"{self.path}: begun by another command, on other problems or by another version;"
                 " remove it, or give another --out"
             )
+        for number, line in enumerate(lines[1:], start=2):
+            if type(line.get("position")) is not int or not isinstance(line.get("row"), dict):
+                raise InputError(f"{self.path}:{number}: not a finished row; remove the file")
         os.truncate(self.path, len(whole) + 1)
         return {line["position"]: line["row"] for line in lines[1:]}
 
