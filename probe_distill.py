@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
 HOME = Path("out/probe_distill")
 BYTES_A_TOKEN = 2  # of a rollout on disk, zipped, its ids, log-probabilities and text
+LATER = {"tokenizer": "tokenizer", "configuration": "settings"}  # hashes that older runs did not write down
 BASIS_ARMS: dict[str, ArmFlag] = {"both": "projected", "projected": "projected", "lora": "lora"}  # of Phase 1
 
 
@@ -309,6 +310,8 @@ def is_there(config: Config) -> bool:
         return False
     made, found = hashes_of(record), hashes_now(config)
     for what, digest in found.items():
+        if what in LATER and what not in made:
+            continue
         if made.get(what) != digest:
             raise InputError(
                 f"{run}: made with another {what} (hash {made.get(what)}, found {digest}): one probe would"
@@ -323,7 +326,8 @@ def hashes_of(record: dict[str, Any]) -> dict[str, Any]:
     found = {f"pool {pool.get('dir')}": pool.get("hash") for pool in pools}
     for name in ("model", "v_hack"):
         found[name] = (record.get(name) or {}).get("hash")
-    return found
+    model = record.get("model") or {}
+    return found | {what: model[part] for what, part in LATER.items() if part in model}
 
 
 def hashes_now(config: Config) -> dict[str, str]:
@@ -332,12 +336,14 @@ def hashes_now(config: Config) -> dict[str, str]:
     from hackward.hardware import models
     from hackward.hardware.hashes import model_hash
     from hackward.rollouts.pools import pool_hash
+    from hackward.runs.parts import parts_of
 
     found = {f"pool {pool}": pool_hash(pool) for pool in str(config.replay_dirs).split(",")}
     if Path(config.v_hack).is_file():
         found["v_hack"] = file_hash(config.v_hack)[:16]
-    model, _ = models.load(config.model, dtype=config.dtype, device=config.device)
-    return found | {"model": model_hash(model)}
+    model, tokenizer = models.load(config.model, dtype=config.dtype, device=config.device)
+    parts = parts_of(model, tokenizer)
+    return found | {"model": model_hash(model)} | {what: parts[part] for what, part in LATER.items()}
 
 
 def run_name(flags: ProbeFlags, arm: str) -> str:

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from hackward.base.faults import InputError
-from hackward.base.files import sha256
+from hackward.base.files import read_json, sha256
 from hackward.base.types import CausalLM, Tokenizer
 from hackward.hardware.cores import few_threads
 from hackward.hardware.neighbours import enter, patiently
@@ -24,6 +24,7 @@ CHATML = (
 )
 # Of a configuration, what does not change what the model computes from its weights
 NOT_SETTINGS = ("transformers_version", "dtype", "use_cache")
+GENERATION = "generation_config.json"
 DTYPES = {"float32": torch.float32, "tf32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -160,6 +161,9 @@ def _from_pretrained(name: str, dtype: torch.dtype) -> tuple[CausalLM, Tokenizer
 
     path, source, where = _found(name)
     check_model(str(path))
+    if (path / GENERATION).is_file():
+        # transformers passes a damaged one over without a word, and with it tokens that end an answer
+        read_json(path / GENERATION)
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, **where)
         loaded: Any = AutoModelForCausalLM.from_pretrained(
@@ -177,7 +181,17 @@ def _from_pretrained(name: str, dtype: torch.dtype) -> tuple[CausalLM, Tokenizer
             f"{path}: {len(missing)} weights of {type(model).__name__} are not in its files and would be"
             f" random ({missing[0]}{', ...' if len(missing) > 1 else ''})"
         )
+    check_ends(model, path)
     return model, tokenizer
+
+
+def check_ends(model: CausalLM, path: Path) -> None:
+    """InputError where what a model says of the tokens that end a text is no token id, and no list of
+    them."""
+    ends = getattr(model.generation_config, "eos_token_id", None)
+    for end in ends if isinstance(ends, list) else [ends]:
+        if end is not None and type(end) is not int:
+            raise InputError(f"{path}: eos_token_id ({GENERATION}) is {ends!r}, expected token ids")
 
 
 def _found(name: str) -> tuple[Path, str, dict[str, Any]]:

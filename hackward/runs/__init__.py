@@ -2,6 +2,7 @@
 
 settings, stored                 flags, presets, what they resolve to; what a run directory says; no torch
 inputs                           what a run is given, looked for early; no torch
+parts                            what a model is beside its weights, and whether it still is
 building, session, direction     what the loop holds, built; refresh, weigh, edit, log; v_hack and controls
 records, screens                 rows and rollouts of a step; what a person sees
 tracking                         a mirror of the rows in a tracker

@@ -34,11 +34,12 @@ from hackward.rollouts.fitting import check_fit
 from hackward.rollouts.policy import Policy
 from hackward.rollouts.pools import Pool, load_pool, of_problems
 from hackward.rollouts.sources import Replayed, Sampled
-from hackward.rollouts.tokens import PAD, prompt_ids, stops, tokenizer_hash
+from hackward.rollouts.tokens import PAD, prompt_ids, stops
 from hackward.runs.checkpoint import load_checkpoint, load_parameters
 from hackward.runs.direction import Direction, hack_direction
 from hackward.runs.heldout import Evaluation
 from hackward.runs.needs import needs
+from hackward.runs.parts import check_parts, parts_of
 from hackward.runs.rundir import RunDir
 from hackward.runs.session import Session
 from hackward.runs.settings import Config
@@ -77,8 +78,7 @@ class Loaded:
             "trained_share": self.adapter.coverage.share,
             "device": str(model.device),
             "dtype": str(model.dtype),
-            "tokenizer": tokenizer_hash(self.tokenizer),
-            "settings": models.settings_hash(model),
+            **parts_of(model, self.tokenizer),
             "identity": self.identity,
         }
 
@@ -427,7 +427,8 @@ def restore(
 ) -> tuple[Adapter, Any, Config]:
     """A finished run's model with its final adapter, the tokenizer, and the run's settings.
 
-    With `unfinished` the adapter is that of the last checkpoint. InputError where there is no such run.
+    With `unfinished` the adapter is that of the last checkpoint. InputError where there is no such run, and
+    where the base model, its tokenizer or its configuration is another one than the run's.
     """
     file = Path(path) / "config.json"
     record = read_json(file)
@@ -440,4 +441,5 @@ def restore(
         load_parameters(Path(path) / CHECKPOINT, adapter)
     else:
         adapter.load(Path(path) / adapter.file)
+    check_parts(config.model, record.get("model", {}), parts_of(model, tokenizer))
     return adapter, tokenizer, config

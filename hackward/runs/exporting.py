@@ -20,7 +20,6 @@ import torch
 from torch import Tensor, nn
 
 from hackward.base.arms import arm_of
-from hackward.base.faults import InputError
 from hackward.base.files import CHECKPOINT, file_hash, whole_directory, write_json
 from hackward.base.provenance import provenance
 from hackward.base.screen import Bar, progress
@@ -93,17 +92,6 @@ def trained(run: Path, record: dict[str, Any], summary: dict[str, Any], *, devic
     InputError where the base model or its tokenizer is missing or another one than it was trained on.
     """
     adapter, tokenizer, config = restore(run, device=device, unfinished=not summary)
-    facts = record.get("model") or {}
-    hashes = {
-        "tokenizer": tokenizer_hash(tokenizer),
-        "configuration": models.settings_hash(adapter.model),
-    }
-    for what, began_with in (("tokenizer", facts.get("tokenizer")), ("configuration", facts.get("settings"))):
-        if began_with not in (None, hashes[what]):
-            raise InputError(
-                f"{config.model}: its {what} is another one than the run's (hash {hashes[what]}, the run's"
-                f" {began_with})"
-            )
     with adapter.merged() as policy:
         logits = probe_logits(policy).float().cpu()
     return Trained(run, record, summary, adapter, tokenizer, config, logits)
