@@ -118,11 +118,11 @@ def _contents(path: Path) -> list[Any]:
         raise InputError(
             f"{path}: is a directory; a pair file is expected ({TAKEN}); --pool takes directories"
         )
-    if not path.exists():
-        raise InputError(f"{path}: no such file")
     try:
         content = read_jsonl(path) if path.name.endswith((".jsonl", ".jsonl.gz")) else read_json(path)
     except InputError as fault:
+        if not path.is_file():
+            raise
         raise InputError(f"{fault}; pairs are read from {TAKEN}") from None
     if not isinstance(content, list):
         raise InputError(f"{path}: expected a list of pairs, found one {type(content).__name__}; {TAKEN}")

@@ -20,6 +20,7 @@ from hackward.base.files import read_jsonl
 from hackward.base.records import Record, checked_record
 from hackward.tasks.assertions import Unparsable, parse_tests
 from hackward.tasks.problems import DIFFICULTIES, Comparison, Order, Problem
+from hackward.tasks.signatures import contradiction
 from hackward.tasks.statements import comparison_of
 
 
@@ -66,9 +67,13 @@ class ProblemRow(Record):
     def problem(self) -> Problem:
         """With the comparison that the row states, or else the one that its statement allows.
 
-        Raises Unparsable if one of its tests does not parse.
+        Raises Unparsable if one of its tests does not parse, and InputError, which names the problem, if its
+        tests call what its starter code does not have.
         """
         problem = self.as_stated()
+        fault = contradiction(problem)
+        if fault is not None:
+            raise InputError(f"problem {problem.problem_id!r}: {fault}")
         if self.comparison is not None:
             comparison = Comparison(**self.comparison.model_dump())
         else:
@@ -277,8 +282,8 @@ def load_problems(source: str | Path) -> list[Problem]:
     """All problems of a .jsonl(.gz) file or of a hub data set (its train split).
 
     Problems with a test that does not parse are left out, with one warning that names them. Raises
-    InputError, with the row's number, for a row of no known format or with a field missing or of the wrong
-    type.
+    InputError, with the row's number, for a row of no known format, with a field missing or of the wrong
+    type, or whose tests call what its starter code does not have.
     """
     problems, unparsable = [], []
     for number, row in enumerate(raw_rows(source), start=1):
@@ -288,6 +293,8 @@ def load_problems(source: str | Path) -> list[Problem]:
             problems.append(checked.problem())
         except Unparsable:
             unparsable.append(_name_of(row, number))
+        except InputError as fault:
+            raise InputError(f"{where}: {fault}") from None
     if unparsable:
         warnings.warn(
             f"{source}: {len(unparsable)} problem(s) left out, their tests do not parse:"
