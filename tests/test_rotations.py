@@ -1,4 +1,4 @@
-"""Claims about rotary embeddings that the longest row of a batch decides: rows are what they are alone, or are
+"""Claims about rotary embeddings that the longest row of a batch decides: rows are as alone, or are
 refused."""
 
 import pytest
