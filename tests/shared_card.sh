@@ -35,11 +35,14 @@ until grep -q "ballast holds" "$out/ballast.log"; do
   sleep 0.5
 done
 
-runs=()
+runs=() begun=$SECONDS
 for i in 1 2 3 4 5 6; do
   arm=$([ $((i % 2)) = 0 ] && echo projected || echo vanilla)
-  "$python" train.py "${flags[@]}" --arm=$arm --steps="$steps" --seed=$((40 + i)) --out="$out/$i" \
-    --v-hack="$out/alone/v_hack.safetensors" >"$out/$i.log" 2>&1 &
+  {
+    "$python" train.py "${flags[@]}" --arm=$arm --steps="$steps" --seed=$((40 + i)) --out="$out/$i" \
+      --v-hack="$out/alone/v_hack.safetensors"
+    echo "ended with $? after $((SECONDS - begun)) s"
+  } >"$out/$i.log" 2>&1 &
   runs+=($!)
 done
 wait "${runs[@]}"
@@ -51,7 +54,7 @@ finished=0
     ended="not finished"
     [ -f "$out/$i/summary.json" ] && ended=finished && finished=$((finished + 1))
     echo "--- run $i: $ended"
-    tr '\r' '\n' <"$out/$i.log" | grep "this run needs\|does not fit\|fits after\|trying again\|error:\|Error"
+    tr '\r' '\n' <"$out/$i.log" | grep "this run needs\|does not fit\|fits after\|trying again\|error:\|Error\|ended with"
   done
   echo "finished: $finished of 6"
 } | tee "$out/outcome.txt"

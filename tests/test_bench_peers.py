@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import inspect
 import io
 import os
 import time
@@ -217,8 +218,12 @@ def test_what_happens_in_a_process_of_its_own_stays_there():
     assert alone(dict, [["a", 1]], seconds=60) == {"a": 1}
 
 
+def test_what_is_measured_beside_slots_has_a_process_of_its_own_and_a_limit():
+    assert inspect.signature(measure_batching).parameters["run"].default is alone
+
+
 def test_batching_measures_slots_and_continuous_batching_beside_each_other():
-    found = measure_batching(bench_of())
+    found = measure_batching(bench_of(), run=here)
     assert [(row["batch"], row["path"]) for row in found["rows"]] == [(3, "slots"), (3, "continuous")]
     slots, other = found["rows"]
     assert other["attention"] == "paged|sdpa" and other["graphs"] is False
@@ -227,14 +232,15 @@ def test_batching_measures_slots_and_continuous_batching_beside_each_other():
     assert "continuous, batch 3" in shown(show_batching(found))
 
 
-def test_continuous_batching_that_fails_says_why_in_its_row(monkeypatch):
-    def broken(*parts):
-        raise RuntimeError("no pages\nand more")
+def test_continuous_batching_that_fails_or_hangs_says_why_in_its_row():
+    def broken(work, b, batch, path, *, seconds: float) -> dict:
+        assert work is batching.path_of and seconds == b.config.peer_seconds
+        return {"error": "given up after 300 s"} if path == "continuous" else work(b, batch, path)
 
-    monkeypatch.setattr(batching.continuous, "measured", broken)
-    found = measure_batching(bench_of())
-    assert found["rows"][1]["error"] == "RuntimeError: no pages" and found["rows"][1]["x_slower"] is None
-    assert "RuntimeError: no pages" in shown(show_batching(found))
+    found = measure_batching(bench_of(), run=broken)
+    assert found["rows"][0]["x_slower"] == 1
+    assert found["rows"][1]["error"] == "given up after 300 s" and found["rows"][1]["x_slower"] is None
+    assert "given up after 300 s" in shown(show_batching(found))
 
 
 def test_a_steady_rate_counts_only_tokens_that_came_while_all_rows_went_on():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib.util
 import os
 import re
@@ -77,6 +78,37 @@ def test_runs_at_once_share_the_cores_out(world, monkeypatch, more, share):
     assert world.sweep(arms="vanilla", seeds="41,42,43,44,45,46,47,48", **more) == 0
     log = (world.out / "vanilla-s41.log").read_text()
     assert re.findall(r"--workers=(\d+)", log) == ([] if share is None else [str(share)])
+
+
+@pytest.mark.parametrize(
+    ("cards", "more", "threads"),
+    [("0123", {}, "1"), ("", {"jobs": 4}, "2"), ("", {"jobs": 1}, None), ("0", {}, None)],
+)
+def test_runs_at_once_have_no_more_threads_than_there_are_cores(world, monkeypatch, cards, more, threads):
+    """Eight cores. A run on a GPU leaves the CPU little; a run by itself may take what it likes."""
+    with_gpus(monkeypatch, *cards)
+    monkeypatch.setattr(local, "has_gpu", lambda: bool(cards))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(8)))
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    assert world.sweep(arms="vanilla", seeds="41,42,43,44", **more) == 0
+    assert {call["threads"] for call in world.calls("start")} == {threads}
+
+
+def test_runs_on_one_node_share_its_cores_out():
+    at_once = functools.partial(local.on_one_node, several=1, most=100)
+    assert at_once(16, 4, share=1 / 3) == 12
+    assert at_once(8, 4, share=1 / 3) == 8  # a CPU each
+    assert at_once(16, 0, share=0) == 16
+    assert at_once(16, 8, share=3, several=3) == 6
+    assert at_once(16, 4, share=1, most=2) == 2
+    assert at_once(0.5, 1, share=1) == 1
+
+
+def test_threads_that_the_user_asks_for_are_taken(world, monkeypatch):
+    with_gpus(monkeypatch, "0", "1")
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert world.sweep(arms="vanilla", seeds="41,42") == 0
+    assert {call["threads"] for call in world.calls("start")} == {"3"}
 
 
 def test_one_run_alone_has_all_cores(world, monkeypatch):

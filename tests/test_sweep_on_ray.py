@@ -6,6 +6,7 @@ Each is a process of its own: a fork of one that has had Ray in it hangs.
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
 import signal
 import subprocess
@@ -73,6 +74,8 @@ def test_on_ray_runs_whose_worker_or_process_is_killed_are_finished_by_a_retry(w
     assert world.states() == ["done", "done", "failed"] + ["withheld"] * 3
     tries = Counter(call["run"] for call in world.calls())
     assert tries == {"vanilla-s41": 2, "vanilla-s42": 2, "vanilla-s43": 1}
+    share = max(1, len(os.sched_getaffinity(0)) // 2)
+    assert f" --workers={share}\n" in (world.out / "vanilla-s41.log").read_text()
     last = {call["run"]: call for call in world.calls()}
     assert last["vanilla-s41"]["resume"] and last["vanilla-s42"]["resume"]
     for run in ("vanilla-s41", "vanilla-s42"):

@@ -96,7 +96,7 @@ def test_phase1_verdict(samples, verdict, part):
 
 def test_a_phase_1_report_speaks_of_its_own_runs_only(tmp_path):
     """A figure of other work has no source that a reader of the report could open."""
-    write_run(tmp_path / "one", "phase1", [row()], phase1_samples(random.Random(0)))
+    write_run(tmp_path / "one", "phase1", [row(step) for step in range(8)], phase1_samples(random.Random(0)))
     *_, last = blocks = phase1_blocks(list(read(tmp_path).values()))
     assert isinstance(last, Conclusion) and last.startswith("Verdict: ")
     assert not any(isinstance(block, str) and "earlier result" in block for block in blocks)

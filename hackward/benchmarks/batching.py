@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from rich.console import Group
 
 from hackward.base.screen import progress
-from hackward.base.types import CausalLM
 from hackward.benchmarks import continuous
-from hackward.benchmarks.alone import unless_it_fails
+from hackward.benchmarks.alone import alone
 from hackward.benchmarks.flags import Lengths, lengths_of
-from hackward.benchmarks.parts import Bench, number, release, requests, table
+from hackward.benchmarks.parts import Bench, number, requests, table
 from hackward.benchmarks.sampling import EAGER_FIRST, measure_path
 
 BASE = "slots"
 SMALLEST = 64  # of the batches of section sampling, those from here on count; where none does, all
 
 
-def measure_batching(b: Bench) -> dict:
-    """Slots and continuous batching at every large batch of section sampling."""
-    model, _ = b.load()
+def measure_batching(b: Bench, run: Callable[..., dict] = alone) -> dict:
+    """Slots and continuous batching at every large batch of section sampling, each by `run`: in a process of
+    its own, since a fault in continuous batching's thread is waited for without end."""
     lengths, rows = lengths_of(b.config), []
     large = [batch for batch in lengths.batch_sizes if batch >= SMALLEST] or lengths.batch_sizes
     paths = (BASE, *continuous.PATHS) if b.on_gpu else (BASE, "continuous")
@@ -26,8 +27,8 @@ def measure_batching(b: Bench) -> dict:
     with progress("batching", len(pairs)) as bar:
         for batch, path in pairs:
             bar.say(f"{path}, batch {batch}")
-            rows.append({"path": path, "batch": batch, **path_of(b, model, lengths, batch, path)})
-            release()
+            found = run(path_of, b, batch, path, seconds=b.config.peer_seconds)
+            rows.append({"path": path, "batch": batch, **found})
             bar()
     compare(rows)
     return {"rows": rows, "mean_length": mean_length(lengths)}
@@ -38,15 +39,16 @@ def mean_length(lengths: Lengths) -> float:
     return lengths.prompt_tokens + lengths.new_tokens / 2
 
 
-def path_of(b: Bench, model: CausalLM, lengths: Lengths, batch: int, path: str) -> dict:
+def path_of(b: Bench, batch: int, path: str) -> dict:
     """A path's token steps; of continuous batching over a stretch around the same mean length."""
-    vocabulary = model.config.vocab_size
+    model, _ = b.load()
+    lengths, vocabulary = lengths_of(b.config), model.config.vocab_size
     if path == BASE:
         asked = requests(batch, lengths.prompt_tokens, vocabulary)
         return measure_path(b, model, path, asked, 1, lengths.new_tokens)
     limit = EAGER_FIRST + lengths.eager_tokens
     prompt = max(1, round(mean_length(lengths) - limit / 2))
-    return unless_it_fails(continuous.measured, b, model, path, requests(batch, prompt, vocabulary), limit)
+    return continuous.measured(b, model, path, requests(batch, prompt, vocabulary), limit)
 
 
 def compare(rows: list[dict]) -> None:

@@ -18,7 +18,7 @@ Sizes = TypeVar("Sizes", "Lengths", "PeerSizes")
 # The names of all sections, in the order of running; sections.py says what measures each.
 SECTIONS = (
     *("ceilings", "sampling", "probe", "monitor", "prompts", "step", "setup"),
-    *("grading", "scaling", "batching", "peers"),
+    *("grading", "scaling", "threads", "batching", "peers"),
 )
 # Those that are computed with random weights. Their floors need the ceilings.
 OF_A_MODEL = ("sampling", "probe", "monitor", "prompts", "step", "setup")
@@ -33,7 +33,8 @@ class BenchFlags:
     shape: Literal["tiny", "qwen3-0.6b", "qwen3-4b"] = "tiny"
     """Architecture with random weights."""
     sections: str = ",".join(("ceilings", *OF_A_MODEL))
-    """Which parts to run, separated by commas; beside these: grading, scaling, batching, peers."""
+    """Which parts to run, separated by commas; beside these: grading, scaling, threads,
+    batching, peers."""
     dtype: Dtype = "auto"
     """auto: bf16 on a GPU, fp32 on a CPU. tf32: fp32 with matrix products in TF32 (10 bits of mantissa) where
     the GPU has it."""
@@ -73,7 +74,7 @@ class BenchFlags:
     peer_tokens: Annotated[int, Ge(2)] | None = None
     """peers: tokens of every completion (256; tiny: 8)."""
     peer_seconds: Count = 300
-    """peers: after so many seconds a variant is given up."""
+    """batching, peers: after so many seconds a path or variant is given up."""
 
     rows: Path | None = None
     """grading: real rollouts, a file of rows or a pool directory (default: the embedded teacher pool)."""

@@ -26,6 +26,7 @@ from hackward.benchmarks.sampling import measure_ceilings, measure_sampling, sho
 from hackward.benchmarks.scaling import measure_scaling, show_scaling
 from hackward.benchmarks.setup import measure_setup, show_setup
 from hackward.benchmarks.step import measure_step, show_step
+from hackward.benchmarks.threads import measure_threads, show_threads
 from hackward.hardware.models import pick_device
 
 # Name -> what measures it, and what makes its table and the caption below it from what was measured.
@@ -39,6 +40,7 @@ MEASURES: dict[str, tuple[Callable[[Bench], dict], Callable[[dict], tuple[Group,
     "setup": (measure_setup, show_setup),
     "grading": (measure_grading, show_grading),
     "scaling": (measure_scaling, show_scaling),
+    "threads": (measure_threads, show_threads),
     "batching": (measure_batching, show_batching),
     "peers": (measure_peers, show_peers),
 }

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from hackward.base.faults import InputError
 from hackward.base.files import sha256
 from hackward.base.types import CausalLM, Tokenizer
+from hackward.hardware.cores import few_threads
 from hackward.hardware.neighbours import enter, patiently
 from hackward.tasks.shipped import EMBEDDED, EMBEDDED_HOME, SHAPES, TINY, check_model, is_random
 
@@ -71,6 +72,7 @@ def read(name: str, *, dtype: str = "auto", device: str = "auto") -> tuple[Causa
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     place = pick_device(device)
+    few_threads(place)
     torch_dtype = pick_dtype(dtype, place)
     # cuDNN's attention makes a plan for every shape it has not seen, a quarter of a second for a forward and
     # a backward at 4B, and micro-batches hardly ever have the same shape twice. PyTorch's own has nothing to

@@ -33,6 +33,7 @@ from hackward.base.faults import InputError
 from hackward.base.files import CHECKPOINT
 from hackward.base.screen import STDERR
 from hackward.hardware.cards import visible_cards
+from hackward.hardware.cores import share_of_cores
 
 Item = TypeVar("Item")
 Settings = TypeVar("Settings", bound=Any)
@@ -68,7 +69,7 @@ def joined(config: Settings) -> Iterator[Settings]:
     on_gpu = _take_gpu(config.device)
     dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo", timeout=PATIENCE)
     here = int(os.environ["LOCAL_WORLD_SIZE"])
-    workers = config.workers or max(1, len(os.sched_getaffinity(0)) // here)
+    workers = config.workers or share_of_cores(here)
     config = dataclasses.replace(config, workers=workers, resume=config.resume or _begun(config.out))
     with contextlib.ExitStack() as stack:
         if rank():

@@ -56,6 +56,13 @@ class Timed:
     generate: float = 0.0
     grade: float = 0.0
 
+    def of_all_ranks(self) -> Timed:
+        """The same of a step that all ranks began together: the first phase lasts until the last of them has
+        drawn, the second until the last has its grades."""
+        ends = ranks.gathered((self.generate, self.generate + self.grade))
+        drawn, graded = (max(seconds) for seconds in zip(*ends))
+        return Timed(drawn, graded - drawn)
+
 
 class Plain:
     """A model without an adapter."""
@@ -127,7 +134,9 @@ class Policy:
         others are still being drawn."""
         mine = ranks.dealt(self._asked(wanted, seed, step))
         asked = [one for group in mine for one in group]
+        self.seconds = Timed()
         drawn, texts, grades = self._draw(asked, say) if asked else ([], [], [])
+        self.seconds = self.seconds.of_all_ranks()
         made = iter(self._rollout(one, drawn[i], texts[i], grades[i], step) for i, one in enumerate(asked))
         return ranks.collected([[next(made) for _ in group] for group in mine])
 

@@ -7,12 +7,13 @@ retry goes on from the checkpoint. Which node a run goes to, and which runs wait
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from hackward.scheduling.commands import command, going_on
 from hackward.scheduling.engines import Room
 from hackward.scheduling.flags import SweepFlags
 from hackward.scheduling.jobs import Job
-from hackward.scheduling.local import are_dealt, places_of, room_of
+from hackward.scheduling.local import are_dealt, graders, on_one_node, places_of, room_of
 from hackward.scheduling.queue import GRACE, carried
 
 RETRIES = 3  # of a run whose node, worker or process was killed
@@ -40,10 +41,17 @@ class Killed(Exception):
     """The process of a run was ended by a signal that did not come from here."""
 
 
-def on_node(job: Job, whole: Sequence[str], home: str, passed: dict[str, str]) -> int:
+def on_node(
+    job: Job,
+    whole: Sequence[str],
+    home: str,
+    passed: dict[str, str],
+    processes: Callable[[float, float], int],
+) -> int:
     """What a task does on its node: begin the run or go on with it, and wait; returns its exit code.
 
-    Killed where a signal ended it. The process dies with this one, so that a retry never meets it.
+    `processes` says how many of the sweep are at once on a node with so many CPUs and GPUs. Killed where a
+    signal ended it. The process dies with this one, so that a retry never meets it.
     """
     os.chdir(home)
     with open(job.log, "a", encoding="utf-8") as log:
@@ -54,9 +62,10 @@ def on_node(job: Job, whole: Sequence[str], home: str, passed: dict[str, str]) -
         more = going_on(job, say)
         if job.state == "done":
             return 0
-        say(f"$ {' '.join([*whole, *more])}")
+        every = [*whole, *graders(job, processes(*here())), *more]
+        say(f"$ {' '.join(every)}")
         process = subprocess.Popen(
-            [*whole, *more],
+            every,
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -69,6 +78,13 @@ def on_node(job: Job, whole: Sequence[str], home: str, passed: dict[str, str]) -
             say(f"killed by {signal.Signals(-code).name}")
             raise Killed(job.name)
     return code
+
+
+def here() -> tuple[float, float]:
+    """CPUs and GPUs of this node, as Ray counts them."""
+    name = ray.get_runtime_context().get_node_id()
+    has = next(node["Resources"] for node in ray.nodes() if node["NodeID"] == name)
+    return has.get("CPU", 1.0), has.get("GPU", 0.0)
 
 
 def _as_child() -> None:
@@ -189,7 +205,10 @@ class RayEngine:
         passed = {name: value for name, value in os.environ.items() if name.startswith(PASSED)}
         before = logged(job)
         whole = command(job, self.room.gpus_per_run)
-        started = Task(job, task.remote(job, whole, str(Path.cwd()), passed), before)
+        processes = functools.partial(
+            on_one_node, share=self.share, several=self.room.gpus_per_run, most=self.room.at_once
+        )
+        started = Task(job, task.remote(job, whole, str(Path.cwd()), passed, processes), before)
         job.note = "resumed" if job.state == "resume" else ""
         job.state = "queued"
         return started

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import subprocess
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from hackward.base.faults import InputError
 from hackward.base.flags import has_gpu
 from hackward.hardware.cards import visible_cards
+from hackward.hardware.cores import THREADS, share_of_cores
 from hackward.scheduling.board import Board
 from hackward.scheduling.commands import command, going_on
 from hackward.scheduling.engines import Room
@@ -89,6 +91,21 @@ def room_of(config: SweepFlags, jobs: Sequence[Job], places: Sequence[Cards]) ->
     return Room(at_once, words, per_gpu, several)
 
 
+def graders(job: Job, processes: int) -> list[str]:
+    """The flag by which so many processes at once share this machine's cores out: each by itself would take a
+    grader a core."""
+    if processes == 1 or job.settings.workers is not None:
+        return []
+    return [f"--workers={share_of_cores(processes)}"]
+
+
+def on_one_node(cpus: float, gpus: float, *, share: float, several: int, most: int) -> int:
+    """How many processes of a sweep a node has at once: of `most` runs, each on a CPU and a `share` of a GPU
+    (which may be 0), of `several` processes."""
+    room = min(cpus, gpus / share) if share else cpus
+    return several * max(1, min(most, math.floor(room + 1e-6)))
+
+
 class LocalEngine:
     """Fills the GPUs of this machine."""
 
@@ -114,8 +131,8 @@ class LocalEngine:
         self.running = [run for run in self.running if run.code() is None]
         cards = self._emptiest()
         more = going_on(job, board.say)
-        whole = [*command(job, self.room.gpus_per_run), *self._graders(job), *more]
-        seen = {} if cards is None else {"CUDA_VISIBLE_DEVICES": ",".join(cards)}
+        whole = [*command(job, self.room.gpus_per_run), *graders(job, self._processes), *more]
+        own = self._threads() | ({} if cards is None else {"CUDA_VISIBLE_DEVICES": ",".join(cards)})
         with open(job.log, "a", encoding="utf-8") as log:
             log.write(f"$ {' '.join(whole)}\n")
             log.flush()
@@ -129,19 +146,23 @@ class LocalEngine:
                 stderr=log,
                 start_new_session=True,
                 pass_fds=(lock,),
-                env=os.environ | seen,
+                env=os.environ | own,
             )
             run = Process(job, process, cards)
             self.running.append(run)
         job.state, job.note = "running", "resumed" if more else ""
         return run
 
-    def _graders(self, job: Job) -> list[str]:
-        """This machine's cores are shared out: each run by itself would take a grader per core."""
-        if self.at_once == 1 or job.settings.workers is not None:
-            return []
-        processes = self.at_once * self.room.gpus_per_run
-        return [f"--workers={max(1, len(os.sched_getaffinity(0)) // processes)}"]
+    def _threads(self) -> dict[str, str]:
+        """For the run's environment: runs at once have no more threads together than there are cores."""
+        if self._processes == 1 or THREADS in os.environ:
+            return {}
+        return {THREADS: "1" if self.places else str(share_of_cores(self._processes))}
+
+    @property
+    def _processes(self) -> int:
+        """Of all runs at once."""
+        return self.at_once * self.room.gpus_per_run
 
     def _emptiest(self) -> Cards | None:
         """The GPUs with the fewest runs, the first of them; None where the runs take none."""
