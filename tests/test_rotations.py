@@ -117,5 +117,6 @@ def test_priming_looks_at_prompts_and_at_the_hacks_of_the_pool(desk, longrope, t
         save_pool(tmp_path / "a_pool", [[hack]], name="a", tokenizer=words)
         argv = [f"--model={longrope}", f"--pool={tmp_path / 'a_pool'}", "--device=cpu"]
         argv += [f"--problems={desk / 'problems.jsonl'}", f"--out={tmp_path / 'primed'}"]
+        argv += ["--rollouts=2", "--samples=2", "--max-new-tokens=64", "--tries=1", "--workers=1"]
         line = refused(capsys, lambda a=argv: make_primed.main(command_line(make_primed.PrimedFlags, argv=a)))
         assert what in line and f"original context of {ORIGINAL} tokens" in line
