@@ -92,15 +92,18 @@ def test_what_may_fit_is_taken(tmp_path, changes):
     assert problem.method == "f"
 
 
-def test_the_other_two_formats_are_looked_at_too(tmp_path):
+def test_published_files_stay_whole_and_a_warning_names_the_first(tmp_path):
     leetcode = {"question_id": 1, "problem_description": "Add 1.", "starter_code": HEAD, "task_id": "t"}
     leetcode |= {"prompt": "", "entry_point": "Solution().g", "completion": ""}
     leetcode |= {"test": "def check(candidate):\n    assert candidate(x = 1) == 2\n"}
     benchmark = {"id": 1, "prompt": [{"role": "user", "content": "Add 1."}], "func_name": "g"}
     benchmark |= {"prompt_metadata": {"starter_code": HEAD}, "gt_answer": ["assert Solution().g(x = 1) == 2"]}
     for row in (leetcode, benchmark):
-        with pytest.raises(InputError, match="row 1: problem '1': its method 'g' is not defined in class"):
-            load_problems(write_lines(tmp_path / "p.jsonl", [row]))
+        words = (
+            r"p\.jsonl: the tests of 2 problem\(s\) call .* the first is problem '1': its method 'g' is not"
+        )
+        with pytest.warns(UserWarning, match=words):
+            assert len(load_problems(write_lines(tmp_path / "p.jsonl", [row, row]))) == 2
 
 
 def test_the_command_line_refuses_it_in_one_line(tmp_path, capsys):

@@ -210,14 +210,13 @@ def pairs_from_pool(
             honest = _solution_ids(solutions[problem_id], tokenizer)
         else:
             honest = [r.completion_ids for r in rollouts if _is_clean(r)]
-        contradicted += len(hacks)
-        hacks = [hack for hack in hacks if hack.completion_ids not in honest]
-        contradicted -= len(hacks)
-        if not hacks or not honest:
+        differing = [hack for hack in hacks if hack.completion_ids not in honest]
+        contradicted += len(hacks) - len(differing)
+        if not differing or not honest:
             continue
         of_problem = []
-        for i, j in enumerate(rng.permutation(len(hacks))):
-            hack, clean_ids = hacks[j], honest[i % len(honest)]
+        for i, j in enumerate(rng.permutation(len(differing))):
+            hack, clean_ids = differing[j], honest[i % len(honest)]
             sides = hack.prompt_ids, hack.completion_ids, clean_ids
             of_problem.append(Pair(problem_id, hack.identity, "pool", *sides))
         found.append(of_problem)

@@ -67,13 +67,9 @@ class ProblemRow(Record):
     def problem(self) -> Problem:
         """With the comparison that the row states, or else the one that its statement allows.
 
-        Raises Unparsable if one of its tests does not parse, and InputError, which names the problem, if its
-        tests call what its starter code does not have.
+        Raises Unparsable if one of its tests does not parse.
         """
         problem = self.as_stated()
-        fault = contradiction(problem)
-        if fault is not None:
-            raise InputError(f"problem {problem.problem_id!r}: {fault}")
         if self.comparison is not None:
             comparison = Comparison(**self.comparison.model_dump())
         else:
@@ -170,6 +166,15 @@ class OwnRow(ProblemRow):
     task_id: str | None = Field(None, description="text")
     canonical: str | None = Field(None, description="text")
     difficulty: Difficulty = None
+
+    def problem(self) -> Problem:
+        """As of every format. Also raises InputError, which names the problem, if its tests call what its
+        starter code does not have: who wrote the file can mend it."""
+        problem = super().problem()
+        fault = contradiction(problem)
+        if fault is not None:
+            raise InputError(f"problem {problem.problem_id!r}: {fault}")
+        return problem
 
     def as_stated(self) -> Problem:
         return Problem(
@@ -283,22 +288,34 @@ def load_problems(source: str | Path) -> list[Problem]:
 
     Problems with a test that does not parse are left out, with one warning that names them. Raises
     InputError, with the row's number, for a row of no known format, with a field missing or of the wrong
-    type, or whose tests call what its starter code does not have.
+    type, or in our own format whose tests call what its starter code does not have. Published files stay
+    whole: there a warning says so.
     """
-    problems, unparsable = [], []
+    problems, unparsable, hopeless = [], [], []
     for number, row in enumerate(raw_rows(source), start=1):
         where = f"{source}: row {number}"
         checked = checked_record(format_of(row, where), row, where)
         try:
-            problems.append(checked.problem())
+            problem = checked.problem()
         except Unparsable:
             unparsable.append(_name_of(row, number))
+            continue
         except InputError as fault:
             raise InputError(f"{where}: {fault}") from None
+        problems.append(problem)
+        contradicts = contradiction(problem)
+        if contradicts is not None:
+            hopeless.append(f"problem {problem.problem_id!r}: {contradicts}")
     if unparsable:
         warnings.warn(
             f"{source}: {len(unparsable)} problem(s) left out, their tests do not parse:"
             f" {', '.join(unparsable)}",
+            stacklevel=2,
+        )
+    if hopeless:
+        warnings.warn(
+            f"{source}: the tests of {len(hopeless)} problem(s) call what the starter code does not have, so"
+            f" answers that follow it fail; the first is {hopeless[0]}",
             stacklevel=2,
         )
     if not problems:
