@@ -16,7 +16,7 @@ from annotated_types import Ge
 from pydantic import AliasChoices, AliasPath, BeforeValidator, ConfigDict, Field, ValidationError
 
 from hackward.base.faults import InputError
-from hackward.base.files import read_jsonl
+from hackward.base.files import read_lines
 from hackward.base.records import Record, checked_record
 from hackward.tasks.assertions import Unparsable, parse_tests
 from hackward.tasks.problems import DIFFICULTIES, Comparison, Order, Problem
@@ -208,22 +208,10 @@ def from_own(row: dict[str, Any]) -> Problem:
     return checked_record(OwnRow, row, "a problem").problem()
 
 
-def _lines(source: str | Path) -> list[dict[str, Any]]:
-    """Rows of JSON lines. InputError, which for one JSON text in a file says how it becomes lines."""
-    try:
-        return read_jsonl(source)
-    except InputError as fault:
-        if str(source).endswith(".json"):
-            raise InputError(
-                f"{fault}; expected one object per line (jq -c '.[]' FILE.json > FILE.jsonl)"
-            ) from None
-        raise
-
-
 def raw_rows(source: str | Path) -> list[dict[str, Any]]:
     """The rows of a .jsonl(.gz) file or of a hub data set (its train split), not checked. InputError."""
     if str(source).endswith((".jsonl", ".jsonl.gz")) or Path(source).exists():
-        return _lines(source)
+        return read_lines(source)
     try:
         import datasets
 
