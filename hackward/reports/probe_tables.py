@@ -24,6 +24,11 @@ from hackward.reports.thresholds import TINY_ADVANTAGE, lower
 from hackward.reports.verification import TITLES, judge_run
 from hackward.reports.words import UNDEFINED, null_words, p_value, plain, signed, with_interval
 
+EARLIER = """\
+To compare with: what the author of the experiment had found with an earlier program (Qwen3-4B, 160 samples; \
+reported to us, no file of it is kept): pure hack +0.747, hack and correct +0.398, Welch t 4.46, p < 1e-4; \
+cos_out < cos_in on 20 of 20 steps, frac_fired about 0.65."""
+
 
 def phase1_blocks(runs: Sequence[Run]) -> list[Block]:
     blocks: list[Block] = [Heading("Phase 1: NLL cosine of each sample, one pool"), *pool_caveats(runs)]
@@ -31,7 +36,7 @@ def phase1_blocks(runs: Sequence[Run]) -> list[Block]:
         verdict, why = judge_phase1(run.samples)
         blocks += [phase1_buckets(run), phase1_comparisons(run), phase1_lines(run)]
         blocks.append(Conclusion(f"Verdict: {verdict.upper()}. {why}"))
-    return blocks
+    return [*blocks, EARLIER]
 
 
 def _bucket_null_cell(record: Record) -> str:
