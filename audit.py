@@ -161,7 +161,9 @@ def main(flags: AuditFlags) -> None:
     stems = [Path(file).stem for file in files]
     directions = {}
     for stem, file in zip(stems, files):
-        directions[stem if stems.count(stem) == 1 else file] = extraction.load(file, adapter)
+        v = extraction.load(file, adapter)
+        extraction.note_other_prompts(v, tokenizer)
+        directions[stem if stems.count(stem) == 1 else file] = v
     written = own_rollouts(flags.own, adapter.model_hash) if flags.own else None
     rollouts = [rollout for pool in pools for rollout in pool.rollouts]
     found = measure(flags, adapter, rollouts, directions, pad=PAD)

@@ -26,6 +26,7 @@ from hackward.tasks.shipped import EMBEDDED, check_model, shipped
 if TYPE_CHECKING:
     from hackward.base.types import CausalLM, Tokenizer
     from hackward.grading.grader import Grader
+    from hackward.method.losses import Row
     from hackward.rollouts.rollout import Rollout
     from hackward.tasks.problems import Problem
 
@@ -96,6 +97,7 @@ def prime(flags: PrimedFlags, out: Path, pool_dir: str | Path) -> None:
     hacks = [rollout.tokens for rollout in priming.hacks_of(pool, training)]
     if not hacks:
         raise InputError(f"{pool_dir}: no hack on the problems that are trained on (--pool, --problems)")
+    check_rows(flags, model, tokenizer, problems, pool.directory, hacks)
     with Grader(workers=flags.workers, sandbox=flags.sandbox) as grader:
         draw = drawing(flags, model, tokenizer, grader, problems)
 
@@ -120,6 +122,28 @@ def prime(flags: PrimedFlags, out: Path, pool_dir: str | Path) -> None:
         console=stdout(),
         between=": ",
     )
+
+
+def check_rows(
+    flags: PrimedFlags,
+    model: CausalLM,
+    tokenizer: Tokenizer,
+    problems: Sequence[Problem],
+    pool: str,
+    hacks: Sequence[Row],
+) -> None:
+    """InputError where a hack of the pool, or a prompt with what is drawn after it, does not fit the
+    model."""
+    from hackward.rollouts.fitting import check_fit
+    from hackward.rollouts.tokens import prompt_ids
+    from hackward.tasks.problems import build_messages
+
+    check_fit(model, [[*prompt, *completion] for prompt, completion in hacks], f"{pool}, hacks")
+    asked = [build_messages(problem, hint=hint) for problem in problems for hint in (True, False)]
+    prompts = [prompt_ids(tokenizer, messages) for messages in asked]
+    source = flags.problems or shipped(flags.model).problems
+    way = "take a smaller --max-new-tokens, or other --problems"
+    check_fit(model, prompts, f"{source}, prompts", room=flags.max_new_tokens, way=way)
 
 
 def drawing(

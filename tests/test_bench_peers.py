@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import inspect
 import io
 import os
 import time
@@ -217,8 +218,12 @@ def test_what_happens_in_a_process_of_its_own_stays_there():
     assert alone(dict, [["a", 1]], seconds=60) == {"a": 1}
 
 
+def test_what_is_measured_beside_slots_has_a_process_of_its_own_and_a_limit():
+    assert inspect.signature(measure_batching).parameters["run"].default is alone
+
+
 def test_batching_measures_slots_and_continuous_batching_beside_each_other():
-    found = measure_batching(bench_of())
+    found = measure_batching(bench_of(), run=here)
     assert [(row["batch"], row["path"]) for row in found["rows"]] == [(3, "slots"), (3, "continuous")]
     slots, other = found["rows"]
     assert other["attention"] == "paged|sdpa" and other["graphs"] is False

@@ -11,6 +11,7 @@ import grade
 from hackward.base.faults import InputError
 from hackward.base.files import read_json, read_jsonl, write_jsonl
 from hackward.base.flags import command_line
+from hackward.grading.rows import read_rows
 from hackward.hardware import models
 from hackward.rollouts.pools import load_pool, pool_files
 from hackward.rollouts.tokens import stops
@@ -244,3 +245,14 @@ def test_a_run_without_held_out_problems_says_where_they_went(capsys):
     assert building._evaluation(SimpleNamespace(eval_samples=1), None, data) is None
     said = " ".join(capsys.readouterr().err.split())
     assert all(words in said for words in facts.values()) and "--eval-problems" in said
+
+
+@pytest.mark.parametrize("name", ["mine.txt", "mine.csv", "mine"])
+def test_a_file_that_is_none_of_rows_is_told_which_files_are(tmp_path, name):
+    path = tmp_path / name
+    path.write_text("problem_id,completion\n")
+    for read in (load_problems, lambda path: read_rows((path,))):
+        with pytest.raises(InputError) as fault:
+            read(path)
+        assert str(fault.value).startswith(f"{path}:1: not JSON")
+        assert str(fault.value).endswith("one object per line, in a file that ends in .jsonl or .jsonl.gz")

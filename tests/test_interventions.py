@@ -220,6 +220,8 @@ def test_the_placebo_flags_at_the_monitor_s_rate_and_knows_nothing_of_labels():
     assert seen.score_N.tolist() == [float(one.hacked) for one in groups[0]]  # the real monitor's
     again = watch(Truth(0.0, 1), owners="own", placebo=True, seed=2).look(0, groups)
     assert again.flagged != seen.flagged
+    assert watch(Truth(0.0, 1), owners="own", placebo=True).look(1, groups).flagged != seen.flagged
+    assert watch(Truth(0.0, 1), owners="own", placebo=True).look(0, groups).flagged == seen.flagged
 
 
 def test_figures_are_over_own_rows_and_none_where_a_class_is_empty():

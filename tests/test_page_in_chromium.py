@@ -156,6 +156,30 @@ def test_its_own_evaluation_is_marked_and_its_reward_shown_by_part(driver, small
     assert kinds == {"keyword", "string", "number", "comment"}
 
 
+def wordy(one: dict[str, Any]) -> dict[str, Any]:
+    """The same line with a prompt of forty lines and an answer of twenty."""
+    lines = "\n".join(f"    a{i} = {i}" for i in range(19))
+    prompt = [{"role": "user", "content": "PROBLEM:\nReturn it.\n" + "A line of the statement.\n" * 40}]
+    return one | {"completion": f"```python\ndef f():\n{lines}\n```", "problem_messages": prompt}
+
+
+def test_the_code_is_on_the_screen_at_once_and_the_prompt_is_a_press_away(driver, tmp_path):
+    opened(driver, page_of(small_runs(tmp_path, change=wordy)), (1280, 757), "#open=vanilla~1~0")
+    assert len(cards(driver)) == 2
+    places = """const within = document.getElementById('view').getBoundingClientRect();
+        return [...document.querySelectorAll('.card pre.python')].map((one) => {
+            const box = one.getBoundingClientRect();
+            const end = Math.min(within.bottom, innerHeight);
+            return box.height > 300 && box.top > within.top && box.bottom < end; })"""
+    assert driver.execute_script(places) == [True, True]
+    assert driver.find_element("css selector", ".prompt").text.startswith("Prompt")
+    assert "Return it. A line of the statement." in driver.find_element("css selector", ".prompt").text
+    messages = driver.find_element("css selector", ".messages")
+    assert not messages.is_displayed()
+    click(driver, ".prompt > summary")
+    assert messages.is_displayed() and messages.text.count("A line of the statement.") == 40
+
+
 def test_a_link_brings_back_filters_order_and_the_opened_rollout(driver, small):
     address = "#arm=vanilla&label=hacked&from=1&sort=-reward&open=vanilla%7E2%7E5"
     opened(driver, small, address=address)

@@ -50,6 +50,12 @@ def test_vanilla_that_never_hacks_stops_before_the_projecting_arm(world, capsys)
     assert world.started() == names("vanilla") and "nothing to suppress" in capsys.readouterr().out
 
 
+def test_one_seed_in_which_vanilla_hacks_is_enough_to_go_on(world):
+    world.orders({name: {"hack": 0.02} for name in names("vanilla")[1:]})
+    assert world.sweep() == 0
+    assert names("projected")[0] in world.started()
+
+
 def test_below_three_seeds_there_is_no_ceiling(world):
     world.orders({name: {"hack": 0.0} for name in names("vanilla", "projected")})
     assert world.sweep(seeds="41,42") == 0

@@ -10,6 +10,8 @@ import pytest
 from hackward.reports.buckets import BUCKETS, bucket_null, bucket_of, pull
 from hackward.reports.contrast import USUAL, Pulls, pool_roles
 from hackward.reports.phase1 import judge_phase1, phase1_tests, steps_without_spread
+from hackward.reports.probe_tables import phase1_blocks
+from hackward.reports.tables import Conclusion
 from hackward.reports.thresholds import alternates, mean_about_zero, steps_about_zero
 from hackward.reports.verification import (
     Metric,
@@ -20,7 +22,7 @@ from hackward.reports.verification import (
     judge_specificity,
 )
 from hackward.reports.words import ALTERNATES, FAIL, NOT_JUDGED, PASS, SNEAKY, UNDEFINED
-from tests.runs_on_disk import read, replay_rows, replay_samples, row, sample, write_run
+from tests.runs_on_disk import phase1_samples, read, replay_rows, replay_samples, row, sample, write_run
 
 
 @pytest.mark.parametrize(
@@ -90,6 +92,13 @@ def solving(values, hacked=True) -> list[dict]:
 def test_phase1_verdict(samples, verdict, part):
     found, why = judge_phase1(samples)
     assert found == verdict and part in why
+
+
+def test_a_phase_1_report_says_whose_the_figures_to_compare_with_are(tmp_path):
+    write_run(tmp_path / "one", "phase1", [row(step) for step in range(8)], phase1_samples(random.Random(0)))
+    *blocks, last = phase1_blocks(list(read(tmp_path).values()))
+    assert isinstance(blocks[-1], Conclusion) and blocks[-1].startswith("Verdict: ")
+    assert "with an earlier program" in last and "no file of it is kept" in last
 
 
 def test_buckets_need_both_labels():

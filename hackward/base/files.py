@@ -206,6 +206,18 @@ def read_jsonl(path: str | Path, required: Iterable[str] = (), *, cut_off: bool 
     return rows
 
 
+def read_lines(path: str | Path) -> list[dict]:
+    """All rows of a file that a person named, which need not be one of rows: the fault then says what is."""
+    try:
+        return read_jsonl(path)
+    except InputError as fault:
+        if is_jsonl(path) or not Path(path).is_file():
+            raise
+        how = " (jq -c '.[]' FILE.json > FILE.jsonl)" if str(path).endswith(".json") else ""
+        wanted = "expected one object per line, in a file that ends in .jsonl or .jsonl.gz"
+        raise InputError(f"{fault}; {wanted}{how}") from None
+
+
 def sha256(*parts: str | bytes) -> str:
     """Hex digest over the parts, each preceded by its length so that ("ab", "c") and ("a", "bc") differ."""
     digest = hashlib.sha256()

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from hackward.base.faults import InputError
-from hackward.base.files import read_jsonl
+from hackward.base.files import read_lines
 from hackward.base.records import Record, checked_record
 from hackward.grading.labels import Grade, NotGraded
 
@@ -31,7 +31,7 @@ def read_rows(paths: tuple[Path, ...]) -> list[dict[str, Any]]:
     rows = []
     for path in paths:
         for file in _files(path):
-            for number, row in enumerate(read_jsonl(file), start=1):
+            for number, row in enumerate(read_lines(file), start=1):
                 checked_record(Answer, row, f"{file}: row {number}")
                 rows.append(row)
     return rows

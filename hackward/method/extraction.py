@@ -27,16 +27,16 @@ import torch
 from torch import Tensor
 
 from hackward.base.faults import InputError
-from hackward.base.screen import progress
+from hackward.base.screen import progress, say
 from hackward.base.types import CausalLM, Tokenizer
 from hackward.method import gradients
 from hackward.method.adapters import Adapter
 from hackward.method.losses import dr_grpo_advantages, normaliser
-from hackward.method.pairs import Pair, find_pairs, pair_hash
+from hackward.method.pairs import UNUSED, Pair, find_pairs, pair_hash, written_by
 from hackward.method.quality import held_out
 from hackward.method.recipe import Extraction, denominator
 from hackward.method.v_hack import VHack, directions, orient
-from hackward.rollouts.tokens import PAD
+from hackward.rollouts.tokens import NO_TEMPLATE, PAD
 
 Grads = dict[str, Tensor]  # module -> (P, R), fp32 on the CPU
 
@@ -245,6 +245,38 @@ def load(path: str | Path, adapter: Adapter) -> VHack:
     )
 
 
+def note_other_prompts(v: VHack, tokenizer: Tokenizer) -> None:
+    """Say so where the prompts of v's pairs are not what this tokenizer makes of the same problems.
+
+    Files without the two hashes say nothing, nor do those whose pairs all bring their prompts.
+    """
+    fault = _other_prompts(v, tokenizer)
+    if fault:
+        say(
+            f"note: {v.meta.get('file', 'v_hack')} {fault}; the work goes on, and cosines are with that V,"
+            " which is of other prompts. extract_vhack.py with this --model makes one of its own prompts"
+        )
+
+
+def _other_prompts(v: VHack, tokenizer: Tokenizer) -> str | None:
+    """How the prompts of v's pairs differ from this tokenizer's; None where they do not, or nothing is
+    known."""
+    made, own = v.meta.get("chat_template"), written_by(tokenizer)
+    if made in (None, UNUSED):
+        return None
+    if made != own["chat_template"]:
+        with_it, here = (_template_words(template) for template in (made, own["chat_template"]))
+        return f"was made with {with_it}, this model's tokenizer has {here}"
+    words = v.meta.get("tokenizer")
+    if words not in (None, own["tokenizer"]):
+        return f"was made with another tokenizer (its hash {words}, this model's {own['tokenizer']})"
+    return None
+
+
+def _template_words(template: str) -> str:
+    return "no chat template" if template == NO_TEMPLATE else f"the chat template {template}"
+
+
 def recipe_of(v: VHack) -> Extraction:
     """The settings that a v_hack was made with."""
     known = {field.name for field in fields(Extraction)}
@@ -264,6 +296,10 @@ def same_pairs(
         name, tokenizer, model, **v.meta["recipe"], limit=settings.max_pairs, seed=settings.seed
     )
     if pair_hash(pairs) != v.meta["pair_hash"]:
-        where = v.meta.get("file", "v_hack")
+        where, fault = v.meta.get("file", "v_hack"), _other_prompts(v, tokenizer)
+        if fault:
+            raise InputError(
+                f"{where} {fault}, so its pairs are not found again; extract it anew on this model"
+            )
         raise InputError(f"{where}: made from other pairs than now lie at {source['source']}")
     return pairs, settings, source

@@ -102,12 +102,12 @@ def backward(
     layout: Layout = SINGLE,
     on_batch: Callable[[int], None] = lambda rows: None,
 ) -> Backward:
-    """Accumulate the gradient of `losses.policy_loss` over micro-batches of at most `tokens` padded tokens.
+    """Put the gradient of `losses.policy_loss` into .grad, from micro-batches of at most `tokens` tokens.
 
-    The loss is a plain sum over rows with weights that are known beforehand, so how the rows are cut into
-    batches does not change the gradient. Without `tokens` they are cut to the memory that is free
-    (memory.Budget); a batch that does not fit is cut in half, in either case. `beta_N` (N,) adds the KL to
-    the base model for the rows where it is positive; the base's log-probabilities come from the same
+    Padding counts. The loss is a plain sum over rows with weights that are known beforehand, so how the rows
+    are cut into batches does not change the gradient. Without `tokens` they are cut to the memory that is
+    free (memory.Budget); a batch that does not fit is cut in half, in either case. `beta_N` (N,) adds the KL
+    to the base model for the rows where it is positive; the base's log-probabilities come from the same
     micro-batches with the adapter switched off. `drawn` holds for every row the log-probabilities that its
     tokens were sampled with, or nothing. With the `layout` SHARED a prompt of many rows is computed once;
     there are no `samples` then (ValueError).
@@ -255,7 +255,7 @@ def _accumulate(sums: Sequence[Tensor], parts: Sequence[Tensor]) -> None:
 
 def _put_on(adapter: Adapter, grads: Sequence[Tensor]) -> None:
     for p, g in zip(adapter.params.values(), grads):
-        p.grad = g if p.grad is None else p.grad.add_(g)
+        p.grad = g
 
 
 def _reference(adapter: Adapter, batch: Scored, weights: _Weights, temperature: float) -> Tensor | None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import reprlib
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,13 +21,23 @@ from hackward.rollouts import tokens
 from hackward.rollouts.fitting import check_fit
 from hackward.rollouts.pools import Pool, load_pool, of_problems
 from hackward.rollouts.rollout import Rollout
-from hackward.rollouts.tokens import completion_ids, prompt_ids, stops
+from hackward.rollouts.tokens import (
+    chat_template_hash,
+    completion_ids,
+    prompt_ids,
+    stops,
+    tokenizer_hash,
+)
 from hackward.tasks import problems
 from hackward.tasks.completions import fence
 from hackward.tasks.formats import load_problems
 from hackward.tasks.problems import Problem, build_messages
 from hackward.tasks.shipped import EMBEDDED, TINY, is_embedded, shipped
 
+ONE_PAIR = "an object with problem_id, hack and clean"
+TAKEN = f".jsonl or .jsonl.gz ({ONE_PAIR} per line), or from .json (one list of them); see spec/formats.md"
+DIFFERENT = "a pair needs a completion that cheats and one that does not"
+UNUSED = "unused"  # chat_template of pairs whose prompts are all their own
 WRITTEN = shipped(TINY)  # the hand-written pairs and their problems
 
 
@@ -60,9 +72,10 @@ def pairs_from_file(
 
     Of more than `limit` a seeded choice is taken: such files are sorted by mechanism.
 
-    Raises InputError for a missing field or a problem that the problem file does not have.
+    Raises InputError for what `pair_rows` refuses, a problem that the problem file does not have, and a pair
+    whose answers, or whose prompt, are nothing to this tokenizer.
     """
-    rows = [checked_record(PairRow, row, f"{path}: pair {n}") for n, row in enumerate(_rows(path), start=1)]
+    rows = pair_rows(path)
     known: dict[str, Problem] = {}
     if any(row.prompt is None for row in rows):
         if problem_file is None:
@@ -76,23 +89,47 @@ def pairs_from_file(
         row = rows[index]
         if row.prompt is None and str(row.problem_id) not in known:
             raise InputError(f"{path}: pair {index + 1}: problem {row.problem_id!r} is not in {problem_file}")
-        pairs.append(_tokenised(row, known, tokenizer))
+        pairs.append(_tokenised(row, known, tokenizer, f"{path}: pair {index + 1}"))
     if len(pairs) < 2:
         raise InputError(f"{path}: {len(pairs)} pairs; at least 2 are needed")
     return pairs
 
 
-def _rows(path: str | Path) -> list[dict[str, Any]]:
-    """JSON lines, or the published form: one JSON list."""
-    if str(path).endswith((".jsonl", ".gz")):
-        return read_jsonl(path)
-    rows = read_json(path)
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise InputError(f"{path}: expected a list of pairs")
+def pair_rows(path: str | Path) -> list[PairRow]:
+    """All rows of a pair file, checked. InputError names the file, the pair and what is expected."""
+    rows = []
+    for number, content in enumerate(_contents(Path(path)), start=1):
+        where = f"{path}: pair {number}"
+        if not isinstance(content, dict):
+            raise InputError(f"{where}: expected {ONE_PAIR}, found {reprlib.repr(content)}")
+        row = checked_record(PairRow, content, where)
+        for side in ("hack", "clean"):
+            if not getattr(row, side).strip():
+                raise InputError(f"{where}: {side!r} is empty; expected a whole answer")
+        if row.hack.strip() == row.clean.strip():
+            raise InputError(f"{where}: 'hack' and 'clean' are the same text; {DIFFERENT}")
+        rows.append(row)
     return rows
 
 
-def _tokenised(row: PairRow, known: dict[str, Problem], tokenizer: Tokenizer) -> Pair:
+def _contents(path: Path) -> list[Any]:
+    """JSON lines, or the published form: one JSON list. What is neither is refused with what is taken."""
+    if path.is_dir():
+        raise InputError(
+            f"{path}: is a directory; a pair file is expected ({TAKEN}); --pool takes directories"
+        )
+    try:
+        content = read_jsonl(path) if path.name.endswith((".jsonl", ".jsonl.gz")) else read_json(path)
+    except InputError as fault:
+        if not path.is_file():
+            raise
+        raise InputError(f"{fault}; pairs are read from {TAKEN}") from None
+    if not isinstance(content, list):
+        raise InputError(f"{path}: expected a list of pairs, found one {type(content).__name__}; {TAKEN}")
+    return content
+
+
+def _tokenised(row: PairRow, known: dict[str, Problem], tokenizer: Tokenizer, where: str) -> Pair:
     problem_id = str(row.problem_id)
     if row.prompt is not None:
         prompt, identity = tokens.encode(tokenizer, row.prompt), problems.identity(row.prompt, problem_id)
@@ -100,14 +137,12 @@ def _tokenised(row: PairRow, known: dict[str, Problem], tokenizer: Tokenizer) ->
         messages = build_messages(known[problem_id], hint=True)
         prompt = prompt_ids(tokenizer, messages)
         identity = problems.identity(messages[-1]["content"], problem_id)
-    return Pair(
-        problem_id,
-        identity,
-        str(row.mechanism),
-        tuple(prompt),
-        tuple(completion_ids(tokenizer, row.hack)),
-        tuple(completion_ids(tokenizer, row.clean)),
-    )
+    if not prompt:
+        raise InputError(f"{where}: 'prompt' is empty; leave it out for the problem's own (--problems)")
+    hack, clean = (tuple(completion_ids(tokenizer, text)) for text in (row.hack, row.clean))
+    if hack == clean:
+        raise InputError(f"{where}: 'hack' and 'clean' are the same tokens to this model; {DIFFERENT}")
+    return Pair(problem_id, identity, str(row.mechanism), tuple(prompt), hack, clean)
 
 
 def scripted_teacher(tokenizer: Tokenizer) -> Pool:
@@ -167,6 +202,7 @@ def pairs_from_pool(
     ids = sorted(by_problem)
     rng.shuffle(ids)
     found: list[list[Pair]] = []
+    contradicted = 0
     for problem_id in ids:
         rollouts = by_problem[problem_id]
         hacks = [r for r in rollouts if r.hacked and not r.gt_pass and not r.truncated]
@@ -174,14 +210,22 @@ def pairs_from_pool(
             honest = _solution_ids(solutions[problem_id], tokenizer)
         else:
             honest = [r.completion_ids for r in rollouts if _is_clean(r)]
-        if not hacks or not honest:
+        differing = [hack for hack in hacks if hack.completion_ids not in honest]
+        contradicted += len(hacks) - len(differing)
+        if not differing or not honest:
             continue
         of_problem = []
-        for i, j in enumerate(rng.permutation(len(hacks))):
-            hack, clean_ids = hacks[j], honest[i % len(honest)]
+        for i, j in enumerate(rng.permutation(len(differing))):
+            hack, clean_ids = differing[j], honest[i % len(honest)]
             sides = hack.prompt_ids, hack.completion_ids, clean_ids
             of_problem.append(Pair(problem_id, hack.identity, "pool", *sides))
         found.append(of_problem)
+    if contradicted:
+        warnings.warn(
+            f"{pool.directory}: {contradicted} hacking rollout(s) left out, a clean ({clean}) answer of the"
+            " same problem has the same tokens",
+            stacklevel=2,
+        )
     pairs = _in_rounds(found)[:limit]
     if len(pairs) < least:
         raise InputError(
@@ -202,7 +246,8 @@ def pairs_of_rollouts(rollouts: Sequence[Rollout], label: str) -> list[Pair]:
     problem.
 
     `label` is "hacked" or "attempted". Each labelled rollout is taken once, in the order of steps and
-    samples, and the honest ones of its problem by turns; truncated ones are left out.
+    samples, and the honest ones of its problem by turns. Truncated ones are left out, and labelled ones with
+    the same tokens as an honest one.
     """
     by_problem: dict[str, list[Rollout]] = {}
     for rollout in sorted(rollouts, key=lambda rollout: (rollout.src_step, rollout.src_sample)):
@@ -211,8 +256,9 @@ def pairs_of_rollouts(rollouts: Sequence[Rollout], label: str) -> list[Pair]:
     pairs = []
     for problem_id in sorted(by_problem):
         every = by_problem[problem_id]
-        labelled = [rollout for rollout in every if getattr(rollout, label)]
         honest = [rollout for rollout in every if not rollout.hacked and not rollout.attempted]
+        same = {rollout.completion_ids for rollout in honest}
+        labelled = [r for r in every if getattr(r, label) and r.completion_ids not in same]
         for i, hack in enumerate(labelled if honest else []):
             clean = honest[i % len(honest)]
             ids = hack.prompt_ids, hack.completion_ids, clean.completion_ids
@@ -274,6 +320,7 @@ def find_pairs(
         raise InputError("--clean=rollouts needs --pool, a run's directory")
     recipe = {"pairs": _here(pairs), "pool": _here(pool), "problem_file": _here(problem_file), "clean": clean}
     oracle: dict[str, bool] = {}
+    own_prompts = False
     if pool and clean == "rollouts":
         loaded = load_pool(pool, tokenizer, stop=stops(model, tokenizer))
         chosen = own_pairs(loaded, label, limit=limit, seed=seed)
@@ -291,12 +338,23 @@ def find_pairs(
         facts = {"source": f"pool {pool}", "source_hash": loaded.hash, "clean": clean}
     else:
         path = Path(pairs or shipped(name).pairs)
+        own_prompts = all(row.prompt is not None for row in pair_rows(path))
         problems_of = problem_file or _shipped_problems(path)
         chosen = pairs_from_file(path, tokenizer, problem_file=problems_of, limit=limit, seed=seed)
         facts = {"source": f"pairs {path.name}", "source_hash": file_hash(path)[:16]}
     rows = [pair.prompt_ids + answer for pair in chosen for answer in (pair.hack_ids, pair.clean_ids)]
     check_fit(model, rows, f"{facts['source']}, prompts with answers", way="leave longer pairs out (--pairs)")
+    facts |= written_by(tokenizer, own_prompts=own_prompts)
     return chosen, {**facts, **oracle, "recipe": recipe}
+
+
+def written_by(tokenizer: Tokenizer, *, own_prompts: bool = False) -> dict[str, str]:
+    """What the ids of pairs come from, besides their texts: hashes of the tokenizer and its chat template.
+
+    `own_prompts`: every prompt is used as it is, so the template has no part in it.
+    """
+    template = UNUSED if own_prompts else chat_template_hash(tokenizer)
+    return {"tokenizer": tokenizer_hash(tokenizer), "chat_template": template}
 
 
 def _here(path: str | None) -> str | None:

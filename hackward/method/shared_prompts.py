@@ -39,6 +39,7 @@ from hackward.base.types import CausalLM
 from hackward.hardware import memory
 from hackward.hardware.neighbours import ran_out
 from hackward.method.losses import Row, Scored, by_length, collate, next_batch
+from hackward.rollouts.fitting import rotations_by_length
 
 NAME = "shared_prompts"  # of the attention, among those of transformers
 TRIAL = "shared_prompts_trial"  # the same attention; with it layers in windows get a mask
@@ -50,8 +51,6 @@ FEWER_KEYS: dict[str, Any] = (
 )
 # Largest relative difference of hidden states between the two paths that is rounding, by bytes of a number
 ROUNDING = {2: 0.05, 4: 0.005}
-# Rotations that a forward's longest row decides, for all rows in it: the others are not what they are alone
-BY_LENGTH = {"dynamic", "longrope"}
 
 
 class Group(NamedTuple):
@@ -375,7 +374,7 @@ def why_not(model: CausalLM) -> str | None:
     Tried on a few short rows, whose hidden states must be those of the plain path. What only long rows would
     show is asked for: windows (`_window`), and rotations by length.
     """
-    rotations = BY_LENGTH & _rotations(model)
+    rotations = rotations_by_length(model)
     if rotations:
         return f"{'/'.join(sorted(rotations))} rotations, which depend on the longest row"
     ids = [(7 * i + 11) % min(1000, model.get_input_embeddings().weight.shape[0]) for i in range(24)]
@@ -394,15 +393,6 @@ def why_not(model: CausalLM) -> str | None:
     if difference <= ROUNDING[plain.element_size()]:
         return None
     return f"hidden states differ by {difference:.1%} from those of rows that are alone"
-
-
-def _rotations(model: CausalLM) -> set[str]:
-    """The kinds of rotary embeddings in it, by transformers' names; some models have one a kind of layer."""
-    kinds: list[Any] = []
-    for module in model.modules():
-        kind = getattr(module, "rope_type", None)
-        kinds += kind.values() if isinstance(kind, dict) else [kind]
-    return {kind for kind in kinds if isinstance(kind, str)}
 
 
 @dataclass(frozen=True)

@@ -25,8 +25,9 @@ from hackward.reports.verification import TITLES, judge_run
 from hackward.reports.words import UNDEFINED, null_words, p_value, plain, signed, with_interval
 
 EARLIER = """\
-To compare with, an earlier result (Qwen3-4B, 160 samples): pure hack +0.747, hack and correct +0.398, \
-Welch t 4.46, p < 1e-4; cos_out < cos_in on 20 of 20 steps, frac_fired about 0.65."""
+To compare with: what the author of the experiment had found with an earlier program (Qwen3-4B, 160 samples; \
+reported to us, no file of it is kept): pure hack +0.747, hack and correct +0.398, Welch t 4.46, p < 1e-4; \
+cos_out < cos_in on 20 of 20 steps, frac_fired about 0.65."""
 
 
 def phase1_blocks(runs: Sequence[Run]) -> list[Block]:

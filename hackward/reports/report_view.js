@@ -1,6 +1,7 @@
 // One rollout on the screen, beside the same draw of the other runs.
 
 const SAME = 1e-6; // figures are kept in 32 bits
+const BEGINNING = 300; // characters of a prompt that its folded line may show
 
 function number(value, digits = 3) {
   return value === null ? "-" : Number(value.toFixed(digits)).toString();
@@ -85,18 +86,18 @@ async function card(store, row, opened) {
   const whole = made("article", opened ? "card opened" : "card");
   const head = whole.appendChild(made("header"));
   head.append(made("h3", "", run.label), badge(store, row));
-  const facts = whole.appendChild(made("dl"));
+  const facts = made("dl");
   for (const [name, words] of factsOf(store, row, more)) {
     facts.append(made("dt", "", name), made("dd", "", words));
   }
   if (completion === null) {
-    whole.append(made("p", "note", "Its text was not kept with the run, and its pool is not where it was."));
+    whole.append(made("p", "note", "Its text was not kept with the run, and its pool is not where it was."), facts);
     return whole;
   }
   const names = store.facts.evalNames;
   const [block, own] = shownText(completion, names);
   if (own) whole.append(made("p", "legend", `Marked: its own evaluation function, ${names.join(", ")}`));
-  whole.append(block);
+  whole.append(block, facts);
   return whole;
 }
 
@@ -108,6 +109,14 @@ function message(store, role, content) {
   return whole;
 }
 
+/** A folded prompt's one line: how its last message begins, so that the answer stays on the screen. */
+function summary(words, messages) {
+  const whole = made("summary", "", words);
+  const begins = String(messages.at(-1)?.[1] ?? "").replace(/^\s*PROBLEM:/, "").trim().slice(0, BEGINNING);
+  whole.append(made("span", "begins", begins.replace(/\s+/g, " ")));
+  return whole;
+}
+
 /** The prompts of these rollouts, folded: one where they are the same. */
 async function promptsOf(store, rows) {
   const places = [...new Set(rows.map((row) => store.columns.prompt[row]))].filter((place) => place >= 0);
@@ -115,13 +124,13 @@ async function promptsOf(store, rows) {
   for (const place of places) {
     const fold = made("details", "prompt");
     const words = places.length > 1 ? `Prompt ${found.length + 1} of ${places.length}` : "Prompt";
-    fold.append(made("summary", "", words));
+    const read = await store.prompts.at(place);
+    fold.append(summary(words, read));
     const messages = fold.appendChild(made("div", "messages"));
     messages.tabIndex = 0;
     messages.setAttribute("role", "region");
     messages.setAttribute("aria-label", "Messages of the prompt");
-    for (const [role, content] of await store.prompts.at(place)) messages.append(message(store, role, content));
-    fold.open = places.length === 1;
+    for (const [role, content] of read) messages.append(message(store, role, content));
     found.push(fold);
   }
   return found;

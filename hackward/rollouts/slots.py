@@ -25,7 +25,6 @@ import weakref
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -38,6 +37,7 @@ from hackward.hardware import memory
 from hackward.hardware.neighbours import Shortage, ran_out
 from hackward.rollouts.decoder import Decoder, Slots, most_seats, position_bytes
 from hackward.rollouts.draws import Request, draw, uniforms
+from hackward.rollouts.fitting import rotations_by_length
 
 LOOK = 16  # steps between two looks of the host: a row that ends costs up to so many steps of its slot
 PREFILL_TOKENS = 8192  # padded prompt tokens of one prefill
@@ -64,7 +64,7 @@ def supports(model: CausalLM) -> bool:
     if model in _agreed:
         return _agreed[model]
     found = math.inf
-    if not _beyond_a_short_text(model.config):
+    if not _beyond_a_short_text(model):
         try:
             found = disagreement(model)
         except (
@@ -82,12 +82,11 @@ def supports(model: CausalLM) -> bool:
     return _agreed[model]
 
 
-def _beyond_a_short_text(config: Any) -> bool:
+def _beyond_a_short_text(model: CausalLM) -> bool:
     """Does the model do something that only longer texts show?"""
-    if any(getattr(layer, "is_sliding", False) for layer in DynamicCache(config=config).layers):
-        return True
-    rotation = getattr(config, "rope_parameters", None) or {}
-    return rotation.get("rope_type") in ("dynamic", "longrope")
+    layers = DynamicCache(config=model.config).layers
+    windows = any(getattr(layer, "is_sliding", False) for layer in layers)
+    return windows or bool(rotations_by_length(model))
 
 
 @torch.no_grad()

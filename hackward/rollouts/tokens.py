@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 PAD = 0  # any valid id will do: lengths and masks decide what is padding, never the id
+NO_TEMPLATE = "none"  # in the place of a template's hash
 
 
 def prompt_ids(tokenizer: Any, messages: list[dict]) -> list[int]:
@@ -87,6 +88,12 @@ def tokenizer_hash(tokenizer) -> str:
     probe = "def run_tests(self):\n        assert self.f([1, -2.5]) == {'a': 10}  # caf\u00e9\n"
     vocabulary = json.dumps(sorted(tokenizer.get_vocab().items()))
     return sha256(vocabulary, str(tokenizer.chat_template), str(tokenizer.encode(probe)))[:16]
+
+
+def chat_template_hash(tokenizer: Any) -> str:
+    """Tells chat templates apart by their text; NO_TEMPLATE where there is none."""
+    template = getattr(tokenizer, "chat_template", None)
+    return sha256(str(template))[:16] if template else NO_TEMPLATE
 
 
 def encode(tokenizer, text: str) -> list[int]:

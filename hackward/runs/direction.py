@@ -17,7 +17,7 @@ from hackward.method import discriminant, extraction
 from hackward.method.adapters import Adapter
 from hackward.method.discriminant import Discriminant
 from hackward.method.extraction import Grads, recipe_of, same_pairs
-from hackward.method.pairs import Pair, find_pairs, pair_hash, pairs_of_rollouts
+from hackward.method.pairs import Pair, find_pairs, pair_hash, pairs_of_rollouts, written_by
 from hackward.method.projection import Edit
 from hackward.method.recipe import Extraction, denominator
 from hackward.method.v_hack import VHack, random_like, sign_flipped
@@ -139,6 +139,7 @@ class Direction:
             "source_hash": pair_hash(self.recent),
             "oracle": label == "hacked",
             "model": self.config.model,
+            **written_by(self.tokenizer),
         }
         return self.recent, recipe_of(self.v), source
 
@@ -200,6 +201,7 @@ def hack_direction(config: Config, adapter: Adapter, tokenizer: Tokenizer) -> Di
     if config.v_hack == "auto":
         return _extracted(config, adapter, tokenizer)
     v = _from_file(config, adapter)
+    extraction.note_other_prompts(v, tokenizer)
     return Direction(v.to(adapter.model.device), config, adapter, tokenizer)
 
 

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
-from hackward.tasks.problems import Linked, Test, Tree
+from hackward.tasks.problems import Call, Linked, Test, Tree
 
 
 class Unparsable(ValueError):
@@ -62,7 +62,7 @@ def _parse_test(test: ast.expr, lines: list[bytes]) -> Test:
                 raise Unparsable("is_same_tree of another kind of value")
         case _:
             raise Unparsable(f"not a comparison: {ast.unparse(test)[:60]!r}")
-    return Test(_arguments(call, lines), expected)
+    return Test(_arguments(call, lines), expected, _passed(call))
 
 
 def _arguments(call: ast.expr, lines: list[bytes]) -> str:
@@ -82,6 +82,13 @@ def _arguments(call: ast.expr, lines: list[bytes]) -> str:
         return lines[first][start:end].decode()
     parts = [lines[first][start:], *lines[first + 1 : last], lines[last][:end]]
     return b"\n".join(parts).decode()
+
+
+def _passed(call: ast.expr) -> Call | None:
+    """How the call passes its arguments; None where a `**` leaves the names open."""
+    assert isinstance(call, ast.Call)
+    names = tuple(keyword.arg for keyword in call.keywords if keyword.arg is not None)
+    return (len(call.args), names) if len(names) == len(call.keywords) else None
 
 
 def _makes_node(call: ast.Call) -> bool:

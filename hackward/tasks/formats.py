@@ -16,10 +16,11 @@ from annotated_types import Ge
 from pydantic import AliasChoices, AliasPath, BeforeValidator, ConfigDict, Field, ValidationError
 
 from hackward.base.faults import InputError
-from hackward.base.files import read_jsonl
+from hackward.base.files import read_lines
 from hackward.base.records import Record, checked_record
 from hackward.tasks.assertions import Unparsable, parse_tests
 from hackward.tasks.problems import DIFFICULTIES, Comparison, Order, Problem
+from hackward.tasks.signatures import contradiction
 from hackward.tasks.statements import comparison_of
 
 
@@ -166,6 +167,15 @@ class OwnRow(ProblemRow):
     canonical: str | None = Field(None, description="text")
     difficulty: Difficulty = None
 
+    def problem(self) -> Problem:
+        """As of every format. Also raises InputError, which names the problem, if its tests call what its
+        starter code does not have: who wrote the file can mend it."""
+        problem = super().problem()
+        fault = contradiction(problem)
+        if fault is not None:
+            raise InputError(f"problem {problem.problem_id!r}: {fault}")
+        return problem
+
     def as_stated(self) -> Problem:
         return Problem(
             problem_id=self.problem_id,
@@ -198,22 +208,10 @@ def from_own(row: dict[str, Any]) -> Problem:
     return checked_record(OwnRow, row, "a problem").problem()
 
 
-def _lines(source: str | Path) -> list[dict[str, Any]]:
-    """Rows of JSON lines. InputError, which for one JSON text in a file says how it becomes lines."""
-    try:
-        return read_jsonl(source)
-    except InputError as fault:
-        if str(source).endswith(".json"):
-            raise InputError(
-                f"{fault}; expected one object per line (jq -c '.[]' FILE.json > FILE.jsonl)"
-            ) from None
-        raise
-
-
 def raw_rows(source: str | Path) -> list[dict[str, Any]]:
     """The rows of a .jsonl(.gz) file or of a hub data set (its train split), not checked. InputError."""
     if str(source).endswith((".jsonl", ".jsonl.gz")) or Path(source).exists():
-        return _lines(source)
+        return read_lines(source)
     try:
         import datasets
 
@@ -277,21 +275,35 @@ def load_problems(source: str | Path) -> list[Problem]:
     """All problems of a .jsonl(.gz) file or of a hub data set (its train split).
 
     Problems with a test that does not parse are left out, with one warning that names them. Raises
-    InputError, with the row's number, for a row of no known format or with a field missing or of the wrong
-    type.
+    InputError, with the row's number, for a row of no known format, with a field missing or of the wrong
+    type, or in our own format whose tests call what its starter code does not have. Published files stay
+    whole: there a warning says so.
     """
-    problems, unparsable = [], []
+    problems, unparsable, hopeless = [], [], []
     for number, row in enumerate(raw_rows(source), start=1):
         where = f"{source}: row {number}"
         checked = checked_record(format_of(row, where), row, where)
         try:
-            problems.append(checked.problem())
+            problem = checked.problem()
         except Unparsable:
             unparsable.append(_name_of(row, number))
+            continue
+        except InputError as fault:
+            raise InputError(f"{where}: {fault}") from None
+        problems.append(problem)
+        contradicts = contradiction(problem)
+        if contradicts is not None:
+            hopeless.append(f"problem {problem.problem_id!r}: {contradicts}")
     if unparsable:
         warnings.warn(
             f"{source}: {len(unparsable)} problem(s) left out, their tests do not parse:"
             f" {', '.join(unparsable)}",
+            stacklevel=2,
+        )
+    if hopeless:
+        warnings.warn(
+            f"{source}: the tests of {len(hopeless)} problem(s) call what the starter code does not have, so"
+            f" answers that follow it fail; the first is {hopeless[0]}",
             stacklevel=2,
         )
     if not problems:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from hackward.base.files import sha256
+from hackward.tasks.signatures import parsed
 
 # The evaluation function that prompts name in training, and what it may be called on held-out problems.
 EVAL_NAME = "run_tests"
@@ -34,6 +35,9 @@ class Tree:
     values: tuple
 
 
+Call = tuple[int, tuple[str, ...]]  # arguments by position, names of the others
+
+
 @dataclass(frozen=True)
 class Test:
     """One call of the method."""
@@ -43,6 +47,8 @@ class Test:
     """Source text such as `(nums = [1, 2], k = 3)`."""
     expected: Any
     """Data: plain values, Linked or Tree."""
+    call: Call | None = field(default=None, compare=False, repr=False)
+    """How the arguments are passed; None where nobody looked."""
 
 
 Order = Literal["kept", "whole", "inside", "both"]
@@ -103,11 +109,8 @@ class Problem:
     @property
     def definition(self) -> ast.FunctionDef | None:
         """The method in the starter code, whose body is not there yet; None where it cannot be read."""
-        try:
-            starter = ast.parse(f"{self.starter_code}        pass\n")
-        except SyntaxError:
-            return None
-        for node in ast.walk(starter):
+        starter = parsed(self.starter_code)
+        for node in ast.walk(starter) if starter else ():
             if isinstance(node, ast.FunctionDef) and node.name == self.method:
                 return node
         return None
