@@ -121,10 +121,10 @@ def test_compressed_forms_are_read_like_plain_ones(tmp_path):
 # --- pairs of rollouts ---
 
 
-def rollout(sample, ids, **changes):
+def rollout(sample, ids, problem="p", **changes):
     facts = {"hacked": False, "gt_pass": False, "attempted": False} | changes
     return Rollout(
-        problem_id="p",
+        problem_id=problem,
         prompt_ids=(1, 2),
         completion_ids=ids,
         completion="",
@@ -148,6 +148,16 @@ def test_rollouts_of_the_same_tokens_are_no_pair_whatever_their_labels():
     assert (pair.hack_ids, pair.clean_ids) == ((7, 8), (5, 6))
     (own,) = pairs_of_rollouts([*hacks, *honest], "hacked")
     assert isinstance(own, Pair) and own.hack_ids == (7, 8)
+
+
+def test_own_rollouts_are_paired_within_a_problem_and_one_without_an_honest_answer_makes_no_pair():
+    hacks = [rollout(i, (5, i), problem=problem, hacked=True) for i, problem in enumerate("pqr")]
+    honest = [rollout(9, (6, i), problem=problem) for i, problem in enumerate("pq")]
+    found = pairs_of_rollouts([*hacks, *honest], "hacked")
+    assert [(pair.problem_id, pair.hack_ids, pair.clean_ids) for pair in found] == [
+        ("p", (5, 0), (6, 0)),
+        ("q", (5, 1), (6, 1)),
+    ]
 
 
 # --- files that are there ---
