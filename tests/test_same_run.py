@@ -96,6 +96,33 @@ def test_a_v_hack_and_a_teacher_of_another_content_are_refused_with_both_hashes(
     assert "another v_hack (v_hack.hash was " in refused(capsys, lambda: run_train(shop, *again))
 
 
+def test_what_the_run_began_with_may_lie_elsewhere(copy, capsys):
+    """Another disk, another mount: the run goes on from the same content, and is the same run."""
+    shutil.copytree(".", "../still")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir("../still")
+        resume()
+    Path("moved").mkdir()
+    for name in ("problems.jsonl", "held_out.jsonl", "model"):
+        shutil.move(name, f"moved/{name}")
+    flags = ["--eval-problems=moved/held_out.jsonl", "--resume", "--steps=2"]
+    desks.run(Path("moved"), "moved/model", "run", *flags)
+    assert outcome(Path("run")) == outcome(Path("../still/run"))
+    another_test(Path("moved/problems.jsonl"))
+    line = refused(capsys, lambda: desks.run(Path("moved"), "moved/model", "run", *flags[:-1], "--steps=3"))
+    assert "another train_problems (train_problems.hash was " in line
+
+
+def test_a_place_of_which_no_hash_is_known_must_stay(copy, capsys):
+    record = read_json(copy / "config.json")
+    del record["train_problems"]
+    write_json(copy / "config.json", record)
+    shutil.copy("problems.jsonl", "others.jsonl")
+    (copy / CHECKSUMS).unlink()
+    line = refused(capsys, lambda: run("--problems=others.jsonl", "--resume", "--steps=2"))
+    assert "--resume with other settings than the run's: problems" in line
+
+
 def test_half_a_line_at_the_end_of_the_rows_is_said_and_not_taken(copy, capsys):
     with open(copy / "rows.jsonl", "a") as file:
         file.write('{"step": 1, "arm": "van')

@@ -36,6 +36,16 @@ FREE = (
     "track",
 )
 
+# Settings that name a place -> the part of config.json with the hash of what lay there, by which `check_same`
+# goes. The place itself may be another one.
+PLACES = {
+    "model": "model",
+    "problems": "train_problems",
+    "eval_problems": "held_out_problems",
+    "teacher_dir": "pools",
+    "v_hack": "v_hack",
+}
+
 
 def differing(stored: dict, settings: dict) -> list[str]:
     """The settings that a stored run has otherwise and that matter to what it does."""
@@ -54,6 +64,14 @@ def _hashes(name: str, fact: Any) -> dict[str, Any]:
         for place, part in enumerate(fact):
             found |= _hashes(f"{name}[{place}]", part)
     return found
+
+
+def _moved(name: str, record: dict, place: Any) -> bool:
+    """Does this setting name a place where something lies that can be compared with what the run began
+    with?"""
+    part = PLACES.get(name)
+    known = part is not None and bool(_hashes(part, record.get(part)))
+    return known and place is not None and Path(place).exists()
 
 
 class RunDir:
@@ -98,7 +116,9 @@ class RunDir:
 
     def _reopen(self, settings: dict, kind: str) -> dict:
         record = read_record(self.path)
-        changed = differing(record["config"], settings)
+        changed = [
+            name for name in differing(record["config"], settings) if not _moved(name, record, settings[name])
+        ]
         if changed or record.get("kind") != kind:
             other = ", ".join(changed) or kind
             raise InputError(
