@@ -40,6 +40,16 @@ def trained(shop, out, *flags):
     return train.train(parse([*argv, *flags]))
 
 
+@pytest.fixture(autouse=True)
+def heard():
+    """As in a terminal. Under nohup, or in a shell's background, signals come to no one."""
+    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL}
+    before = {number: signal.signal(number, handler) for number, handler in usual.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 @pytest.fixture(scope="module")
 def whole(shop, tmp_path_factory):
     """The run that nothing interrupts."""
