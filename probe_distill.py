@@ -43,7 +43,6 @@ if TYPE_CHECKING:
 
 HOME = Path("out/probe_distill")
 BYTES_A_TOKEN = 2  # of a rollout on disk, zipped, its ids, log-probabilities and text
-LATER = {"tokenizer": "tokenizer", "configuration": "settings"}  # hashes that older runs did not write down
 BASIS_ARMS: dict[str, ArmFlag] = {"both": "projected", "projected": "projected", "lora": "lora"}  # of Phase 1
 
 
@@ -308,9 +307,11 @@ def is_there(config: Config) -> bool:
     stored = record["config"]
     if stored.get("steps") != wanted["steps"] or differing(stored, wanted):
         return False
+    from hackward.runs.parts import WORDS  # loads torch
+
     made, found = hashes_of(record), hashes_now(config)
     for what, digest in found.items():
-        if what in LATER and what not in made:
+        if what in WORDS.values() and what not in made:  # older runs did not write it down
             continue
         if made.get(what) != digest:
             raise InputError(
@@ -322,12 +323,14 @@ def is_there(config: Config) -> bool:
 
 def hashes_of(record: dict[str, Any]) -> dict[str, Any]:
     """What config.json says that a run was made from: hashes by words."""
+    from hackward.runs.parts import WORDS  # loads torch
+
     pools = record.get("pools") or []
     found = {f"pool {pool.get('dir')}": pool.get("hash") for pool in pools}
     for name in ("model", "v_hack"):
         found[name] = (record.get(name) or {}).get("hash")
     model = record.get("model") or {}
-    return found | {what: model[part] for what, part in LATER.items() if part in model}
+    return found | {what: model[part] for part, what in WORDS.items() if part in model}
 
 
 def hashes_now(config: Config) -> dict[str, str]:
@@ -336,14 +339,14 @@ def hashes_now(config: Config) -> dict[str, str]:
     from hackward.hardware import models
     from hackward.hardware.hashes import model_hash
     from hackward.rollouts.pools import pool_hash
-    from hackward.runs.parts import parts_of
+    from hackward.runs.parts import WORDS, parts_of
 
     found = {f"pool {pool}": pool_hash(pool) for pool in str(config.replay_dirs).split(",")}
     if Path(config.v_hack).is_file():
         found["v_hack"] = file_hash(config.v_hack)[:16]
     model, tokenizer = models.load(config.model, dtype=config.dtype, device=config.device)
     parts = parts_of(model, tokenizer)
-    return found | {"model": model_hash(model)} | {what: parts[part] for what, part in LATER.items()}
+    return found | {"model": model_hash(model)} | {what: parts[part] for part, what in WORDS.items()}
 
 
 def run_name(flags: ProbeFlags, arm: str) -> str:

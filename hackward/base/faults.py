@@ -120,17 +120,15 @@ def exit_on_fault(command: Callable[[], Any]) -> None:
     except InputError as fault:
         _say(f"error: {' '.join(str(fault).split())}", fault)
         raise SystemExit(2) from None
-    except MemoryError as fault:
-        _say(f"error: {NO_MEMORY}", fault)
-        raise SystemExit(2) from None
-    except RuntimeError as fault:
-        if CPU_SHORTAGE in str(fault):
-            _say(f"error: {NO_MEMORY}", fault)
-            raise SystemExit(2) from None
-        if type(fault).__name__ != "OutOfMemoryError":  # torch's; this file does without torch
+    except (MemoryError, RuntimeError) as fault:
+        if isinstance(fault, MemoryError) or CPU_SHORTAGE in str(fault):
+            what = NO_MEMORY
+        elif type(fault).__name__ == "OutOfMemoryError":  # torch's; this file does without torch
+            said = " ".join(str(fault).split(".")[0].split())
+            what = f"{said}: a smaller --micro-tokens or --sample-rows takes less"
+        else:
             raise
-        what = " ".join(str(fault).split(".")[0].split())
-        _say(f"error: {what}: a smaller --micro-tokens or --sample-rows takes less", fault)
+        _say(f"error: {what}", fault)
         raise SystemExit(2) from None
     except SafetensorError as fault:  # what that library makes of a full disk
         _say(f"error: a tensor file could not be written or read ({fault})", fault)

@@ -7,13 +7,12 @@ retry goes on from the checkpoint. Which node a run goes to, and which runs wait
 
 from __future__ import annotations
 
-import functools
 import os
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,12 +45,13 @@ def on_node(
     whole: Sequence[str],
     home: str,
     passed: dict[str, str],
-    processes: Callable[[float, float], int],
+    room: Room,
+    share: float,
 ) -> int:
     """What a task does on its node: begin the run or go on with it, and wait; returns its exit code.
 
-    `processes` says how many of the sweep are at once on a node with so many CPUs and GPUs. Killed where a
-    signal ended it. The process dies with this one, so that a retry never meets it.
+    The sweep's runs share out the cores of a node by its `room` and each one's `share` of a GPU. Killed where
+    a signal ended it. The process dies with this one, so that a retry never meets it.
     """
     os.chdir(home)
     with open(job.log, "a", encoding="utf-8") as log:
@@ -62,7 +62,8 @@ def on_node(
         more = going_on(job, say)
         if job.state == "done":
             return 0
-        every = [*whole, *graders(job, processes(*here())), *more]
+        processes = on_one_node(*here(), share=share, several=room.gpus_per_run, most=room.at_once)
+        every = [*whole, *graders(job, processes), *more]
         say(f"$ {' '.join(every)}")
         process = subprocess.Popen(
             every,
@@ -205,10 +206,8 @@ class RayEngine:
         passed = {name: value for name, value in os.environ.items() if name.startswith(PASSED)}
         before = logged(job)
         whole = command(job, self.room.gpus_per_run)
-        processes = functools.partial(
-            on_one_node, share=self.share, several=self.room.gpus_per_run, most=self.room.at_once
-        )
-        started = Task(job, task.remote(job, whole, str(Path.cwd()), passed, processes), before)
+        told = job, whole, str(Path.cwd()), passed, self.room, self.share
+        started = Task(job, task.remote(*told), before)
         job.note = "resumed" if job.state == "resume" else ""
         job.state = "queued"
         return started
