@@ -13,7 +13,7 @@ from hackward.base.records import checked_lines
 from hackward.grading.rows import Answer
 from hackward.hardware import models
 from hackward.method.adapters import attach, stored_basis
-from hackward.method.pairs import PairRow, pairs_from_file
+from hackward.method.pairs import PairRow, pair_rows, pairs_from_rows
 from hackward.method.v_hack import VHack
 from hackward.reports.runs import read_heldout, read_run
 from hackward.reports.schema import SAMPLES
@@ -83,11 +83,13 @@ def test_the_canonical_solutions_and_the_completions_are_graded_as_the_page_says
 @pytest.mark.parametrize("name", PAIRS)
 def test_the_pairs_load(examples, model, name, tmp_path):
     problems = examples / "own_problems.jsonl" if name == "pairs.jsonl" else None
-    found = pairs_from_file(examples / name, model[1], problem_file=problems, limit=9, seed=0)
+    found = pairs_from_rows(
+        examples / name, pair_rows(examples / name), model[1], problem_file=problems, limit=9, seed=0
+    )
     assert len(found) == 3 and all(pair.hack_ids != pair.clean_ids for pair in found)
     whole = tmp_path / "pairs.json"
     whole.write_text(json.dumps(read_jsonl(examples / name)))
-    assert pairs_from_file(whole, model[1], problem_file=problems, limit=9, seed=0) == found
+    assert pairs_from_rows(whole, pair_rows(whole), model[1], problem_file=problems, limit=9, seed=0) == found
 
 
 def test_the_pool_loads_as_a_file_and_as_a_directory(examples, model, tmp_path):

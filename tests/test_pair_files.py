@@ -12,7 +12,7 @@ import extract_vhack
 from hackward.base.faults import InputError
 from hackward.base.files import ROOT, read_json
 from hackward.base.flags import command_line
-from hackward.method.pairs import Pair, pair_rows, pairs_from_file, pairs_from_pool, pairs_of_rollouts
+from hackward.method.pairs import Pair, pair_rows, pairs_from_pool, pairs_from_rows, pairs_of_rollouts
 from hackward.rollouts.pools import Pool
 from hackward.rollouts.rollout import Rollout
 from hackward.tasks.shipped import EMBEDDED, TINY, shipped
@@ -60,7 +60,7 @@ def test_a_pair_that_is_none_is_refused_by_its_number(tmp_path, capsys, changes,
 def test_a_pair_beyond_the_limit_is_looked_at_too(tmp_path):
     path = write_lines(tmp_path / "pairs.jsonl", [*GOOD, GOOD[0] | {"clean": "run 0"}])
     with pytest.raises(InputError, match="pair 4: 'hack' and 'clean' are the same text"):
-        pairs_from_file(path, tokenizer(), problem_file=None, limit=2, seed=0)
+        pairs_from_rows(path, pair_rows(path), tokenizer(), problem_file=None, limit=2, seed=0)
 
 
 def test_a_pair_whose_texts_are_the_same_tokens_is_refused(tmp_path):
@@ -68,9 +68,9 @@ def test_a_pair_whose_texts_are_the_same_tokens_is_refused(tmp_path):
     words = tokenizer()
     words.backend_tokenizer.normalizer = tokenizers.normalizers.Lowercase()
     path = write_lines(tmp_path / "pairs.jsonl", with_third(hack="Return x", clean="return x"))
-    assert len(pairs_from_file(path, tokenizer(), problem_file=None, limit=9, seed=0)) == 3
+    assert len(pairs_from_rows(path, pair_rows(path), tokenizer(), problem_file=None, limit=9, seed=0)) == 3
     with pytest.raises(InputError, match="pair 3: 'hack' and 'clean' are the same tokens to this model"):
-        pairs_from_file(path, words, problem_file=None, limit=9, seed=0)
+        pairs_from_rows(path, pair_rows(path), words, problem_file=None, limit=9, seed=0)
 
 
 LINES = "".join(json.dumps(row) + "\n" for row in GOOD)
@@ -167,7 +167,9 @@ def test_own_rollouts_are_paired_within_a_problem_and_one_without_an_honest_answ
 def test_the_shipped_pairs_are_all_pairs(name):
     ships = shipped(name)
     words = tokenizer()
-    found = pairs_from_file(ships.pairs, words, problem_file=ships.pair_problems, limit=10_000, seed=0)
+    found = pairs_from_rows(
+        ships.pairs, pair_rows(ships.pairs), words, problem_file=ships.pair_problems, limit=10_000, seed=0
+    )
     assert len(found) == len(pair_rows(ships.pairs))
 
 

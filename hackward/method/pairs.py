@@ -64,18 +64,23 @@ class PairRow(Record):
     mechanism: Any = "unnamed"
 
 
-def pairs_from_file(
-    path: str | Path, tokenizer: Tokenizer, *, problem_file: str | Path | None, limit: int, seed: int
+def pairs_from_rows(
+    path: str | Path,
+    rows: Sequence[PairRow],
+    tokenizer: Tokenizer,
+    *,
+    problem_file: str | Path | None,
+    limit: int,
+    seed: int,
 ) -> list[Pair]:
-    """Authored pairs: rows {problem_id, hack, clean} over a problem file, or with a `prompt` of their own,
-    used as it is.
+    """Authored pairs, from the rows of the file `path` (`pair_rows`): {problem_id, hack, clean} over a
+    problem file, or with a `prompt` of their own, used as it is.
 
     Of more than `limit` a seeded choice is taken: such files are sorted by mechanism.
 
-    Raises InputError for what `pair_rows` refuses, a problem that the problem file does not have, and a pair
-    whose answers, or whose prompt, are nothing to this tokenizer.
+    Raises InputError for a problem that the problem file does not have, and for a pair whose answers, or
+    whose prompt, are nothing to this tokenizer.
     """
-    rows = pair_rows(path)
     known: dict[str, Problem] = {}
     if any(row.prompt is None for row in rows):
         if problem_file is None:
@@ -338,9 +343,10 @@ def find_pairs(
         facts = {"source": f"pool {pool}", "source_hash": loaded.hash, "clean": clean}
     else:
         path = Path(pairs or shipped(name).pairs)
-        own_prompts = all(row.prompt is not None for row in pair_rows(path))
+        written = pair_rows(path)
+        own_prompts = all(row.prompt is not None for row in written)
         problems_of = problem_file or _shipped_problems(path)
-        chosen = pairs_from_file(path, tokenizer, problem_file=problems_of, limit=limit, seed=seed)
+        chosen = pairs_from_rows(path, written, tokenizer, problem_file=problems_of, limit=limit, seed=seed)
         facts = {"source": f"pairs {path.name}", "source_hash": file_hash(path)[:16]}
     rows = [pair.prompt_ids + answer for pair in chosen for answer in (pair.hack_ids, pair.clean_ids)]
     check_fit(model, rows, f"{facts['source']}, prompts with answers", way="leave longer pairs out (--pairs)")
