@@ -60,7 +60,10 @@ def other_names(text: str) -> tuple[str, ...]:
 
 
 def trained_on(run: Path) -> set[str]:
-    """Identities of all problems in a run's rollouts: what it really was trained on."""
+    """Identities of all problems in a run's rollouts: what it really was trained on.
+
+    InputError where that is not known: without rollouts, or with rows that do not say what was asked.
+    """
     from hackward.rollouts.pools import pool_files
     from hackward.tasks.problems import identity
 
@@ -74,6 +77,8 @@ def trained_on(run: Path) -> set[str]:
                 raise InputError(
                     f"{path}: problem_messages is not a list of messages with role and content"
                 ) from None
+    if not found:
+        raise InputError(f"{run / 'rollouts'}: holds no rollouts, so what {run} was trained on is not known")
     return found
 
 

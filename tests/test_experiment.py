@@ -95,7 +95,7 @@ def test_an_experiment_that_cannot_be_meant_is_refused(world, tmp_path, text, se
 
 def test_a_file_that_is_not_there_is_refused_without_loading_what_computes(tmp_path):
     assert loaded("sweep.py", f"--experiment={tmp_path / 'none.toml'}") == (2, [])
-    with pytest.raises(InputError, match=r"none.toml: No such file"):
+    with pytest.raises(InputError, match=r"none.toml: no such file"):
         read_experiment(tmp_path / "none.toml")
 
 

@@ -7,6 +7,7 @@ markdown             tables and fences that names of others do not break
 hub, space           does a name lead to a model; is there room on the disk
 files, tensors       written to a temporary name and renamed; safetensors with a fault per broken file
 flags, records       command lines and rows of files, checked by tyro and pydantic
+syntax               of texts that others wrote, parsed in silence
 lock, checksums      one writer of a directory; a byte of its files that changed is found
 provenance, seeds    commit, versions, hashes; every draw's generator from a key
 statistics           intervals, paired and unpaired, over seeds or problems or both; equivalence; Holm

@@ -30,6 +30,8 @@ from hackward.base.faults import InputError
 ROOT = Path(__file__).resolve().parents[2]  # of the clone
 CHECKPOINT = "checkpoint.safetensors"  # of a run
 POOL_FILE = re.compile(r"(step|prompt)_(?P<number>\d+)\.jsonl(\.gz)?")  # of a pool of rollouts
+MAY_BE_MARKED = "utf-8-sig"  # UTF-8, without the byte order mark that Windows' editors put first
+MARK = "\ufeff"
 UMASK = os.umask(0)  # it can only be read by setting it, which threads that write files must not do
 os.umask(UMASK)
 
@@ -156,34 +158,41 @@ def _bytes_of(path: Path) -> bytes:
         raise InputError(f"{path}: cannot be read ({fault.strerror})") from None
 
 
-def _read_text(path: Path, cut_off: bool = False) -> str:
+def read_text(path: Path, *, cut_off: bool = False, encoding: str = MAY_BE_MARKED) -> str:
+    """The text of a file, unpacked where its name ends in .gz. InputError.
+
+    With `cut_off`, without half a line at its end. With the encoding "utf-8" a byte order mark is part of it.
+    """
     try:
         data = whole_lines(path) if cut_off else path.read_bytes()
         if path.suffix == ".gz":
             if not data:
                 raise EOFError("an empty file is none")
             data = gzip.decompress(data)
-        return data.decode("utf-8")
+        return data.decode(encoding)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except (EOFError, gzip.BadGzipFile, zlib.error) as fault:
         raise InputError(f"{path}: corrupt or truncated gzip file ({fault})") from None
     except UnicodeDecodeError as fault:
-        raise InputError(f"{path}: not UTF-8 text ({fault.reason} at byte {fault.start})") from None
+        where = f"{fault.reason} at byte {fault.start}"
+        raise InputError(f"{path}: not UTF-8 text ({where}); save it as UTF-8") from None
     except OSError as fault:
         raise InputError(f"{path}: cannot be read ({fault.strerror})") from None
 
 
 def _parsed(text: str, where: str) -> Any:
     """The value of a JSON text. InputError, which `where` begins, also for numbers of thousands of digits."""
+    if text.startswith(MARK):
+        raise InputError(f"{where}: a byte order mark (U+FEFF) begins the text; save it without one")
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as fault:
         raise InputError(f"{where}: not JSON ({str(fault).partition(';')[0]})") from None
 
 
-def read_json(path: str | Path) -> Any:
-    return _parsed(_read_text(Path(path)), str(path))
+def read_json(path: str | Path, *, encoding: str = MAY_BE_MARKED) -> Any:
+    return _parsed(read_text(Path(path), encoding=encoding), str(path))
 
 
 def read_jsonl(path: str | Path, required: Iterable[str] = (), *, cut_off: bool = False) -> list[dict]:
@@ -193,7 +202,7 @@ def read_jsonl(path: str | Path, required: Iterable[str] = (), *, cut_off: bool 
     not a JSON object, or a row without one of the ``required`` fields.
     """
     path, rows, required = Path(path), [], tuple(required)
-    for number, line in enumerate(_read_text(path, cut_off).split("\n"), start=1):
+    for number, line in enumerate(read_text(path, cut_off=cut_off).split("\n"), start=1):
         if not line.strip():
             continue
         row = _parsed(line, f"{path}:{number}")

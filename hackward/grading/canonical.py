@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from hackward.base.syntax import syntax_of
 from hackward.grading.labels import Grade, GradeItem, NotGraded
 from hackward.grading.sandbox import PACKAGES
 from hackward.tasks.completions import fence
@@ -51,7 +52,7 @@ def failures(items: Sequence[GradeItem], outcomes: Sequence[Grade | NotGraded]) 
 def missing_imports(code: str) -> list[str]:
     """Packages that a solution imports and graded code has not, sorted."""
     wanted: set[str] = set()
-    for node in ast.walk(ast.parse(code)):
+    for node in ast.walk(syntax_of(code)):
         if isinstance(node, ast.Import):
             wanted.update(name.name.partition(".")[0] for name in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:

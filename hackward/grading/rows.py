@@ -24,16 +24,19 @@ class Answer(Record):
 def read_rows(paths: tuple[Path, ...]) -> list[dict[str, Any]]:
     """The rows of all files, those of a directory in the order of their names.
 
-    InputError that names file, row and field, or the directory that holds no rows.
+    InputError that names file, row and field, or the file or directory that holds no rows.
     """
     if not paths:
         raise InputError("no rows to grade: name at least one file of rows")
-    rows = []
+    rows: list[dict[str, Any]] = []
     for path in paths:
+        before = len(rows)
         for file in _files(path):
             for number, row in enumerate(read_lines(file), start=1):
                 checked_record(Answer, row, f"{file}: row {number}")
                 rows.append(row)
+        if len(rows) == before:
+            raise InputError(f"{path}: holds no rows to grade")
     return rows
 
 

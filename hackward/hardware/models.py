@@ -162,8 +162,9 @@ def _from_pretrained(name: str, dtype: torch.dtype) -> tuple[CausalLM, Tokenizer
     path, source, where = _found(name)
     check_model(str(path))
     if (path / GENERATION).is_file():
-        # transformers passes a damaged one over without a word, and with it tokens that end an answer
-        read_json(path / GENERATION)
+        # transformers passes a damaged one over without a word, and with it tokens that end an answer; a byte
+        # order mark is damage to it
+        read_json(path / GENERATION, encoding="utf-8")
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, **where)
         loaded: Any = AutoModelForCausalLM.from_pretrained(

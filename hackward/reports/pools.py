@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hackward.base import statistics
+from hackward.base.faults import InputError
 from hackward.base.files import read_json
 from hackward.base.records import checked_lines
 from hackward.base.rewards import FORMAT_PAY
@@ -37,8 +38,10 @@ def pool_blocks(root: Path, pools: Mapping[Path, Sequence[Path]]) -> list[Block]
 
 
 def pool_record(directory: Path, files: Sequence[Path]) -> Record:
-    """Rates over the rollouts that say so; None where none does."""
+    """Rates over the rollouts that say so; None where none does. InputError for a pool without rows."""
     rows = [row for path in files for row in checked_lines(path, PAGE_LINES)]
+    if not rows:
+        raise InputError(f"{directory}: the pool has no rows")
     record: Record = {"pool": str(directory), "rollouts": len(rows)}
     record["problems"] = len({str(row["problem_id"]) for row in rows})
     for name, field in RATES.items():

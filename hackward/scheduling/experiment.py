@@ -17,6 +17,7 @@ from pydantic import ConfigDict, TypeAdapter, with_config
 from typing_extensions import TypedDict
 
 from hackward.base.faults import InputError
+from hackward.base.files import read_text
 from hackward.base.records import checked_object
 
 NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
@@ -41,10 +42,10 @@ class Experiment(TypedDict):
 def read_experiment(path: Path) -> dict[str, list[str]]:
     """The flags of every arm by its name, in the order of the file. InputError for a file that is none."""
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as fault:
-        raise InputError(f"--experiment {path}: {fault.strerror or fault}") from None
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as fault:
+        content = tomllib.loads(read_text(path))
+    except InputError as fault:
+        raise InputError(f"--experiment {fault}") from None
+    except tomllib.TOMLDecodeError as fault:
         raise InputError(f"--experiment {path}: no TOML file ({fault})") from None
     arms = checked_object(path, content, TypeAdapter(Experiment))["arms"]
     for name in arms:

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from hackward.base.syntax import syntax_of
 from hackward.tasks.assertions import Unparsable, literal, parse_tests
 from hackward.tasks.problems import Linked, Problem, Test, Tree
 
@@ -61,7 +62,7 @@ def _shape(annotation: ast.expr | None) -> Shape | None:
         case ast.Name(id=name) if name in NODES:
             return Shape(NODES[name])
         case ast.Constant(value=str() as text):
-            return _shape(ast.parse(text, mode="eval").body)
+            return _shape(syntax_of(text, "eval").body)
         case ast.Subscript(value=ast.Name(id="Optional"), slice=inner):
             return _shape(inner)
         case ast.Subscript(value=ast.Name(id=name), slice=inner) if name in LISTS:
@@ -75,7 +76,7 @@ def input_of(arguments: str, names: Sequence[str]) -> dict[str, Any]:
 
     Values under other names are taken in their order. Raises Unparsable if there is not one for each.
     """
-    call = ast.parse(f"call{arguments}", mode="eval").body
+    call = syntax_of(f"call{arguments}", "eval").body
     assert isinstance(call, ast.Call)
     values = list(map(literal, call.args))
     named = {keyword.arg: literal(keyword.value) for keyword in call.keywords}

@@ -7,6 +7,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from hackward.base.syntax import syntax_of
 from hackward.strengthening.arguments import line_of
 from hackward.strengthening.strengthening import Strengthened
 from hackward.tasks.completions import extract_code
@@ -30,7 +31,7 @@ def _benchmark(row: Row, problem: Problem, tests: Sequence[Test]) -> Row:
 
 
 def _leetcode(row: Row, problem: Problem, tests: Sequence[Test]) -> Row:
-    first = ast.parse(row["test"]).body[0]
+    first = syntax_of(row["test"]).body[0]
     margin = " " * first.body[0].col_offset if isinstance(first, ast.FunctionDef) else ""
     lines = [f"{margin}assert {line_of(test, 'candidate')}" for test in tests]
     return {"test": "\n".join([row["test"].rstrip(), *lines, ""])}

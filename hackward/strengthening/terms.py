@@ -14,6 +14,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from hackward.base.syntax import syntax_of
 from hackward.tasks.problems import Linked, Tree
 
 Places = dict[tuple[int, ...], Any]
@@ -74,7 +75,7 @@ def parsed(text: str) -> ast.expr:
     text = FACTORIAL.sub(r"factorial(\1)", text)
     text = TIMES.sub("*", text).replace("^", "**")
     try:
-        return ast.parse(text, mode="eval").body
+        return syntax_of(text, "eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         raise Unreadable(text) from None
 

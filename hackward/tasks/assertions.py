@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
+from hackward.base.syntax import syntax_of
 from hackward.tasks.problems import Call, Linked, Test, Tree
 
 
@@ -24,7 +25,7 @@ def parse_tests(source: str) -> tuple[Test, ...]:
     Raises Unparsable if one of them has another form, or if there is none.
     """
     try:
-        body = ast.parse(source).body
+        body = syntax_of(source).body
         if len(body) == 1 and isinstance(body[0], ast.FunctionDef):
             body = body[0].body
         lines = source.encode().split(b"\n")

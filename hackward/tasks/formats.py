@@ -209,18 +209,27 @@ def from_own(row: dict[str, Any]) -> Problem:
 
 
 def raw_rows(source: str | Path) -> list[dict[str, Any]]:
-    """The rows of a .jsonl(.gz) file or of a hub data set (its train split), not checked. InputError."""
-    if str(source).endswith((".jsonl", ".jsonl.gz")) or Path(source).exists():
-        return read_lines(source)
+    """The rows of a .jsonl(.gz) file or of a hub data set (its train split), one or more, not checked.
+    InputError."""
+    is_file = str(source).endswith((".jsonl", ".jsonl.gz")) or Path(source).exists()
+    rows = read_lines(source) if is_file else _hub_rows(str(source))
+    if not rows:
+        raise _unusable(source)
+    return rows
+
+
+def _hub_rows(name: str) -> list[dict[str, Any]]:
     try:
         import datasets
 
-        return [dict(row) for row in datasets.load_dataset(str(source), split="train")]
+        return [dict(row) for row in datasets.load_dataset(name, split="train")]
     except Exception as fault:  # the hub client has many errors, and all mean the same here
         reason = " ".join(str(fault).split())[:160]
-        raise InputError(
-            f"{source}: no such file, and no data set that the hub can load ({reason})"
-        ) from None
+        raise InputError(f"{name}: no such file, and no data set that the hub can load ({reason})") from None
+
+
+def _unusable(source: str | Path) -> InputError:
+    return InputError(f"{source}: holds no usable problem")
 
 
 def format_of(row: dict[str, Any], where: str) -> type[ProblemRow]:
@@ -291,7 +300,8 @@ def load_problems(source: str | Path) -> list[Problem]:
         except InputError as fault:
             raise InputError(f"{where}: {fault}") from None
         problems.append(problem)
-        contradicts = contradiction(problem)
+        # A row of ours was asked when its problem was made
+        contradicts = None if isinstance(checked, OwnRow) else contradiction(problem)
         if contradicts is not None:
             hopeless.append(f"problem {problem.problem_id!r}: {contradicts}")
     if unparsable:
@@ -307,5 +317,5 @@ def load_problems(source: str | Path) -> list[Problem]:
             stacklevel=2,
         )
     if not problems:
-        raise InputError(f"{source}: holds no usable problem")
+        raise _unusable(source)
     return problems

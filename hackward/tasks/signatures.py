@@ -11,6 +11,8 @@ import inspect
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from hackward.base.syntax import syntax_of
+
 if TYPE_CHECKING:
     from hackward.tasks.problems import Call, Problem
 
@@ -25,7 +27,7 @@ def parsed(starter_code: str) -> ast.Module | None:
     """The starter code, with a body where its last line still waits for one; None where it does not parse."""
     for text in (starter_code, f"{starter_code.rstrip()} pass\n", f"{starter_code}        pass\n"):
         try:
-            return ast.parse(text)
+            return syntax_of(text)
         except (SyntaxError, ValueError, RecursionError, MemoryError):
             continue
     return None

@@ -13,6 +13,7 @@ import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from hackward.base.syntax import syntax_of
 from hackward.tasks.problems import Comparison, Linked, Order, Test, Tree
 
 TAG = re.compile(r"</?[a-z][^<>]*>", re.IGNORECASE)
@@ -285,8 +286,9 @@ def _literals(sentence: str) -> Iterator[list]:
         elif sign == "]" and depth:
             depth -= 1
             if depth == 0:
+                written = sentence[start : position + 1].replace("null", "None")
                 try:
-                    yield ast.literal_eval(sentence[start : position + 1].replace("null", "None"))
+                    yield ast.literal_eval(syntax_of(written, "eval"))
                 except (ValueError, SyntaxError):
                     continue
 

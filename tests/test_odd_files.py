@@ -1,0 +1,211 @@
+"""What a command makes of files that are empty, that Windows wrote, or that hold code of others."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+
+import evaluate
+from hackward.base.faults import InputError
+from hackward.base.files import ROOT, read_jsonl
+from hackward.hardware import models
+from hackward.hardware.models import tiny_random
+from hackward.tasks import formats
+from hackward.tasks.shipped import TINY
+from tests.desk import run, write_lines
+from tests.test_first_steps import write_pool
+from tests.test_refusals import refused
+
+MARK = b"\xef\xbb\xbf"
+ROW = {"problem_id": "plus-1", "completion": "no idea"}
+EXPERIMENT = '[arms.vanilla]\nflags = ["--arm=vanilla"]\n'
+
+
+def command(*words, **environment):
+    """A command line, as a shell runs it."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
+    return subprocess.run(
+        [sys.executable, *map(str, words)], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+
+
+def said(done):
+    """The one line of a refusal."""
+    lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert done.returncode == 2 and len(lines) == 1 and "Traceback" not in done.stderr, done.stderr
+    return lines[0]
+
+
+# --- empty files ---
+
+
+def blank(path):
+    """A file without a row: no byte, or white space."""
+    path.parent.mkdir(exist_ok=True)
+    text = b"\n \n" if "blank" in path.name else b""
+    path.write_bytes(gzip.compress(text) if path.suffix == ".gz" else text)
+    return path
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl", "blank.jsonl", "rows.jsonl.gz", "folder/rows.jsonl"])
+def test_rows_that_are_none_are_no_success(desk, tmp_path, name):
+    path = blank(tmp_path / name)
+    given = path.parent if path.parent != tmp_path else path
+    problems, out = f"--problems={desk / 'problems.jsonl'}", f"--out={tmp_path / 'out.jsonl'}"
+    rows = write_lines(tmp_path / "good.jsonl", [ROW])
+    for files in ((given,), (rows, given)):
+        assert said(command("grade.py", *files, problems, out)) == f"error: {given}: holds no rows to grade"
+    assert not (tmp_path / "out.jsonl").exists()
+
+
+def test_an_empty_file_is_a_fault_of_every_command_that_reads_it(desk, tmp_path):
+    empty, rows = blank(tmp_path / "empty.jsonl"), write_lines(tmp_path / "rows.jsonl", [ROW])
+    pool, good = blank(tmp_path / "pool" / "step_000.jsonl.gz").parent, desk / "problems.jsonl"
+    out, toml, tiny = f"--out={tmp_path / 'out.jsonl'}", blank(tmp_path / "empty.toml"), "--model=tiny-random"
+    unusable, rowless = f"{empty}: holds no usable problem", f"{pool}: the pool has no rows"
+    lines = [
+        (("strengthen.py", empty, out), unusable),
+        (("grade.py", rows, f"--problems={empty}", out), unusable),
+        (("grade.py", rows, f"--problems={good}", f"--stronger={empty}", out), unusable),
+        (("grade.py", "--canonical", f"--problems={empty}"), unusable),
+        (("analyze.py", pool), rowless),
+        (("sweep.py", f"--experiment={toml}", "--dry-run"), f"{toml}: no field 'arms'"),
+        (("extract_vhack.py", tiny, f"--pairs={empty}", out), f"{empty}: 0 pairs; at least 2 are needed"),
+        (("extract_vhack.py", tiny, f"--pool={pool}", f"--problems={good}", out), rowless),
+    ]
+    for words, fault in lines:
+        assert said(command(*words)) == f"error: {fault}"
+    assert not (tmp_path / "out.jsonl").exists() and not (pool / "report").exists()
+
+
+def test_a_run_without_rollouts_is_not_evaluated_as_one_that_learned_from_nothing(desk, tmp_path, capsys):
+    path = run(desk, TINY, tmp_path / "run")
+    blank(path / "rollouts" / "step_000.jsonl.gz")
+    (path / "checksums.json").unlink()
+    flags = evaluate.EvaluateFlags(path, problems=str(desk / "problems.jsonl"))
+    assert f"{path / 'rollouts'}: holds no rollouts" in refused(capsys, lambda: evaluate.evaluate(flags))
+    assert not (path / "evaluate").exists()
+
+
+# --- files that Windows wrote ---
+
+
+def marked(path, copy):
+    """A copy with a byte order mark at its start."""
+    data = path.read_bytes()
+    packed = path.suffix == ".gz"
+    text = MARK + (gzip.decompress(data) if packed else data)
+    copy.write_bytes(gzip.compress(text) if packed else text)
+    return copy
+
+
+def test_a_byte_order_mark_changes_no_label(desk, tmp_path):
+    plain = write_lines(tmp_path / "plain.jsonl", [ROW, ROW])
+    rows, problems = (
+        marked(plain, tmp_path / "rows.jsonl"),
+        marked(desk / "problems.jsonl", tmp_path / "p.jsonl"),
+    )
+    for file, of, out in ((plain, desk / "problems.jsonl", "a.jsonl"), (rows, problems, "b.jsonl")):
+        done = command("grade.py", file, f"--problems={of}", f"--out={tmp_path / out}")
+        assert done.returncode == 0, done.stderr
+    labels = read_jsonl(tmp_path / "a.jsonl")
+    assert len(labels) == 2 and read_jsonl(tmp_path / "b.jsonl") == labels
+
+
+def test_a_byte_order_mark_is_taken_off_pairs_pools_and_experiments(desk, tmp_path):
+    pairs = tmp_path / "pairs.json"
+    pairs.write_text(json.dumps(read_jsonl(desk / "pairs.jsonl")))
+    few = ("--model=tiny-random", "--device=cpu", "--svd-cache=None", "--permutations=2")
+    for file in (pairs, desk / "pairs.jsonl"):
+        given = marked(file, tmp_path / f"marked{file.suffix}")
+        done = command("extract_vhack.py", *few, f"--pairs={given}", f"--out={tmp_path / 'v.safetensors'}")
+        assert done.returncode == 0, done.stderr
+    pool = write_pool(tmp_path / "pool")
+    for file in (*pool.glob("*.jsonl.gz"), pool / "pool.json"):
+        marked(file, file)
+    done = command("analyze.py", pool)
+    assert done.returncode == 0 and "no verdict" in done.stdout, done.stderr
+    (tmp_path / "plain.toml").write_text(EXPERIMENT)
+    toml = marked(tmp_path / "plain.toml", tmp_path / "e.toml")
+    done = command("sweep.py", f"--experiment={toml}", "--dry-run", f"--out={tmp_path / 'sweep'}")
+    assert done.returncode == 0 and "vanilla-s41" in done.stdout, done.stderr
+
+
+def test_what_no_reader_can_take_is_told_what_to_do(desk, tmp_path):
+    problems, text = f"--problems={desk / 'problems.jsonl'}", json.dumps(ROW)
+    wide = tmp_path / "wide.jsonl"
+    wide.write_text(text, encoding="utf-16")
+    line = said(command("grade.py", wide, problems))
+    assert line.startswith(f"error: {wide}: not UTF-8 text") and "; save it as UTF-8" in line
+    joined = tmp_path / "joined.jsonl"
+    joined.write_bytes((MARK + text.encode() + b"\n") * 2)
+    assert f"{joined}:2: a byte order mark (U+FEFF) begins the text" in said(
+        command("grade.py", joined, problems)
+    )
+
+
+def test_a_generation_config_that_transformers_would_pass_over_is_refused(tmp_path):
+    """It reads no byte order mark, and says nothing: tokens that end an answer would be lost."""
+    model, tokenizer = tiny_random(seed=0)
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    file = tmp_path / "generation_config.json"
+    marked(file, file)
+    with pytest.raises(InputError, match=rf"{file}: a byte order mark"):
+        models.load(str(tmp_path), device="cpu")
+
+
+# --- code that Python warns of ---
+
+ODD = "\\d\\\x1b[31m"  # a regular expression without its r, and the start of a colour
+ODD_PROBLEM = {
+    "problem_id": "odd",
+    "statement": f"Count. The answer is one of ['{ODD}', 1].\n\nConstraints:\n\n1 <= x <= 9",
+    "starter_code": f"class Solution:\n    def f(self, x: int, p: 'int' = '{ODD}') -> int:\n",
+    "method": "f",
+    "setup_code": f"PATTERN = '{ODD}'",
+    "tests": [f"candidate(x = 1, p = '{ODD}') == 2"],
+    "canonical": f"import nobody\nclass Solution:\n    def f(self, x, p='{ODD}'):\n        return x + 1\n",
+}
+
+
+def test_code_of_others_warns_nobody(tmp_path):
+    problems = write_lines(tmp_path / "p.jsonl", [ODD_PROBLEM])
+    code = (
+        f"```python\nclass Solution:\n    def f(self, x, p='{ODD}'):\n        return 2 if x is 1 else 3\n```"
+    )
+    rows = write_lines(tmp_path / "rows.jsonl", [{"problem_id": "odd", "completion": code}])
+    lines = [
+        ("grade.py", rows, f"--problems={problems}", "--vacuous"),
+        ("grade.py", "--canonical", f"--problems={problems}"),
+        ("strengthen.py", problems, f"--out={tmp_path / 'more.jsonl'}", "--tests=3"),
+    ]
+    for words in lines:
+        done = command(*words, PYTHONWARNINGS="always")
+        told = done.stdout + done.stderr
+        assert done.returncode in (0, 1) and "Traceback" not in told, told
+        assert "escape" not in told and "\x1b" not in told and "is" + '" with' not in told, told
+
+
+def test_text_of_others_is_parsed_in_one_place():
+    """A second place would warn."""
+    places = [*ROOT.glob("*.py"), *(ROOT / "hackward").rglob("*.py")]
+    parses = re.compile(r"\bast\.parse\(|literal_eval\((?!syntax_of)")
+    found = [path.name for path in places if parses.search(path.read_text(encoding="utf-8"))]
+    assert found == ["syntax.py"]
+
+
+# --- once ---
+
+
+def test_each_problem_is_asked_once_whether_it_contradicts_itself(desk, monkeypatch):
+    asked = []
+    monkeypatch.setattr(formats, "contradiction", lambda problem: asked.append(problem.problem_id))
+    formats.load_problems(desk / "problems.jsonl")
+    assert asked == ["plus-1"]
