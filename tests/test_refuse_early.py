@@ -182,3 +182,26 @@ def test_a_directory_that_may_not_be_written_is_refused(desk, tmp_path, capsys):
     (tmp_path / "locked").mkdir(mode=0o500)
     line = refused(capsys, lambda: run(desk, "tiny-random", tmp_path / "locked" / "run"))
     assert "nothing may be written in" in line
+
+
+# --- address space ---
+
+RUN = ("train.py", "--preset=smoke", "--steps=1")
+AUDIT = ("audit.py", "POOL", "--v-hack=V")
+
+
+@pytest.mark.parametrize("words", [RUN, AUDIT, ("bench.py",), ("evaluate.py", "RUN")])
+@pytest.mark.parametrize("kilobytes", [300_000, 450_000, 600_000, 800_000])
+def test_too_little_address_space_is_one_line_before_a_library_trips_over_it(tmp_path, words, kilobytes):
+    """Later one ends the process, another waits forever: nothing that can be caught."""
+    out = tmp_path / "out"
+    line = f"ulimit -v {kilobytes}; exec {sys.executable} {' '.join(words)} --out={out}"
+    done = subprocess.run(["bash", "-c", line], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert f"error: `ulimit -v` is {kilobytes} kB of address space" in done.stderr
+    assert not out.exists()
+
+
+def test_help_needs_no_address_space():
+    line = f"ulimit -v 300000; exec {sys.executable} train.py --help"
+    assert subprocess.run(["bash", "-c", line], cwd=ROOT, capture_output=True).returncode == 0

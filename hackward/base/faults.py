@@ -30,6 +30,14 @@ NO_MEMORY = (
 )
 
 
+CIRCLE = "Symlink loop"  # pathlib's, of links that lead to one another; up to Python 3.12 a RuntimeError
+NO_ROOM = "failed to map segment"  # the loader's, of a library that an import needs; it covers other errors
+LIBRARIES = (
+    "this machine's memory (or `ulimit -v`) does not hold the libraries that compute: raise `ulimit -v`, or"
+    " take it off (`ulimit -v unlimited`)"
+)
+
+
 class InputError(Exception):
     """What the user gave cannot be used. The message is one line: the file, then the fault."""
 
@@ -120,9 +128,13 @@ def exit_on_fault(command: Callable[[], Any]) -> None:
     except InputError as fault:
         _say(f"error: {' '.join(str(fault).split())}", fault)
         raise SystemExit(2) from None
-    except (MemoryError, RuntimeError) as fault:
+    except (MemoryError, RuntimeError, ImportError) as fault:
         if isinstance(fault, MemoryError) or CPU_SHORTAGE in str(fault):
             what = NO_MEMORY
+        elif isinstance(fault, ImportError) and NO_ROOM in str(fault):
+            what = LIBRARIES
+        elif str(fault).startswith(CIRCLE):
+            what = str(fault)
         elif type(fault).__name__ == "OutOfMemoryError":  # torch's; this file does without torch
             said = " ".join(str(fault).split(".")[0].split())
             what = f"{said}: a smaller --micro-tokens or --sample-rows takes less"

@@ -27,6 +27,7 @@ from annotated_types import Ge, Le, Lt
 from hackward.base import lines
 from hackward.base.faults import InputError
 from hackward.base.files import ROOT
+from hackward.base.space import check_addresses
 
 Flags = TypeVar("Flags")
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
@@ -95,19 +96,22 @@ def command_line(
 ) -> Flags:
     """The flags of a command line. `--help` prints and exits with 0.
 
-    InputError, in one line, for a flag that is unknown or a value that it cannot take; ranges are checked by
-    `checked`.
+    InputError, in one line, for a flag that is unknown or a value that it cannot take, and where there is no
+    room for what a model runs on; ranges are checked by `checked`.
     """
     options: dict[str, Any] = {} if default is None else {"default": default}
     options["description"] = lines.description(inspect.cleandoc(description or flags.__doc__ or ""))
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
-            return tyro.cli(flags, args=argv, prog=prog, **options)
+            found = tyro.cli(flags, args=argv, prog=prog, **options)
     except SystemExit as ended:
         if not ended.code:
             raise
-    raise InputError(one_line(said.getvalue()))
+        raise InputError(one_line(said.getvalue())) from None
+    if hasattr(found, "device"):  # it runs a model
+        check_addresses()
+    return found
 
 
 def one_line(boxed: str) -> str:
