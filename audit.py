@@ -35,6 +35,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from hackward.base.faults import InputError, exit_on_fault
 from hackward.base.files import read_json, write_json
 from hackward.base.flags import Count, Ge, OnDevice, checked, command_line, tyro
+from hackward.base.lock import only_writer_of
 from hackward.base.provenance import provenance
 from hackward.base.space import check_output
 from hackward.tasks.shipped import EMBEDDED, check_model
@@ -133,6 +134,12 @@ def main(flags: AuditFlags) -> None:
     check_output(
         flags.out, (*filter(None, flags.v_hack.split(",")), *map(pool_of, flags.rollouts), flags.model)
     )
+    with only_writer_of(flags.out):
+        audited(flags)
+
+
+def audited(flags: AuditFlags) -> None:
+    """Measure, write and show; --out is this process's alone."""
     from hackward.base.screen import say, stdout  # heavy imports from here on
     from hackward.hardware import models
     from hackward.method import extraction

@@ -26,12 +26,17 @@ from __future__ import annotations
 
 from hackward.base.faults import exit_on_fault
 from hackward.base.flags import command_line
+from hackward.base.lock import only_writer_if
+from hackward.base.space import check_output
 from hackward.benchmarks.flags import BenchFlags, resolve
 
 
 def main(config: BenchFlags) -> None:
-    """Run the sections. InputError for sizes that cannot be measured."""
+    """Run the sections. InputError for sizes that cannot be measured, and for an --out that cannot be
+    written."""
     config = resolve(config)
+    if config.out is not None:
+        check_output(config.out, (config.rows, config.problems, config.canonical))
 
     # Heavy: a fault in the flags was said before these are loaded.
     from hackward.benchmarks.scaling import measure_share
@@ -41,7 +46,8 @@ def main(config: BenchFlags) -> None:
 
     if started():
         measure_share(config, train)
-    else:
+        return
+    with only_writer_if(config.out):
         run_sections(config, train)
 
 

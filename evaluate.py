@@ -22,6 +22,7 @@ from hackward.base.files import read_json, read_jsonl, write_json
 from hackward.base.flags import Count, Grading, checked, command_line, tyro
 from hackward.base.lock import only_writer
 from hackward.base.provenance import provenance
+from hackward.base.space import refuse_dangling
 from hackward.runs.settings import Config
 from hackward.runs.stored import stored_settings
 from hackward.tasks.problems import EVAL_NAME, OTHER_NAMES, Problem
@@ -144,6 +145,7 @@ def evaluate(flags: EvaluateFlags) -> Path:
     loaded."""
     checked(flags)
     names, out = other_names(flags.names), flags.out or flags.run / "evaluate"
+    refuse_dangling(out)
     record, steps = finished(flags.run)
     with contextlib.ExitStack() as stack:
         if out.resolve().is_relative_to(flags.run.resolve()):

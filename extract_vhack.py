@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from hackward.base.faults import InputError, exit_on_fault
 from hackward.base.files import file_hash
 from hackward.base.flags import Count, OnDevice, checked, command_line, tyro
+from hackward.base.lock import only_writer_of
 from hackward.base.provenance import provenance
 from hackward.base.space import check_output, check_space
 from hackward.method.recipe import Extraction
@@ -57,12 +58,19 @@ class ExtractFlags(OnDevice):
 
 
 def main(flags: ExtractFlags) -> None:
+    """Look at what is asked for, then make it."""
     checked(flags.settings)
     checked(flags)
     if flags.label != "hacked" and flags.clean != "rollouts":
         raise InputError(f"--label={flags.label} needs --clean=rollouts")
     check_output(flags.out, (flags.pairs, flags.pool, flags.problems, flags.model), LEAST_BYTES)
     check_model(flags.model)
+    with only_writer_of(flags.out):
+        extracted(flags)
+
+
+def extracted(flags: ExtractFlags) -> None:
+    """Make the v_hack, write it and show it; --out is this process's alone."""
     from hackward.base.screen import say, stdout  # heavy imports from here on
     from hackward.hardware import models
     from hackward.method import extraction

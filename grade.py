@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from hackward.base.faults import InputError, exit_on_fault
 from hackward.base.flags import Grading, Sandbox, checked, command_line, tyro
-from hackward.base.lock import new_directory
+from hackward.base.lock import new_directory, only_writer_if
 from hackward.base.space import check_output
 from hackward.grading.sandbox import Limits
 
@@ -83,12 +83,13 @@ def main(flags: GradeFlags) -> None:
         return
     if flags.out is not None:
         check_output(flags.out, (*flags.rows, flags.problems, flags.stronger))
-    with new_directory(flags.pool, "--pool") if flags.pool else contextlib.nullcontext():
+    pool = new_directory(flags.pool, "--pool") if flags.pool else contextlib.nullcontext()
+    with only_writer_if(flags.out), pool:
         grade_rows(flags, stdout())
 
 
 def grade_rows(flags: GradeFlags, console: Console) -> None:
-    """Label every row; --pool is this process's alone."""
+    """Label every row; --out and --pool are this process's alone."""
     from hackward.base.files import write_jsonl
     from hackward.base.screen import say
     from hackward.grading.labels import GradeItem

@@ -12,18 +12,23 @@ from pathlib import Path
 import pytest
 
 import audit
+import bench
+import evaluate
 import export
 import extract_vhack
 import grade
 import make_primed
+import probe_distill
 import strengthen
 from hackward.base import files, lock, space
 from hackward.base.faults import CPU_SHORTAGE, InputError, exit_on_fault
 from hackward.base.files import ROOT, read_jsonl, write_json
 from hackward.base.lock import LOCK
+from hackward.benchmarks.flags import BenchFlags
 from hackward.reports.report import write_report
 from hackward.strengthening.files import Part
 from hackward.tasks.shipped import TINY
+from tests.desk import run as one_step
 from tests.desk import write_lines
 from tests.test_refusals import refused
 from tests.test_writers import held_by_another
@@ -56,10 +61,16 @@ def writers(desk, rows, tmp_path):
             ),
             tmp_path / "v",
         ),
+        "bench": (
+            lambda out: bench.main(
+                BenchFlags(sections="grading", rows=rows, problems=problems, device="cpu", out=str(out))
+            ),
+            rows,
+        ),
     }
 
 
-NAMES = ("grade", "strengthen", "extract", "audit")
+NAMES = ("grade", "strengthen", "extract", "audit", "bench")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -143,9 +154,9 @@ def test_what_another_process_made_meanwhile_is_not_written_into(tmp_path, monke
     """It ended between the look and the lock."""
     real = lock._locked
 
-    def late(path):
+    def late(*wanted):
         (tmp_path / "made" / "theirs").write_text("")
-        return real(path)
+        return real(*wanted)
 
     monkeypatch.setattr(lock, "_locked", late)
     with (
@@ -164,7 +175,9 @@ def test_what_a_killed_process_left_of_a_new_directory_does_not_block(tmp_path):
     assert [entry.name for entry in (tmp_path / "made").iterdir()] == ["result"]
 
 
-def test_one_process_strengthens_into_a_file(desk, tmp_path, capsys):
+@pytest.fixture
+def file_held(tmp_path):
+    """(file that another process will write, its process)"""
     out = tmp_path / "out.jsonl"
     code = (
         f"from hackward.base.lock import only_writer_of\nwith only_writer_of({str(out)!r}):\n"
@@ -173,12 +186,65 @@ def test_one_process_strengthens_into_a_file(desk, tmp_path, capsys):
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     holder = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, text=True, **pipes)
     assert holder.stdout.readline() == "held\n"
-    flags = strengthen.StrengthenFlags(problems=str(desk / "problems.jsonl"), out=out)
-    try:
-        assert f"process {holder.pid} on " in refused(capsys, lambda: strengthen.main(flags))
-    finally:
-        holder.kill()
-        holder.wait()
+    yield out, holder
+    holder.kill()
+    holder.wait()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_file_that_another_process_will_write_is_refused_before_the_work(writers, name, file_held, capsys):
+    write, _ = writers[name]
+    out, holder = file_held
+    assert f"error: {out}: process {holder.pid} on " in refused(capsys, lambda: write(out))
+    assert not out.exists()
+
+
+def test_the_lock_of_a_file_goes_with_the_work_and_keeps_no_other_file(writers, file_held, tmp_path, capsys):
+    """That of a process which was killed is nothing in a directory that must be new."""
+    write, _ = writers["grade"]
+    out, holder = file_held
+    write(tmp_path / "other.jsonl")
+    holder.kill()
+    holder.wait()
+    write(out)
+    hidden = [entry.name for entry in tmp_path.iterdir() if entry.name.startswith(".")]
+    assert out.exists() and (tmp_path / "other.jsonl").exists() and not hidden
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / ".out.jsonl.lock").write_text("process 1 on nowhere")
+    lock.check_new(tmp_path / "new")
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("way", ["file", "folder", "circle"])
+def test_a_link_to_nothing_is_no_place_for_a_file(writers, name, way, tmp_path, capsys):
+    """The file would take the link's place, or fail after the work."""
+    write, _ = writers[name]
+    link = tmp_path / ("folder" if way == "folder" else "link.jsonl")
+    link.symlink_to(link.name if way == "circle" else tmp_path / "elsewhere")
+    before = sorted(tmp_path.iterdir())
+    out = link / "out.jsonl" if way == "folder" else link
+    line = refused(capsys, lambda: write(out))
+    assert line == f"error: {link}: a link to nothing; remove it, or take another --out"
+    assert link.is_symlink() and sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize("circle", [False, True])
+def test_a_link_to_nothing_is_no_directory_to_write(desk, rows, tmp_path, capsys, circle):
+    link = tmp_path / "link"
+    link.symlink_to("link" if circle else tmp_path / "elsewhere")
+    run = one_step(desk, TINY, tmp_path / "run")
+    pool = grade.GradeFlags(rows=(rows,), problems=str(desk / "problems.jsonl"), pool=link)
+    evaluated = evaluate.EvaluateFlags(run, problems=str(desk / "problems.jsonl"), out=link)
+    before = sorted(tmp_path.iterdir())
+    for command in (
+        lambda: one_step(desk, TINY, link),
+        lambda: grade.main(pool),
+        lambda: evaluate.evaluate(evaluated),
+        lambda: probe_distill.main(probe_distill.ProbeFlags(out=str(link), base_only=True)),
+        lambda: export.main(export.ExportFlags(run=run, out=link)),
+    ):
+        assert refused(capsys, command).startswith(f"error: {link}")
+    assert link.is_symlink() and sorted(tmp_path.iterdir()) == before
 
 
 @pytest.mark.parametrize(
@@ -206,7 +272,12 @@ def test_half_a_finished_row_is_made_anew(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "fault", [MemoryError(), RuntimeError(f"[enforce fail] {CPU_SHORTAGE}: can't allocate memory: 9 bytes")]
+    "fault",
+    [
+        MemoryError(),
+        RuntimeError(f"[enforce fail] {CPU_SHORTAGE}: can't allocate memory: 9 bytes"),
+        ImportError("libtorch_cpu.so: failed to map segment from shared object"),
+    ],
 )
 def test_a_machine_without_enough_memory_is_said_in_one_line(capsys, fault):
     def command():

@@ -1,4 +1,4 @@
-"""One writer: a directory is locked while a process writes it.
+"""One writer: a directory, or a file, is locked while a process writes it.
 
 The lock is the kernel's (flock on a file in the directory), so that of a process that died is free at once,
 whatever the file says. The file names its holder, for the message, and goes with the lock.
@@ -20,11 +20,14 @@ LOCK = ".writer.lock"
 
 
 @contextlib.contextmanager
-def only_writer(directory: str | Path, *, create: bool = True, lock: str = LOCK) -> Iterator[None]:
+def only_writer(
+    directory: str | Path, *, create: bool = True, lock: str = LOCK, what: str | Path | None = None
+) -> Iterator[None]:
     """Hold the directory's lock; InputError where another process holds it.
 
     A missing directory is made, with its parents, and what was made and stayed empty goes at the end; without
-    `create` it is an InputError. `lock` is the name of the lock file.
+    `create` it is an InputError. `lock` is the name of the lock file, and `what` is what it locks (default:
+    the directory).
     """
     directory = Path(directory).absolute()
     made = _make(directory) if create else []
@@ -32,7 +35,7 @@ def only_writer(directory: str | Path, *, create: bool = True, lock: str = LOCK)
         raise InputError(f"{directory}: no such directory")
     path = directory / lock
     try:
-        file = _locked(path)
+        file = _locked(path, what or directory)
         try:
             yield
         finally:
@@ -45,9 +48,14 @@ def only_writer(directory: str | Path, *, create: bool = True, lock: str = LOCK)
 
 
 def only_writer_of(file: str | Path) -> contextlib.AbstractContextManager[None]:
-    """Hold the lock of one file that this process will write; as `only_writer`."""
+    """Hold the lock of one file from before the work until the file is there; as `only_writer`."""
     path = Path(file)
-    return only_writer(path.parent, lock=f".{path.name}.lock")
+    return only_writer(path.parent, lock=f".{path.name}.lock", what=path)
+
+
+def only_writer_if(file: str | Path | None) -> contextlib.AbstractContextManager[None]:
+    """`only_writer_of` where a file was asked for."""
+    return contextlib.nullcontext() if file is None else only_writer_of(file)
 
 
 @contextlib.contextmanager
@@ -87,8 +95,8 @@ def _make(directory: Path) -> list[Path]:
     return missing
 
 
-def _locked(path: Path) -> TextIO:
-    """The lock file, open and locked, with this process as its holder."""
+def _locked(path: Path, what: str | Path) -> TextIO:
+    """The lock file of `what`, open and locked, with this process as its holder."""
     while True:
         try:
             file = open(path, "a+", encoding="utf-8")  # noqa: SIM115
@@ -100,7 +108,7 @@ def _locked(path: Path) -> TextIO:
             file.seek(0)
             holder = file.read(200).strip() or "another process"
             file.close()
-            raise InputError(f"{path.parent}: {holder} is writing there; wait until it ends") from None
+            raise InputError(f"{what}: {holder} is writing there; wait until it ends") from None
         except OSError:  # a file system without locks: better a run without one than no run
             return file
         if _is_at(file, path):
@@ -121,9 +129,13 @@ def _is_at(file: TextIO, path: Path) -> bool:
 
 
 def contents(directory: Path) -> list[Path]:
-    """What lies in a directory, without its lock and what a process that was killed had only begun to
-    write."""
-    return [entry for entry in sorted(directory.iterdir()) if entry.name != LOCK and not is_begun(entry)]
+    """What lies in a directory, without locks and what a process that was killed had only begun to write."""
+    return [entry for entry in sorted(directory.iterdir()) if not is_lock(entry) and not is_begun(entry)]
+
+
+def is_lock(path: Path) -> bool:
+    """Is this the lock of a directory or of a file in it? One that was killed leaves it."""
+    return path.name.startswith(".") and path.suffix == ".lock"
 
 
 def is_begun(path: Path) -> bool:

@@ -1,14 +1,18 @@
-"""Room on a disk, asked for before the first byte is written."""
+"""Room on a disk, asked for before the first byte is written, and for what a process loads."""
 
 from __future__ import annotations
 
 import os
+import resource
 from collections.abc import Iterable
 from pathlib import Path
 
 from hackward.base.faults import InputError
 from hackward.base.files import POOL_FILE
 
+LEAST_ADDRESSES = (
+    1 << 30
+)  # bytes of address space below which torch and transformers are not there to be used
 LEAST_BYTES = 1 << 12  # of a file that is written: a block of most disks
 
 
@@ -18,6 +22,7 @@ def check_space(path: str | Path, needed: float, what: str) -> None:
 
     `what` is what they are needed for. `path` need not exist yet.
     """
+    refuse_dangling(path)
     place = Path(path).resolve()
     if place.is_file():  # it is replaced
         place = place.parent
@@ -36,6 +41,30 @@ def check_space(path: str | Path, needed: float, what: str) -> None:
         )
 
 
+def refuse_dangling(path: str | Path) -> None:
+    """InputError where the path, or a folder on its way, is a link to nothing or in a circle.
+
+    A file would take the link's place, and not come to lie where it points.
+    """
+    for place in (Path(path), *Path(path).absolute().parents):
+        if place.is_symlink() and not place.exists():
+            raise InputError(f"{place}: a link to nothing; remove it, or take another --out")
+
+
+def check_addresses() -> None:
+    """InputError where `ulimit -v` leaves too little for the libraries that compute.
+
+    Nothing can be caught later: short of addresses, one of them ends the process and another waits forever.
+    """
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit == resource.RLIM_INFINITY or limit >= LEAST_ADDRESSES:
+        return
+    raise InputError(
+        f"`ulimit -v` is {limit >> 10} kB of address space: the libraries that compute take more than"
+        f" {LEAST_ADDRESSES >> 10}; raise it, or take it off (`ulimit -v unlimited`)"
+    )
+
+
 def check_output(
     path: str | Path, inputs: Iterable[str | Path | None] = (), needed: float = LEAST_BYTES
 ) -> None:
@@ -44,6 +73,7 @@ def check_output(
     An input is a file or a pool; names of the hub and None are passed over.
     """
     path = Path(path)
+    refuse_dangling(path)
     if path.is_dir():
         raise InputError(f"{path}: is a directory, expected a file to write (--out)")
     target = path.resolve()
