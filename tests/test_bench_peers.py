@@ -7,6 +7,8 @@ import importlib.util
 import inspect
 import io
 import os
+import subprocess
+import sys
 import time
 from types import SimpleNamespace
 
@@ -15,6 +17,7 @@ import torch
 from rich.console import Console
 
 from hackward.base.faults import InputError
+from hackward.base.files import ROOT, read_json
 from hackward.benchmarks import batching, peers, trl_step
 from hackward.benchmarks.alone import alone
 from hackward.benchmarks.batching import measure_batching, show_batching
@@ -241,6 +244,54 @@ def test_continuous_batching_that_fails_or_hangs_says_why_in_its_row():
     assert found["rows"][0]["x_slower"] == 1
     assert found["rows"][1]["error"] == "given up after 300 s" and found["rows"][1]["x_slower"] is None
     assert "given up after 300 s" in shown(show_batching(found))
+
+
+PLANT = """
+import sys
+from importlib.machinery import PathFinder
+
+NAME = "transformers.generation.continuous_batching.input_outputs"
+
+
+class Finder:
+    def find_spec(name, path, target=None):
+        spec = PathFinder.find_spec(name, path) if name == NAME else None
+        if spec is not None:
+            real = spec.loader.exec_module
+            spec.loader.exec_module = lambda module: with_fault(real, module)
+        return spec
+
+
+def with_fault(load, module):
+    load(module)
+    module.build_attention_mask = broken
+
+
+def broken(*arguments, **options):
+    raise IndexError("the mask is too large")
+
+
+sys.meta_path.insert(0, Finder)
+"""
+
+
+def test_a_mask_that_the_library_cannot_make_is_words_in_its_row_and_the_bench_goes_on(tmp_path):
+    """Without flash attention it makes one of all rows by all pages. Through the command line, as it is
+    started: the fault is in a thread of a process of its own."""
+    (tmp_path / "sitecustomize.py").write_text(PLANT)
+    out = tmp_path / "found.json"
+    flags = "--sections=batching --device=cpu --batches=2 --prompt-tokens=4 --new-tokens=8 --eager-tokens=4"
+    done = subprocess.run(
+        [sys.executable, "bench.py", *flags.split(), "--peer-seconds=100", f"--out={out}"],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(tmp_path), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    slots, other = read_json(out)["batching"]["rows"]
+    assert slots["x_slower"] == 1 and other["error"].endswith("the mask is too large")
+    assert "the mask is too large" in done.stdout
 
 
 def test_a_steady_rate_counts_only_tokens_that_came_while_all_rows_went_on():

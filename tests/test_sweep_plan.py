@@ -10,12 +10,13 @@ import pytest
 import sweep
 from hackward.base.arms import ARMS
 from hackward.base.faults import InputError
-from hackward.base.files import write_json
+from hackward.base.files import file_hash, read_json, write_json
 from hackward.scheduling.flags import SweepFlags
 from hackward.scheduling.plan import plan, stages
 from tests.light import loaded
 from tests.runs_on_disk import replay_rows, replay_samples
 from tests.sweeps import good_probe, measured_run, names, probed, v_file
+from tests.test_refusals import refused
 
 
 def test_full_is_phase_3_of_the_spec():
@@ -196,3 +197,20 @@ def test_the_commands_of_the_readme_parse_and_mean_what_they_say(tmp_path, monke
     out = capsys.readouterr().out
     assert out.count("GO: Phase 3 is justified") == 4  # once below its table, once as this sweep's verdict
     assert "lora without lora-vanilla" in out
+
+
+def test_a_v_hack_that_was_moved_is_the_same_and_one_of_another_content_is_not(world, capsys):
+    v, moved, other = (
+        v_file(world.home / "v"),
+        world.home / "moved",
+        v_file(world.home / "other", made="anew"),
+    )
+    assert world.sweep(f"--v-hack={v}", seeds="41") == 0
+    for run in world.out.glob("*-s41/config.json"):  # as the real train.py says it
+        write_json(run, read_json(run) | {"v_hack": {"hash": file_hash(v)[:16]}})
+    v.rename(moved)
+    world.forget()
+    assert world.sweep(f"--v-hack={moved}", seeds="41") == 0
+    assert not world.calls()
+    line = refused(capsys, lambda: world.sweep(f"--v-hack={other}", seeds="41"))
+    assert f"vanilla-s41/config.json: a run with other settings: another content of {other}" in line
