@@ -193,6 +193,18 @@ def test_code_of_others_warns_nobody(tmp_path):
         assert "escape" not in told and "\x1b" not in told and "is" + '" with' not in told, told
 
 
+def test_names_of_others_do_not_steer_the_terminal(tmp_path):
+    """Neither in a warning nor in the line of a refusal."""
+    unread = ODD_PROBLEM | {"problem_id": "\x1b[31mred", "tests": ["candidate(x = 1) is 2"]}
+    problems = write_lines(tmp_path / "p.jsonl", [ODD_PROBLEM, unread])
+    rows = write_lines(tmp_path / "rows.jsonl", [ROW])
+    done = command("grade.py", rows, f"--problems={problems}")
+    assert done.returncode == 0 and "do not parse: \\x1b[31mred" in done.stderr
+    assert "\x1b" not in done.stdout + done.stderr
+    line = said(command("grade.py", tmp_path / "\x1b[31m.jsonl", f"--problems={problems}"))
+    assert "\\x1b[31m.jsonl: no such file" in line and "\x1b" not in line
+
+
 def test_text_of_others_is_parsed_in_one_place():
     """A second place would warn."""
     places = [*ROOT.glob("*.py"), *(ROOT / "hackward").rglob("*.py")]

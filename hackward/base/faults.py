@@ -18,7 +18,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from hackward.base.lines import filled
+from hackward.base.lines import filled, visible
 
 START = ("TORCHELASTIC_RUN_ID", "MASTER_PORT", "TORCHELASTIC_RESTART_COUNT")  # name one start by torchrun
 PRECEDENCE = 2.0  # seconds by which rank 0 comes first, where all ranks fail alike
@@ -110,9 +110,10 @@ def _speaks(fault: BaseException) -> bool:
 
 
 def _say(line: str, fault: BaseException) -> None:
-    """One line; on a terminal as many as its width asks for."""
+    """One line; on a terminal as many as its width asks for. It may quote what others wrote."""
     if not _speaks(fault):
         return
+    line = visible(line)
     if sys.stderr.isatty():
         line = filled(line, shutil.get_terminal_size().columns)
     print(line, file=sys.stderr)

@@ -89,11 +89,6 @@ def whole_directory(path: str | Path, ours: Collection[str]) -> Iterator[Path]:
         shutil.rmtree(home, ignore_errors=True)
 
 
-def printable(text: str) -> str:
-    """The text with what UTF-8 cannot carry, lone surrogates, as escapes."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
-
-
 def _jsonable(value: Any) -> Any:
     """NaN and infinities become null: JSON has neither, and an undefined number must not read as a number."""
     if isinstance(value, float):

@@ -8,7 +8,18 @@ import textwrap
 from collections.abc import Sequence
 
 SHELL_WORD = re.compile(r"""(?:[^\s'"]|'[^']*'|"[^"]*")+""")
+CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")  # every control character but the newline
 GAP = re.compile(r"(?<=\S) {2,}")  # before the comment of an example
+
+
+def printable(text: str) -> str:
+    """The text with what UTF-8 cannot carry, lone surrogates, as escapes."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def visible(text: str) -> str:
+    """The text with what would steer a terminal, or cannot be printed at all, as escapes."""
+    return printable(CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text))
 
 
 def filled(text: str, width: int, *, indent: str = "", hang: str = "") -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
-from hackward.base.terminal import visible
+from hackward.base.lines import visible
 
 TAG = re.compile(r"<(?=[A-Za-z/!?])")
 TICKS = re.compile(r"`{3,}")

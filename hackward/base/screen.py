@@ -29,8 +29,8 @@ from rich.progress import (
 from rich.table import Column
 from rich.text import Text
 
-from hackward.base.lines import shell_lines
-from hackward.base.terminal import flowed, visible
+from hackward.base.lines import shell_lines, visible
+from hackward.base.terminal import flowed
 
 PLAIN: dict[str, Any] = {"markup": False, "emoji": False, "highlight": False}  # brackets are brackets
 STDERR = Console(stderr=True, **PLAIN)

@@ -16,23 +16,16 @@ from rich.cells import cell_len
 from rich.console import Group
 from rich.text import Text
 
-from hackward.base.files import printable
-from hackward.base.lines import filled
+from hackward.base.lines import filled, visible
 
 BETWEEN = 2  # columns: padding, and the divider of the box
 EDGES = 2  # left and right of the table
 COMFORT = 16  # columns in which a cell of few words need not wrap
 LONGEST = 24  # a piece beyond this is no figure and no word: a path, which may be broken anywhere
 BREAKS = re.compile(r"(?<=/)(?=\w)|(?<=[a-z]-)(?=[a-z])")  # in a word: behind a slash or a hyphen
-CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")  # every control character but the newline
 GOES_ON = "(the same table, further columns)"
 LEFT_OUT = "(left out: {names}; every line says -)"
 NOTHING = "-"
-
-
-def visible(text: str) -> str:
-    """The text with what would steer a terminal, or cannot be printed at all, as escapes."""
-    return printable(CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text))
 
 
 def longest_word(text: str) -> int:

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hackward.base.arms import teacher_label
-from hackward.base.files import printable
+from hackward.base.lines import printable
 from hackward.base.records import POLICY
 from hackward.base.rewards import ANSWER_PAY, FORMAT_PAY
 from hackward.reports.browser_rows import Shown, count_of, rollouts_of, steps_taken

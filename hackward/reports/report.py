@@ -6,7 +6,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
-from hackward.base.files import printable, whole_directory
+from hackward.base.files import whole_directory
+from hackward.base.lines import printable
 from hackward.base.lock import only_writer
 from hackward.reports import browser
 from hackward.reports.arm_tables import sampled_blocks

@@ -19,7 +19,8 @@ from safetensors.numpy import load_file
 from hackward.base.arms import Arm, Watched, arm_of, refresh_label, teacher_label, watched_of
 from hackward.base.checksums import Checksums
 from hackward.base.faults import InputError
-from hackward.base.files import printable, read_json
+from hackward.base.files import read_json
+from hackward.base.lines import printable
 from hackward.base.records import checked_lines, checked_object
 from hackward.base.statistics import COSINES
 from hackward.reports.buckets import bucket_of

@@ -17,6 +17,7 @@ from pydantic import AliasChoices, AliasPath, BeforeValidator, ConfigDict, Field
 
 from hackward.base.faults import InputError
 from hackward.base.files import read_lines
+from hackward.base.lines import visible
 from hackward.base.records import Record, checked_record
 from hackward.tasks.assertions import Unparsable, parse_tests
 from hackward.tasks.problems import DIFFICULTIES, Comparison, Order, Problem
@@ -274,9 +275,10 @@ def checked_row(form: type[ProblemRow], row: dict[str, Any], where: str) -> Prob
 
 
 def _name_of(row: dict[str, Any], number: int) -> str:
+    """What a warning calls the problem of a row."""
     for field in ("task_id", "id", "problem_id"):
         if row.get(field):
-            return str(row[field])
+            return visible(str(row[field]))
     return f"row {number}"
 
 
