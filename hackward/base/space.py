@@ -10,9 +10,8 @@ from pathlib import Path
 from hackward.base.faults import InputError
 from hackward.base.files import POOL_FILE
 
-LEAST_ADDRESSES = (
-    1 << 30
-)  # bytes of address space below which torch and transformers are not there to be used
+# Bytes of address space; with less, torch and transformers cannot be loaded
+LEAST_ADDRESSES = 1 << 30
 LEAST_BYTES = 1 << 12  # of a file that is written: a block of most disks
 
 
