@@ -7,7 +7,7 @@ from torch import nn
 
 from antipasto import SVDAdapter, SVDCache, dithered
 from hackward.base.faults import InputError
-from hackward.hardware import models
+from hackward.hardware import hashes, models
 from hackward.hardware.hashes import content_hash, model_hash
 from hackward.hardware.models import tiny_random
 from hackward.method import gradients
@@ -56,6 +56,16 @@ def test_content_hash_sees_every_element_shape_and_type():
     swapped[0], swapped[1] = W[1].clone(), W[0].clone()
     seen |= {content_hash(swapped), content_hash(W.reshape(9, 40)), content_hash(W.to(torch.bfloat16))}
     assert len(seen) == 7
+
+
+def test_content_hash_is_the_same_however_many_words_are_summed_at_once(monkeypatch):
+    W = torch.randn(40, 9, generator=torch.Generator().manual_seed(3))
+    whole = content_hash(W)
+    monkeypatch.setattr(hashes, "WORDS_ON_CPU", 7)
+    assert content_hash(W) == whole
+    swapped = W.flatten()
+    swapped[[0, 7]] = swapped[[7, 0]]  # the first words of two parts
+    assert content_hash(swapped.view(40, 9)) != whole
 
 
 def test_cache_is_keyed_by_content_and_survives_a_broken_file(tmp_path, tiny):

@@ -11,6 +11,7 @@ import audit
 import extract_vhack
 import probe_distill
 from hackward.base.flags import command_line
+from hackward.reports.onset import time_to_hack
 from hackward.runs.settings import parse
 from hackward.scheduling.flags import SweepFlags
 from tests.conftest import ROOT
@@ -112,9 +113,8 @@ NAMES_OF_ARMS = {
 def test_the_rates_of_what_prevents_are_those_of_the_stored_table_rounded_once(shown):
     stored = records("2026-11-27-what-prevents/what-prevents/on_policy_window.csv")
     seeds = [row for row in stored if row["run"].rpartition(" ")[0] == NAMES_OF_ARMS[shown]]
-    (line,) = re.findall(
-        rf"^\| {shown} \| ([. 0-9]+\|[. 0-9]+\|[. 0-9]+)\|", page("2026-11-27-what-prevents"), re.M
-    )
+    first_two = page("2026-11-27-what-prevents").partition("## Experiment 3")[0]
+    (line,) = re.findall(rf"^\| {shown} \| ([. 0-9]+\|[. 0-9]+\|[. 0-9]+)\|", first_two, re.M)
     hacked = [float(row["hack_rate"]) for row in seeds]
     exact = [*hacked, statistics.mean(hacked), statistics.mean(float(row["gt_rate"]) for row in seeds)]
     assert [float(cell) for cell in re.findall(r"\.\d\d", line)] == pytest.approx(exact, abs=0.005 + 1e-9)
@@ -149,3 +149,41 @@ def test_the_commands_of_the_pages_parse(path, least):
     }
     found = [parser(arguments) for script, parser in parsers.items() for arguments in commands(path, script)]
     assert len(found) >= least
+
+
+NAMES_OF_PLACEBOS = {
+    "vanilla": "vanilla",
+    "placebo of attempt": "attempt-random",
+    "placebo of probe": "probe-random",
+    "placebo of v_hack, whitened": "whitened-random",
+}
+ROLLOUTS, LAST_TEN = 64, slice(50, 60)  # of a step; of a run
+
+
+def placebo_counts(arm, seed, key):
+    stored = records("2026-11-27-what-prevents/placebos/rates_by_step.csv")
+    return [int(row[key]) for row in stored if (row["arm"], row["seed"]) == (arm, seed)]
+
+
+@pytest.mark.parametrize("shown", NAMES_OF_PLACEBOS)
+def test_the_rates_of_the_placebos_are_those_of_the_stored_counts_rounded_once(shown):
+    experiment = page("2026-11-27-what-prevents").partition("## Experiment 3")[2]
+    (line,) = re.findall(rf"^\| {shown} \| (.+) \|$", experiment, re.M)
+    hacked, mean, solved, onsets, flagged, _ = line.split(" | ")
+    seeds, arm = ("41", "42", "43"), NAMES_OF_PLACEBOS[shown]
+    rates = [[n / ROLLOUTS for n in placebo_counts(arm, seed, "hacked")] for seed in seeds]
+    right = [[n / ROLLOUTS for n in placebo_counts(arm, seed, "solved")] for seed in seeds]
+    ends = [statistics.mean(part[LAST_TEN]) for part in rates]
+    solving = statistics.mean(statistics.mean(part[LAST_TEN]) for part in right)
+    shown_rates = [float(cell) for cell in f"{hacked} {mean} {solved}".split()]
+    assert shown_rates == pytest.approx([*ends, statistics.mean(ends), solving], abs=0.005 + 1e-9)
+    assert onsets == ", ".join(str(time_to_hack(range(60), part)) for part in rates)
+    if arm != "vanilla":
+        assert flagged.split() == [placebo_flags(arm, seed) for seed in seeds]
+
+
+def placebo_flags(arm, seed):
+    stored = records("2026-11-27-what-prevents/placebos/flags_by_ten_steps.csv")
+    parts = [row for row in stored if (row["arm"], row["seed"]) == (arm, seed)]
+    share = sum(int(row["flagged"]) for row in parts) / sum(int(row["rollouts"]) for row in parts)
+    return f"{share:.2f}"[1:]

@@ -9,6 +9,9 @@ from torch import Tensor, nn
 
 from hackward.base.files import file_hash, sha256
 
+# Words summed at once: on a CPU the int64 copies stay in its caches, elsewhere they are at most 128 MB each.
+WORDS_ON_CPU, WORDS_ELSEWHERE = 1 << 15, 1 << 24
+
 
 def content_hash(tensor: Tensor) -> str:
     """128-bit checksum of shape, dtype and every bit of a tensor, computed where the tensor lives.
@@ -19,9 +22,9 @@ def content_hash(tensor: Tensor) -> str:
     """
     integers = {2: torch.int16, 4: torch.int32, 8: torch.int64}[tensor.element_size()]
     words = tensor.detach().contiguous().view(integers).flatten()
-    sums = [0, 0]
-    for start in range(0, words.numel(), 1 << 24):  # bounds the int64 copies to 128 MB each
-        chunk = words[start : start + (1 << 24)].to(torch.int64)
+    sums, count = [0, 0], WORDS_ON_CPU if tensor.device.type == "cpu" else WORDS_ELSEWHERE
+    for start in range(0, words.numel(), count):
+        chunk = words[start : start + count].to(torch.int64)
         position = torch.arange(start + 1, start + 1 + chunk.numel(), device=chunk.device)
         for i, constant in enumerate((-7046029254386353131, -4417276706812531889)):
             multiplier = position * constant
