@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import importlib.util
 import inspect
@@ -18,6 +19,7 @@ from rich.console import Console
 
 from hackward.base.faults import InputError
 from hackward.base.files import ROOT, read_json
+from hackward.base.screen import Bar
 from hackward.benchmarks import batching, peers, trl_step
 from hackward.benchmarks.alone import alone
 from hackward.benchmarks.batching import measure_batching, show_batching
@@ -31,6 +33,7 @@ from hackward.rollouts.policy import Plain
 from hackward.runs.tracking import pinned
 from hackward.tasks.formats import load_problems
 from hackward.tasks.shipped import TINY, shipped
+from tests.alone_works import digging, talking
 from train import train
 
 needs_trl = pytest.mark.skipif(
@@ -43,7 +46,7 @@ def bench_of(flags: BenchFlags = SMALL) -> Bench:
     return Bench(resolve(flags), torch.device("cpu"), train)
 
 
-def here(work, *arguments, seconds: float) -> dict:
+def here(work, *arguments, **limits) -> dict:
     """Instead of a process for each variant, which takes half a minute."""
     return work(*arguments)
 
@@ -113,7 +116,7 @@ def test_the_table_of_peers_says_seconds_ratios_and_what_is_not_in(found):
 
 @needs_trl
 def test_a_variant_that_fails_says_why_in_its_row_and_the_others_are_measured():
-    def broken(work, *arguments, seconds: float) -> dict:
+    def broken(work, *arguments, **limits) -> dict:
         fails = work is trl_step.trl_steps and arguments[1]
         return {"error": "RuntimeError: no pages"} if fails else STEPS
 
@@ -177,11 +180,11 @@ def test_a_micro_batch_of_trl_is_the_largest_part_that_fits():
 def test_without_memory_trl_has_half_the_rows_until_it_fits():
     asked = []
 
-    def scarce(work, b, continuous, numbers, rows, *, seconds: float) -> dict:
+    def scarce(work, b, continuous, numbers, rows) -> dict:
         asked.append(rows)
         return {"error": "OutOfMemoryError: tried to allocate 9 TB"} if rows > 3 else STEPS
 
-    assert peers.trl_variant(bench_of(), scarce, False, 576, 1.0) is STEPS
+    assert peers.trl_variant(bench_of(), scarce, False, 576) is STEPS
     assert asked == [12, 6, 4, 3]
 
 
@@ -216,9 +219,89 @@ def test_without_trl_the_line_that_installs_it_is_said(monkeypatch):
 
 def test_what_happens_in_a_process_of_its_own_stays_there():
     assert alone(dict, 5, seconds=60)["error"].startswith("TypeError: ")
-    assert alone(os._exit, 3, seconds=60) == {"error": "its process ended with exit code 3"}
-    assert alone(time.sleep, 60, seconds=0.5) == {"error": "given up after 0.5 s"}
+    ended = "its process ended with exit code 3, in: its work"
+    assert alone(os._exit, 3, seconds=60) == {"error": ended}
+    assert alone(time.sleep, 60, seconds=0.5)["error"].startswith("given up after 0.5 s, in: ")
     assert alone(dict, [["a", 1]], seconds=60) == {"a": 1}
+
+
+def test_work_that_is_cut_says_what_it_was_at_and_its_parent_hears_of_it_all_along():
+    heard: list[str] = []
+    found = alone(digging, 0, "hangs", seconds=8, hear=heard.append)
+    assert found == {"error": "given up after 8 s, in: the last hole"}
+    assert heard == ["its work", "starting to dig", "the last hole"]
+    ended = alone(digging, 2, "dies", seconds=60)
+    assert ended == {"error": "its process ended with exit code 3, in: the last hole"}
+
+
+def test_what_was_found_when_time_is_up_is_the_answer_and_says_that_it_was_cut():
+    why = "given up after 8 s, in: the last hole"
+    assert alone(digging, 2, "hangs", seconds=8) == {"finds": 2, "cut": why}
+    assert alone(digging, 2, "ends", seconds=60) == {"finds": "all"}
+
+
+def test_what_does_not_end_is_given_up_however_often_it_tells():
+    began = time.monotonic()
+    assert "error" in alone(talking, seconds=6)
+    assert time.monotonic() - began < 20
+
+
+@needs_trl
+def test_a_step_of_trl_tells_where_it_is_and_two_finished_ones_do_as_an_answer(monkeypatch):
+    told: list[tuple[str, dict | None]] = []
+    monkeypatch.setattr(trl_step, "tell", lambda at, found=None: told.append((at, copy.deepcopy(found))))
+    whole = trl_step.trl_steps(bench_of(dataclasses.replace(SMALL, steps=3)), False, 576, 12)
+    places = [at.split(" (")[0] for at, _ in told]
+    setting_up = ["importing TRL", "loading the model", "making the trainer", "preparing to train"]
+    steps = [f"step {step} of 3, {doing}" for step in (1, 2, 3) for doing in ("drawing", "training")]
+    assert places == setting_up + steps
+    (kept,) = [found for _, found in told if found]
+    assert kept["steps"] == whole["steps"][:2] and kept.keys() == whole.keys()
+    assert told[-2] == (f"step 3 of 3, drawing ({median_of(kept):.3g} s per step)", kept)
+
+
+def median_of(found: dict) -> float:
+    return sum(step["seconds"] for step in found["steps"]) / 2
+
+
+def test_a_variant_that_was_cut_has_its_medians_in_the_table_which_says_so():
+    def cut(work, *arguments, **limits) -> dict:
+        late = work is trl_step.trl_steps
+        return (
+            STEPS | {"steps": STEPS["steps"][:2], "cut": "given up after 9 s, in: step 3 of 3"}
+            if late
+            else STEPS
+        )
+
+    found = measure_peers(bench_of(), run=cut)
+    assert found["rows"]["TRL, generate"]["medians"]["seconds"] == 2.0
+    text = " ".join(shown(show_peers(found)).split())
+    assert "TRL, generate (cut)" in text and f"{BASE} (cut)" not in text
+    said = "TRL, generate was cut, so it has 2 steps: given up after 9 s, in: step 3 of 3."
+    assert said in text
+
+
+def test_the_bar_says_of_every_variant_and_path_what_it_is_at(monkeypatch):
+    notes: list[str] = []
+    monkeypatch.setattr(Bar, "say", lambda bar, text: notes.append(text))
+
+    def talks(work, *arguments, seconds: float, hear) -> dict:
+        hear("digging")
+        return STEPS if work is not batching.path_of else {"error": "none"}
+
+    measure_peers(bench_of(), run=talks)
+    measure_batching(bench_of(), run=talks)
+    names = [*OURS, *TRL, "slots, batch 3", "continuous, batch 3"]
+    assert notes == [note for name in names for note in (name, f"{name}: digging")]
+
+
+def test_trl_sees_no_card_but_its_own(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
+    config = resolve(dataclasses.replace(SMALL, device="cuda:1"))
+    seen = trl_step.one_card(Bench(config, torch.device("cuda:1"), train))
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "7"
+    assert seen.device == torch.device("cuda:0") and seen.config.device == "cuda"
+    assert trl_step.one_card(bench_of()).device == torch.device("cpu")
 
 
 def test_what_is_measured_beside_slots_has_a_process_of_its_own_and_a_limit():
@@ -236,7 +319,7 @@ def test_batching_measures_slots_and_continuous_batching_beside_each_other():
 
 
 def test_continuous_batching_that_fails_or_hangs_says_why_in_its_row():
-    def broken(work, b, batch, path, *, seconds: float) -> dict:
+    def broken(work, b, batch, path, *, seconds: float, hear) -> dict:
         assert work is batching.path_of and seconds == b.config.peer_seconds
         return {"error": "given up after 300 s"} if path == "continuous" else work(b, batch, path)
 

@@ -8,7 +8,7 @@ from rich.console import Group
 
 from hackward.base.screen import progress
 from hackward.benchmarks import continuous
-from hackward.benchmarks.alone import alone
+from hackward.benchmarks.alone import WHY, alone, noted, tell
 from hackward.benchmarks.flags import Lengths, lengths_of
 from hackward.benchmarks.parts import Bench, number, requests, table
 from hackward.benchmarks.sampling import EAGER_FIRST, measure_path
@@ -26,8 +26,8 @@ def measure_batching(b: Bench, run: Callable[..., dict] = alone) -> dict:
     pairs = [(batch, path) for batch in large for path in paths]
     with progress("batching", len(pairs)) as bar:
         for batch, path in pairs:
-            bar.say(f"{path}, batch {batch}")
-            found = run(path_of, b, batch, path, seconds=b.config.peer_seconds)
+            hear = noted(bar, f"{path}, batch {batch}")
+            found = run(path_of, b, batch, path, seconds=b.config.peer_seconds, hear=hear)
             rows.append({"path": path, "batch": batch, **found})
             bar()
     compare(rows)
@@ -41,7 +41,9 @@ def mean_length(lengths: Lengths) -> float:
 
 def path_of(b: Bench, batch: int, path: str) -> dict:
     """A path's token steps; of continuous batching over a stretch around the same mean length."""
+    tell("loading the model")
     model, _ = b.load()
+    tell("drawing")
     lengths, vocabulary = lengths_of(b.config), model.config.vocab_size
     if path == BASE:
         asked = requests(batch, lengths.prompt_tokens, vocabulary)
@@ -84,7 +86,7 @@ def show_batching(found: dict) -> tuple[Group, str]:
 
 def _cells(row: dict) -> list[str]:
     if "error" in row:
-        return [row["error"][:60], "", "", "", "", ""]
+        return [row["error"][:WHY], "", "", "", "", ""]
     graphs = {True: "yes", False: "no", None: "-"}[row.get("graphs")]
     return [
         number(row["ms_a_step"], ".2f"),

@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 
 from hackward.base.seeds import seeded
+from hackward.benchmarks.alone import tell
 from hackward.benchmarks.imposed import PROMPT, TYPICAL_LIMIT, Imposed, lognormal
 from hackward.grading.labels import Grade, GradeItem, label_of, unrunnable
 from hackward.rollouts.rollout import Rollout
@@ -68,4 +69,5 @@ class Exact(Imposed):
     def rollouts(self, *wanted, **options) -> list[list[Rollout]]:
         if Exact.first is None:
             Exact.first = time.monotonic()
+        tell(f"step {options['step'] + 1}")
         return super().rollouts(*wanted, **options)

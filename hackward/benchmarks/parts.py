@@ -52,7 +52,12 @@ def timed(action: Callable[[], object], device: torch.device) -> Timing:
     action()
     if on_gpu:
         torch.cuda.synchronize()
-    return Timing(time.perf_counter() - start, memory.peak() / 1e9 if on_gpu else None)
+    return Timing(time.perf_counter() - start, peak_gb(device))
+
+
+def peak_gb(device: torch.device) -> float | None:
+    """The most memory that was taken since the last call of `timed` began; None on a CPU."""
+    return memory.peak() / 1e9 if device.type == "cuda" else None
 
 
 def highest(timings: Sequence[Timing]) -> float | None:

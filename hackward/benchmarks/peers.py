@@ -8,6 +8,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -16,7 +17,7 @@ from rich.console import Group
 
 from hackward.base.files import read_json
 from hackward.base.screen import progress
-from hackward.benchmarks.alone import alone
+from hackward.benchmarks.alone import WHY, alone, noted, tell
 from hackward.benchmarks.exact import Exact
 from hackward.benchmarks.flags import peer_sizes_of
 from hackward.benchmarks.parts import GROUP, Bench, number, table
@@ -42,18 +43,17 @@ TRL = {"TRL, generate": False, "TRL, continuous": True}
 def measure_peers(b: Bench, run: Callable[..., dict] = alone) -> dict:
     """Every variant in a process of its own, which nothing of another is warm in; a failed one has an error.
 
-    `run` calls its second argument and on, and takes the seconds after which to give up.
+    `run` is called as `alone` is.
     """
     limit, rows = float(b.config.peer_seconds), {}
     with progress("peers", len(OURS) + len(TRL)) as bar:
         for name, arm in OURS.items():
-            bar.say(name)
-            rows[name] = summed(run(our_steps, b, arm, seconds=limit))
+            rows[name] = summed(run(our_steps, b, arm, seconds=limit, hear=noted(bar, name)))
             bar()
         numbers = rows[BASE].get("trainable", 0)
         for name, continuous in TRL.items():
-            bar.say(name)
-            rows[name] = summed(trl_variant(b, run, continuous, numbers, limit))
+            bounded = partial(run, seconds=limit, hear=noted(bar, name))
+            rows[name] = summed(trl_variant(b, bounded, continuous, numbers))
             bar()
     compare(rows, BASE)
     sizes = peer_sizes_of(b.config)
@@ -67,13 +67,13 @@ def measure_peers(b: Bench, run: Callable[..., dict] = alone) -> dict:
     }
 
 
-def trl_variant(b: Bench, run: Callable[..., dict], continuous: bool, numbers: int, limit: float) -> dict:
+def trl_variant(b: Bench, run: Callable[..., dict], continuous: bool, numbers: int) -> dict:
     """TRL with as large a micro-batch as ours; where the memory does not suffice, with half of it, and so
     on."""
     count = peer_sizes_of(b.config).peer_prompts * GROUP
     rows = rows_at_once(count, longest_of(b.config), MICRO_TOKENS)
     while True:
-        found = run(trl_steps, b, continuous, numbers, rows, seconds=limit)
+        found = run(trl_steps, b, continuous, numbers, rows)
         if rows == 1 or "OutOfMemory" not in found.get("error", ""):
             return found
         rows = max(part for part in range(1, rows) if not count % part)
@@ -111,6 +111,7 @@ def our_steps(b: Bench, arm: dict[str, Any]) -> dict:
     import peft  # noqa: F401  before the clock runs, as on the other side
 
     Exact.first = None
+    tell("loading the model")
     with tempfile.TemporaryDirectory() as directory, loading() as loaded:
         out = Path(directory, "run")
         (timing,) = b.timed(lambda: b.train(settings_of(b, arm, out), policy=Exact))
@@ -133,6 +134,7 @@ def loading() -> Iterator[list[float]]:
     def settled(*parts: Any) -> Any:
         model = settle(*parts)
         times.append(time.monotonic())
+        tell("making the adapter")
         return model
 
     with patch.object(models, "settle", settled):
@@ -178,15 +180,19 @@ def _ratio(taken: float | None, base: float | None) -> float | None:
 
 def show_peers(found: dict) -> tuple[Group, str]:
     """The table and the caption below it."""
-    rows = [(name, *_cells(row)) for name, row in found["rows"].items()]
+    rows = [(_shown(name, row), *_cells(row)) for name, row in found["rows"].items()]
     title = f"a step of {found['prompts']} prompts x {found['group']} completions of {found['tokens']} tokens"
     return table(title, ("seconds", *COMPARED, *ALONE), rows), peers_caption(found)
+
+
+def _shown(name: str, row: dict) -> str:
+    return f"{name} (cut)" if "cut" in row else name
 
 
 def _cells(row: dict) -> list[str]:
     """Seconds, and in brackets how many times those of the base; or the reason why there are none."""
     if "error" in row:
-        return [row["error"][:60], *[""] * (len(COMPARED) + len(ALONE) - 1)]
+        return [row["error"][:WHY], *[""] * (len(COMPARED) + len(ALONE) - 1)]
     taken, ratios = _compared(row), row["x_base"]
     return [
         *(f"{taken[key]:.3g} ({number(ratios[key], '.3g')})" for key in COMPARED.values()),
@@ -206,6 +212,11 @@ def peers_caption(found: dict) -> str:
         for name, row in rows.items()
         if name in TRL
     ]
+    cut = [
+        f" {name} was cut, so it has {len(row['steps'])} steps: {row['cut']}."
+        for name, row in rows.items()
+        if "cut" in row
+    ]
     steps = max((len(row["steps"]) for row in rows.values()), default=0)
     drawn = sorted({row["medians"]["completion_tokens"] for row in rows.values()})
     return (
@@ -217,5 +228,5 @@ def peers_caption(found: dict) -> str:
         f" tokens a step. Micro-batches: at most {found['micro_tokens']} padded tokens; TRL's have one size,"
         " smaller where the memory does not suffice. Each variant has a process of its own; set-up is cold,"
         " from the model in memory to the first step. trained: numbers that train, in our LoRA B alone, in"
-        f" TRL's A and B, at a rank that makes them about as many. {'; '.join(settings)}"
+        f" TRL's A and B, at a rank that makes them about as many.{''.join(cut)} {'; '.join(settings)}"
     )

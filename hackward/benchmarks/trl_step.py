@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import os
+import statistics
 import tempfile
 import time
 from collections import defaultdict
@@ -11,10 +14,12 @@ from typing import Any
 import torch
 
 from hackward.base.types import CausalLM
+from hackward.benchmarks.alone import tell
 from hackward.benchmarks.continuous import attending, room
 from hackward.benchmarks.exact import earned, prompt_of
 from hackward.benchmarks.flags import BenchFlags, peer_sizes_of
-from hackward.benchmarks.parts import GROUP, Bench, timed
+from hackward.benchmarks.parts import GROUP, Bench, peak_gb, timed
+from hackward.hardware.cards import visible_cards
 from hackward.hardware.models import plain_norms
 from hackward.method.targets import target_linears
 
@@ -25,6 +30,7 @@ GENERATE, REWARD, PREPARE, TRAIN = (
     "_prepare_inputs",
     "training_step",
 )
+ENOUGH = 2  # finished steps that say something: the first warms up
 RATE = 1e-6  # of learning: any costs the same
 
 
@@ -78,8 +84,10 @@ def trl_steps(b: Bench, continuous: bool, numbers: int, rows: int) -> dict:
     """Set up the trainer with a LoRA of about so many numbers and train: a step's phases, memory, set-up.
 
     `rows` are those of a micro-batch; with `continuous` transformers' continuous batching draws. Raises
-    whatever TRL raises.
+    whatever TRL raises. A process that has loaded CUDA before may see too many cards: see `one_card`.
     """
+    b = one_card(b)
+    tell("importing TRL")
     # All that is imported, before the clock runs: trl loads a name's module when it is asked for the name.
     import datasets
     import peft
@@ -89,6 +97,7 @@ def trl_steps(b: Bench, continuous: bool, numbers: int, rows: int) -> dict:
     assert all((trl.GRPOTrainer, trl.GRPOConfig, peft.LoraConfig, datasets.Dataset))
     constants.HF_HUB_DISABLE_TELEMETRY = True  # the trainer tells its makers of each use
     datasets.disable_progress_bars()
+    tell("loading the model")
     model, tokenizer = b.load()
     # As PyTorch ships it, and as transformers computes norms: loading changes both for our own runs.
     torch.backends.cuda.enable_cudnn_sdp(True)
@@ -101,22 +110,40 @@ def trl_steps(b: Bench, continuous: bool, numbers: int, rows: int) -> dict:
     began: list[float] = []
     with tempfile.TemporaryDirectory() as directory:
         made = watch.now()
+        tell("making the trainer")
         trainer = _trainer(trl, b, model, tokenizer, ids, directory, continuous, numbers, rows)
         for name in (GENERATE, REWARD, PREPARE, TRAIN):
             watch.over(trainer, name)
-        trainer.add_callback(_recorder(watch, steps, began, trainer))
         with attending(model) as attention:
-            timing = timed(trainer.train, b.device)
-    return {
-        "trainable": sum(p.numel() for p in trainer.model.parameters() if p.requires_grad),
-        "rank": trainer.model.peft_config["default"].r,
-        "rows_at_once": rows,
-        "attention": " and ".join(sorted(attention)),
-        "seconds_set_up": began[0] - made,
-        "steps": steps,
-        "peak_gb": timing.peak_gb,
-        "version": trl.__version__,
-    }
+
+            def found() -> dict:
+                return {
+                    "trainable": sum(p.numel() for p in trainer.model.parameters() if p.requires_grad),
+                    "rank": trainer.model.peft_config["default"].r,
+                    "rows_at_once": rows,
+                    "attention": " and ".join(sorted(attention)),
+                    "seconds_set_up": began[0] - made,
+                    "steps": steps,
+                    "peak_gb": peak_gb(b.device),
+                    "version": trl.__version__,
+                }
+
+            trainer.add_callback(_recorder(watch, steps, began, trainer, found))
+            tell("preparing to train")
+            timed(trainer.train, b.device)
+    return found()
+
+
+def one_card(b: Bench) -> Bench:
+    """The bench in a process that sees its card alone: TRL refuses to train where there are more.
+
+    Must come before CUDA is first asked for anything.
+    """
+    if not b.on_gpu:
+        return b
+    os.environ["CUDA_VISIBLE_DEVICES"] = visible_cards()[b.device.index or 0]
+    config = dataclasses.replace(b.config, device="cuda")
+    return dataclasses.replace(b, config=config, device=torch.device("cuda", 0))
 
 
 def _trainer(
@@ -190,10 +217,13 @@ def _paid(completion_ids: list[list[int]], **rest: Any) -> list[float]:
     return [float(earned(i % GROUP)) for i in range(len(completion_ids))]
 
 
-def _recorder(watch: Watch, steps: list[dict], began: list[float], trainer: Any) -> Any:
+def _recorder(
+    watch: Watch, steps: list[dict], began: list[float], trainer: Any, found: Callable[[], dict]
+) -> Any:
     """A callback that adds a step's phases to `steps`, and when it began to `began`.
 
-    What rewards took is in none of them.
+    What rewards took is in none of them. It tells which step begins, and what was `found` once there are
+    enough of them.
     """
     from transformers import TrainerCallback
 
@@ -203,6 +233,7 @@ def _recorder(watch: Watch, steps: list[dict], began: list[float], trainer: Any)
     def counted(*parts: Any, **options: Any) -> Any:
         completions, logps = draw(*parts, **options)
         drawn.append(sum(map(len, completions)))
+        tell(_place(steps, trainer.args.max_steps, "training"))
         return completions, logps
 
     setattr(trainer, GENERATE, counted)
@@ -211,6 +242,8 @@ def _recorder(watch: Watch, steps: list[dict], began: list[float], trainer: Any)
         def on_step_begin(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
             watch.seconds.clear()
             drawn.clear()
+            place = _place(steps, args.max_steps, "drawing")
+            tell(place, found() if len(steps) >= ENOUGH else None)
             self.began = watch.now()
 
         def on_step_end(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
@@ -219,6 +252,12 @@ def _recorder(watch: Watch, steps: list[dict], began: list[float], trainer: Any)
             steps.append({"completion_tokens": sum(drawn), **phases(whole, spent)})
 
     return Recorder()
+
+
+def _place(steps: list[dict], of: int, doing: str) -> str:
+    """What the step after these is doing, and what one of these took."""
+    taken = f" ({statistics.median(step['seconds'] for step in steps):.3g} s per step)" if steps else ""
+    return f"step {len(steps) + 1} of {of}, {doing}{taken}"
 
 
 def phases(whole: float, spent: Mapping[str, float]) -> dict[str, float]:
