@@ -123,15 +123,14 @@ def _refuse_other_run(job: Job) -> None:
     wanted, stored = dataclasses.asdict(job.settings), record["config"]
     changed = differing(stored, wanted)
     v_hack, used = job.settings.v_hack, (record.get("v_hack") or {}).get("hash")
-    other_content = []
-    if named_file(v_hack) and used is not None:
-        # By what the file holds, as train.py --resume: it may lie elsewhere now. What else a path names is
-        # compared there too; here that would take the model.
+    by_content = named_file(v_hack) and used is not None
+    if by_content:
+        # As train.py --resume: it may lie elsewhere now. What else a path names is compared there too; here
+        # that would take the model.
         changed = [key for key in changed if key != "v_hack"]
-        if used != file_hash(v_hack)[:16]:
-            other_content.append(f"another content of {v_hack}")
     differs = [f"{key} {stored.get(key)!r}, this sweep has {wanted[key]!r}" for key in changed]
-    differs += other_content
+    if by_content and used != file_hash(v_hack)[:16]:
+        differs.append(f"another content of {v_hack}")
     if differs:
         raise InputError(f"{file}: a run with other settings: {'; '.join(differs)}")
 
