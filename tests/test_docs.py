@@ -169,7 +169,7 @@ def placebo_counts(arm, seed, key):
 def test_the_rates_of_the_placebos_are_those_of_the_stored_counts_rounded_once(shown):
     experiment = page("2026-11-27-what-prevents").partition("## Experiment 3")[2]
     (line,) = re.findall(rf"^\| {shown} \| (.+) \|$", experiment, re.M)
-    hacked, mean, solved, onsets, flagged, _ = line.split(" | ")
+    hacked, mean, solved, onsets, flagged, by_own_flags = line.split(" | ")
     seeds, arm = ("41", "42", "43"), NAMES_OF_PLACEBOS[shown]
     rates = [[n / ROLLOUTS for n in placebo_counts(arm, seed, "hacked")] for seed in seeds]
     right = [[n / ROLLOUTS for n in placebo_counts(arm, seed, "solved")] for seed in seeds]
@@ -180,6 +180,7 @@ def test_the_rates_of_the_placebos_are_those_of_the_stored_counts_rounded_once(s
     assert onsets == ", ".join(str(time_to_hack(range(60), part)) for part in rates)
     if arm != "vanilla":
         assert flagged.split() == [placebo_flags(arm, seed) for seed in seeds]
+        assert by_own_flags.split() == monitored_rates(shown.removeprefix("placebo of "))
 
 
 def placebo_flags(arm, seed):
@@ -187,3 +188,11 @@ def placebo_flags(arm, seed):
     parts = [row for row in stored if (row["arm"], row["seed"]) == (arm, seed)]
     share = sum(int(row["flagged"]) for row in parts) / sum(int(row["rollouts"]) for row in parts)
     return f"{share:.2f}"[1:]
+
+
+def monitored_rates(monitor):
+    """Hacked by seed in the arm whose placebo it is, as experiment 2 stored it."""
+    stored = records("2026-11-27-what-prevents/what-prevents/on_policy_window.csv")
+    arm = NAMES_OF_ARMS[f"penalty, {monitor}"]
+    rates = [float(row["hack_rate"]) for row in stored if row["run"].rpartition(" ")[0] == arm]
+    return [f"{rate:.2f}"[1:] for rate in rates]

@@ -84,6 +84,13 @@ def test_an_empty_file_is_a_fault_of_every_command_that_reads_it(desk, tmp_path)
     assert not (tmp_path / "out.jsonl").exists() and not (pool / "report").exists()
 
 
+def test_an_input_that_is_a_link_in_a_circle_is_named_in_one_line(desk, tmp_path):
+    circle, out = tmp_path / "circle.jsonl", tmp_path / "out.jsonl"
+    circle.symlink_to(circle)
+    line = said(command("grade.py", circle, f"--problems={desk / 'problems.jsonl'}", f"--out={out}"))
+    assert line.startswith("error: ") and str(circle) in line and not out.exists()
+
+
 def test_a_run_without_rollouts_is_not_evaluated_as_one_that_learned_from_nothing(desk, tmp_path, capsys):
     path = run(desk, TINY, tmp_path / "run")
     blank(path / "rollouts" / "step_000.jsonl.gz")
