@@ -91,12 +91,15 @@ def test_an_input_that_is_a_link_in_a_circle_is_named_in_one_line(desk, tmp_path
     assert line.startswith("error: ") and str(circle) in line and not out.exists()
 
 
-def test_a_run_without_rollouts_is_not_evaluated_as_one_that_learned_from_nothing(desk, tmp_path, capsys):
+@pytest.mark.parametrize("step", ["step_000", "step_001"], ids=["its only file", "one of two"])
+def test_a_run_without_rollouts_is_not_evaluated_as_one_that_learned_from_nothing(
+    desk, tmp_path, capsys, step
+):
     path = run(desk, TINY, tmp_path / "run")
-    blank(path / "rollouts" / "step_000.jsonl.gz")
+    empty = blank(path / "rollouts" / f"{step}.jsonl.gz")
     (path / "checksums.json").unlink()
     flags = evaluate.EvaluateFlags(path, problems=str(desk / "problems.jsonl"))
-    assert f"{path / 'rollouts'}: holds no rollouts" in refused(capsys, lambda: evaluate.evaluate(flags))
+    assert f"{empty}: holds no rollouts" in refused(capsys, lambda: evaluate.evaluate(flags))
     assert not (path / "evaluate").exists()
 
 
