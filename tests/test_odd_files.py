@@ -16,7 +16,6 @@ from hackward.base.faults import InputError
 from hackward.base.files import ROOT, read_jsonl
 from hackward.hardware import models
 from hackward.hardware.models import tiny_random
-from hackward.tasks import formats
 from hackward.tasks.shipped import TINY
 from tests.desk import run, write_lines
 from tests.test_first_steps import write_pool
@@ -221,13 +220,3 @@ def test_text_of_others_is_parsed_in_one_place():
     parses = re.compile(r"\bast\.parse\(|literal_eval\((?!syntax_of)")
     found = [path.name for path in places if parses.search(path.read_text(encoding="utf-8"))]
     assert found == ["syntax.py"]
-
-
-# --- once ---
-
-
-def test_each_problem_is_asked_once_whether_it_contradicts_itself(desk, monkeypatch):
-    asked = []
-    monkeypatch.setattr(formats, "contradiction", lambda problem: asked.append(problem.problem_id))
-    formats.load_problems(desk / "problems.jsonl")
-    assert asked == ["plus-1"]
