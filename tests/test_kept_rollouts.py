@@ -11,7 +11,7 @@ import analyze
 from hackward.base.faults import InputError
 from hackward.base.files import read_jsonl, write_jsonl
 from hackward.reports import report
-from hackward.rollouts.pools import stored_rollouts
+from hackward.rollouts.pools import pool_files, stored_rollouts
 from tests.rollouts_on_disk import line, write_rollouts
 from tests.runs_on_disk import read, run_main
 
@@ -129,4 +129,13 @@ def test_an_unfinished_run_without_a_whole_row_is_left_out_and_named(tmp_path, t
 def test_rollouts_that_training_or_an_audit_goes_by_are_refused_where_a_file_has_none(tmp_path):
     blank(tmp_path / "step_000.jsonl.gz")
     with pytest.raises(InputError, match=r"step_000.jsonl.gz: holds no rollouts, .* bring the file back"):
+        stored_rollouts(tmp_path / "step_000.jsonl.gz")
+
+
+@pytest.mark.parametrize("gone", ["prompt_ids", "completion_ids"])
+def test_a_row_of_a_run_without_token_ids_is_refused_by_number(shop, tmp_path, gone):
+    rows = read_jsonl(pool_files(shop / "teacher_pool")[0])
+    del rows[1][gone]
+    write_jsonl(tmp_path / "step_000.jsonl.gz", rows)
+    with pytest.raises(InputError, match=r"step_000.jsonl.gz: row 2: has no prompt_ids or no completion_ids"):
         stored_rollouts(tmp_path / "step_000.jsonl.gz")

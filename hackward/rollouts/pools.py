@@ -223,11 +223,14 @@ def _check_whole(directory: Path) -> None:
 def stored_rollouts(path: str | Path) -> list[Rollout]:
     """The rollouts of one file of a run as it wrote them: ids, labels, numbers, whose they are.
 
-    InputError as in `load_pool`, and for a file without any: each of a run's has some.
+    InputError as in `load_pool`, for a file without any, and for a row without ids: a run's have them.
     """
     found = []
     for number, stored in enumerate(read_jsonl(path), start=1):
-        row = checked_record(PoolRow, stored, f"{path}: row {number}")
+        where = f"{path}: row {number}"
+        row = checked_record(PoolRow, stored, where)
+        if row.prompt_ids is None or row.completion_ids is None:
+            raise InputError(f"{where}: has no prompt_ids or no completion_ids, and every row of a run has both")
         rollout = _rollout(row, Path(path), None, True, sample=number - 1, stop=())
         owner = row.src_pool if isinstance(row.src_pool, str) else rollout.src_pool
         found.append(replace(rollout, truncated=bool(row.truncated), src_pool=owner))
