@@ -230,7 +230,9 @@ def stored_rollouts(path: str | Path) -> list[Rollout]:
         where = f"{path}: row {number}"
         row = checked_record(PoolRow, stored, where)
         if row.prompt_ids is None or row.completion_ids is None:
-            raise InputError(f"{where}: has no prompt_ids or no completion_ids, and every row of a run has both")
+            raise InputError(
+                f"{where}: has no prompt_ids or no completion_ids, and every row of a run has both"
+            )
         rollout = _rollout(row, Path(path), None, True, sample=number - 1, stop=())
         owner = row.src_pool if isinstance(row.src_pool, str) else rollout.src_pool
         found.append(replace(rollout, truncated=bool(row.truncated), src_pool=owner))
