@@ -15,6 +15,7 @@ from hackward.base.faults import InputError
 from hackward.base.files import read_json, read_jsonl
 from hackward.scheduling import queue
 from tests.sweeps import gone, in_background, names
+from tests.test_refusals import refused
 
 # --- what is run ---
 
@@ -36,6 +37,14 @@ def test_what_a_sweep_says_to_type_can_be_typed_whatever_its_directory_is_called
     assert f"--out={out / 'vanilla-s41'}" in shlex.split(log)
     world.sweep(out=str(out), arms="vanilla", seeds="42", on="print")
     assert f"analyze.py {shlex.quote(str(out))} once" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("below", ["", "/below"])
+def test_a_file_where_a_sweep_is_to_go_is_refused_by_name(world, below, capsys):
+    file = world.home / "file"
+    file.touch()
+    line = refused(capsys, lambda: world.sweep(out=f"{file}{below}"))
+    assert line == f"error: {file}: not a directory" and world.started() == []
 
 
 def test_what_is_done_is_skipped_and_more_steps_go_on(world):
