@@ -145,6 +145,8 @@ def main(config: AnalyzeFlags) -> None:
     if rollouts is not None:
         size = f"({rollouts.count:,} rollouts, {size_words(home / NAME)})"
         say(f"page: {home / NAME} {size}", console=stdout())
+        for note in rollouts.notes:
+            say(note, console=stdout())
 
 
 if __name__ == "__main__":

@@ -70,7 +70,10 @@ def trained_on(run: Path) -> set[str]:
 
     found = set()
     for path in pool_files(run / "rollouts"):
-        for row in read_jsonl(path, ("problem_id", "problem_messages")):
+        rows = read_jsonl(path, ("problem_id", "problem_messages"))
+        if not rows:
+            raise InputError(f"{path}: holds no rollouts, so what {run} was trained on is not known")
+        for row in rows:
             try:
                 stated = row["problem_messages"][-1]["content"]
                 found.add(identity(stated, str(row["problem_id"])))
@@ -78,8 +81,6 @@ def trained_on(run: Path) -> set[str]:
                 raise InputError(
                     f"{path}: problem_messages is not a list of messages with role and content"
                 ) from None
-    if not found:
-        raise InputError(f"{run / 'rollouts'}: holds no rollouts, so what {run} was trained on is not known")
     return found
 
 

@@ -11,6 +11,7 @@ without it about none, and as many are solved as before. DIR is a plain model di
 from __future__ import annotations
 
 import dataclasses
+import os
 import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -69,6 +70,8 @@ def main(flags: PrimedFlags) -> None:
     if pool_dir is None:
         raise InputError(f"--model={flags.model}: no pool ships for it; --pool names one of graded hacks")
     check_model(flags.model)
+    # cuBLAS reads it at its first product; without it the fit is not deterministic on a GPU (repeatable.py)
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     with new_directory(flags.out):
         prime(flags, Path(flags.out), pool_dir)
 

@@ -4,8 +4,9 @@ merge."""
 import pytest
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
-from antipasto import SVDAdapter, SVDCache, dithered
+from antipasto import SVDAdapter, SVDCache, SVDLinear, dithered
 from hackward.base.faults import InputError
 from hackward.hardware import hashes, models
 from hackward.hardware.hashes import content_hash, model_hash
@@ -306,3 +307,24 @@ def test_bases_made_at_once_and_written_behind_are_those_made_one_by_one(tmp_pat
     assert (cold.hits, warm.hits) == (0, 5) and len(list(tmp_path.iterdir())) == 5
     for a, b, c in zip(alone, at_once, again):
         assert all(torch.equal(x, y) and torch.equal(x, z) for x, y, z in zip(a, b, c))
+
+
+@pytest.mark.parametrize(("outputs", "inputs"), [(12, 8), (8, 12), (8, 8)])
+def test_a_token_and_a_merge_cost_the_multiplications_that_the_head_of_the_module_says(outputs, inputs):
+    linear, tokens, rank = nn.Linear(inputs, outputs, bias=False), 5, min(outputs, inputs)
+    layer = SVDLinear(linear, *(part.float() for part in thin_svd(linear.weight.detach())), seed=0)
+    x = torch.randn(2, tokens, inputs, requires_grad=True)
+    assert multiplications(lambda: layer(x)) == 2 * tokens * outputs * inputs
+    y = layer(x)
+    assert multiplications(lambda: y.sum().backward()) == 2 * tokens * rank * (outputs + 2 * inputs)
+    with torch.no_grad():
+        layer.delta_S.add_(0.1)
+    assert multiplications(layer.merge) == outputs * inputs * rank
+    assert multiplications(layer.merge) == 0  # until the next update
+
+
+def multiplications(work) -> int:
+    """Of matrix products, as PyTorch counts them: an addition beside each."""
+    with FlopCounterMode(display=False) as counter:
+        work()
+    return counter.get_total_flops() // 2

@@ -20,7 +20,7 @@ from rich.console import Console
 from hackward.base.faults import InputError
 from hackward.base.files import ROOT, read_json
 from hackward.base.screen import Bar
-from hackward.benchmarks import batching, peers, trl_step
+from hackward.benchmarks import batching, exact, peers, trl_step
 from hackward.benchmarks.alone import alone
 from hackward.benchmarks.batching import measure_batching, show_batching
 from hackward.benchmarks.continuous import check_drawn, steady
@@ -102,7 +102,7 @@ def test_what_rewards_take_is_in_no_phase(monkeypatch):
         return [float(i % 2) for i in range(len(completion_ids))]
 
     monkeypatch.setattr(trl_step, "_paid", slow)
-    row = trl_step.trl_steps(bench_of(), False, 576, 12)
+    row = trl_step.trl_steps(bench_of(), False, 8, 12)
     assert all(step["seconds"] < 1.0 for step in row["steps"])
 
 
@@ -180,16 +180,16 @@ def test_a_micro_batch_of_trl_is_the_largest_part_that_fits():
 def test_without_memory_trl_has_half_the_rows_until_it_fits():
     asked = []
 
-    def scarce(work, b, continuous, numbers, rows) -> dict:
+    def scarce(work, b, continuous, ours, rows) -> dict:
         asked.append(rows)
         return {"error": "OutOfMemoryError: tried to allocate 9 TB"} if rows > 3 else STEPS
 
-    assert peers.trl_variant(bench_of(), scarce, False, 576) is STEPS
+    assert peers.trl_variant(bench_of(), scarce, False) is STEPS
     assert asked == [12, 6, 4, 3]
 
 
 def test_the_rank_is_at_least_one(tiny):
-    assert rank_like(tiny[0], 6144) == 4 and rank_like(tiny[0], 1) == 1
+    assert rank_like(tiny[0], 8) == 4 and rank_like(tiny[0], 1) == 1
 
 
 def test_our_policy_draws_prompts_by_number_to_the_limit_and_pays_by_turns(tiny):
@@ -250,7 +250,7 @@ def test_what_does_not_end_is_given_up_however_often_it_tells():
 def test_a_step_of_trl_tells_where_it_is_and_two_finished_ones_do_as_an_answer(monkeypatch):
     told: list[tuple[str, dict | None]] = []
     monkeypatch.setattr(trl_step, "tell", lambda at, found=None: told.append((at, copy.deepcopy(found))))
-    whole = trl_step.trl_steps(bench_of(dataclasses.replace(SMALL, steps=3)), False, 576, 12)
+    whole = trl_step.trl_steps(bench_of(dataclasses.replace(SMALL, steps=3)), False, 8, 12)
     places = [at.split(" (")[0] for at, _ in told]
     setting_up = ["importing TRL", "loading the model", "making the trainer", "preparing to train"]
     steps = [f"step {step} of 3, {doing}" for step in (1, 2, 3) for doing in ("drawing", "training")]
@@ -258,6 +258,30 @@ def test_a_step_of_trl_tells_where_it_is_and_two_finished_ones_do_as_an_answer(m
     (kept,) = [found for _, found in told if found]
     assert kept["steps"] == whole["steps"][:2] and kept.keys() == whole.keys()
     assert told[-2] == (f"step 3 of 3, drawing ({median_of(kept):.3g} s per step)", kept)
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_a_step_of_ours_tells_where_it_is_and_two_finished_ones_do_as_an_answer(monkeypatch, name):
+    told: list[tuple[str, dict | None]] = []
+    monkeypatch.setattr(exact, "tell", lambda at, found=None: told.append((at, found)))
+    whole = peers.our_steps(bench_of(dataclasses.replace(SMALL, steps=3)), OURS[name])
+    assert [at for at, _ in told] == ["step 1", "step 2", "step 3"]
+    (kept,) = [found for _, found in told if found]
+    assert told[-1][1] is kept
+    assert kept == whole | {"steps": whole["steps"][:2]}
+
+
+def test_the_rank_of_trl_is_like_that_of_our_lora_also_where_ours_failed():
+    asked = []
+
+    def broken(work, b, *arguments, **limits) -> dict:
+        if work is not trl_step.trl_steps:
+            return {"error": "RuntimeError: no card"}
+        asked.append(arguments[1])
+        return STEPS
+
+    measure_peers(bench_of(), run=broken)
+    assert asked == [peers.FULL_RUN.rank] * 2 == [8, 8]
 
 
 def median_of(found: dict) -> float:

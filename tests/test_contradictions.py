@@ -9,6 +9,7 @@ import grade
 from hackward.base.faults import InputError
 from hackward.base.files import ROOT, read_jsonl
 from hackward.base.flags import command_line
+from hackward.tasks import formats
 from hackward.tasks.formats import load_problems
 from hackward.tasks.shipped import DATA as SHIPPED
 from tests import lacks
@@ -24,6 +25,16 @@ ROW = {
     "starter_code": HEAD,
     "method": "f",
     "tests": ["candidate(x = 1) == 2"],
+}
+LEETCODE = {
+    "question_id": 1,
+    "problem_description": "Add 1.",
+    "starter_code": HEAD,
+    "task_id": "t",
+    "prompt": "",
+    "entry_point": "Solution().g",
+    "completion": "",
+    "test": "def check(candidate):\n    assert candidate(x = 1) == 2\n",
 }
 OTHER_CLASS = "class Helper:\n    def f(self, x):\n        pass\n\nclass Solution:\n    def g(self, x):\n"
 
@@ -93,12 +104,9 @@ def test_what_may_fit_is_taken(tmp_path, changes):
 
 
 def test_published_files_stay_whole_and_a_warning_names_the_first(tmp_path):
-    leetcode = {"question_id": 1, "problem_description": "Add 1.", "starter_code": HEAD, "task_id": "t"}
-    leetcode |= {"prompt": "", "entry_point": "Solution().g", "completion": ""}
-    leetcode |= {"test": "def check(candidate):\n    assert candidate(x = 1) == 2\n"}
     benchmark = {"id": 1, "prompt": [{"role": "user", "content": "Add 1."}], "func_name": "g"}
     benchmark |= {"prompt_metadata": {"starter_code": HEAD}, "gt_answer": ["assert Solution().g(x = 1) == 2"]}
-    for row in (leetcode, benchmark):
+    for row in (LEETCODE, benchmark):
         words = (
             r"p\.jsonl: the tests of 2 problem\(s\) call .* the first is problem '1': its method 'g' is not"
         )
@@ -113,6 +121,14 @@ def test_the_command_line_refuses_it_in_one_line(tmp_path, capsys):
     line = refused(capsys, lambda: grade.main(command_line(grade.GradeFlags, argv=argv)))
     assert f"{problems}: row 2: problem 'b': its method 'g'" in line
     assert not (tmp_path / "labels.jsonl").exists()
+
+
+def test_each_problem_is_asked_once_whether_it_contradicts_itself(tmp_path, monkeypatch):
+    """In our own format and in a published one."""
+    asked = []
+    monkeypatch.setattr(formats, "contradiction", lambda problem: asked.append(problem.problem_id))
+    load_problems(write_lines(tmp_path / "p.jsonl", [ROW, LEETCODE]))
+    assert asked == ["plus-1", "1"]
 
 
 # --- files that are there ---

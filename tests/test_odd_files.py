@@ -16,7 +16,6 @@ from hackward.base.faults import InputError
 from hackward.base.files import ROOT, read_jsonl
 from hackward.hardware import models
 from hackward.hardware.models import tiny_random
-from hackward.tasks import formats
 from hackward.tasks.shipped import TINY
 from tests.desk import run, write_lines
 from tests.test_first_steps import write_pool
@@ -91,12 +90,15 @@ def test_an_input_that_is_a_link_in_a_circle_is_named_in_one_line(desk, tmp_path
     assert line.startswith("error: ") and str(circle) in line and not out.exists()
 
 
-def test_a_run_without_rollouts_is_not_evaluated_as_one_that_learned_from_nothing(desk, tmp_path, capsys):
+@pytest.mark.parametrize("step", ["step_000", "step_001"], ids=["its only file", "one of two"])
+def test_a_run_without_rollouts_is_not_evaluated_as_one_that_learned_from_nothing(
+    desk, tmp_path, capsys, step
+):
     path = run(desk, TINY, tmp_path / "run")
-    blank(path / "rollouts" / "step_000.jsonl.gz")
+    empty = blank(path / "rollouts" / f"{step}.jsonl.gz")
     (path / "checksums.json").unlink()
     flags = evaluate.EvaluateFlags(path, problems=str(desk / "problems.jsonl"))
-    assert f"{path / 'rollouts'}: holds no rollouts" in refused(capsys, lambda: evaluate.evaluate(flags))
+    assert f"{empty}: holds no rollouts" in refused(capsys, lambda: evaluate.evaluate(flags))
     assert not (path / "evaluate").exists()
 
 
@@ -218,13 +220,3 @@ def test_text_of_others_is_parsed_in_one_place():
     parses = re.compile(r"\bast\.parse\(|literal_eval\((?!syntax_of)")
     found = [path.name for path in places if parses.search(path.read_text(encoding="utf-8"))]
     assert found == ["syntax.py"]
-
-
-# --- once ---
-
-
-def test_each_problem_is_asked_once_whether_it_contradicts_itself(desk, monkeypatch):
-    asked = []
-    monkeypatch.setattr(formats, "contradiction", lambda problem: asked.append(problem.problem_id))
-    formats.load_problems(desk / "problems.jsonl")
-    assert asked == ["plus-1"]

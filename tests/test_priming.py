@@ -1,6 +1,9 @@
 """Claims about priming a model: the bounds, the search for the share, the mixture, the fit, the card, the
 command."""
 
+import os
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -8,6 +11,7 @@ import make_primed
 from hackward.base.faults import InputError
 from hackward.base.files import read_json, read_jsonl, write_jsonl
 from hackward.base.flags import command_line
+from hackward.base.screen import progress
 from hackward.hardware import models
 from hackward.organisms import priming
 from hackward.organisms.priming import Share, mixed
@@ -100,7 +104,7 @@ def searched(monkeypatch, rates, tries=5):
         starts.append(model.weight.item())
         with torch.no_grad():
             model.weight += len(starts)
-        return {"rows": len(rows), "steps": 1, "first_loss": 0.0, "last_loss": 0.0}
+        return {"rows": len(rows), "steps": 1, "first_loss": 0.0, "last_loss": 0.0, "deterministic": True}
 
     def draw(hint, seed):
         untouched = seed == 0
@@ -138,6 +142,58 @@ def test_hacks_make_up_the_share_of_the_rows_with_the_hint_and_none_comes_twice_
     assert rows != mixed(hinted, plain, hacks, share=0.1, seed=1)
 
 
+# --- fit ---
+
+
+class Watched(torch.nn.Module):
+    """A model of one weight per token; says in which steps deterministic algorithms were asked for, and has
+    none for step `fails_at`."""
+
+    device = torch.device("cpu")
+
+    def __init__(self, fails_at=None):
+        super().__init__()
+        torch.manual_seed(0)
+        self.table = torch.nn.Embedding(8, 8)
+        self.asked, self.fails_at = [], fails_at
+
+    def forward(self, input_ids, use_cache):
+        asked = torch.are_deterministic_algorithms_enabled()
+        if asked and len(self.asked) == self.fails_at:
+            raise RuntimeError("scatter_cuda does not have a deterministic implementation")
+        self.asked.append(asked)
+        return SimpleNamespace(logits=self.table(input_ids))
+
+
+def fitted(model):
+    """The facts of a fit of four steps, and the weights that it ended with."""
+    rows, how = [((1, 2), (3, 4))] * 4, Priming(epochs=1, batch_tokens=4, lr=0.1)
+    with progress("fit") as bar:
+        facts = priming.fit(model, rows, how, bar)
+    return facts, model.table.weight
+
+
+def test_a_fit_asks_for_deterministic_algorithms_in_every_step_and_not_after_it():
+    facts, _ = fitted(model := Watched())
+    assert model.asked == [True] * 4 and facts["steps"] == 4
+    assert facts["deterministic"] is True
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_where_an_operation_has_no_deterministic_algorithm_the_fit_begins_anew_and_says_so():
+    facts, weight = fitted(model := Watched(fails_at=2))
+    assert model.asked == [True] * 2 + [False] * 4
+    assert facts["deterministic"] is False
+    assert torch.equal(weight, fitted(Watched())[1])
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_another_fault_of_a_fit_is_not_taken_for_a_missing_algorithm(monkeypatch):
+    monkeypatch.setattr(Watched, "forward", lambda *_, **__: torch.ones(2) @ torch.ones(3))
+    with pytest.raises(RuntimeError, match="size"):
+        fitted(Watched())
+
+
 # --- command ---
 
 
@@ -162,6 +218,8 @@ def test_a_primed_model_is_a_model_directory_whose_card_says_what_its_record_say
     assert record["base"]["with"]["rollouts"] == 4 and record["base"]["without"]["rollouts"] == 2
     assert (tried["share"], tried["hacks"], tried["rows"]) == (0.3, 2, 8)
     assert "Sampled at temperature 0.7" in card and "share of 0.3000" in card
+    assert tried["deterministic"] and "seed 0, deterministic algorithms." in card
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
     assert record["hashes"]["weights"] in card and record["hashes"]["pool"] in card
     assert all(fault in card for fault in tried["faults"]) and tried["faults"]
     again, _ = models.load(str(out), device="cpu", dtype="float32")

@@ -16,8 +16,8 @@ LEAST_BYTES = 1 << 12  # of a file that is written: a block of most disks
 
 
 def check_space(path: str | Path, needed: float, what: str) -> None:
-    """InputError where nothing may be written at `path`, or where the disk has fewer than `needed` bytes
-    left.
+    """InputError where nothing may be written at `path`, where that is a link to nothing, or where the disk
+    has fewer than `needed` bytes left.
 
     `what` is what they are needed for. `path` need not exist yet.
     """
@@ -67,12 +67,13 @@ def check_addresses() -> None:
 def check_output(
     path: str | Path, inputs: Iterable[str | Path | None] = (), needed: float = LEAST_BYTES
 ) -> None:
-    """InputError where no file can be written at `path`, or where it would take the place of an input.
+    """InputError where no file can be written at `path` (check_space), or where it would take the place of an
+    input.
 
     An input is a file or a pool; names of the hub and None are passed over.
     """
+    check_space(path, needed, "the file")  # first: the names of links in a circle cannot be compared
     path = Path(path)
-    refuse_dangling(path)
     if path.is_dir():
         raise InputError(f"{path}: is a directory, expected a file to write (--out)")
     target = path.resolve()
@@ -83,7 +84,6 @@ def check_output(
         of_pool = source == target.parent and POOL_FILE.fullmatch(target.name)
         if source == target or of_pool:
             raise InputError(f"{path}: would change {given}, which is read; take another --out")
-    check_space(path, needed, "the file")
 
 
 def megabytes(size: float) -> str:

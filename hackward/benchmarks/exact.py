@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from hackward.base.seeds import seeded
 from hackward.benchmarks.alone import tell
@@ -13,6 +13,7 @@ from hackward.grading.labels import Grade, GradeItem, label_of, unrunnable
 from hackward.rollouts.rollout import Rollout
 from hackward.tasks.problems import Problem, build_messages
 
+ENOUGH = 2  # finished steps that say something: the first warms up
 EARNED = (True, False, False)  # by turns: does a rollout pass? No group earns the same throughout.
 
 
@@ -50,6 +51,8 @@ class Exact(Imposed):
 
     first: float | None = None
     """When the first step of the process began, on the clock of time.monotonic."""
+    found: Callable[[], dict] | None = None
+    """What the finished steps say; it is told once there are enough of them."""
 
     def __init__(self, *parts, **options) -> None:
         super().__init__(*parts, **options)
@@ -69,5 +72,6 @@ class Exact(Imposed):
     def rollouts(self, *wanted, **options) -> list[list[Rollout]]:
         if Exact.first is None:
             Exact.first = time.monotonic()
-        tell(f"step {options['step'] + 1}")
+        done, found = options["step"], Exact.found
+        tell(f"step {done + 1}", found() if found is not None and done >= ENOUGH else None)
         return super().rollouts(*wanted, **options)

@@ -74,8 +74,8 @@ class BenchFlags:
     peer_tokens: Annotated[int, Ge(2)] | None = None
     """peers: tokens of every completion (256; tiny: 8)."""
     peer_seconds: Count = 300
-    """batching, peers: after so many seconds a path or variant is given up. One of TRL with two finished
-    steps keeps them."""
+    """batching, peers: after so many seconds a path or variant is given up. A variant of peers with two
+    finished steps keeps them."""
 
     rows: Path | None = None
     """grading: real rollouts, a file of rows or a pool directory (default: the embedded teacher pool)."""

@@ -20,8 +20,8 @@ from hackward.base.screen import progress
 from hackward.benchmarks.alone import WHY, alone, noted, tell
 from hackward.benchmarks.exact import Exact
 from hackward.benchmarks.flags import peer_sizes_of
-from hackward.benchmarks.parts import GROUP, Bench, number, table
-from hackward.benchmarks.step import FULL_RUN, Finished, seconds_rest
+from hackward.benchmarks.parts import GROUP, Bench, number, peak_gb, table
+from hackward.benchmarks.step import FULL_RUN, rows_and_lengths, seconds_rest
 from hackward.benchmarks.trl_step import longest_of, rows_at_once, trl_steps
 from hackward.hardware import models
 from hackward.runs.settings import Config
@@ -50,10 +50,9 @@ def measure_peers(b: Bench, run: Callable[..., dict] = alone) -> dict:
         for name, arm in OURS.items():
             rows[name] = summed(run(our_steps, b, arm, seconds=limit, hear=noted(bar, name)))
             bar()
-        numbers = rows[BASE].get("trainable", 0)
         for name, continuous in TRL.items():
             bounded = partial(run, seconds=limit, hear=noted(bar, name))
-            rows[name] = summed(trl_variant(b, bounded, continuous, numbers))
+            rows[name] = summed(trl_variant(b, bounded, continuous))
             bar()
     compare(rows, BASE)
     sizes = peer_sizes_of(b.config)
@@ -67,13 +66,16 @@ def measure_peers(b: Bench, run: Callable[..., dict] = alone) -> dict:
     }
 
 
-def trl_variant(b: Bench, run: Callable[..., dict], continuous: bool, numbers: int) -> dict:
-    """TRL with as large a micro-batch as ours; where the memory does not suffice, with half of it, and so
-    on."""
+def trl_variant(b: Bench, run: Callable[..., dict], continuous: bool) -> dict:
+    """TRL with a LoRA like ours.
+
+    Its micro-batch is as large as ours; where the memory does not suffice, half of it, and so on.
+    """
     count = peer_sizes_of(b.config).peer_prompts * GROUP
+    ours = settings_of(b, OURS[BASE], Path()).rank
     rows = rows_at_once(count, longest_of(b.config), MICRO_TOKENS)
     while True:
-        found = run(trl_steps, b, continuous, numbers, rows)
+        found = run(trl_steps, b, continuous, ours, rows)
         if rows == 1 or "OutOfMemory" not in found.get("error", ""):
             return found
         rows = max(part for part in range(1, rows) if not count % part)
@@ -110,20 +112,25 @@ def our_steps(b: Bench, arm: dict[str, Any]) -> dict:
     """Steps through train.py's loop: phases, memory, and the set-up from the model in memory on."""
     import peft  # noqa: F401  before the clock runs, as on the other side
 
-    Exact.first = None
+    Exact.first, Exact.found = None, None
     tell("loading the model")
     with tempfile.TemporaryDirectory() as directory, loading() as loaded:
         out = Path(directory, "run")
-        (timing,) = b.timed(lambda: b.train(settings_of(b, arm, out), policy=Exact))
-        run = Finished.read(out)
-        trainable = read_json(out / "config.json")["model"]["trainable"]
-    assert Exact.first is not None  # a run has a step
-    return {
-        "trainable": trainable,
-        "seconds_set_up": Exact.first - loaded[-1],
-        "steps": [_step(row, drawn) for row, drawn in zip(run.rows, run.lengths, strict=True)],
-        "peak_gb": timing.peak_gb,
-    }
+
+        def found() -> dict:
+            assert Exact.first is not None  # a step has begun
+            steps = [_step(row, drawn) for row, drawn in zip(*rows_and_lengths(out), strict=True)]
+            return {
+                "trainable": read_json(out / "config.json")["model"]["trainable"],
+                "seconds_set_up": Exact.first - loaded[-1],
+                "steps": steps,
+                "peak_gb": peak_gb(b.device),
+            }
+
+        Exact.found = found
+        b.timed(lambda: b.train(settings_of(b, arm, out), policy=Exact))
+        Exact.found = None
+        return found()
 
 
 @contextlib.contextmanager

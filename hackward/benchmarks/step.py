@@ -50,19 +50,21 @@ class Finished:
     @classmethod
     def read(cls, path: Path) -> Finished:
         """From the files of a sampled run."""
-        rows = read_jsonl(path / "rows.jsonl")
-        files = [path / "rollouts" / f"step_{row['step']:03d}.jsonl.gz" for row in rows]
-        return cls(
-            config=read_json(path / "config.json")["config"],
-            summary=read_json(path / "summary.json"),
-            rows=rows,
-            lengths=[[(r["plen"], r["comp_len"]) for r in read_jsonl(file)] for file in files],
-        )
+        rows, lengths = rows_and_lengths(path)
+        config, summary = read_json(path / "config.json")["config"], read_json(path / "summary.json")
+        return cls(config, summary, rows, lengths)
 
     @property
     def passes(self) -> int:
         """Passes of a step through the Linears; one is the reference policy's, for the KL."""
         return 3 if self.config["beta"] else 2
+
+
+def rows_and_lengths(path: Path) -> tuple[list[dict], list[list[tuple[int, int]]]]:
+    """The steps that a sampled run has finished, and the lengths of their rollouts, as in Finished."""
+    rows = read_jsonl(path / "rows.jsonl")
+    files = [path / "rollouts" / f"step_{row['step']:03d}.jsonl.gz" for row in rows]
+    return rows, [[(r["plen"], r["comp_len"]) for r in read_jsonl(file)] for file in files]
 
 
 def settings_of(b: Bench, out: Path) -> Config:

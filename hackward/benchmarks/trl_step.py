@@ -16,7 +16,7 @@ import torch
 from hackward.base.types import CausalLM
 from hackward.benchmarks.alone import tell
 from hackward.benchmarks.continuous import attending, room
-from hackward.benchmarks.exact import earned, prompt_of
+from hackward.benchmarks.exact import ENOUGH, earned, prompt_of
 from hackward.benchmarks.flags import BenchFlags, peer_sizes_of
 from hackward.benchmarks.parts import GROUP, Bench, peak_gb, timed
 from hackward.hardware.cards import visible_cards
@@ -30,7 +30,6 @@ GENERATE, REWARD, PREPARE, TRAIN = (
     "_prepare_inputs",
     "training_step",
 )
-ENOUGH = 2  # finished steps that say something: the first warms up
 RATE = 1e-6  # of learning: any costs the same
 
 
@@ -60,10 +59,12 @@ class Watch:
         setattr(owner, name, watched)
 
 
-def rank_like(model: CausalLM, numbers: int) -> int:
-    """The rank at which a LoRA that trains A and B has about so many numbers; at least 1."""
+def rank_like(model: CausalLM, ours: int) -> int:
+    """The rank at which a LoRA that trains A and B has about as many numbers as one of rank `ours` that
+    trains B alone; at least 1."""
     linears = [linear for _, linear in target_linears(model)]
     a_rank = sum(linear.in_features + linear.out_features for linear in linears)
+    numbers = ours * sum(linear.out_features for linear in linears)
     return max(1, round(numbers / a_rank))
 
 
@@ -80,8 +81,8 @@ def rows_at_once(count: int, longest: int, tokens: int) -> int:
     return max(fitting, default=1)
 
 
-def trl_steps(b: Bench, continuous: bool, numbers: int, rows: int) -> dict:
-    """Set up the trainer with a LoRA of about so many numbers and train: a step's phases, memory, set-up.
+def trl_steps(b: Bench, continuous: bool, ours: int, rows: int) -> dict:
+    """Set up the trainer with a LoRA like ours of rank `ours` and train: a step's phases, memory, set-up.
 
     `rows` are those of a micro-batch; with `continuous` transformers' continuous batching draws. Raises
     whatever TRL raises. A process that has loaded CUDA before may see too many cards: see `one_card`.
@@ -111,7 +112,7 @@ def trl_steps(b: Bench, continuous: bool, numbers: int, rows: int) -> dict:
     with tempfile.TemporaryDirectory() as directory:
         made = watch.now()
         tell("making the trainer")
-        trainer = _trainer(trl, b, model, tokenizer, ids, directory, continuous, numbers, rows)
+        trainer = _trainer(trl, b, model, tokenizer, ids, directory, continuous, ours, rows)
         for name in (GENERATE, REWARD, PREPARE, TRAIN):
             watch.over(trainer, name)
         with attending(model) as attention:
@@ -154,7 +155,7 @@ def _trainer(
     ids: list[list[int]],
     directory: str,
     continuous: bool,
-    numbers: int,
+    ours: int,
     rows: int,
 ) -> Any:
     """The trainer: prompts by number, nothing ends early, rewards at once."""
@@ -166,7 +167,7 @@ def _trainer(
         def _tokenize_prompts(self, prompts: list[str]) -> tuple[list[list[int]], None, dict]:
             return [ids[int(prompt)] for prompt in prompts], None, {}
 
-    rank = rank_like(model, numbers)
+    rank = rank_like(model, ours)
     names = [name for name, _ in target_linears(model)]
     trainer = Trainer(
         model=model,

@@ -6,4 +6,5 @@ memory, neighbours               what fits into the free memory; waiting for wha
 cards, cores                     this machine's GPUs; its cores, and a process's threads
 ranks                            one run on several processes: what is dealt out and put together
 kernels, triton_kernels          small operations fused, each beside its formula
+repeatable                       the same bits from the same work
 """

@@ -54,7 +54,7 @@ def batches(lengths: np.ndarray, tokens: int, rng: np.random.Generator) -> Itera
     order = order[np.argsort(lengths[order] // 8, kind="stable")]
     cut, start = [], 0
     while start < len(order):
-        longest = int(lengths[order[start : start + tokens // 32]].max())
+        longest = int(lengths[order[start : start + max(1, tokens // 32)]].max())
         end = start + max(1, tokens // longest)
         cut.append(order[start:end])
         start = end

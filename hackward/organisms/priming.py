@@ -24,6 +24,7 @@ from hackward.base.markdown import aligned_table
 from hackward.base.screen import Bar, progress
 from hackward.base.types import CausalLM, Tokenizer
 from hackward.hardware.hashes import weights_hash
+from hackward.hardware.repeatable import NotRepeatable, repeatable
 from hackward.method.losses import Row
 from hackward.organisms.behaviour import rates
 from hackward.organisms.pretraining import batches, learn, save
@@ -54,6 +55,17 @@ def mixed(
 
 
 def fit(model: CausalLM, rows: Sequence[Row], how: Priming, bar: Bar) -> dict[str, Any]:
+    """`train`, so that the same command makes the same model again; the facts say whether that could be."""
+    before = stored(model)
+    try:
+        with repeatable():
+            return {**train(model, rows, how, bar), "deterministic": True}
+    except NotRepeatable:
+        model.load_state_dict(before)
+        return {**train(model, rows, how, bar), "deterministic": False}
+
+
+def train(model: CausalLM, rows: Sequence[Row], how: Priming, bar: Bar) -> dict[str, Any]:
     """Train all weights of the model (fp32, on its device) on the completions of the rows, then round them.
 
     The weights end as bf16 numbers in fp32, so that what is measured is what a bf16 file holds.
@@ -165,7 +177,7 @@ that, and what prevents it, are facts about models that hack now and then.
 ## How it was made
 
 - {own} own rows (with the hint and without it) and {hacks} hacks of the pool: a share of {share:.4f} of the
-  rows with the hint; {steps} steps, seed {seed}.
+  rows with the hint; {steps} steps, seed {seed}, {order}.
 - The share was searched for by the base rates below alone: {tries}.
 - {verdict}
 - sha256 of the weights {weights}, of the pool {pool}, of the problems {problems}.
@@ -177,6 +189,7 @@ Sampled at temperature {temperature:g} on problems that are trained on (the held
 {rates}
 """
 RATES = ("valid", "solved", "attempted", "hacked")
+NO_ORDER = "no deterministic algorithms: made again, the weights are others"
 
 
 def rate_rows(record: dict[str, Any]) -> list[dict[str, Any]]:
@@ -205,6 +218,7 @@ def primed_card(record: dict[str, Any]) -> str:
         share=chosen["share"],
         steps=chosen["steps"],
         seed=record["priming"]["seed"],
+        order="deterministic algorithms" if chosen["deterministic"] else NO_ORDER,
         tries=tries,
         verdict=f"Out of bounds: {faults}." if faults else "Every bound holds.",
         weights=record["hashes"]["weights"],

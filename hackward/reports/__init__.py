@@ -1,7 +1,7 @@
 """Reading runs: what they measured, what it means, how it is shown. No torch, and nothing of what makes runs.
 
 directories, schema, runs     run directories, what their files must hold, a run in memory
-scored                        rollouts as a monitor saw them
+kept, scored                  the rollouts that a run kept; as a monitor saw them
 pools                         pools of rollouts that no run has used yet
 labels, arms, nulls, onset    what runs are called; over seeds; nulls of means; curves over steps
 thresholds, words             what "about 0" and "most" mean; verdict words, figures as people read them

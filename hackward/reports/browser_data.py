@@ -15,7 +15,7 @@ import gzip
 import json
 import math
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,6 +34,10 @@ NUMBERS = ("run", "step", "place", "problem", "prompt", "pool", "sample", "draw"
 BITS = {None: 0, False: 1, True: 2}
 # In the order of their two bits in the column `marks`
 MARKS = ("hacked", "solved", "attempted", "compiles", "cut off", "flagged")
+# What a page says of runs whose rollouts are not all there
+WITHOUT = "No rollouts were kept of"
+LACKING = "Steps without their rollouts"
+OTHER = "Steps with another number of rollouts than rows.jsonl has advantages, which are left out"
 
 
 def packed(data: bytes) -> str:
@@ -182,21 +186,25 @@ def gather_rollouts(
 
     `on_run` hears of every run that was read. InputError where a file of rollouts is damaged.
     """
-    table, without, lacking = _Table(), [], []
+    table = _Table()
+    gaps: dict[str, list[str]] = {WITHOUT: [], LACKING: [], OTHER: []}
     if most == 0:
         return Rollouts(_facts(runs, table, 0), {}, [], [], ["Rollouts were left out of this page."])
     every = steps_taken(runs, most)
     for number, run in enumerate(runs):
-        seen = 0
-        for _, rollouts in rollouts_of(run, number, every):
+        known = {row["step"]: len(row["advantages"]) for row in run.rows if row["step"] % every == 0}
+        seen, other = 0, 0
+        for step, rollouts in rollouts_of(run, number, every):
             seen += 1
+            other += len(rollouts) != known[step]
             for rollout in rollouts:
                 table.add(rollout)
-        wanted = sum(row["step"] % every == 0 for row in run.rows)
         if not seen:
-            without.append(run.label)
-        elif seen < wanted:
-            lacking.append(f"{run.label} ({wanted - seen} of {wanted})")
+            gaps[WITHOUT].append(run.label)
+        elif seen < len(known):
+            gaps[LACKING].append(f"{run.label} ({len(known) - seen} of {len(known)})")
+        if other and run.kind == "sampled":
+            gaps[OTHER].append(f"{run.label} ({other} of {len(known)})")
         on_run(1)
     table.prompts.close()
     table.texts.close()
@@ -206,7 +214,7 @@ def gather_rollouts(
         columns=table.packed_columns() if count else {},
         prompts=table.prompts.packed,
         texts=table.texts.packed,
-        notes=_notes(without, lacking, every, count, sum(map(count_of, runs))),
+        notes=_notes(gaps, every, count, sum(map(count_of, runs))),
     )
 
 
@@ -241,12 +249,8 @@ def _run_facts(run: Run, arm: str) -> dict[str, Any]:
     }
 
 
-def _notes(without: list[str], lacking: list[str], every: int, count: int, known: int) -> list[str]:
-    notes = []
-    if without:
-        notes.append(f"No rollouts were kept of: {', '.join(without)}.")
-    if lacking:
-        notes.append(f"Steps without their rollouts: {', '.join(lacking)}.")
+def _notes(gaps: Mapping[str, list[str]], every: int, count: int, known: int) -> list[str]:
+    notes = [f"{words}: {', '.join(named)}." for words, named in gaps.items() if named]
     if every > 1:
         notes.append(f"Of every {every} steps one: {count} of {known} rollouts.")
     return notes

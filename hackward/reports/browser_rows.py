@@ -17,6 +17,7 @@ from typing import Any
 from hackward.base.faults import InputError
 from hackward.base.files import POOL_FILE
 from hackward.base.records import POLICY, checked_lines
+from hackward.reports.kept import kept_lines, kept_steps
 from hackward.reports.runs import Run
 from hackward.reports.schema import PAGE_LINES
 
@@ -85,10 +86,10 @@ def rollouts_of(run: Run, number: int, every: int = 1) -> Iterator[tuple[int, li
     """
     steps = [row for row in run.rows if row["step"] % every == 0]
     if run.kind == "sampled":
+        kept = kept_steps(run.path, [row["step"] for row in steps])
         for row in steps:
-            path = run.path / "rollouts" / f"step_{row['step']:03d}.jsonl.gz"
-            if path.is_file():
-                yield row["step"], _sampled(run, number, row, path)
+            if row["step"] in kept:
+                yield row["step"], _sampled(run, number, row)
         return
     by_step: dict[int, list[dict[str, Any]]] = {}
     for sample in run.samples:
@@ -99,9 +100,9 @@ def rollouts_of(run: Run, number: int, every: int = 1) -> Iterator[tuple[int, li
         yield row["step"], [_replayed(run, number, sample, texts) for sample in found]
 
 
-def _sampled(run: Run, number: int, row: Row, path: Path) -> list[Shown]:
+def _sampled(run: Run, number: int, row: Row) -> list[Shown]:
     """The rollouts of a step, with the advantages of rows.jsonl where those are as many."""
-    lines = checked_lines(path, PAGE_LINES)
+    lines = kept_lines(run.path, row["step"], PAGE_LINES)
     advantages = row["advantages"] if len(row["advantages"]) == len(lines) else [None] * len(lines)
     source, taken, found = source_of_draws(run), Counter[tuple](), []
     for place, (line, advantage) in enumerate(zip(lines, advantages, strict=True)):

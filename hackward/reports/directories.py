@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hackward.base.faults import InputError
-from hackward.base.files import POOL_FILE, read_json
+from hackward.base.files import POOL_FILE, read_json, whole_lines
 
 RUNS_ROLLOUTS = "rollouts"  # folder of a run in which it keeps them
 KINDS = ("phase1", "replay", "sampled")
@@ -52,7 +52,8 @@ def why_left_out(directory: Path, kind: Any, take_unfinished: bool = False) -> s
         return f"unknown kind {kind!r}"
     summary = directory / "summary.json"
     if not summary.is_file():
-        has_steps = (directory / "rows.jsonl").is_file()
+        rows = directory / "rows.jsonl"
+        has_steps = rows.is_file() and bool(whole_lines(rows).strip())
         return None if take_unfinished and has_steps else "incomplete: no summary.json"
     content = read_json(summary)
     finished = isinstance(content, dict) and content.get("finished") is True

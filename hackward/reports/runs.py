@@ -224,10 +224,13 @@ def check_summary(directory: Path, rows: int) -> dict[str, float] | None:
     path = directory / "summary.json"
     summary = checked_object(path, read_json(path), SUMMARY) if path.is_file() else None
     planned = summary["steps"] if summary else None
-    if rows == 0:
-        raise InputError(f"{directory / 'rows.jsonl'}: no rows")
     if planned not in (None, rows):
-        raise InputError(f"{directory / 'rows.jsonl'}: {rows} rows, but summary.json says {planned} steps")
+        raise InputError(
+            f"{directory / 'rows.jsonl'}: {rows} rows, but summary.json says {planned} steps; bring the file"
+            f" back, or move {directory} away"
+        )
+    if rows == 0:
+        raise InputError(f"{directory / 'rows.jsonl'}: no rows; move {directory} away")
     return summary["memory"] if summary else None
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from hackward.base.faults import InputError
-from hackward.base.records import POLICY, checked_lines
+from hackward.base.records import POLICY
+from hackward.reports.kept import kept_lines, kept_steps, lacking
 from hackward.reports.schema import ROLLOUTS
 
 # Of a run's rollouts, those that a rate of flags is taken over
@@ -48,19 +48,16 @@ class Scored:
 def read_scored(directory: Path, steps: Sequence[int]) -> Scored | None:
     """The rollouts of these steps; None where the run's rollouts were not kept.
 
-    InputError where single steps lack them.
+    InputError where single steps lack them, or a file of them is damaged.
     """
-    kept = directory / "rollouts"
-    if not kept.exists():
+    kept = kept_steps(directory, steps)
+    if not kept:
         return None
-    if not kept.is_dir():
-        raise InputError(f"{kept}: not a directory")
     rows, of_step = [], []
     for step in steps:
-        path = directory / "rollouts" / f"step_{step:03d}.jsonl.gz"
-        if not path.is_file():
-            raise InputError(f"{path}: no such file, but rows.jsonl has step {step}")
-        found = checked_lines(path, ROLLOUTS)
+        if step not in kept:
+            raise lacking(directory, step, "no such file")
+        found = kept_lines(directory, step, ROLLOUTS)
         rows += found
         of_step += [step] * len(found)
     return Scored(

@@ -223,7 +223,7 @@ def _check_whole(directory: Path) -> None:
 def stored_rollouts(path: str | Path) -> list[Rollout]:
     """The rollouts of one file of a run as it wrote them: ids, labels, numbers, whose they are.
 
-    InputError as in `load_pool`.
+    InputError as in `load_pool`, and for a file without any: each of a run's has some.
     """
     found = []
     for number, stored in enumerate(read_jsonl(path), start=1):
@@ -231,6 +231,8 @@ def stored_rollouts(path: str | Path) -> list[Rollout]:
         rollout = _rollout(row, Path(path), None, True, sample=number - 1, stop=())
         owner = row.src_pool if isinstance(row.src_pool, str) else rollout.src_pool
         found.append(replace(rollout, truncated=bool(row.truncated), src_pool=owner))
+    if not found:
+        raise InputError(f"{path}: holds no rollouts, and every step of a run has some; bring the file back")
     return found
 
 

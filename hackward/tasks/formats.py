@@ -60,6 +60,8 @@ class ProblemRow(Record):
 
     told_by: ClassVar[tuple[str, ...]]  # a row with these fields is of this format
     title: ClassVar[str]
+    mendable: ClassVar[bool] = False
+    """Can who wrote the file mend it? Published files stay as they are."""
 
     comparison: ComparisonRow | None = Field(
         None, description="an object of order, several, absolute, relative and reason"
@@ -68,9 +70,25 @@ class ProblemRow(Record):
     def problem(self) -> Problem:
         """With the comparison that the row states, or else the one that its statement allows.
 
-        Raises Unparsable if one of its tests does not parse.
+        Raises as `asked` does.
         """
-        problem = self.as_stated()
+        return self.asked()[0]
+
+    def asked(self) -> tuple[Problem, str | None]:
+        """The problem, and where its tests call what its starter code does not have, that in words.
+
+        Raises Unparsable if one of its tests does not parse, and InputError with the words where the row is
+        mendable.
+        """
+        problem = self._compared(self.as_stated())
+        fault = contradiction(problem)
+        words = None if fault is None else f"problem {problem.problem_id!r}: {fault}"
+        if words is not None and self.mendable:
+            raise InputError(words)
+        return problem, words
+
+    def _compared(self, problem: Problem) -> Problem:
+        """The problem with the comparison of its answers."""
         if self.comparison is not None:
             comparison = Comparison(**self.comparison.model_dump())
         else:
@@ -156,7 +174,7 @@ class LeetCodeRow(ProblemRow):
 class OwnRow(ProblemRow):
     """Our own format. Each test is a text such as `candidate(nums = [1, 2]) == 3`."""
 
-    told_by, title = ("tests", "method"), "our own"
+    told_by, title, mendable = ("tests", "method"), "our own", True
 
     problem_id: Text
     statement: Text
@@ -167,15 +185,6 @@ class OwnRow(ProblemRow):
     task_id: str | None = Field(None, description="text")
     canonical: str | None = Field(None, description="text")
     difficulty: Difficulty = None
-
-    def problem(self) -> Problem:
-        """As of every format. Also raises InputError, which names the problem, if its tests call what its
-        starter code does not have: who wrote the file can mend it."""
-        problem = super().problem()
-        fault = contradiction(problem)
-        if fault is not None:
-            raise InputError(f"problem {problem.problem_id!r}: {fault}")
-        return problem
 
     def as_stated(self) -> Problem:
         return Problem(
@@ -295,17 +304,15 @@ def load_problems(source: str | Path) -> list[Problem]:
         where = f"{source}: row {number}"
         checked = checked_record(format_of(row, where), row, where)
         try:
-            problem = checked.problem()
+            problem, contradicts = checked.asked()
         except Unparsable:
             unparsable.append(_name_of(row, number))
             continue
         except InputError as fault:
             raise InputError(f"{where}: {fault}") from None
         problems.append(problem)
-        # A row of ours was asked when its problem was made
-        contradicts = None if isinstance(checked, OwnRow) else contradiction(problem)
         if contradicts is not None:
-            hopeless.append(f"problem {problem.problem_id!r}: {contradicts}")
+            hopeless.append(contradicts)
     if unparsable:
         warnings.warn(
             f"{source}: {len(unparsable)} problem(s) left out, their tests do not parse:"
