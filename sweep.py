@@ -32,6 +32,7 @@ Exit codes: 0 all runs are finished, 1 a run failed, 2 bad input, 3 a rule withh
 from __future__ import annotations
 
 import contextlib
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -130,6 +131,7 @@ def say_outcome(work: Sweep, console: Console) -> int:
     def in_state(state: str) -> list[Job]:
         return [job for job in work.jobs if job.state == state]
 
+    analyze = f"analyze.py {shlex.quote(str(work.directory))}"
     failed, withheld = in_state("failed"), in_state("withheld")
     for job in failed:
         say(f"failed: {job.name}: {job.note} (log: {job.log})", console=console)
@@ -138,12 +140,9 @@ def say_outcome(work: Sweep, console: Console) -> int:
         by_rule = "stopped by a rule: " if work.stopped else ""
         say(f"withheld: {names}; {by_rule}{withheld[0].note}; --anyway overrules", console=console)
     if printed := in_state("printed"):
-        say(
-            f"printed: {len(printed)} commands; analyze.py {work.directory} once they have run",
-            console=console,
-        )
+        say(f"printed: {len(printed)} commands; {analyze} once they have run", console=console)
     if in_state("done"):
-        say(f"next: python analyze.py {work.directory}", console=console)
+        say(f"next: python {analyze}", console=console)
     if work.stopped:
         return 3
     return 1 if failed else 0

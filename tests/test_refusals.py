@@ -90,7 +90,8 @@ def test_a_v_hack_of_another_model_is_refused(shop, tmp_path, capsys):
         (["--lr=nan"], "--lr nan: must be a finite number"),
         (["--save-every=0"], "--save-every 0: must be at least 1"),
         (["--difficulty=easy,nonsense"], "'nonsense' is none of easy, medium, hard"),
-        (["--replay-dirs="], "expected one or more directories"),
+        (["--replay-dirs="], "--replay-dirs is empty: give it a value, or leave it out"),
+        (["--replay-dirs=,"], "expected one or more directories"),
         (["--replay-dirs=a,b", "--beta=0.1"], "--beta > 0 with --replay-dirs"),
     ],
 )

@@ -205,3 +205,26 @@ def test_too_little_address_space_is_one_line_before_a_library_trips_over_it(tmp
 def test_help_needs_no_address_space():
     line = f"ulimit -v 300000; exec {sys.executable} train.py --help"
     assert subprocess.run(["bash", "-c", line], cwd=ROOT, capture_output=True).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("command", "flag"),
+    [
+        ("train.py", "--v-hack"),
+        ("sweep.py", "--probe"),
+        ("sweep.py", "--experiment"),
+        ("sweep.py", "--out"),
+        ("probe_distill.py", "--out"),
+        ("extract_vhack.py", "--out"),
+        ("analyze.py", "--primary"),
+    ],
+)
+@pytest.mark.parametrize("joined", [True, False])
+def test_an_empty_value_is_refused_and_never_taken_for_a_flag_left_out(command, flag, joined, tmp_path):
+    given = [f"{flag}="] if joined else [flag, ""]
+    more = {"sweep.py": ["--dry-run"], "analyze.py": [str(tmp_path)]}.get(command, [])
+    line = [sys.executable, str(ROOT / command), *given, *more]
+    ended = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, check=False)
+    said = f"error: {flag} is empty: give it a value, or leave it out\n"
+    assert (ended.returncode, ended.stderr) == (2, said)
+    assert not list(tmp_path.iterdir())

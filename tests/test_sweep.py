@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import shlex
 import signal
 import time
 
@@ -14,6 +15,7 @@ from hackward.base.faults import InputError
 from hackward.base.files import read_json, read_jsonl
 from hackward.scheduling import queue
 from tests.sweeps import gone, in_background, names
+from tests.test_refusals import refused
 
 # --- what is run ---
 
@@ -24,6 +26,25 @@ def test_every_run_is_made_once_and_the_outcome_is_written(world, capsys):
     assert [run["state"] for run in world.outcome()["plan"]] == ["new"] * 6
     assert world.states() == ["done"] * 6
     assert "next: python analyze.py" in capsys.readouterr().out
+
+
+def test_what_a_sweep_says_to_type_can_be_typed_whatever_its_directory_is_called(world, capsys):
+    out = world.home / "it's here"
+    assert world.sweep(out=str(out), arms="vanilla", seeds="41") == 0
+    said = capsys.readouterr().out.partition("next: ")[2]
+    assert shlex.split(said) == ["python", "analyze.py", str(out)]
+    log = (out / "vanilla-s41.log").read_text().splitlines()[0]
+    assert f"--out={out / 'vanilla-s41'}" in shlex.split(log)
+    world.sweep(out=str(out), arms="vanilla", seeds="42", on="print")
+    assert f"analyze.py {shlex.quote(str(out))} once" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("below", ["", "/below"])
+def test_a_file_where_a_sweep_is_to_go_is_refused_by_name(world, below, capsys):
+    file = world.home / "file"
+    file.touch()
+    line = refused(capsys, lambda: world.sweep(out=f"{file}{below}"))
+    assert line == f"error: {file}: not a directory" and world.started() == []
 
 
 def test_what_is_done_is_skipped_and_more_steps_go_on(world):

@@ -4,7 +4,9 @@ traceback."""
 from __future__ import annotations
 
 import contextlib
+import io
 import os
+import select
 import shutil
 import signal
 import sys
@@ -52,6 +54,12 @@ class HungUp(KeyboardInterrupt):
     """SIGHUP: the terminal was closed."""
 
     code = 128 + signal.SIGHUP
+
+
+class Unread(BrokenPipeError):
+    """The reader of what is printed has gone, as of `| head`."""
+
+    code = 128 + signal.SIGPIPE
 
 
 ENDS = {signal.SIGTERM: Terminated, signal.SIGHUP: HungUp}
@@ -119,13 +127,57 @@ def _say(line: str, fault: BaseException) -> None:
     print(line, file=sys.stderr)
 
 
+def _open_streams() -> None:
+    """Standard output and error take all that is printed: a closed one (`>&-`) loses it, and what the
+    encoding of the terminal lacks becomes an escape."""
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        stream = getattr(sys, name)
+        if stream is None:
+            # The number too: a file that is opened later must not get it
+            _to_nowhere(number)
+            setattr(sys, name, os.fdopen(number, "w", encoding="utf-8", errors="backslashreplace"))
+        elif isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _to_nowhere(number: int) -> None:
+    """What is written to this file descriptor is lost."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    if nowhere != number:
+        os.dup2(nowhere, number)
+        os.close(nowhere)
+
+
+def readers_gone() -> bool:
+    """Has the reader of standard output or error gone (`| head`)? What is written there from here on is
+    lost."""
+    gone = []
+    for number in (1, 2):
+        poll = select.poll()
+        poll.register(number, 0)
+        if any(events & select.POLLERR for _, events in poll.poll(0)):
+            gone.append(number)
+    for number in gone:
+        _to_nowhere(number)
+    return bool(gone)
+
+
+def _flushed(command: Callable[[], Any]) -> None:
+    """Run it, and write out what it printed: at the end of the process a fault would have no words."""
+    try:
+        command()
+    finally:
+        sys.stdout.flush()
+
+
 def exit_on_fault(command: Callable[[], Any]) -> None:
     """Run a command's main function: bad input, a full disk or an interrupt end it with one line, never a
-    traceback."""
+    traceback. Where nobody reads its output any more it ends without a word, as other commands do."""
+    _open_streams()
     try:
         # As Ctrl-C does: files are closed, processes ended, locks given free
         with ended_by(_end):
-            command()
+            _flushed(command)
     except InputError as fault:
         _say(f"error: {' '.join(str(fault).split())}", fault)
         raise SystemExit(2) from None
@@ -146,7 +198,11 @@ def exit_on_fault(command: Callable[[], Any]) -> None:
     except SafetensorError as fault:  # what that library makes of a full disk
         _say(f"error: a tensor file could not be written or read ({fault})", fault)
         raise SystemExit(2) from None
+    except Unread:
+        raise SystemExit(Unread.code) from None
     except OSError as fault:
+        if isinstance(fault, BrokenPipeError) and readers_gone():
+            raise SystemExit(Unread.code) from None
         if fault.filename is None and fault.errno is None:
             raise
         where = f"{fault.filename}: " if fault.filename else ""

@@ -14,8 +14,10 @@ import dataclasses
 import importlib.metadata
 import inspect
 import io
+import itertools
 import os
 import re
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,9 +111,27 @@ def command_line(
         if not ended.code:
             raise
         raise InputError(one_line(said.getvalue())) from None
+    _refuse_empty(found, sys.argv[1:] if argv is None else argv)
     if hasattr(found, "device"):  # it runs a model
         check_addresses()
     return found
+
+
+def _refuse_empty(found: Any, argv: Sequence[str]) -> None:
+    """InputError for a text or path that is empty, as of `--probe=$PROBE` where PROBE is not set: it would
+    count as if the flag had been left out, or as this directory."""
+    for field in dataclasses.fields(found):
+        value, flag = getattr(found, field.name), f"--{field.name.replace('_', '-')}"
+        empty = isinstance(value, str) and not value.strip() and field.default != value
+        # An empty path reads as "."
+        if empty or (value == Path() and any(given == "" for given in _given(flag, argv))):
+            raise InputError(f"{flag} is empty: give it a value, or leave it out")
+
+
+def _given(flag: str, argv: Sequence[str]) -> list[str]:
+    """The values of a flag on a command line, written as --flag=value or as two words."""
+    joined = [word.partition("=")[2] for word in argv if word.startswith(f"{flag}=")]
+    return joined + [after for word, after in itertools.pairwise(argv) if word == flag]
 
 
 def one_line(boxed: str) -> str:

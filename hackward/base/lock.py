@@ -30,7 +30,7 @@ def only_writer(
     the directory).
     """
     directory = Path(directory).absolute()
-    made = _make(directory) if create else []
+    made = make_directory(directory) if create else []
     if not directory.is_dir():
         raise InputError(f"{directory}: no such directory")
     path = directory / lock
@@ -79,8 +79,9 @@ def check_new(directory: str | Path, flag: str = "--out") -> None:
         )
 
 
-def _make(directory: Path) -> list[Path]:
-    """Create a directory and its parents; those that were made, outermost first."""
+def make_directory(directory: Path) -> list[Path]:
+    """Create a directory and its parents; those that were made, outermost first. InputError where a file or a
+    link to nothing is in the way."""
     missing = [folder for folder in (directory, *directory.parents) if not folder.exists()]
     missing.reverse()
     for folder in missing:

@@ -29,11 +29,22 @@ from rich.progress import (
 from rich.table import Column
 from rich.text import Text
 
+from hackward.base.faults import Unread, readers_gone
 from hackward.base.lines import shell_lines, visible
 from hackward.base.terminal import flowed
 
 PLAIN: dict[str, Any] = {"markup": False, "emoji": False, "highlight": False}  # brackets are brackets
-STDERR = Console(stderr=True, **PLAIN)
+
+
+class OpenConsole(Console):
+    """Tells the command that its reader has gone; rich would end the process."""
+
+    def on_broken_pipe(self) -> None:
+        readers_gone()
+        raise Unread
+
+
+STDERR = OpenConsole(stderr=True, **PLAIN)
 PIPED = 120  # columns of a table in a log
 SPEED_WINDOW = 3600.0  # seconds that the remaining time is guessed from: several steps of minutes
 CLOCK = time.monotonic
@@ -45,7 +56,7 @@ COMMAND = "  python "  # how a line begins that is a command to be copied
 def stdout() -> Console:
     """Standard output at the terminal's width; in a pipe at $COLUMNS, or at PIPED."""
     known = sys.stdout.isatty() or _told_width()
-    return Console(width=None if known else PIPED, **PLAIN)
+    return OpenConsole(width=None if known else PIPED, **PLAIN)
 
 
 def _told_width() -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -187,7 +188,7 @@ def few_tests(problems: Sequence[Problem], source: str) -> str | None:
         return None
     return (
         f"{source}: {median:g} tests per problem in the median, which wrong answers may pass;"
-        f" python strengthen.py {source} --out stronger.jsonl, then --problems stronger.jsonl"
+        f" python strengthen.py {shlex.quote(source)} --out stronger.jsonl, then --problems stronger.jsonl"
     )
 
 

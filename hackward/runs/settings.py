@@ -241,7 +241,6 @@ def resolve(config: Config) -> Config:
     A resolved Config resolves to itself. InputError names the flags.
     """
     checked(config)
-    _refuse_empty(config)
     levels = levels_of(config.difficulty)
     target_names(config.targets)
     if config.group == 1 and config.loss_mode == "grpo":
@@ -271,16 +270,6 @@ def resolve(config: Config) -> Config:
         teacher_dir=None if replayed or config.teacher_dir == "none" else config.teacher_dir,
         difficulty=",".join(levels) or None,
     )
-
-
-PATHS = ("model", "problems", "eval_problems", "teacher_dir", "v_hack", "out")
-
-
-def _refuse_empty(config: Config) -> None:
-    for name in PATHS:
-        value = getattr(config, name)
-        if value is not None and not value.strip():
-            raise InputError(f"--{name.replace('_', '-')} is empty: give it a value, or leave it out")
 
 
 def levels_of(difficulty: str | None) -> list[str]:

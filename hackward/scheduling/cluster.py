@@ -8,6 +8,7 @@ retry goes on from the checkpoint. Which node a run goes to, and which runs wait
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -64,7 +65,7 @@ def on_node(
             return 0
         processes = on_one_node(*here(), share=share, several=room.gpus_per_run, most=room.at_once)
         every = [*whole, *graders(job, processes), *more]
-        say(f"$ {' '.join(every)}")
+        say(f"$ {shlex.join(every)}")
         process = subprocess.Popen(
             every,
             stdin=subprocess.DEVNULL,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -134,7 +135,7 @@ class LocalEngine:
         whole = [*command(job, self.room.gpus_per_run), *graders(job, self._processes), *more]
         own = self._threads() | ({} if cards is None else {"CUDA_VISIBLE_DEVICES": ",".join(cards)})
         with open(job.log, "a", encoding="utf-8") as log:
-            log.write(f"$ {' '.join(whole)}\n")
+            log.write(f"$ {shlex.join(whole)}\n")
             log.flush()
             # Its own session: Ctrl-C reaches this process alone, which then ends the runs. It holds the lock
             # as well, so that no other sweep touches the directory while a run goes on, even when this

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from hackward.base.faults import InputError, ended_by
+from hackward.base.lock import make_directory
 
 
 @contextlib.contextmanager
@@ -19,7 +20,7 @@ def locked(directory: Path, say: Callable[[str], object]) -> Iterator[int]:
     InputError when another sweep, or a run that it left behind, holds it. The kernel drops the lock when its
     last holder ends, so a stale one cannot block: the pid that it still names is only reported.
     """
-    directory.mkdir(parents=True, exist_ok=True)
+    make_directory(directory)
     path = directory / "sweep.lock"
     with open(path, "a+", encoding="utf-8") as file:
         file.seek(0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -34,11 +35,14 @@ def listed(text: str, flag: str) -> list[str]:
 
 
 def seeds_of(config: SweepFlags) -> list[int]:
-    """The seeds. InputError for what is no whole number."""
+    """The seeds. InputError for what is no whole number, and for a number that comes twice (41 and 041)."""
     try:
-        return [int(seed) for seed in listed(config.seeds, "--seeds")]
+        seeds = [int(seed) for seed in listed(config.seeds, "--seeds")]
     except ValueError:
         raise InputError(f"--seeds {config.seeds}: expected whole numbers, separated by commas") from None
+    if len(set(seeds)) < len(seeds):
+        raise InputError(f"--seeds {config.seeds}: a value comes twice")
+    return seeds
 
 
 def kinds_of(config: SweepFlags) -> list[tuple[str, str]]:
@@ -66,7 +70,7 @@ def settings_of(flags: Sequence[str]) -> Config:
     try:
         return resolve(parse(flags))
     except InputError as fault:
-        raise InputError(f"train.py {' '.join(flags)}: {fault}") from None
+        raise InputError(f"train.py {shlex.join(flags)}: {fault}") from None
 
 
 def plan(config: SweepFlags, passed: Sequence[str]) -> list[Job]:
@@ -136,7 +140,7 @@ def _by_seed(
     for seed in seeds:
         path = home / f"{name}-s{seed}"
         whole = (f"--preset={config.preset}", f"--seed={seed}", f"--out={path}", *flags)
-        own = dataclasses.replace(settings, seed=seed, out=str(path))
+        own = checked(dataclasses.replace(settings, seed=seed, out=str(path)))
         jobs.append(Job(made.name, settings.control, seed, path, whole, own))
     return jobs
 

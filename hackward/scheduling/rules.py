@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,7 +60,7 @@ def unprobed(v_hack: str, coordinates: str, probed: Sequence[str]) -> str:
     # The probe runs both arms of the svd basis by itself; those of a LoRA are asked for one by one.
     lora = [arm.flags for arm in ARMS.values() if arm.basis == "lora"]
     ways = [[]] if coordinates == "svd" else lora
-    commands = [" ".join(["python probe_distill.py", f"--v-hack={v_hack}", *flags]) for flags in ways]
+    commands = [shlex.join(["python", "probe_distill.py", f"--v-hack={v_hack}", *flags]) for flags in ways]
     return f"not among the probe's ({', '.join(probed)}); judge it first: {' and '.join(commands)}"
 
 
