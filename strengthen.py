@@ -53,12 +53,13 @@ def main(flags: StrengthenFlags) -> None:
     # Heavier than the command line
     from hackward.base.screen import progress, say, stdout
     from hackward.strengthening.files import Order, strengthen_file
-    from hackward.tasks.formats import raw_rows
+    from hackward.tasks.formats import problem_rows, raw_rows
 
     if not flags.out.name.endswith((".jsonl", ".jsonl.gz")):
         raise InputError(f"--out {flags.out}: must end in .jsonl or .jsonl.gz")
     check_output(flags.out, [flags.problems])
     rows = raw_rows(flags.problems)
+    problem_rows(flags.problems, rows)  # a fault of the last row is said before the work on the first
     order = Order(flags.tests, flags.seed, flags.sandbox, flags.limits)
     done = []
     with only_writer_of(flags.out), progress("problems", len(rows)) as bar:

@@ -111,7 +111,12 @@ def test_published_files_stay_whole_and_a_warning_names_the_first(tmp_path):
             r"p\.jsonl: the tests of 2 problem\(s\) call .* the first is problem '1': its method 'g' is not"
         )
         with pytest.warns(UserWarning, match=words):
-            assert len(load_problems(write_lines(tmp_path / "p.jsonl", [row, row]))) == 2
+            assert len(load_problems(write_lines(tmp_path / "p.jsonl", [row, _renamed(row)]))) == 2
+
+
+def _renamed(row):
+    """The same row under another id."""
+    return row | ({"id": 2} if "id" in row else {"question_id": 2, "task_id": "b"})
 
 
 def test_the_command_line_refuses_it_in_one_line(tmp_path, capsys):

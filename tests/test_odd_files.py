@@ -102,6 +102,29 @@ def test_a_run_without_rollouts_is_not_evaluated_as_one_that_learned_from_nothin
     assert not (path / "evaluate").exists()
 
 
+# --- an id that comes twice ---
+
+
+def test_no_command_takes_problems_in_which_an_id_comes_twice(desk, tmp_path):
+    """Each row twice would count every problem twice, and train and measure it twice."""
+    rows = write_lines(tmp_path / "rows.jsonl", [ROW])
+    twice = write_lines(tmp_path / "twice.jsonl", read_jsonl(desk / "problems.jsonl") * 2)
+    half, out, given = len(read_jsonl(twice)) // 2, f"--out={tmp_path / 'out.jsonl'}", f"--problems={twice}"
+    fault = f"{twice}: row {half + 1}: the problem_id "
+    lines = [
+        ("grade.py", "--canonical", given),
+        ("grade.py", rows, given, out),
+        ("grade.py", rows, f"--problems={desk / 'problems.jsonl'}", f"--stronger={twice}", out),
+        ("strengthen.py", twice, out),
+    ]
+    for words in lines:
+        line = said(command(*words))
+        assert line.startswith(f"error: {fault}") and line.endswith(
+            " is that of row 1 too; each may come once"
+        )
+    assert not (tmp_path / "out.jsonl").exists()
+
+
 # --- files that Windows wrote ---
 
 

@@ -95,7 +95,10 @@ def test_the_flat_successor_of_leetcodedataset_gives_the_same_problem(tmp_path: 
         "problem_description": meta["question_title"],
         "starter_code": meta["lang_code"],
     }
-    nested, successor = load_problems(write(tmp_path / "p.jsonl", LEETCODE, flat))
+    nested, successor = (
+        load_problems(write(tmp_path / "p.jsonl", LEETCODE)),
+        load_problems(write(tmp_path / "q.jsonl", flat)),
+    )
     assert successor == nested
 
 
@@ -199,6 +202,35 @@ def test_one_bad_test_leaves_the_problem_out_and_names_it(tmp_path: Path) -> Non
 def test_a_malformed_row_is_an_input_error_that_names_it(tmp_path: Path, row: dict, fault: str) -> None:
     with pytest.raises(InputError, match=fault):
         load_problems(write(tmp_path / "p.jsonl", OWN, row))
+
+
+TWICE = [
+    (OWN, "row 3: the problem_id 'own-1' is that of row 1 too"),
+    (OWN | {"statement": "Return it doubled."}, "row 3: the problem_id 'own-1' is that of row 1 too"),
+    (OWN | {"tests": ["abs(candidate(n = 2)) == 4 or True"]}, "row 3: the problem_id 'own-1'"),
+    (LEETCODE, "row 3: the question_id '17' is that of row 2 too"),
+    (LEETCODE | {"task_id": "other"}, "row 3: the question_id '17'"),
+    (LEETCODE | {"meta": LEETCODE["meta"] | {"question_id": "17"}}, "row 3: the question_id '17'"),
+    (BENCHMARK | {"id": "17"}, "row 3: the id '17' is that of row 2 too"),
+    (
+        OWN | {"problem_id": "2", "task_id": "double-it"},
+        "row 3: the task_id 'double-it' is that of row 2 too",
+    ),
+]
+
+
+@pytest.mark.parametrize(("row", "fault"), TWICE)
+def test_a_problem_file_in_which_an_id_comes_twice_is_refused(tmp_path: Path, row: dict, fault: str) -> None:
+    """Whatever else the rows have in common: a rollout of that id would be graded by either."""
+    path = write(tmp_path / "p.jsonl", OWN, LEETCODE, row)
+    with pytest.raises(InputError, match=fault) as found:
+        load_problems(path)
+    assert str(found.value).startswith(f"{path}: row 3: ")
+
+
+def test_problems_without_a_task_id_have_none_in_common(tmp_path: Path) -> None:
+    rows = [OWN | {"problem_id": name, "task_id": None} for name in "ab"]
+    assert len(load_problems(write(tmp_path / "p.jsonl", *rows))) == 2
 
 
 def test_a_file_that_is_not_there_and_one_without_usable_problems(tmp_path: Path) -> None:

@@ -164,7 +164,7 @@ def write(path: Path, *rows: dict) -> Path:
 
 
 def test_what_a_row_states_goes_before_what_its_statement_allows(tmp_path: Path) -> None:
-    stated = ROW | {"comparison": {"order": "kept", "absolute": 0.5}}
+    stated = ROW | {"problem_id": "stated", "comparison": {"order": "kept", "absolute": 0.5}}
     found = load_problems(write(tmp_path / "p.jsonl", ROW, stated))
     assert [problem.comparison for problem in found] == [Comparison(order="whole"), Comparison(absolute=0.5)]
 
@@ -177,7 +177,7 @@ def test_a_malformed_comparison_is_an_input_error(tmp_path: Path, wrong: object)
 
 def test_problems_that_no_comparison_decides_are_left_out_and_counted(tmp_path: Path) -> None:
     several = ROW | {"problem_id": "x", "statement": "Return any free seat.", "tests": ["f([1]) == 2"]}
-    problems = load_problems(write(tmp_path / "p.jsonl", ROW, several, several))
+    problems = load_problems(write(tmp_path / "p.jsonl", ROW, several, several | {"problem_id": "y"}))
     with pytest.warns(
         UserWarning, match=r"p: 2 of 3 problems left out.*--several-answers.*x: 'return any free seat\.'"
     ):

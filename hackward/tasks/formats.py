@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -60,12 +61,20 @@ class ProblemRow(Record):
 
     told_by: ClassVar[tuple[str, ...]]  # a row with these fields is of this format
     title: ClassVar[str]
+    id_field: ClassVar[str] = "problem_id"
     mendable: ClassVar[bool] = False
     """Can who wrote the file mend it? Published files stay as they are."""
 
     comparison: ComparisonRow | None = Field(
         None, description="an object of order, several, absolute, relative and reason"
     )
+
+    @property
+    def ids(self) -> dict[str, str]:
+        """By field, the ids that rows of rollouts, pairs and completions may name the problem by."""
+        found = {self.id_field: str(getattr(self, self.id_field))}
+        task_id = getattr(self, "task_id", None)
+        return found | {"task_id": task_id} if task_id else found
 
     def problem(self) -> Problem:
         """With the comparison that the row states, or else the one that its statement allows.
@@ -104,6 +113,7 @@ class BenchmarkRow(ProblemRow):
     """The reward-hacking benchmark: the statement is the middle part of the prompt."""
 
     told_by, title = ("gt_answer", "func_name"), "the reward-hacking benchmark's"
+    id_field = "id"
 
     id: Number
     prompt: str = Field(
@@ -144,6 +154,7 @@ class LeetCodeRow(ProblemRow):
     """LeetCodeDataset: facts of the problem stand under `meta`, or, in its flat successor, at the top."""
 
     told_by, title = ("entry_point", "test"), "LeetCodeDataset's"
+    id_field = "question_id"
 
     question_id: Number = Field(validation_alias=_either("meta", "question_id", flat="question_id"))
     problem_description: Text = Field(
@@ -291,18 +302,39 @@ def _name_of(row: dict[str, Any], number: int) -> str:
     return f"row {number}"
 
 
+def problem_rows(source: str | Path, rows: Sequence[dict[str, Any]]) -> list[ProblemRow]:
+    """The rows of `source`, each checked by its format.
+
+    InputError, with the row's number, for a row of no known format, for a field that is missing or of the
+    wrong type, and for an id that an earlier row has: a rollout that names it would be graded by either.
+    """
+    found: list[ProblemRow] = []
+    owners: dict[tuple[str, str], int] = {}
+    for number, row in enumerate(rows, start=1):
+        where = f"{source}: row {number}"
+        checked = checked_row(format_of(row, where), row, where)
+        for field, value in checked.ids.items():
+            kind = "task_id" if field == "task_id" else "id"
+            owner = owners.setdefault((kind, value), number)
+            if owner != number:
+                raise InputError(
+                    f"{where}: the {field} {value!r} is that of row {owner} too; each may come once"
+                )
+        found.append(checked)
+    return found
+
+
 def load_problems(source: str | Path) -> list[Problem]:
     """All problems of a .jsonl(.gz) file or of a hub data set (its train split).
 
     Problems with a test that does not parse are left out, with one warning that names them. Raises
-    InputError, with the row's number, for a row of no known format, with a field missing or of the wrong
-    type, or in our own format whose tests call what its starter code does not have. Published files stay
-    whole: there a warning says so.
+    InputError as `problem_rows` does, and for a row in our own format whose tests call what its starter code
+    does not have. Published files stay whole: there a warning says so.
     """
     problems, unparsable, hopeless = [], [], []
-    for number, row in enumerate(raw_rows(source), start=1):
+    rows = raw_rows(source)
+    for number, (row, checked) in enumerate(zip(rows, problem_rows(source, rows), strict=True), start=1):
         where = f"{source}: row {number}"
-        checked = checked_record(format_of(row, where), row, where)
         try:
             problem, contradicts = checked.asked()
         except Unparsable:
