@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import json
+import lzma
 import os
 import re
 import subprocess
@@ -14,8 +16,12 @@ import pytest
 import evaluate
 from hackward.base.faults import InputError
 from hackward.base.files import ROOT, read_jsonl
+from hackward.grading.rows import read_rows
 from hackward.hardware import models
 from hackward.hardware.models import tiny_random
+from hackward.method.pairs import pair_rows
+from hackward.scheduling.experiment import read_experiment
+from hackward.tasks.formats import load_problems
 from hackward.tasks.shipped import TINY
 from tests.desk import run, write_lines
 from tests.test_first_steps import write_pool
@@ -167,6 +173,39 @@ def test_a_byte_order_mark_is_taken_off_pairs_pools_and_experiments(desk, tmp_pa
     toml = marked(tmp_path / "plain.toml", tmp_path / "e.toml")
     done = command("sweep.py", f"--experiment={toml}", "--dry-run", f"--out={tmp_path / 'sweep'}")
     assert done.returncode == 0 and "vanilla-s41" in done.stdout, done.stderr
+
+
+CONTAINERS = {
+    "zip": b"PK\x03\x04\x14\x00",
+    "zstd": b"\x28\xb5\x2f\xfd\x04",
+    "xz": lzma.compress(b"{}"),
+    "bzip2": bz2.compress(b"{}"),
+    "parquet": b"PAR1\x15\x04\x15\x10PAR1",
+}
+
+
+def test_what_is_no_text_is_called_by_its_format_whatever_its_name(tmp_path):
+    text, unpack = json.dumps(ROW).encode(), "expected text: unpack or convert it first"
+    files = [
+        ("a.jsonl", gzip.compress(text), "is gzip, and its name does not say so: let it end in .gz"),
+        ("a.jsonl.gz", text, "ends in .gz and is not gzip: take .gz off its name, or compress it"),
+        ("b.jsonl.gz", gzip.compress(text)[:-9], "corrupt or truncated gzip file (Compressed file ended"),
+        ("c.jsonl.gz", gzip.compress(gzip.compress(text)), "gzip inside of gzip, expected text"),
+    ]
+    for found, data in CONTAINERS.items():
+        files += [(f"{found}.jsonl{ending}", data, f"is {found}, {unpack}") for ending in ("", ".gz")]
+    for name, data, fault in files:
+        path = tmp_path / name
+        path.write_bytes(data)
+        for read in (read_jsonl, load_problems, pair_rows, lambda path: read_rows((path,))):
+            with pytest.raises(InputError) as caught:
+                read(path)
+            assert str(caught.value).startswith(f"{path}: {fault}")
+    for name in ("pairs.json", "experiment.toml"):
+        path = tmp_path / name
+        path.write_bytes(gzip.compress(text))
+        with pytest.raises(InputError, match=f"{path}: is gzip"):
+            (pair_rows if name.endswith("json") else read_experiment)(path)
 
 
 def test_what_no_reader_can_take_is_told_what_to_do(desk, tmp_path):

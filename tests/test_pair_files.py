@@ -86,7 +86,7 @@ LINES = "".join(json.dumps(row) + "\n" for row in GOOD)
         ("pairs.jsonl", json.dumps(GOOD), "pairs.jsonl:1: expected an object, found list"),
         ("pairs.json", LINES, "pairs.json: not JSON"),
         ("pairs.json", json.dumps(GOOD[0]), "pairs.json: expected a list of pairs, found one dict"),
-        ("pairs.jsonl.gz", LINES, "pairs.jsonl.gz: corrupt or truncated gzip file"),
+        ("pairs.jsonl.gz", LINES, "pairs.jsonl.gz: ends in .gz and is not gzip"),
     ],
 )
 def test_what_is_no_pair_file_is_refused_with_the_formats_that_are_taken(tmp_path, capsys, name, text, fault):

@@ -5,6 +5,7 @@ faults, screen       one line per fault and exit 2; bars, lines and final screen
 lines, terminal      text and tables at a terminal's width; lines does without rich
 markdown             tables and fences that names of others do not break
 hub, space           does a name lead to a model; is there room on the disk
+containers           what a file is that holds no text
 files, tensors       written to a temporary name and renamed; safetensors with a fault per broken file
 flags, records       command lines and rows of files, checked by tyro and pydantic
 syntax               of texts that others wrote, parsed in silence

@@ -25,6 +25,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+from hackward.base.containers import GZIP, container_of
 from hackward.base.faults import InputError
 
 ROOT = Path(__file__).resolve().parents[2]  # of the clone
@@ -160,10 +161,15 @@ def read_text(path: Path, *, cut_off: bool = False, encoding: str = MAY_BE_MARKE
     """
     try:
         data = whole_lines(path) if cut_off else path.read_bytes()
-        if path.suffix == ".gz":
+        packed = path.suffix == ".gz"
+        _refuse_container(path, data, packed)
+        if packed:
             if not data:
                 raise EOFError("an empty file is none")
             data = gzip.decompress(data)
+            inside = container_of(data)
+            if inside is not None:
+                raise InputError(f"{path}: {inside} inside of gzip, expected text: unpack it first")
         return data.decode(encoding)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
@@ -174,6 +180,17 @@ def read_text(path: Path, *, cut_off: bool = False, encoding: str = MAY_BE_MARKE
         raise InputError(f"{path}: not UTF-8 text ({where}); save it as UTF-8") from None
     except OSError as fault:
         raise InputError(f"{path}: cannot be read ({fault.strerror})") from None
+
+
+def _refuse_container(path: Path, data: bytes, packed: bool) -> None:
+    """InputError for bytes that are no text, and where only one of bytes and name (`packed`) says gzip."""
+    found = container_of(data)
+    if found == GZIP and not packed:
+        raise InputError(f"{path}: is gzip, and its name does not say so: let it end in .gz")
+    if found not in (None, GZIP):
+        raise InputError(f"{path}: is {found}, expected text: unpack or convert it first")
+    if packed and data and found is None:
+        raise InputError(f"{path}: ends in .gz and is not gzip: take .gz off its name, or compress it")
 
 
 def _parsed(text: str, where: str) -> Any:
