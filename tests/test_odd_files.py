@@ -208,6 +208,50 @@ def test_what_is_no_text_is_called_by_its_format_whatever_its_name(tmp_path):
             (pair_rows if name.endswith("json") else read_experiment)(path)
 
 
+def test_a_line_that_is_no_json_is_told_with_one_line_number(tmp_path):
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text(f'{json.dumps(ROW)}\n\n{{"problem_id": 1, "completion": }}\n')
+    with pytest.raises(InputError) as caught:
+        read_rows((rows,))
+    assert str(caught.value) == f"{rows}:3: not JSON (Expecting value: column 33)"
+    whole = tmp_path / "pairs.json"
+    whole.write_text('{\n "problem_id": }')
+    with pytest.raises(InputError) as caught:
+        pair_rows(whole)
+    assert str(caught.value).startswith(f"{whole}: not JSON (Expecting value: line 2, column 16); pairs are")
+
+
+@pytest.mark.parametrize(
+    ("text", "way"),
+    [
+        (json.dumps([ROW, ROW]), "jq -c '.[]' OLD > NEW.jsonl"),
+        (json.dumps([ROW, ROW], indent=1), "jq -c '.[]' OLD > NEW.jsonl"),
+        ("\n" + json.dumps([ROW, ROW], indent=1)[:-9], "jq -c '.[]' OLD > NEW.jsonl"),
+        (json.dumps(ROW, indent=1) * 2, "jq -c . OLD > NEW.jsonl"),
+        (json.dumps(ROW, indent=1)[:-9], "jq -c . OLD > NEW.jsonl"),
+        (json.dumps(ROW).replace(", ", ",\n"), "jq -c . OLD > NEW.jsonl"),
+        (json.dumps(ROW) + "\n{half", None),
+        ("half}\n" + json.dumps(ROW), None),
+        ("[" * 100_000, "jq -c '.[]' OLD > NEW.jsonl"),
+        ('{"a":' * 100_000, None),
+    ],
+    ids=lambda value: None if value is None else value[:20],
+)
+@pytest.mark.parametrize("ending", ["jsonl", "jsonl.gz", "json"])
+def test_json_that_is_not_a_row_a_line_is_told_how_it_becomes_that(tmp_path, text, way, ending):
+    path = tmp_path / f"rows.{ending}"
+    path.write_bytes(gzip.compress(text.encode()) if ending.endswith("gz") else text.encode())
+    for read in (load_problems, lambda path: read_rows((path,))):
+        with pytest.raises(InputError) as caught:
+            read(path)
+        said = str(caught.value)
+        assert said.startswith(f"{path}:") and said.count("expected one object per line") == (
+            way is not None or ending == "json"
+        )
+        assert ("jq" in said) == (way is not None) and (way is None or f"({way})" in said)
+        assert ("in a file that ends in .jsonl" in said) == (ending == "json")
+
+
 def test_what_no_reader_can_take_is_told_what_to_do(desk, tmp_path):
     problems, text = f"--problems={desk / 'problems.jsonl'}", json.dumps(ROW)
     wide = tmp_path / "wide.jsonl"

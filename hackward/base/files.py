@@ -20,7 +20,7 @@ import re
 import shutil
 import tempfile
 import zlib
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ CHECKPOINT = "checkpoint.safetensors"  # of a run
 POOL_FILE = re.compile(r"(step|prompt)_(?P<number>\d+)\.jsonl(\.gz)?")  # of a pool of rollouts
 MAY_BE_MARKED = "utf-8-sig"  # UTF-8, without the byte order mark that Windows' editors put first
 MARK = "\ufeff"
+PER_LINE = "expected one object per line"
 UMASK = os.umask(0)  # it can only be read by setting it, which threads that write files must not do
 os.umask(UMASK)
 
@@ -193,12 +194,18 @@ def _refuse_container(path: Path, data: bytes, packed: bool) -> None:
         raise InputError(f"{path}: ends in .gz and is not gzip: take .gz off its name, or compress it")
 
 
-def _parsed(text: str, where: str) -> Any:
-    """The value of a JSON text. InputError, which `where` begins, also for numbers of thousands of digits."""
+def _parsed(text: str, where: str, *, line: bool = False) -> Any:
+    """The value of a JSON text. InputError, which `where` begins, also for numbers of thousands of digits.
+
+    Of a `line`, `where` says the number.
+    """
     if text.startswith(MARK):
         raise InputError(f"{where}: a byte order mark (U+FEFF) begins the text; save it without one")
     try:
         return json.loads(text)
+    except json.JSONDecodeError as fault:
+        place = f"column {fault.colno}" if line else f"line {fault.lineno}, column {fault.colno}"
+        raise InputError(f"{where}: not JSON ({fault.msg}: {place})") from None
     except (ValueError, RecursionError) as fault:
         raise InputError(f"{where}: not JSON ({str(fault).partition(';')[0]})") from None
 
@@ -213,11 +220,34 @@ def read_jsonl(path: str | Path, required: Iterable[str] = (), *, cut_off: bool 
     Raises InputError that names the file, the line and the fault: a missing or truncated file, a line that is
     not a JSON object, or a row without one of the ``required`` fields.
     """
-    path, rows, required = Path(path), [], tuple(required)
-    for number, line in enumerate(read_text(path, cut_off=cut_off).split("\n"), start=1):
+    text = read_text(Path(path), cut_off=cut_off)
+    try:
+        return _rows_of(text, path, tuple(required))
+    except InputError as fault:
+        way = _way_to_lines(text)
+        if way is None:
+            raise
+        raise InputError(f"{fault}; {PER_LINE} ({way})") from None
+
+
+def _way_to_lines(text: str) -> str | None:
+    """How a JSON text that goes over several lines, or is a list, becomes rows; None for any other text."""
+    text = text.lstrip()
+    if text.startswith("["):
+        return "jq -c '.[]' OLD > NEW.jsonl"
+    whole = ""
+    with contextlib.suppress(ValueError, RecursionError):
+        whole = text[: json.JSONDecoder().raw_decode(text)[1]]
+    cut_off = text.partition("\n")[0].strip() == "{"
+    return "jq -c . OLD > NEW.jsonl" if "\n" in whole or cut_off else None
+
+
+def _rows_of(text: str, path: str | Path, required: Sequence[str]) -> list[dict]:
+    rows = []
+    for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
-        row = _parsed(line, f"{path}:{number}")
+        row = _parsed(line, f"{path}:{number}", line=True)
         if not isinstance(row, dict):
             raise InputError(f"{path}:{number}: expected an object, found {type(row).__name__}")
         missing = [name for name in required if name not in row]
@@ -234,9 +264,8 @@ def read_lines(path: str | Path) -> list[dict]:
     except InputError as fault:
         if is_jsonl(path) or not Path(path).is_file():
             raise
-        how = " (jq -c '.[]' FILE.json > FILE.jsonl)" if str(path).endswith(".json") else ""
-        wanted = "expected one object per line, in a file that ends in .jsonl or .jsonl.gz"
-        raise InputError(f"{fault}; {wanted}{how}") from None
+        said = str(fault) if PER_LINE in str(fault) else f"{fault}; {PER_LINE}"
+        raise InputError(f"{said}, in a file that ends in .jsonl or .jsonl.gz") from None
 
 
 def sha256(*parts: str | bytes) -> str:
