@@ -1,7 +1,8 @@
 """The rooms that the commands at the top are made of.
 
 A command that is started without the environment ends here, in one line that says how to get it, and not in
-a traceback about the first library that it happens to import. Nothing but the standard library in here.
+a traceback about the first library that it happens to import. So does one that is started without docstrings:
+the help of flags is made of them. Nothing but the standard library in here.
 """
 
 from __future__ import annotations
@@ -20,10 +21,15 @@ def lacking(names: tuple[str, ...] = NEEDED) -> list[str]:
 
 
 def require_environment() -> None:
-    """End a command of this clone, with exit code 2, where a library that all of it rests on is lacking."""
+    """End a command of this clone, with exit code 2, where docstrings or a library that all of it rests on is
+    lacking."""
     program = getattr(sys.modules["__main__"], "__file__", None)
     if program is None or Path(program).resolve().parent != CLONE:
         return
+    if sys.flags.optimize > 1:
+        fault = "-OO (PYTHONOPTIMIZE=2) takes the help of all flags away: leave it out; -O is taken"
+        print(f"{Path(program).name}: {fault}", file=sys.stderr)
+        raise SystemExit(2)
     missing = lacking()
     if not missing:
         return

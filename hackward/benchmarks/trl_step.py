@@ -95,7 +95,7 @@ def trl_steps(b: Bench, continuous: bool, ours: int, rows: int) -> dict:
     import trl
     from huggingface_hub import constants
 
-    assert all((trl.GRPOTrainer, trl.GRPOConfig, peft.LoraConfig, datasets.Dataset))
+    _ = (trl.GRPOTrainer, trl.GRPOConfig, peft.LoraConfig, datasets.Dataset)
     constants.HF_HUB_DISABLE_TELEMETRY = True  # the trainer tells its makers of each use
     datasets.disable_progress_bars()
     tell("loading the model")

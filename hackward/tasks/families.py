@@ -78,7 +78,8 @@ def family(
     """A family as the catalogue writes it. A choice is (words, code), or one value that serves as both."""
     code = textwrap.dedent(code).strip()
     for old, _ in mistakes:
-        assert old in code, f"{name}: a mistake changes nothing"
+        if old not in code:
+            raise ValueError(f"{name}: a mistake changes nothing")
     choices = {parameter: tuple(map(_both_sides, given)) for parameter, given in parameters.items()}
     return Family(name, level, returns, statement, code, choices, tuple(mistakes), inputs)
 
