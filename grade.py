@@ -20,7 +20,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from hackward.base.faults import InputError, exit_on_fault
 from hackward.base.flags import Grading, Sandbox, checked, command_line, tyro
@@ -40,6 +40,8 @@ Row = dict[str, Any]
 @dataclass(frozen=True, kw_only=True)
 class GradeFlags(Grading):
     """Grade completions against the ground truth of their problems."""
+
+    outputs: ClassVar[tuple[str, ...]] = ("out", "pool")
 
     rows: Annotated[tuple[Path, ...], tyro.conf.Positional] = ()
     """Files of rows with problem_id and completion (.jsonl or .jsonl.gz), or directories of such files

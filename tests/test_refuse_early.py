@@ -228,3 +228,49 @@ def test_an_empty_value_is_refused_and_never_taken_for_a_flag_left_out(command, 
     said = f"error: {flag} is empty: give it a value, or leave it out\n"
     assert (ended.returncode, ended.stderr) == (2, said)
     assert not list(tmp_path.iterdir())
+
+
+OUTPUTS = [
+    ("train.py", "--out"),
+    ("train.py", "--svd-cache"),
+    ("sweep.py", "--out"),
+    ("probe_distill.py", "--out"),
+    ("extract_vhack.py", "--out"),
+    ("audit.py", "--out"),
+    ("evaluate.py", "--out"),
+    ("export.py", "--out"),
+    ("make_primed.py", "--out"),
+    ("make_embedded.py", "--out"),
+    ("bench.py", "--out"),
+    ("strengthen.py", "--out"),
+    ("grade.py", "--out"),
+    ("grade.py", "--pool"),
+]
+NEEDED = {
+    "sweep.py": ["--dry-run"],
+    "extract_vhack.py": ["--pairs=p.jsonl"],
+    "audit.py": ["pool", "--v-hack=v"],
+    "evaluate.py": ["run"],
+    "export.py": ["run"],
+    "make_embedded.py": ["problems"],
+    "strengthen.py": ["p.jsonl"],
+    "grade.py": ["rows.jsonl", "--problems=p.jsonl"],
+}
+
+
+@pytest.mark.parametrize(("command", "flag"), OUTPUTS)
+def test_an_output_whose_name_is_no_utf8_is_refused_before_any_work(command, flag, tmp_path):
+    line = [sys.executable, str(ROOT / command), *NEEDED.get(command, [])]
+    line.append(os.fsencode(f"{flag}={tmp_path}/caf") + b"\xe9")
+    ended = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, timeout=20)
+    said = f"error: {flag} {tmp_path}/caf\\udce9: a name with bytes that are no UTF-8; take another\n"
+    assert (ended.returncode, ended.stderr) == (2, said)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_output_may_have_any_name_that_is_text(tmp_path):
+    rows, problems = tmp_path / "rows.jsonl", ROOT / "data" / "problems.jsonl"
+    rows.write_text('{"problem_id": "x", "completion": ""}\n')
+    out = tmp_path / "caf\u00e9 \u96ea.jsonl"
+    line = [sys.executable, str(ROOT / "grade.py"), str(rows), f"--problems={problems}", f"--out={out}"]
+    assert subprocess.run(line, capture_output=True).returncode == 0 and out.exists()

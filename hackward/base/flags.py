@@ -44,6 +44,7 @@ Temperature = Annotated[float, Ge(0.01), Le(100)]
 Seed = Annotated[int, Ge(0), Lt(2**63)]
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 ALL_LINEAR = "all-linear"
+OUTPUTS = ("out", "svd_cache")  # flags that name what is written; `outputs` of a command's flags goes before
 
 
 def default_cache() -> Path:
@@ -112,6 +113,7 @@ def command_line(
             raise
         raise InputError(one_line(said.getvalue())) from None
     _refuse_empty(found, sys.argv[1:] if argv is None else argv)
+    _refuse_bytes(found)
     if hasattr(found, "device"):  # it runs a model
         check_addresses()
     return found
@@ -126,6 +128,18 @@ def _refuse_empty(found: Any, argv: Sequence[str]) -> None:
         # An empty path reads as "."
         if empty or (value == Path() and any(given == "" for given in _given(flag, argv))):
             raise InputError(f"{flag} is empty: give it a value, or leave it out")
+
+
+def _refuse_bytes(found: Any) -> None:
+    """InputError for an output whose name has bytes that are no UTF-8: it has no name in a record or on a
+    page, and the library of tensor files would refuse it at the first one, when the work is under way."""
+    for name in getattr(found, "outputs", OUTPUTS):
+        value = getattr(found, name, None)
+        try:
+            os.fsencode(value or "").decode("utf-8")
+        except UnicodeError:
+            flag = f"--{name.replace('_', '-')}"
+            raise InputError(f"{flag} {value}: a name with bytes that are no UTF-8; take another") from None
 
 
 def _given(flag: str, argv: Sequence[str]) -> list[str]:
