@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import shlex
+import shutil
 import signal
 import time
 
@@ -12,7 +13,7 @@ import pytest
 
 import sweep
 from hackward.base.faults import InputError
-from hackward.base.files import read_json, read_jsonl
+from hackward.base.files import read_json, read_jsonl, write_json
 from hackward.scheduling import queue
 from tests.sweeps import gone, in_background, names
 from tests.test_refusals import refused
@@ -45,6 +46,44 @@ def test_a_file_where_a_sweep_is_to_go_is_refused_by_name(world, below, capsys):
     file.touch()
     line = refused(capsys, lambda: world.sweep(out=f"{file}{below}"))
     assert line == f"error: {file}: not a directory" and world.started() == []
+
+
+def test_the_record_of_a_sweep_names_the_runs_of_earlier_calls_too(world):
+    """One in two parts, by seeds or by arms, whose runs lie in one directory."""
+    world.orders({"vanilla-s42": {"die": 2}})
+    assert world.sweep(arms="vanilla", seeds="41,42") == 1
+    first = world.outcome()["runs"]
+    assert world.sweep(arms="projected", seeds="43") == 0
+    record = world.outcome()
+    assert [run["run"] for run in record["plan"]] == ["projected-s43"]
+    assert record["runs"][1:] == first and world.states() == ["done", "done", "failed"]
+    world.orders({})
+    assert world.sweep(arms="vanilla", seeds="42") == 0
+    runs = {run["run"]: run["state"] for run in world.outcome()["runs"]}
+    assert runs == {"vanilla-s42": "done", "projected-s43": "done", "vanilla-s41": "done"}
+    shutil.rmtree(world.out / "vanilla-s41")
+    assert world.sweep(arms="projected", seeds="43") == 0
+    assert [run["run"] for run in world.outcome()["runs"]] == ["projected-s43", "vanilla-s42"]
+
+
+def test_a_run_of_an_earlier_call_that_was_finished_elsewhere_is_done(world):
+    few = {"arms": "vanilla", "on": "print"}
+    assert world.sweep(seeds="41", **few) == 0 and world.sweep(seeds="42", **few) == 0
+    assert world.states() == ["printed"] * 2
+    made = world.out / "vanilla-s41"
+    write_json(made / "summary.json", {"finished": True, "steps": 4})
+    assert world.sweep(seeds="42", **few) == 0
+    (line,) = (run for run in world.outcome()["runs"] if run["run"] == made.name)
+    assert (line["state"], line["steps_done"], line["hours_to_go"]) == ("done", 4, 0.0)
+
+
+@pytest.mark.parametrize("text", ["{half", "[]", '{"runs": [{}]}', '{"runs": [{"run": 1, "steps": 4}]}'])
+def test_a_damaged_record_of_a_sweep_is_not_written_over(world, text, capsys):
+    world.out.mkdir()
+    file = world.out / "sweep.json"
+    file.write_text(text)
+    line = refused(capsys, lambda: world.sweep(arms="vanilla", seeds="41"))
+    assert line.startswith(f"error: {file}: no") and world.started() == [] and file.read_text() == text
 
 
 def test_what_is_done_is_skipped_and_more_steps_go_on(world):

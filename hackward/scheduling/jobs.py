@@ -84,7 +84,7 @@ def survey(job: Job) -> None:
     if not job.path.exists() or (job.path.is_dir() and is_empty(job.path)):
         return
     _refuse_other_run(job)
-    steps = _finished_steps(job)
+    steps = finished_steps(job.path)
     checkpoint = job.path / CHECKPOINT
     if steps is not None and steps >= job.steps:
         job.state, job.step = "done", steps
@@ -104,9 +104,9 @@ def survey(job: Job) -> None:
         _refuse_strangers(job)
 
 
-def _finished_steps(job: Job) -> int | None:
-    """The steps of a finished run; None where it is unfinished."""
-    summary = job.path / "summary.json"
+def finished_steps(path: Path) -> int | None:
+    """The steps of a finished run in this directory; None where it is unfinished."""
+    summary = path / "summary.json"
     ended = read_json(summary) if summary.is_file() else None
     if isinstance(ended, dict) and ended.get("finished") is True:
         return ended.get("steps")

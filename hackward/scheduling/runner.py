@@ -1,23 +1,30 @@
-"""Carrying a sweep out: stage by stage under its directory's lock; sweep.json says what became of it."""
+"""Carrying a sweep out: stage by stage under its directory's lock; sweep.json says what became of it.
+
+`plan` of sweep.json has the runs of the last call as it found them. `runs` has what became of these, and
+behind them the runs of earlier calls, of other seeds or arms, into the same directory.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from hackward.base.files import write_json
+from hackward.base.faults import InputError
+from hackward.base.files import read_json, write_json
 from hackward.base.provenance import provenance
 from hackward.scheduling.board import Board
 from hackward.scheduling.engines import Engine
 from hackward.scheduling.flags import SweepFlags
-from hackward.scheduling.jobs import Job, survey
+from hackward.scheduling.jobs import Job, finished_steps, survey
 from hackward.scheduling.locks import interruptible, locked
 from hackward.scheduling.plan import Stages, stages
 from hackward.scheduling.price import Clock, clock
 from hackward.scheduling.rules import Decision, judge
+
+NOT_BEGUN = ("new", "printed", "withheld")  # states of runs that need no directory
 
 
 @dataclass
@@ -33,6 +40,8 @@ class Sweep:
     """What carries the runs."""
     stopped: bool = False
     """Did a rule withhold runs?"""
+    earlier: list[dict] = field(default_factory=list)
+    """Lines of sweep.json for runs of earlier calls."""
 
     @property
     def directory(self) -> Path:
@@ -69,6 +78,7 @@ class Sweep:
         """The state of every run once the lock is held: until then another sweep may have held it."""
         for job in self.jobs:
             survey(job)
+        self.earlier = earlier_runs(self.directory, {job.name for job in self.jobs})
         times = clock(self.config, self.jobs)
         return times, [outcome(job, times) for job in self.jobs]
 
@@ -108,7 +118,7 @@ class Sweep:
             "plan": planned,
             "decisions": [dataclasses.asdict(decision) for decision in self.decisions],
             "stopped": self.stopped,
-            "runs": [outcome(job, times) for job in self.jobs],
+            "runs": [*(outcome(job, times) for job in self.jobs), *self.earlier],
         }
         write_json(self.directory / "sweep.json", found)
 
@@ -129,6 +139,34 @@ def outcome(job: Job, times: Clock) -> dict:
         "log": job.log,
         "flags": job.flags,
     }
+
+
+def earlier_runs(directory: Path, planned: set[str]) -> list[dict]:
+    """The lines of sweep.json for runs that are not planned, without those whose directory was taken away;
+    one that was finished since, as by a printed command, is done.
+
+    InputError where sweep.json is none: a new one in its place would forget these runs.
+    """
+    file = directory / "sweep.json"
+    record = read_json(file) if file.is_file() else {"runs": []}
+    lines = record.get("runs") if isinstance(record, dict) else None
+    if not isinstance(lines, list) or not all(map(_names_a_run, lines)):
+        raise InputError(f"{file}: no record of a sweep; move it away")
+    found = []
+    for line in lines:
+        path = directory / line["run"]
+        taken_away = not path.is_dir() and line.get("state") not in NOT_BEGUN
+        if line["run"] in planned or taken_away:
+            continue
+        steps = finished_steps(path)
+        if steps is not None and steps >= line["steps"]:
+            line |= {"state": "done", "steps_done": steps, "note": None, "hours_to_go": 0.0}
+        found.append(line)
+    return found
+
+
+def _names_a_run(line: object) -> bool:
+    return isinstance(line, dict) and isinstance(line.get("run"), str) and type(line.get("steps")) is int
 
 
 def withhold(jobs: Sequence[Job], why: str) -> None:
