@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import io
 import os
 import pty
@@ -15,6 +16,8 @@ import pytest
 from rich.console import Console
 
 import audit
+import sweep
+import train
 from hackward.base import screen
 from hackward.base.files import ROOT
 from hackward.base.flags import command_line, one_line
@@ -325,6 +328,36 @@ def test_no_line_of_a_help_text_is_wider_than_the_terminal(width, monkeypatch):
         for line in description(doc or "").splitlines():
             assert len(line) <= width or len(line.rstrip(" \\").split()) == 1, (path.name, line)
             assert not line or line.startswith(" ")  # or tyro joins it to the one before
+
+
+LISTED = re.compile(r"^(\*|\d+\.) (.{12})", re.MULTILINE)
+
+
+@pytest.mark.parametrize("width", (80, 110))
+def test_every_item_of_a_list_in_a_help_text_begins_a_line_of_its_own(width, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", str(width))
+    for command in (sweep, train):
+        with pytest.raises(SystemExit):
+            command.main(["--help"])
+        said = capsys.readouterr().out
+        items = LISTED.findall(inspect.getdoc(command))
+        assert len(items) >= 3
+        for mark, begins in items:
+            assert f"\n {mark} {begins}" in said, (command.__name__, mark)
+    stages = description("1. one two three\n   four\n2. five").splitlines()
+    assert stages == [" 1. one two three four", " 2. five"]
+    monkeypatch.setenv("COLUMNS", "12")
+    assert description("1. one two three\n2. five").splitlines() == [" 1. one two", "    three", " 2. five"]
+
+
+def test_an_example_that_is_too_wide_keeps_its_command_whole_and_its_comment_below(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    doc = "What.\n\n    python x.py --mode=a  --dirs=LONG_NAME   what it does"
+    assert description(doc).splitlines()[2:] == [
+        "     python x.py --mode=a \\",
+        "         --dirs=LONG_NAME",
+        "         what it does",
+    ]
 
 
 def test_a_fault_in_the_flags_has_no_box_and_no_colours_on_a_terminal(monkeypatch):
