@@ -170,8 +170,9 @@ def test_a_number_on_what_unfolds_is_the_number_of_things_in_it(driver, tmp_path
     browser.write_page(root / "p.html", blocks, runs, gather_rollouts(runs), [picture, picture])
     opened(driver, root / "p.html")
     folds = driver.execute_script(
-        "return [...document.querySelectorAll('details.more')].map((one) => [one.firstElementChild.textContent,"
-        " one.querySelectorAll('table').length, one.querySelectorAll('img').length])"
+        """return [...document.querySelectorAll('details.more')].map((one) => [
+            one.querySelector('summary').textContent,
+            one.querySelectorAll('table').length, one.querySelectorAll('img').length])"""
     )
     (tables, held, _), (pictures, _, drawn) = folds
     assert held > 3 and tables == f"All tables ({held})"
