@@ -16,11 +16,13 @@ import pytest
 from rich.console import Console
 
 import audit
+import grade
 import sweep
 import train
 from hackward.base import screen
 from hackward.base.files import ROOT
 from hackward.base.flags import command_line, one_line
+from hackward.base.helptexts import texts_below, unbroken
 from hackward.base.lines import description, shell_lines
 from hackward.base.markdown import aligned_table
 from hackward.base.screen import final_screen, progress, say, stdout
@@ -31,6 +33,7 @@ from hackward.reports.tables import Heading, Table, markdown, print_blocks, show
 from hackward.reports.words import tight
 from hackward.runs.heldout import CONDITIONS, heldout_screen
 from hackward.runs.screens import SHOWN_RATES, step_facts
+from hackward.scheduling.flags import SweepFlags
 from train import Config
 
 WIDTHS = (40, 80, 200)
@@ -348,6 +351,25 @@ def test_every_item_of_a_list_in_a_help_text_begins_a_line_of_its_own(width, mon
     assert stages == [" 1. one two three four", " 2. five"]
     monkeypatch.setenv("COLUMNS", "12")
     assert description("1. one two three\n2. five").splitlines() == [" 1. one two", "    three", " 2. five"]
+
+
+@pytest.mark.parametrize("flags", [Config, SweepFlags, audit.AuditFlags, grade.GradeFlags])
+def test_the_text_of_a_flag_is_broken_by_the_width_of_the_terminal_alone(flags, monkeypatch, capsys):
+    """Not where its source breaks: with room for it, a paragraph is one line."""
+    monkeypatch.setenv("COLUMNS", "500")
+    with pytest.raises(SystemExit):
+        command_line(flags, ["--help"])
+    said = [line.strip(" │") for line in capsys.readouterr().out.splitlines()]
+    texts = {name: text for one in reversed(flags.__mro__) for name, text in texts_below(one).items()}
+    assert len(texts) > 5
+    for name, text in texts.items():
+        for paragraph in text.split("\n\n"):
+            assert any(paragraph in line for line in said), name
+
+
+def test_a_text_below_a_field_keeps_its_paragraphs_and_a_class_without_source_has_none():
+    assert unbroken("one\n    two\n\n    three\n    four\n    ") == "one two\n\nthree four"
+    assert texts_below(type("Config", (), {})) == {} == texts_below(object)
 
 
 def test_an_example_that_is_too_wide_keeps_its_command_whole_and_its_comment_below(monkeypatch):
