@@ -129,16 +129,16 @@ def of_pools(own: bool, *pools: str) -> Change:
 @pytest.mark.parametrize(
     ("change", "shown", "whose"),
     [
-        (of_pools(True, "teacher"), 4, "Answers of the model. 4 more are rows of pool teacher."),
+        (of_pools(True, "teacher"), 4, 'Answers of the model. 4 more are rows of the pool "teacher".'),
         (
             of_pools(False, "teacher"),
             8,
-            "None of them is an answer of the model: all are rows of pool teacher.",
+            'None of them is an answer of the model: all are rows of the pool "teacher".',
         ),
         (
             of_pools(False, "x", "a", "b"),
             8,
-            "None of them is an answer of the model: all are rows of pools b, a.",
+            'None of them is an answer of the model: all are rows of the pools "b", "a".',
         ),
         (lambda one: one | {"hacked": False}, 0, ""),
     ],

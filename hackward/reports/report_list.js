@@ -36,7 +36,8 @@ function hacksOf(store) {
 /** Whose hacks a press shows, where that is not plain: `own` of the policy, `others` of pools. */
 function whoseWords(store, own, others) {
   const pools = [...new Set([...others].map((row) => store.pool(row)))];
-  const named = `${pools.length === 1 ? "pool" : "pools"} ${pools.slice(0, 3).join(", ")}`;
+  const names = pools.slice(0, 3).map((pool) => `"${pool}"`);
+  const named = `the ${pools.length === 1 ? "pool" : "pools"} ${names.join(", ")}`;
   const from = pools.length > 3 ? `${named} and others` : named;
   if (!others.length) return "";
   if (!own) return `None of them is an answer of the model: all are rows of ${from}.`;
