@@ -13,6 +13,8 @@ import textwrap
 import typing
 from types import MappingProxyType
 
+from hackward.base.syntax import syntax_of
+
 
 def fill_help(flags: type) -> None:
     """Give the fields of this dataclass, and of dataclasses that it holds, the texts below them as help."""
@@ -30,8 +32,8 @@ def fill_help(flags: type) -> None:
 def texts_below(one: type) -> dict[str, str]:
     """Field -> the text below it in the source of a class, a line per paragraph; nothing without a source."""
     try:
-        (tree,) = ast.parse(textwrap.dedent(inspect.getsource(one))).body
-    except (OSError, TypeError, SyntaxError):
+        (tree,) = syntax_of(textwrap.dedent(inspect.getsource(one))).body
+    except (OSError, TypeError, ValueError, SyntaxError):
         return {}
     if not isinstance(tree, ast.ClassDef) or tree.name != one.__name__:
         return {}
