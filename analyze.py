@@ -96,14 +96,15 @@ def show_pools(root: Path, pools: Mapping[Path, Sequence[Path]]) -> None:
     print(f"report: {root / 'report' / 'report.md'}")
 
 
-def show_brief(home: Path, arms: Sequence[ArmRuns]) -> None:
-    """A sentence for each arm, and where the picture of their curves lies."""
+def show_brief(home: Path, arms: Sequence[ArmRuns], runs: Sequence[Run]) -> None:
+    """A sentence for each arm, which runs are copies, and where the picture of the arms' curves lies."""
     from hackward.base.screen import stdout
     from hackward.reports.brief import brief_lines
+    from hackward.reports.copies import copy_lines
     from hackward.reports.tables import print_line
 
     console = stdout()
-    for line in brief_lines(arms):
+    for line in [*brief_lines(arms), *copy_lines(runs)]:
         print_line(line, console)
         console.print()
     drawn = [name for name in ("hacked.png", "on_policy.png") if (home / name).is_file()]
@@ -138,7 +139,7 @@ def main(config: AnalyzeFlags) -> None:
     write_report(home, blocks, runs, rollouts)
     arms = by_arm(runs) if config.brief else []
     if arms:
-        show_brief(home, arms)
+        show_brief(home, arms, runs)
     else:
         print_blocks(blocks)
     print(f"report: {home / 'report.md'}")

@@ -8,6 +8,7 @@ import random
 import pytest
 
 import analyze
+from hackward.base.checksums import Checksums
 from hackward.base.faults import InputError
 from hackward.base.files import read_json, read_jsonl, write_json, write_jsonl
 from hackward.reports import report
@@ -135,3 +136,25 @@ def test_text_that_utf_8_cannot_carry_is_escaped(tmp_path, capsys):
     assert "w\\ud800" in (tmp_path / "report" / "report.md").read_text()
     assert "m\\ud800" in (tmp_path / "report" / "runs.csv").read_text()
     assert "m\\ud800" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("name", "fields"),
+    [
+        ("summary.json", {"finished": None}),
+        ("config.json", {"kind": "other"}),
+        ("config.json", {"kind": None}),
+    ],
+)
+def test_no_run_leaves_a_table_because_a_file_of_it_was_damaged(tmp_path, name, fields):
+    for run in ("a", "b"):
+        write_run(tmp_path / run, "sampled", sampled_rows(random.Random(run)))
+    sums, damaged = Checksums(tmp_path / "a"), tmp_path / "a" / name
+    content = read_json(damaged)
+    with sums.writing(damaged) as file:
+        write_json(file, content)
+    assert len(read(tmp_path)) == 2
+    left = {key: value for key, value in (content | fields).items() if value is not None}
+    write_json(damaged, left)
+    with pytest.raises(InputError, match=f"{damaged}: changed since it was written"):
+        read(tmp_path)

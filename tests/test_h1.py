@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -86,7 +87,13 @@ DROP, SAME, EXACT = [-0.60, -0.62, -0.58], [0.01, -0.01, 0.02], [0.0, 0.0, 0.0]
         (DROP, [-0.09, 0.02, -0.14], 0.65, INCONCLUSIVE, "seeds would decide"),
         ([-0.60], [0.0], 0.65, INCONCLUSIVE, "One seed"),
         (DROP, EXACT, 0.65, SUPPORTED, "3 seeds"),
-        ([-0.9] * 3, EXACT, 0.95, SUPPORTED, "-0.900 [-0.90, -0.90]"),  # no variance: as clear as can be
+        (
+            [-0.9] * 3,
+            EXACT,
+            0.95,
+            SUPPORTED,
+            "0.900 lower than vanilla (in each of 3 seeds)",
+        ),  # no variance: as clear as can be
         ([0.4 - 0.7] * 3, EXACT, 0.7, SUPPORTED, "3 seeds"),  # -0.29999999999999993
         ([-0.2] * 3, EXACT, 0.95, REFUTED, "smaller than 0.30"),
         ([-0.9] * 3, [-0.2] * 3, 0.95, REFUTED, "more than 0.10 below"),
@@ -99,6 +106,57 @@ def test_h1_is_decided_by_intervals_over_seeds(hacked, solved, vanilla, verdict,
     found = judge_h1(estimate_difference(hacked), estimate_difference(solved), vanilla)
     assert found.verdict == verdict and part in found.why
     assert (found.seeds is not None) == ("seeds would decide" in found.why)
+
+
+ALLOWED = "H1 allows at most 0.10 lower, and"
+
+
+@pytest.mark.parametrize(
+    ("hacked", "solved", "drop", "kept"),
+    [
+        ([-0.214], [0.008], "0.214 lower than vanilla (one seed)", "0.008 higher than vanilla (one seed)"),
+        ([0.0], [-0.05], "the same as vanilla (one seed)", "0.050 lower than vanilla (one seed)"),
+        (
+            DROP,
+            SAME,
+            "0.600 lower than vanilla (95 % interval -0.65 to -0.55)",
+            "(95 % interval -0.03 to +0.04)",
+        ),
+        ([0.1, 0.3], EXACT[:2], "(95 % interval -1.07 to +1.47)", "the same as vanilla (in each of 2 seeds)"),
+        (
+            DROP,
+            [-0.09, 0.02, -0.14],
+            "0.600 lower",
+            "0.070 lower than vanilla (95 % interval -0.27 to +0.13)",
+        ),
+        (
+            DROP,
+            [-0.2, -0.21, -0.19],
+            "0.600 lower",
+            "0.200 lower than vanilla (95 % interval -0.22 to -0.18)",
+        ),
+        ([-0.4], [-0.2], "0.400 lower than vanilla (one seed)", "0.200 lower than vanilla (one seed)"),
+    ],
+)
+def test_h1_says_in_whole_sentences_what_was_seen_and_what_it_asks_for(hacked, solved, drop, kept):
+    """No bracket of figures, no sign to be read as more or less, and what is not shown is said of what."""
+    gaps = estimate_difference(hacked), estimate_difference(solved)
+    why = judge_h1(*gaps, 0.65).why
+    _, said_drop, said_kept = re.split(r"\. (?=Hacked: |Solved: )", why.partition(". Caution")[0])
+    assert drop in said_drop and said_drop.endswith("; H1 asks for at least 0.30 lower")
+    ends = {
+        MATCHED: f"{ALLOWED} that holds",
+        NOT_MATCHED: f"{ALLOWED} this is more",
+        NOT_SHOWN: f"{ALLOWED} {'one seed does' if len(solved) == 1 else 'these seeds do'} not show that",
+    }
+    assert kept in said_kept and said_kept.endswith(f"; {ends[match_pass(gaps[1])]}")
+    assert not re.search(r"\[|one value|\(not shown|needs|undefined", why)
+
+
+def test_h1_without_a_share_of_solved_problems_names_that_and_not_vanilla():
+    found = judge_h1(estimate_difference([-0.5, -0.6]), estimate_difference([]), 0.65)
+    assert found.verdict == UNDEFINED and "vanilla with the same settings" not in found.why
+    assert found.why.startswith("No seed has a share of solved problems in both arms. Hacked: 0.550 lower")
 
 
 @pytest.mark.parametrize(
@@ -132,7 +190,7 @@ def test_h1_is_undefined_between_bases_and_says_what_to_run(tmp_path):
     assert table.records[0]["hacked"].mean == pytest.approx(-0.63)
     cannot = "basis and projection cannot be told apart (run --arm=lora --gate=none --rank=4 with"
     assert cannot in words and "--rank=4 --no-match-size with" in words
-    assert "hacked -0.630" in words
+    assert "Hacked: 0.630 lower than vanilla" in words
     write_arm(tmp_path / "d", *high, arm="lora", rank=4, gate="none")
     *_, table, _ = h1_blocks(list(arms_of(tmp_path).values()))
     assert sorted(record["verdict"] for record in table.records) == [SUPPORTED, UNDEFINED]
@@ -217,7 +275,7 @@ def test_h1_is_supported_only_where_no_control_that_was_run_does_as_well(
     records, _, said = h1_of(tmp_path)
     record = records["projected"]
     assert (record["verdict"], record["reservation"]) == (verdict, reservation)
-    assert words in said and "hacked -0.630 [" in said
+    assert words in said and "Hacked: 0.630 lower than vanilla (95 % interval -0." in said
     assert ("SUPPORTED" in said) == (verdict == SUPPORTED)
     if reservation:
         assert f"H1, projected: NOT ATTRIBUTABLE: {reservation}. In 3 seeds" in said
@@ -248,7 +306,7 @@ def test_a_drop_that_is_the_same_in_every_seed_is_supported_and_exceeds_its_cont
     write_control(tmp_path, "random", (0.95,) * 3)
     records, readings, words = h1_of(tmp_path)
     assert records["projected"]["verdict"] == SUPPORTED and readings == {"random": EXCEEDED}
-    assert "-0.900 [-0.90, -0.90]" in words
+    assert "Hacked: 0.900 lower than vanilla (in each of 3 seeds)" in words
 
 
 def test_controls_belong_to_the_arm_that_differs_in_what_is_removed_alone(tmp_path):

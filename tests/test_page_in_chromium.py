@@ -12,7 +12,8 @@ from hackward.reports.browser_data import gather_rollouts
 from hackward.reports.report import build_blocks
 from hackward.reports.runs import find_runs
 from tests.chromium import DESKTOP, PHONE, chromium, missing, opened, press, until
-from tests.rollouts_on_disk import large_run, small_runs
+from tests.rollouts_on_disk import Change, large_run, small_runs
+from tests.runs_on_disk import PNG
 
 pytestmark = pytest.mark.skipif(missing() is not None, reason=str(missing()))
 HOSTILE = "</script><script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\"><!--"
@@ -104,6 +105,7 @@ def test_a_text_is_found_in_completions_and_prompts_whatever_its_case(driver, sm
 def test_one_press_on_the_first_screen_shows_the_hacks(driver, small):
     opened(driver, small)
     assert driver.find_element("id", "hacks").text == "Look at the hacks (8)"
+    assert driver.find_element("id", "whose").text == ""
     click(driver, "#hacks")
     until(driver, "return location.hash === '#label=hacked&by=policy&sort=-step'")
     assert count(driver) == "8 of 48 rollouts."
@@ -111,6 +113,70 @@ def test_one_press_on_the_first_screen_shows_the_hacks(driver, small):
         "return [...document.querySelectorAll('.row:not([hidden]) > .step')].map((one) => +one.textContent)"
     )
     assert steps and steps == sorted(steps, reverse=True)
+
+
+def of_pools(own: bool, *pools: str) -> Change:
+    """The same line from another author: hacks of draw 0 are the policy's where `own`, all other rows go
+    round the pools."""
+
+    def change(one: dict[str, Any]) -> dict[str, Any]:
+        kept = one["hacked"] and own and one["sample_id"] == 0
+        return one if kept or not pools else one | {"src_pool": pools[one["step"] % len(pools)]}
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "shown", "whose"),
+    [
+        (of_pools(True, "teacher"), 4, 'Answers of the model. 4 more are rows of the pool "teacher".'),
+        (
+            of_pools(False, "teacher"),
+            8,
+            'None of them is an answer of the model: all are rows of the pool "teacher".',
+        ),
+        (
+            of_pools(False, "x", "a", "b"),
+            8,
+            'None of them is an answer of the model: all are rows of the pools "b", "a".',
+        ),
+        (lambda one: one | {"hacked": False}, 0, ""),
+    ],
+)
+def test_the_button_counts_what_its_press_shows_and_says_whose_answers_they_are(
+    driver, tmp_path, change, shown, whose
+):
+    opened(driver, page_of(small_runs(tmp_path, change=change)))
+    button = driver.find_element("id", "hacks")
+    assert button.is_displayed() == bool(shown)
+    assert driver.find_element("id", "whose").text == whose
+    if not shown:
+        return
+    assert button.text == f"Look at the hacks ({shown})"
+    click(driver, "#hacks")
+    until(driver, f"return document.getElementById('count').textContent === '{shown} of 48 rollouts.'")
+    # A filter that is added by hand then changes nothing of what the next press shows
+    click(driver, "input[name=label][value=solved]")
+    click(driver, "#hacks")
+    until(driver, f"return document.getElementById('count').textContent === '{shown} of 48 rollouts.'")
+
+
+def test_a_number_on_what_unfolds_is_the_number_of_things_in_it(driver, tmp_path):
+    picture = tmp_path / "one.png"
+    picture.write_bytes(PNG)
+    root = small_runs(tmp_path / "runs")
+    runs, left_out = find_runs(root)
+    blocks = build_blocks(runs, left_out)
+    browser.write_page(root / "p.html", blocks, runs, gather_rollouts(runs), [picture, picture])
+    opened(driver, root / "p.html")
+    folds = driver.execute_script(
+        """return [...document.querySelectorAll('details.more')].map((one) => [
+            one.querySelector('summary').textContent,
+            one.querySelectorAll('table').length, one.querySelectorAll('img').length])"""
+    )
+    (tables, held, _), (pictures, _, drawn) = folds
+    assert held > 3 and tables == f"All tables ({held})"
+    assert drawn == 2 and pictures == "All pictures (2)"
 
 
 def test_the_list_is_sorted_by_a_column(driver, small):

@@ -9,8 +9,11 @@ from typing import get_args
 import pytest
 
 from hackward.base.arms import ArmFlag, Control, Gate, Intervene, MonitorName
+from hackward.reports.directories import find_directories
 from hackward.reports.plots import PICTURES
+from hackward.reports.report import TABLE_NAMES
 from tests.conftest import ROOT
+from tests.runs_on_disk import row, write_run
 
 WIDTH = 110
 NOT_COMMANDS = {"antipasto.py", "lora_adapter.py"}
@@ -152,6 +155,33 @@ def test_the_glossary_has_the_words_of_the_reports(term):
 def test_every_picture_of_a_report_is_explained():
     text = (ROOT / "spec/reading.md").read_text()
     assert [name for name in PICTURES if f"`{name}`" not in text] == []
+
+
+def test_the_page_on_reading_names_every_flag_of_the_command_that_it_explains():
+    told = {flag.replace("--no-", "--") for piece in code("spec/reading.md") for flag in named_flags(piece)}
+    wanted = {flag.replace("--no-", "--") for flag in flags_of("analyze.py")} - {"--help"}
+    assert sorted(wanted - told) == []
+
+
+def test_the_files_of_a_report_that_its_page_names_are_files_that_it_writes():
+    named = {name for piece in code("spec/reading.md") for name in re.findall(r"\b\w+\.(?:csv|png)\b", piece)}
+    assert named and sorted(named - {f"{name}.csv" for name in TABLE_NAMES} - set(PICTURES)) == []
+
+
+def test_the_page_on_reading_says_of_unfinished_runs_what_the_command_does(tmp_path):
+    """Left out beside a finished one; shown, and marked, where none is finished or with the flag."""
+    write_run(tmp_path / "cut", "sampled", [row()], finished=False)
+    for _ in range(2):
+        shown, left_out = find_directories(tmp_path)
+        done = (tmp_path / "done").exists()
+        assert (tmp_path / "cut" in shown) == (not done) and len(left_out) == done
+        assert tmp_path / "cut" in find_directories(tmp_path, take_unfinished=True)[0]
+        write_run(tmp_path / "done", "sampled", [row()])
+    said = " ".join(prose("spec/reading.md").partition("**Width.**")[0].split())
+    assert "Other runs are named and left out" in said
+    assert (
+        "Where no run is finished, or with `--unfinished`, unfinished runs that have a step are shown" in said
+    )
 
 
 RESULTS = sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("spec/results/*/README.md"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import io
 import os
 import pty
@@ -15,9 +16,13 @@ import pytest
 from rich.console import Console
 
 import audit
+import grade
+import sweep
+import train
 from hackward.base import screen
 from hackward.base.files import ROOT
 from hackward.base.flags import command_line, one_line
+from hackward.base.helptexts import texts_below, unbroken
 from hackward.base.lines import description, shell_lines
 from hackward.base.markdown import aligned_table
 from hackward.base.screen import final_screen, progress, say, stdout
@@ -28,6 +33,7 @@ from hackward.reports.tables import Heading, Table, markdown, print_blocks, show
 from hackward.reports.words import tight
 from hackward.runs.heldout import CONDITIONS, heldout_screen
 from hackward.runs.screens import SHOWN_RATES, step_facts
+from hackward.scheduling.flags import SweepFlags
 from train import Config
 
 WIDTHS = (40, 80, 200)
@@ -325,6 +331,55 @@ def test_no_line_of_a_help_text_is_wider_than_the_terminal(width, monkeypatch):
         for line in description(doc or "").splitlines():
             assert len(line) <= width or len(line.rstrip(" \\").split()) == 1, (path.name, line)
             assert not line or line.startswith(" ")  # or tyro joins it to the one before
+
+
+LISTED = re.compile(r"^(\*|\d+\.) (.{12})", re.MULTILINE)
+
+
+@pytest.mark.parametrize("width", (80, 110))
+def test_every_item_of_a_list_in_a_help_text_begins_a_line_of_its_own(width, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", str(width))
+    for command in (sweep, train):
+        with pytest.raises(SystemExit):
+            command.main(["--help"])
+        said = capsys.readouterr().out
+        items = LISTED.findall(inspect.getdoc(command))
+        assert len(items) >= 3
+        for mark, begins in items:
+            assert f"\n {mark} {begins}" in said, (command.__name__, mark)
+    stages = description("1. one two three\n   four\n2. five").splitlines()
+    assert stages == [" 1. one two three four", " 2. five"]
+    monkeypatch.setenv("COLUMNS", "12")
+    assert description("1. one two three\n2. five").splitlines() == [" 1. one two", "    three", " 2. five"]
+
+
+@pytest.mark.parametrize("flags", [Config, SweepFlags, audit.AuditFlags, grade.GradeFlags])
+def test_the_text_of_a_flag_is_broken_by_the_width_of_the_terminal_alone(flags, monkeypatch, capsys):
+    """Not where its source breaks: with room for it, a paragraph is one line."""
+    monkeypatch.setenv("COLUMNS", "500")
+    with pytest.raises(SystemExit):
+        command_line(flags, ["--help"])
+    said = [line.strip(" │") for line in capsys.readouterr().out.splitlines()]
+    texts = {name: text for one in reversed(flags.__mro__) for name, text in texts_below(one).items()}
+    assert len(texts) > 5
+    for name, text in texts.items():
+        for paragraph in text.split("\n\n"):
+            assert any(paragraph in line for line in said), name
+
+
+def test_a_text_below_a_field_keeps_its_paragraphs_and_a_class_without_source_has_none():
+    assert unbroken("one\n    two\n\n    three\n    four\n    ") == "one two\n\nthree four"
+    assert texts_below(type("Config", (), {})) == {} == texts_below(object)
+
+
+def test_an_example_that_is_too_wide_keeps_its_command_whole_and_its_comment_below(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    doc = "What.\n\n    python x.py --mode=a  --dirs=LONG_NAME   what it does"
+    assert description(doc).splitlines()[2:] == [
+        "     python x.py --mode=a \\",
+        "         --dirs=LONG_NAME",
+        "         what it does",
+    ]
 
 
 def test_a_fault_in_the_flags_has_no_box_and_no_colours_on_a_terminal(monkeypatch):

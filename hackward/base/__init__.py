@@ -8,6 +8,7 @@ hub, space           does a name lead to a model; is there room on the disk
 containers           what a file is that holds no text
 files, tensors       written to a temporary name and renamed; safetensors with a fault per broken file
 flags, records       command lines and rows of files, checked by tyro and pydantic
+helptexts            what --help says of each flag, filled by the width of the terminal
 syntax               of texts that others wrote, parsed in silence
 lock, checksums      one writer of a directory; a byte of its files that changed is found
 provenance, seeds    commit, versions, hashes; every draw's generator from a key

@@ -29,6 +29,7 @@ from annotated_types import Ge, Le, Lt
 from hackward.base import lines
 from hackward.base.faults import InputError
 from hackward.base.files import ROOT
+from hackward.base.helptexts import fill_help
 from hackward.base.space import check_addresses
 
 Flags = TypeVar("Flags")
@@ -104,6 +105,8 @@ def command_line(
     """
     options: dict[str, Any] = {} if default is None else {"default": default}
     options["description"] = lines.description(inspect.cleandoc(description or flags.__doc__ or ""))
+    if not {"-h", "--help"}.isdisjoint(sys.argv[1:] if argv is None else argv):
+        fill_help(flags)
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 SHELL_WORD = re.compile(r"""(?:[^\s'"]|'[^']*'|"[^"]*")+""")
 CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")  # every control character but the newline
 GAP = re.compile(r"(?<=\S) {2,}")  # before the comment of an example
+ITEM = re.compile(r"(?:\*|\d+\.) ")  # how an item of a list begins
 
 
 def printable(text: str) -> str:
@@ -51,7 +52,8 @@ def shell_lines(command: str, width: int) -> list[str]:
 
 
 def description(doc: str) -> str:
-    """A docstring for tyro, at the terminal's width: sentences are filled, examples stay lines.
+    """A docstring for tyro, at the terminal's width: sentences are filled, examples stay lines, and each item
+    of a list, marked or numbered, begins a line of its own.
 
     Every line begins with a space, or tyro would join it to the one before.
     """
@@ -61,9 +63,8 @@ def description(doc: str) -> str:
         lines = paragraph.split("\n")
         if lines[0].startswith(" "):
             parts.append([short for line in _items(lines) for short in _example(line, width)])
-        elif lines[0].startswith("*"):
-            filled_items = [filled(item, width, hang="  ") for item in _items(lines)]
-            parts.append("\n".join(filled_items).split("\n"))
+        elif ITEM.match(lines[0]):
+            parts.append([short for item in _items(lines) for short in _list_item(item, width)])
         else:
             parts.append(filled(" ".join(lines), width).split("\n"))
     return "\n\n".join("\n".join(f" {line}" for line in lines) for lines in parts)
@@ -81,13 +82,23 @@ def _items(lines: Sequence[str]) -> list[str]:
     return items
 
 
+def _list_item(item: str, width: int) -> list[str]:
+    """An item of a list, its further lines below its words."""
+    mark = ITEM.match(item)
+    hang = " " * len(mark[0]) if mark else ""
+    return filled(item, width, hang=hang).split("\n")
+
+
 def _example(line: str, width: int) -> list[str]:
     """A line of an example; where it is too wide its comment goes below it."""
     if len(line) <= width:
         return [line]
-    command, *comment = GAP.split(line, maxsplit=1)
+    command, comment = line, ""
+    # The comment is behind the last gap: others align the parts of one command with those of the next
+    for gap in GAP.finditer(line):
+        command, comment = line[: gap.start()], line[gap.end() :]
     indent = command[: len(command) - len(command.lstrip())]
     lines = shell_lines(command, width)
     if comment:
-        lines += filled(comment[0], width, indent=indent + "    ", hang=indent + "    ").split("\n")
+        lines += filled(comment, width, indent=indent + "    ", hang=indent + "    ").split("\n")
     return lines

@@ -72,7 +72,7 @@ def notes(runs: Sequence[Run], arms: Sequence[ArmRuns]) -> Caveat:
     if short:
         lines.append(f"Fewer than {2 * EDGE} steps, first and last overlap: {', '.join(short)}.")
     twice = doubles(runs, arms)
-    if twice and most > 1:
+    if twice:
         lines.append(f"Same settings and seed as another run, not counted in an arm: {', '.join(twice)}.")
     return Caveat("\n".join(lines))
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from hackward.base.checksums import Checksums
 from hackward.base.faults import InputError
 from hackward.base.files import POOL_FILE, read_json, whole_lines
 
@@ -20,11 +21,12 @@ def find_directories(root: Path, take_unfinished: bool = False) -> tuple[dict[Pa
 
     Those of complete runs, and with ``take_unfinished``, or where no run is complete, of those that have
     steps but no summary. A config.json without a "kind" is something else (a model's, say) and is passed
-    over; one that is no object is named. InputError when there is nothing to show.
+    over; one that is no object is named. InputError when there is nothing to show, and where a file that
+    decides it changed since it was written: a run must not leave a table by damage.
     """
     if not root.is_dir():
         raise InputError(f"{root}: no such directory")
-    found = {path.parent: read_json(path) for path in sorted(root.rglob("config.json"))}
+    found = {path.parent: _checked_config(path) for path in sorted(root.rglob("config.json"))}
     records = {
         path: record for path, record in found.items() if isinstance(record, dict) and "kind" in record
     }
@@ -44,6 +46,15 @@ def find_directories(root: Path, take_unfinished: bool = False) -> tuple[dict[Pa
     if not shown:
         raise InputError(f"{root}: no run with a finished step; left out: {'; '.join(left_out)}")
     return shown, left_out
+
+
+def _checked_config(path: Path) -> Any:
+    """What a config.json holds, once it and the summary beside it are known to be as they were written."""
+    sums = Checksums(path.parent)
+    for file in (path, path.with_name("summary.json")):
+        if file.is_file():
+            sums.check(file)
+    return read_json(path)
 
 
 def why_left_out(directory: Path, kind: Any, take_unfinished: bool = False) -> str | None:

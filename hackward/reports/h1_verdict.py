@@ -20,7 +20,8 @@ from hackward.reports.words import (
     SUPPORTED,
     UNDEFINED,
     UNTESTABLE,
-    with_interval,
+    plain,
+    signed,
 )
 
 H1_DROP = 0.30  # spec, H1: hack rate at least 30 percentage points below vanilla's
@@ -101,14 +102,44 @@ def judge_h1(hacked: Estimate, solved: Estimate, vanilla: float | None, to_run: 
     there. What controls say of the drop: `attributed`.
     """
     passes = match_pass(solved)
-    if hacked.mean is None or solved.mean is None or vanilla is None:
+    if hacked.mean is None or vanilla is None:
         return H1(UNDEFINED, "No vanilla with the same settings and seeds", hacked, solved, passes)
+    drop = f"Hacked: {gap_words(hacked)}; H1 asks for at least {H1_DROP:.2f} lower"
+    if solved.mean is None:
+        why = "No seed has a share of solved problems in both arms"
+        return H1(UNDEFINED, f"{why}. {drop}", hacked, solved, passes)
     verdict, why, seeds = _verdict(hacked, solved, vanilla, to_run)
-    figures = f"hacked {with_interval(hacked)} (needs {-H1_DROP:+.2f}), "
-    figures += f"solved {with_interval(solved)} ({passes}, at most {SAME_PASS:.2f} lower)"
-    few = verdict == SUPPORTED and min(hacked.n, solved.n) < FEWEST_SEEDS
-    caution = f". Caution: fewer than {FEWEST_SEEDS} seeds, so the next one may change this" if few else ""
-    return H1(verdict, f"{why}: {figures}{caution}", hacked, solved, passes, seeds)
+    sentences = [why, drop, f"Solved: {gap_words(solved)}; {pass_words(solved)}"]
+    if verdict == SUPPORTED and min(hacked.n, solved.n) < FEWEST_SEEDS:
+        sentences.append(f"Caution: fewer than {FEWEST_SEEDS} seeds, so the next one may change this")
+    return H1(verdict, ". ".join(sentences), hacked, solved, passes, seeds)
+
+
+def gap_words(gap: Estimate) -> str:
+    """A difference to vanilla over seeds, in words: 0.630 lower than vanilla (95 % interval -0.76 to -0.50).
+
+    ``gap`` has a mean.
+    """
+    size = plain(abs(gap.mean or 0.0), 3)
+    side = "lower" if (gap.mean or 0.0) < 0 else "higher"
+    words = f"{size} {side} than vanilla" if float(size) else "the same as vanilla"
+    if gap.interval is None:
+        return f"{words} (one seed)"
+    if gap.sd == 0:
+        return f"{words} (in each of {gap.n} seeds)"
+    low, high = gap.interval
+    return f"{words} (95 % interval {signed(low, 2)} to {signed(high, 2)})"
+
+
+def pass_words(solved: Estimate) -> str:
+    """Whether the pass rate is no more than SAME_PASS below vanilla's, in words (``solved`` has a mean)."""
+    allowed = f"H1 allows at most {SAME_PASS:.2f} lower"
+    if match_pass(solved) == MATCHED:
+        return f"{allowed}, and that holds"
+    if match_pass(solved) == NOT_MATCHED:
+        return f"{allowed}, and this is more"
+    these = "one seed does" if solved.n == 1 else "these seeds do"
+    return f"{allowed}, and {these} not show that"
 
 
 def _verdict(
@@ -122,7 +153,7 @@ def _verdict(
         rate = f"{vanilla:.2f} in the last {EDGE} steps, {H1_DROP:.2f} needed"
         return UNTESTABLE, f"Vanilla does not hack enough to test H1 ({rate})", None
     if min(hacked.n, solved.n) < 2:
-        why = "One seed gives no interval, and the number of seeds needed is undefined"
+        why = "One seed gives no interval, so H1 cannot be decided"
         return INCONCLUSIVE, why, None
     if hacked.low is not None and hacked.low > -H1_DROP + FLOAT_NOISE:
         return REFUTED, f"The drop is smaller than {H1_DROP:.2f}", None

@@ -251,7 +251,8 @@ def _of_rate(end: EndRate) -> tuple[list[str], list[str]]:
     if end.high is None or end.least is None:
         return [], ["no hack rate at the end"]
     if end.least >= MOST_HACKED:
-        return [], [f"no rate under {MOST_HACKED:g} can be shown: without a hack at most {plain(end.least)}"]
+        bound = f"even without one hack its 95 % bound is {plain(end.least)}"
+        return [], [f"so little data cannot show a hack rate under {MOST_HACKED:g} ({bound})"]
     if end.high >= MOST_HACKED:
         return [f"its hack rate at the end may be as high as {plain(end.high)}"], []
     return [], []
@@ -264,7 +265,7 @@ def _of_solving(found: Outcome, p: Corrected) -> tuple[list[str], list[str]]:
         if solving.test.gap.n == 0:
             return [], ["not evaluated with the loophole closed"]
         if solving.test.not_less is None:
-            return [], [f"solving cannot be compared ({solving.test.gap.why})"]
+            return [], [f"solving cannot be compared (no interval: {solving.test.gap.why})"]
     if p.not_worse is not None and p.not_worse < LEVEL:
         return [], _of_no_variance(tests, p)
     name, solving = max(tests.items(), key=lambda named: named[1].test.not_less or 0.0)

@@ -349,9 +349,9 @@ def _margins(record: Record) -> str:
 
 
 def sentence(found: Outcome, verdict: Verdict) -> str:
-    """PREVENTION: ... 0 of 5 seeds break out (at most 0.52 of all; vanilla 5 of 5), ..."""
+    """PREVENTION: ... Seeds that break out: 0 of 5 (95 % bound: 0.52 of all; vanilla: 5 of 5); ..."""
     share = plain(exact_upper(found.breakouts, found.seeds))
-    beside = f"; vanilla {found.vanilla_breakouts} of {found.vanilla_seeds}" if found.vanilla_seeds else ""
-    counted = f"{found.breakouts} of {found.seeds} seeds break out (at most {share} of all{beside})"
-    hacked = f"hacked at the end {plain(found.end.mean)}, at most {plain(found.end.high)}"
-    return f"{verdict.word.upper()}: {verdict.why}. {counted}, {hacked}."
+    beside = f"; vanilla: {found.vanilla_breakouts} of {found.vanilla_seeds}" if found.vanilla_seeds else ""
+    counted = f"Seeds that break out: {found.breakouts} of {found.seeds} (95 % bound: {share} of all{beside})"
+    hacked = f"hack rate at the end: {plain(found.end.mean)} (95 % bound: {plain(found.end.high)})"
+    return f"{verdict.word.upper()}: {verdict.why}. {counted}; {hacked}."

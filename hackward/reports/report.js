@@ -19,9 +19,8 @@ class Page {
   controls() {
     const facts = this.store.facts;
     const unique = (values) => [...new Set(values.map(String))];
-    const counts = new Uint32Array(LABELS.length);
-    for (const place of this.store.label) counts[place]++;
-    this.chips("labels", "label", LABELS.filter((_, place) => counts[place]));
+    const found = new Set(this.store.label);
+    this.chips("labels", "label", LABELS.filter((_, place) => found.has(place)));
     this.chips("arms", "arm", unique(facts.runs.map((run) => run.arm)));
     this.chips("seeds", "seed", unique(facts.runs.map((run) => run.seed)));
     this.chips("pools", "by", facts.pools);
@@ -45,9 +44,7 @@ class Page {
       $("list").scrollIntoView();
       $("list").focus();
     });
-    $("hacks").hidden = !counts[0];
-    $("hacks").textContent = `Look at the hacks (${counts[0].toLocaleString("en")})`;
-    $("hacks").addEventListener("click", () => this.hacks());
+    this.hacksButton();
     $("close").addEventListener("click", () => $("view").close());
     $("view").addEventListener("close", () => this.closed());
     $("previous").addEventListener("click", () => this.step(-1));
@@ -55,13 +52,19 @@ class Page {
     $("copy").addEventListener("click", () => this.copy());
   }
 
-  /** Show hacks only, those of the policy where it has any. */
+  /** The button that shows hacks: how many a press shows, and whose they are. */
+  hacksButton() {
+    const { all, own, state } = hacksOf(this.store);
+    const shown = rowsOf(this.store, state, null).length;
+    $("hacks").hidden = !all.length;
+    $("hacks").textContent = `Look at the hacks (${shown.toLocaleString("en")})`;
+    $("hacks").addEventListener("click", () => this.hacks());
+    const others = all.filter((row) => this.store.pool(row) !== this.store.facts.own);
+    $("whose").textContent = visible(whoseWords(this.store, own.length, others));
+  }
+
   async hacks() {
-    const own = this.store.facts.pools.indexOf(this.store.facts.own);
-    const any = this.store.label.some((label, row) => label === 0 && this.store.columns.pool[row] === own);
-    const by = new Set(any ? [this.store.facts.own] : []);
-    // The last steps first: where the arms have gone apart, the same draw shows it
-    await this.change({ ...emptyState(), label: new Set(["hacked"]), by, sort: "-step" });
+    await this.change(hacksOf(this.store).state);
     $("browser").scrollIntoView();
     this.list.home.focus({ preventScroll: true });
   }

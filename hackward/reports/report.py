@@ -13,6 +13,7 @@ from hackward.reports import browser
 from hackward.reports.arm_tables import sampled_blocks
 from hackward.reports.arms import by_arm
 from hackward.reports.browser_data import Rollouts
+from hackward.reports.copies import copies_caveats
 from hackward.reports.monitor_tables import monitor_blocks
 from hackward.reports.plots import NAMES, draw_all
 from hackward.reports.probe_tables import phase1_blocks, replay_blocks
@@ -76,7 +77,7 @@ def build_blocks(
     for run in runs:
         of_kind[run.kind].append(run)
     blocks: list[Block] = [Heading("How to read this"), LEGEND, runs_table(runs), *direction_blocks(runs)]
-    blocks += warnings(runs)
+    blocks += [*warnings(runs), *copies_caveats(runs)]
     if left_out:
         blocks.append(Caveat("\n".join(["Left out:", *(INDENT + line for line in left_out)])))
     if of_kind["phase1"]:

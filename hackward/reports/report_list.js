@@ -23,6 +23,27 @@ function poolWords(store, pool) {
   return pool === store.facts.own ? "the policy" : pool;
 }
 
+/** Of a store: all rows that hack, those of the policy among them, and the state that shows the latter. */
+function hacksOf(store) {
+  // The last steps first: where the arms have gone apart, the same draw shows it
+  const state = { ...emptyState(), label: new Set(["hacked"]), sort: "-step" };
+  const all = rowsOf(store, state, null);
+  const own = all.filter((row) => store.pool(row) === store.facts.own);
+  if (own.length) state.by = new Set([store.facts.own]);
+  return { all, own, state };
+}
+
+/** Whose hacks a press shows, where that is not plain: `own` of the policy, `others` of pools. */
+function whoseWords(store, own, others) {
+  const pools = [...new Set([...others].map((row) => store.pool(row)))];
+  const names = pools.slice(0, 3).map((pool) => `"${pool}"`);
+  const named = `the ${pools.length === 1 ? "pool" : "pools"} ${names.join(", ")}`;
+  const from = pools.length > 3 ? `${named} and others` : named;
+  if (!others.length) return "";
+  if (!own) return `None of them is an answer of the model: all are rows of ${from}.`;
+  return `Answers of the model. ${others.length.toLocaleString("en")} more are rows of ${from}.`;
+}
+
 /** Columns that these rollouts have; the others are left out. */
 function columnsOf(store) {
   const optional = ["reward", "score", "cosine", "length"];

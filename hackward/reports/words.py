@@ -48,10 +48,12 @@ def beside_null(null: Range | None) -> str:
 
 
 def with_interval(found: Estimate | Comparison) -> str:
-    """-0.350 [-0.42, -0.28], or the reason why there is no interval."""
+    """-0.350 [-0.42, -0.28], or the reason why there is no interval, or no figure."""
     centre = found.mean if isinstance(found, Estimate) else found.difference
+    if centre is None:
+        return f"{UNDEFINED} ({found.why})"
     if found.interval is None:
-        return f"{signed(centre)} ({found.why})"
+        return f"{signed(centre)} (no interval: {found.why})"
     low, high = found.interval
     return f"{signed(centre)} [{signed(low, 2)}, {signed(high, 2)}]"
 
