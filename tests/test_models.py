@@ -255,7 +255,7 @@ def test_a_run_goes_on_with_its_own_targets_only(desk, tmp_path, phi3, capsys):
     ("targets", "fault"),
     [
         ("o_proj,nope", "--targets: no Linear named nope; the model's Linears are down_proj, gate_up_proj"),
-        ("", "expected all-linear, or last parts of layer names"),
+        ("", "--targets is empty: give it a value, or leave it out"),
         ("o_proj,,", "expected all-linear, or last parts of layer names"),
         ("mlp.down_proj", "'mlp.down_proj' is none"),
         ("lm_head", "no Linear named any of lm_head"),
