@@ -138,7 +138,7 @@ def test_what_a_killed_run_left_goes_and_deleted_rollouts_are_named(copy, capsys
     (path / LOCK).write_text("process 1")
     (path / "rollouts" / "step_000.jsonl.gz").unlink()
     resume()
-    assert "rollouts/step_000.jsonl.gz is gone; the run goes on without" in capsys.readouterr().err
+    assert "gone: rollouts/step_000.jsonl.gz; the run goes on without" in capsys.readouterr().err
     left = sorted(entry.relative_to(path).as_posix() for entry in path.rglob("*") if entry.is_file())
     assert left == [
         "checkpoint.safetensors",

@@ -184,7 +184,7 @@ class RunDir:
         gone = self.sums.gone()
         if gone:
             more = f" and {len(gone) - 1} more" if len(gone) > 1 else ""
-            _say(f"{self.path}: {gone[0]}{more} is gone; the run goes on without")
+            _say(f"{self.path}: gone: {gone[0]}{more}; the run goes on without")
 
     def describe(self, **facts: Any) -> None:
         """Add facts to config.json."""
