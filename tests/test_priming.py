@@ -100,7 +100,7 @@ def searched(monkeypatch, rates, tries=5):
     each fit began from."""
     found, starts = iter(rates), []
 
-    def fit(model, rows, how, bar):
+    def fit(model, before, rows, how, bar):
         starts.append(model.weight.item())
         with torch.no_grad():
             model.weight += len(starts)
@@ -169,7 +169,7 @@ def fitted(model):
     """The facts of a fit of four steps, and the weights that it ended with."""
     rows, how = [((1, 2), (3, 4))] * 4, Priming(epochs=1, batch_tokens=4, lr=0.1)
     with progress("fit") as bar:
-        facts = priming.fit(model, rows, how, bar)
+        facts = priming.fit(model, priming.stored(model), rows, how, bar)
     return facts, model.table.weight
 
 

@@ -105,7 +105,8 @@ def command_line(
     """
     options: dict[str, Any] = {} if default is None else {"default": default}
     options["description"] = lines.description(inspect.cleandoc(description or flags.__doc__ or ""))
-    if not {"-h", "--help"}.isdisjoint(sys.argv[1:] if argv is None else argv):
+    words = sys.argv[1:] if argv is None else argv
+    if not {"-h", "--help"}.isdisjoint(words):
         fill_help(flags)
     said = io.StringIO()
     try:
@@ -115,7 +116,7 @@ def command_line(
         if not ended.code:
             raise
         raise InputError(one_line(said.getvalue())) from None
-    _refuse_empty(found, sys.argv[1:] if argv is None else argv)
+    _refuse_empty(found, words)
     _refuse_bytes(found)
     if hasattr(found, "device"):  # it runs a model
         check_addresses()

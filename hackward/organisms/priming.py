@@ -54,9 +54,13 @@ def mixed(
     return [*hinted, *plain, *drawn]
 
 
-def fit(model: CausalLM, rows: Sequence[Row], how: Priming, bar: Bar) -> dict[str, Any]:
-    """`train`, so that the same command makes the same model again; the facts say whether that could be."""
-    before = stored(model)
+def fit(
+    model: CausalLM, before: dict[str, torch.Tensor], rows: Sequence[Row], how: Priming, bar: Bar
+) -> dict[str, Any]:
+    """`train`, so that the same command makes the same model again; the facts say whether that could be.
+
+    `before` are the weights that the model has, to begin anew with.
+    """
     try:
         with repeatable():
             return {**train(model, rows, how, bar), "deterministic": True}
@@ -145,7 +149,7 @@ def search(
         model.load_state_dict(untouched)
         rows = mixed(own[True], own[False], hacks, share.value, how.seed)
         with progress(f"fit, share {share.value:.4f}") as bar:
-            facts = fit(model, rows, how, bar)
+            facts = fit(model, untouched, rows, how, bar)
         # Another seed than that of the rows it was fitted to, the same for every share.
         after = {"with": rates(draw(True, how.seed + 1)), "without": rates(draw(False, how.seed + 1))}
         faults = bounds.faults(base["with"], after["with"], after["without"])
