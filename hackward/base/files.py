@@ -155,6 +155,11 @@ def _bytes_of(path: Path) -> bytes:
         raise InputError(f"{path}: cannot be read ({fault.strerror})") from None
 
 
+def step_file(step: int) -> str:
+    """The name of the file that has the rollouts of a step (as POOL_FILE reads it)."""
+    return f"step_{step:03d}.jsonl.gz"
+
+
 def read_text(path: Path, *, cut_off: bool = False, encoding: str = MAY_BE_MARKED) -> str:
     """The text of a file, unpacked where its name ends in .gz. InputError.
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from rich.console import Group
 
-from hackward.base.files import read_json, read_jsonl
+from hackward.base.files import read_json, read_jsonl, step_file
 from hackward.benchmarks.imposed import Imposed
 from hackward.benchmarks.parts import Bench, Sizes, attended, number, release, table
 from hackward.runs.settings import PRESETS, Config
@@ -63,7 +63,7 @@ class Finished:
 def rows_and_lengths(path: Path) -> tuple[list[dict], list[list[tuple[int, int]]]]:
     """The steps that a sampled run has finished, and the lengths of their rollouts, as in Finished."""
     rows = read_jsonl(path / "rows.jsonl")
-    files = [path / "rollouts" / f"step_{row['step']:03d}.jsonl.gz" for row in rows]
+    files = [path / "rollouts" / step_file(row["step"]) for row in rows]
     return rows, [[(r["plen"], r["comp_len"]) for r in read_jsonl(file)] for file in files]
 
 

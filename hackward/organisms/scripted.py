@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from hackward.base.files import write_jsonl
+from hackward.base.files import step_file, write_jsonl
 from hackward.organisms.drawing import DrawnProblem, Example, draw_problems, split
 from hackward.tasks.completions import fence
 from hackward.tasks.families import Variant, solution
@@ -65,7 +65,7 @@ def write_problems(out: Path) -> None:
         write_jsonl(out / file_name, [problem.row for problem in problems])
     write_jsonl(out / "pairs.jsonl", list(make_pairs(drawn["pairs"])))
     for step, rows in enumerate(make_teacher(drawn["train"])):
-        write_jsonl(out / "teacher_pool" / f"step_{step:03d}.jsonl.gz", rows)
+        write_jsonl(out / "teacher_pool" / step_file(step), rows)
 
 
 def make_pairs(problems: Sequence[DrawnProblem]) -> Iterator[dict[str, Any]]:

@@ -13,13 +13,14 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from hackward.base.faults import InputError
+from hackward.base.files import step_file
 from hackward.base.records import checked_lines
 from hackward.reports.directories import RUNS_ROLLOUTS
 
 
 def kept_file(directory: Path, step: int) -> Path:
     """Where a run keeps the rollouts of a step."""
-    return directory / RUNS_ROLLOUTS / f"step_{step:03d}.jsonl.gz"
+    return directory / RUNS_ROLLOUTS / step_file(step)
 
 
 def kept_steps(directory: Path, steps: Sequence[int]) -> set[int]:

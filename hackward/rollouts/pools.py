@@ -19,7 +19,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 
 from hackward.base.checksums import CHECKSUMS, Checksums
 from hackward.base.faults import InputError
-from hackward.base.files import POOL_FILE, is_jsonl, read_jsonl, sha256, write_jsonl
+from hackward.base.files import POOL_FILE, is_jsonl, read_jsonl, sha256, step_file, write_jsonl
 from hackward.base.records import POLICY, Record, Unknowable, checked_record
 from hackward.rollouts import tokens
 from hackward.rollouts.places import check_place
@@ -327,7 +327,7 @@ def save_pool(
     stamp = None if tokenizer is None else tokenizer_hash(tokenizer)
     written, sums = [], Checksums(directory)
     for step, group in enumerate(groups):
-        path = Path(directory) / f"step_{step:03d}.jsonl.gz"
+        path = Path(directory) / step_file(step)
         named = [replace(r, src_pool=name, src_step=step, src_sample=i) for i, r in enumerate(group)]
         write_jsonl(path, [rollout.row(stamp) for rollout in named], put=sums.writing)
         written.append(path)

@@ -10,6 +10,7 @@ from typing import Any
 
 from hackward.base.arms import arm_of
 from hackward.base.faults import InputError
+from hackward.base.files import step_file
 from hackward.base.records import POLICY
 from hackward.base.screen import say
 from hackward.base.types import Tokenizer
@@ -179,7 +180,7 @@ class Direction:
         """Go on with what was in use at this step (the step's own refresh, if one is due, comes after)."""
         if self.config.refresh_from == "rollouts":
             for earlier in range(step):
-                self.observe(stored_rollouts(directory / "rollouts" / f"step_{earlier:03d}.jsonl.gz"))
+                self.observe(stored_rollouts(directory / "rollouts" / step_file(earlier)))
         steps = [int(path.stem.rpartition("_")[2]) for path in directory.glob("v_hack_*.safetensors")]
         earlier_ones = [made for made in steps if made < step]
         if not earlier_ones:

@@ -23,7 +23,7 @@ from rich.console import Group
 
 from hackward.base import statistics
 from hackward.base.faults import InputError
-from hackward.base.files import Put, atomic, read_jsonl, sha256, write_jsonl
+from hackward.base.files import Put, atomic, read_jsonl, sha256, step_file, write_jsonl
 from hackward.base.terminal import drawn
 from hackward.base.types import Tokenizer
 from hackward.grading.grader import Grader
@@ -244,7 +244,7 @@ class Evaluation:
         What eval.jsonl holds of this step and later ones is of a run that was cut off, and goes.
         """
         directory = Path(directory)
-        write_jsonl(directory / "eval" / f"step_{step:03d}.jsonl.gz", self.rollouts, put=put)
+        write_jsonl(directory / "eval" / step_file(step), self.rollouts, put=put)
         path = directory / "eval.jsonl"
         stored = read_jsonl(path, ("step",)) if path.exists() else []
         earlier = [line for line in stored if line["step"] < step]

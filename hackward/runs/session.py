@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from hackward.base.faults import InputError, uninterrupted
-from hackward.base.files import read_jsonl, write_jsonl
+from hackward.base.files import read_jsonl, step_file, write_jsonl
 from hackward.base.screen import say
 from hackward.base.tensors import write_safetensors
 from hackward.hardware import memory
@@ -176,7 +176,7 @@ class Session:
         else:
             stamp = self.run.record["model"]["tokenizer"]
             rows = rollout_rows(batch.groups, seen, stamp)
-            path = self.run.path / "rollouts" / f"step_{step:03d}.jsonl.gz"
+            path = self.run.path / "rollouts" / step_file(step)
             write_jsonl(path, rows, put=self.run.put)
         if nulls:
             self._save_nulls(step, nulls)
