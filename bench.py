@@ -10,6 +10,7 @@
                LAPACK's gesvd
     grading    completions graded, beside a plain grader, a bare fork and another checkout; only if asked for
     scaling    the step on 1, 2, 4, ... GPUs of this host, by phase, with a forecast; only if asked for
+    sharing    the step of several runs on one GPU, in turns and through NVIDIA's MPS; only if asked for
     batching   a token step in slots, beside transformers' continuous batching; only if asked for
     peers      whole steps and set-up, beside TRL's GRPOTrainer with a LoRA of like size; only if asked for
 

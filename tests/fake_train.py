@@ -25,6 +25,7 @@ def tell(event: str) -> None:
     call = {"event": event, "run": RUN.name, "resume": RESUME, "pid": os.getpid(), "time": time.time()}
     call["cards"] = os.environ.get("CUDA_VISIBLE_DEVICES")
     call["threads"] = os.environ.get("OMP_NUM_THREADS")
+    call["pipes"] = os.environ.get("CUDA_MPS_PIPE_DIRECTORY")
     with open(HOME / "calls.jsonl", "a") as file:
         file.write(json.dumps(call) + "\n")
 

@@ -18,7 +18,7 @@ Sizes = TypeVar("Sizes", "Lengths", "PeerSizes")
 # The names of all sections, in the order of running; sections.py says what measures each.
 SECTIONS = (
     *("ceilings", "sampling", "probe", "monitor", "prompts", "step", "setup"),
-    *("grading", "scaling", "threads", "batching", "peers"),
+    *("grading", "scaling", "sharing", "threads", "batching", "peers"),
 )
 # Those that are computed with random weights. Their floors need the ceilings.
 OF_A_MODEL = ("sampling", "probe", "monitor", "prompts", "step", "setup")
@@ -33,8 +33,8 @@ class BenchFlags:
     shape: Literal["tiny", "qwen3-0.6b", "qwen3-4b"] = "tiny"
     """Architecture with random weights."""
     sections: str = ",".join(("ceilings", *OF_A_MODEL))
-    """Which parts to run, separated by commas; beside these: grading, scaling, threads,
-    batching, peers."""
+    """Which parts to run, separated by commas; beside these: grading, scaling, sharing,
+    threads, batching, peers."""
     dtype: Dtype = "auto"
     """auto: bf16 on a GPU, fp32 on a CPU. tf32: fp32 with matrix products in TF32 (10 bits of mantissa) where
     the GPU has it."""
@@ -60,6 +60,14 @@ class BenchFlags:
     """probe, monitor: timed rounds, after two that are not."""
     steps: Count = 3
     """step: training steps; the first warms up and is not in the table (unless it is the only one)."""
+    step_prompts: Count | None = None
+    """step, sharing: prompts of a step (43; tiny: 4)."""
+    step_group: Count | None = None
+    """step, sharing: rollouts per prompt (6)."""
+    step_tokens: Annotated[int, Ge(2)] | None = None
+    """step, sharing: longest completion; all lengths shrink with it (1024; tiny: 32)."""
+    per_gpu: Count = 4
+    """sharing: runs at once on the GPU."""
     gpus: str | None = None
     """scaling: numbers of processes, one per GPU, separated by commas (1, 2, 4, ... as many as there are;
     without a GPU 1,2)."""

@@ -135,7 +135,11 @@ def reason_in(said: str) -> str:
 
 def medians(rows: Sequence[dict]) -> dict[str, float]:
     """A step's seconds, those of its parts, and those inside of them; the first step warms up."""
-    counted = rows[1:] or rows
+    return medians_of(rows[1:] or rows)
+
+
+def medians_of(counted: Sequence[dict]) -> dict[str, float]:
+    """The same of steps that all count."""
     fields = {"step": "seconds", **PARTS, **INSIDE}
     found = {name: statistics.median(row.get(key, 0.0) for row in counted) for name, key in fields.items()}
     return found | {"rest": statistics.median(map(seconds_rest, counted))}

@@ -25,6 +25,7 @@ from hackward.benchmarks.prompts import measure_prompts, show_prompts
 from hackward.benchmarks.sampling import measure_ceilings, measure_sampling, show_ceilings, show_sampling
 from hackward.benchmarks.scaling import measure_scaling, show_scaling
 from hackward.benchmarks.setup import measure_setup, show_setup
+from hackward.benchmarks.sharing import measure_sharing, show_sharing
 from hackward.benchmarks.step import measure_step, show_step
 from hackward.benchmarks.threads import measure_threads, show_threads
 from hackward.hardware.models import pick_device
@@ -40,6 +41,7 @@ MEASURES: dict[str, tuple[Callable[[Bench], dict], Callable[[dict], tuple[Group,
     "setup": (measure_setup, show_setup),
     "grading": (measure_grading, show_grading),
     "scaling": (measure_scaling, show_scaling),
+    "sharing": (measure_sharing, show_sharing),
     "threads": (measure_threads, show_threads),
     "batching": (measure_batching, show_batching),
     "peers": (measure_peers, show_peers),

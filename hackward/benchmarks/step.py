@@ -68,9 +68,13 @@ def rows_and_lengths(path: Path) -> tuple[list[dict], list[list[tuple[int, int]]
 
 
 def settings_of(b: Bench, out: Path) -> Config:
-    """The run: the full preset's step on random weights, nothing of it kept."""
+    """The run: the full preset's step, or one of the sizes asked for, on random weights; nothing is kept."""
+    usual = TINY_RUN if b.config.shape == "tiny" else FULL_RUN
     return dataclasses.replace(
-        TINY_RUN if b.config.shape == "tiny" else FULL_RUN,
+        usual,
+        prompts=b.config.step_prompts or usual.prompts,
+        group=b.config.step_group or usual.group,
+        max_new_tokens=b.config.step_tokens or usual.max_new_tokens,
         model=b.model_name,
         arm="projected",
         steps=b.config.steps,

@@ -52,6 +52,8 @@ def engine_of(config: SweepFlags, jobs: Sequence[Job]) -> Engine:
         )
     if config.ray_address is not None and config.on != "ray":
         raise InputError(f"--ray-address {config.ray_address}: only with --on=ray")
+    if config.mps and config.on != "local":
+        raise InputError(f"--mps: only with --on=local, not with --on={config.on}")
     return ENGINES[config.on](config, jobs)
 
 

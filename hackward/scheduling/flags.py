@@ -46,6 +46,12 @@ class SweepFlags:
     per_gpu: Count | None = None
     """Runs at once on each GPU (default: as many as fit with all their rows at once, by the memory estimate;
     1 where nothing is known)."""
+    mps: bool = False
+    """local: runs on one GPU compute at the same time, by NVIDIA's Multi-Process Service.
+
+    It begins and ends with the sweep. A fault of the GPU in one run ends the others on it too; the same
+    command then goes on from their checkpoints.
+    """
     gpus_per_run: Count = 1
     """GPUs of each run, which torchrun then starts."""
     ray_address: str | None = None

@@ -9,12 +9,14 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 from hackward.base.faults import InputError
 from hackward.base.flags import has_gpu
 from hackward.hardware.cards import visible_cards
 from hackward.hardware.cores import THREADS, share_of_cores
+from hackward.hardware.mps import at_the_same_time
 from hackward.scheduling.board import Board
 from hackward.scheduling.commands import command, going_on
 from hackward.scheduling.engines import Room
@@ -116,12 +118,20 @@ class LocalEngine:
         self.at_once = min(self.room.at_once, len(jobs))
         self.talk = sys.stdout
         self.running: list[Process] = []
+        if config.mps and not self.places:
+            raise InputError("--mps: the runs take no GPU here")
+        self.mps = config.mps
+        self.stack = ExitStack()
+        self.shared: dict[str, str] = {}
 
     def __enter__(self) -> LocalEngine:
+        """InputError where --mps cannot be had."""
+        if self.mps:
+            self.shared = self.stack.enter_context(at_the_same_time())
         return self
 
     def __exit__(self, *fault: object) -> None:
-        return
+        self.stack.close()
 
     def carry(self, group: Sequence[Job], board: Board, lock: int) -> None:
         """Run them, and wait for their ends."""
@@ -133,7 +143,11 @@ class LocalEngine:
         cards = self._emptiest()
         more = going_on(job, board.say)
         whole = [*command(job, self.room.gpus_per_run), *graders(job, self._processes), *more]
-        own = self._threads() | ({} if cards is None else {"CUDA_VISIBLE_DEVICES": ",".join(cards)})
+        own = (
+            self._threads()
+            | self.shared
+            | ({} if cards is None else {"CUDA_VISIBLE_DEVICES": ",".join(cards)})
+        )
         with open(job.log, "a", encoding="utf-8") as log:
             log.write(f"$ {shlex.join(whole)}\n")
             log.flush()

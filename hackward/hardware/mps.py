@@ -1,0 +1,74 @@
+"""NVIDIA's Multi-Process Service (MPS): processes that share a GPU compute at the same time.
+
+Without it a GPU works for one process at a time, and a kernel too small for it leaves the rest of it idle.
+With it the kernels of several processes run side by side. A fault of the GPU in one of them ends the others
+too. (NVIDIA, "Multi-Process Service".)
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from hackward.base.faults import InputError
+from hackward.base.screen import say
+
+CONTROL = "nvidia-cuda-mps-control"
+PIPES, LOGS, CARDS = "CUDA_MPS_PIPE_DIRECTORY", "CUDA_MPS_LOG_DIRECTORY", "CUDA_VISIBLE_DEVICES"
+PATIENCE = 30  # seconds that the service has to begin, and to end
+# Given with "quit": seconds until it ends whatever still computes
+QUIT = "quit -t 10\n"
+
+
+@contextmanager
+def at_the_same_time() -> Iterator[dict[str, str]]:
+    """The environment of processes that are to share GPUs so; the service begins and ends with the block.
+
+    InputError where it is not installed, or does not begin.
+    """
+    if shutil.which(CONTROL) is None:
+        raise InputError(f"{CONTROL} is not on the PATH: it comes with NVIDIA's driver")
+    with tempfile.TemporaryDirectory(prefix="mps-", ignore_cleanup_errors=True) as directory:
+        own = {PIPES: directory, LOGS: directory}
+        # It serves every card: a process chooses among all of them, by the numbers that it would use anyway
+        around = {name: value for name, value in os.environ.items() if name != CARDS} | own
+        _told(["-d"], around, "")
+        try:
+            yield own
+        finally:
+            try:
+                _told([], around, QUIT)
+            except InputError as fault:
+                # What was computed stands all the same
+                say(str(fault))
+
+
+@contextmanager
+def in_turns() -> Iterator[dict[str, str]]:
+    """The environment of processes that do not share a GPU so, even where the service runs already."""
+    with tempfile.TemporaryDirectory(prefix="no-mps-") as nobody_listens:
+        yield {PIPES: nobody_listens}
+
+
+def _told(flags: list[str], around: dict[str, str], words: str) -> None:
+    """Start the service, or speak to it. InputError with what it says where it fails."""
+    try:
+        ended = subprocess.run(
+            [CONTROL, *flags],
+            input=words,
+            env=around,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=PATIENCE,
+        )
+    except subprocess.TimeoutExpired as fault:
+        raise InputError(f"{CONTROL}: no answer after {PATIENCE} s") from fault
+    if ended.returncode:
+        said = ended.stdout.strip().splitlines() or [f"exit code {ended.returncode}"]
+        what = " ".join(flags) or words.strip()
+        raise InputError(f"{CONTROL} {what}: {said[-1]}")
