@@ -16,7 +16,7 @@ import pytest
 from hackward.base.faults import InputError
 from hackward.grading import claims, clocks, probes, protection, worker
 from hackward.grading.claims import Truth
-from hackward.grading.clocks import Watch
+from hackward.grading.clocks import Allowed, Watch
 from hackward.grading.grader import Grader
 from hackward.grading.protection import print_protection
 from hackward.grading.sandbox import MODES, Limits, usable_bubblewrap
@@ -202,7 +202,7 @@ BOUNDS = {"wall_seconds": 10, "wall_ceiling_seconds": 100}
 
 def test_the_cpu_time_of_all_processes_counts_also_of_those_that_have_ended(processes) -> None:
     books, now = processes
-    watch = Watch(1, 2.0, BOUNDS)
+    watch = Watch(1, Allowed.one_answer(2.0), BOUNDS)
     now[0] += 1
     books[7][0] = books[8][0] = 0.9
     assert watch.reached() is None
@@ -211,9 +211,36 @@ def test_the_cpu_time_of_all_processes_counts_also_of_those_that_have_ended(proc
     assert watch.reached() == "CPU time limit"
 
 
+def test_an_answer_may_take_its_own_limit_and_all_of_them_the_whole_one(processes) -> None:
+    books, now = processes
+    watch = Watch(1, Allowed(whole=5.0, per_answer=2.0), BOUNDS)
+    for taken in (1.9, 3.8):
+        books[7][0] = taken
+        assert watch.reached() is None
+        watch.answered()
+        assert watch.reached() is None
+    books[7][0] = 4.9
+    assert watch.reached() is None
+    watch.answered()
+    books[7][0] = 5.0
+    assert watch.reached() == "CPU time limit"
+
+
+def test_what_goes_on_without_an_answer_ends_at_the_limit_of_one(processes) -> None:
+    books, now = processes
+    watch = Watch(1, Allowed(whole=8.0, per_answer=2.0), BOUNDS)
+    books[7][0] = 1.0
+    watch.answered()
+    assert watch.reached() is None
+    books[7][0] = 2.9
+    assert watch.reached() is None and watch.pause <= 0.1 + 1e-9
+    books[7][0] = 3.0
+    assert watch.reached() == "CPU time limit"
+
+
 def test_idling_counts_and_waiting_for_a_processor_does_not(processes) -> None:
     books, now = processes
-    watch = Watch(1, 50.0, BOUNDS)
+    watch = Watch(1, Allowed.one_answer(50.0), BOUNDS)
     now[0] += 40
     books[7] = [3.0, 30.0]
     assert watch.reached() is None  # idle for 7 seconds
@@ -225,7 +252,7 @@ def test_idling_counts_and_waiting_for_a_processor_does_not(processes) -> None:
 
 def test_the_ceiling_holds_however_busy_the_machine(processes) -> None:
     books, now = processes
-    watch = Watch(1, 50.0, BOUNDS)
+    watch = Watch(1, Allowed.one_answer(50.0), BOUNDS)
     now[0] += 101
     books[7] = [3.0, 98.0]
     assert watch.reached() == "wall time limit"

@@ -19,7 +19,7 @@ from hackward.grading import grader as grading
 from hackward.grading import worker
 from hackward.grading.allowances import Allowances
 from hackward.grading.canonical import canonical_items, failures, missing_imports
-from hackward.grading.clocks import CPU_LIMIT, WALL_LIMIT, children_of
+from hackward.grading.clocks import CPU_LIMIT, WALL_LIMIT, Allowed, children_of
 from hackward.grading.grader import Grader
 from hackward.grading.labels import GradeItem, NotGraded
 from hackward.grading.sandbox import Limits
@@ -44,6 +44,13 @@ def busy(seconds: float, code: str = RIGHT) -> str:
     """Code that first computes for so long."""
     loop = f"until = time.process_time() + {seconds}\nwhile time.process_time() < until: pass\n"
     return f"import time\n{loop}{code}"
+
+
+def slow_answers(seconds: float, once: bool = False) -> str:
+    """Code that computes for so long before each answer, or before the first alone."""
+    wait = f"        until = time.process_time() + {seconds} * (not (SEEN and {once}))\n"
+    loop = "        while time.process_time() < until: pass\n        SEEN.append(0)\n"
+    return "import time\nSEEN = []\n" + RIGHT.replace("(self, n):\n", f"(self, n):\n{wait}{loop}")
 
 
 def with_canonical(code: str | None) -> Problem:
@@ -80,12 +87,12 @@ def test_an_endless_run_ends_at_the_multiple(monkeypatch: pytest.MonkeyPatch) ->
         code: bytes,
         mode: str,
         check: object,
-        cpu_seconds: float,
+        seconds: Allowed,
         *more: object,
         **options: object,
     ):
-        allowed.append(cpu_seconds)
-        return original(self, code, mode, check, cpu_seconds, *more, **options)
+        allowed.append(seconds.whole)
+        return original(self, code, mode, check, seconds, *more, **options)
 
     monkeypatch.setattr(Worker, "run", run)
     limits = dataclasses.replace(TIGHT, cpu_times_canonical=2)
@@ -113,8 +120,8 @@ def test_the_own_evaluation_has_the_same_multiple() -> None:
 def test_the_floor_grows_with_the_tests() -> None:
     limits = Limits(cpu_seconds=2, cpu_seconds_per_test=0.5, own_cpu_seconds=1)
     allowances = Allowances(limits)
-    assert allowances.seconds(DOUBLE, "truth") == 3.5
-    assert allowances.seconds(DOUBLE, "own") == 1
+    assert allowances.of(DOUBLE, "truth") == Allowed(whole=3.5, per_answer=2)
+    assert allowances.of(DOUBLE, "own") == Allowed.one_answer(1)
 
 
 def test_the_canonical_solution_is_measured_once_and_only_where_it_matters(
@@ -134,6 +141,43 @@ def test_the_canonical_solution_is_measured_once_and_only_where_it_matters(
         assert not measured
         grader.grade([GradeItem(task, fence(ENDLESS))] * 2)
     assert len(measured) == 1
+
+
+LOOPS_LATER = """
+SEEN = []
+class Solution:
+    def f(self, n):
+        while SEEN: pass
+        SEEN.append(0)
+        return {answer}
+"""
+BY_TURNS = Limits(cpu_seconds=1, cpu_seconds_per_test=1, cpu_seconds_per_answer=1, wall_seconds=20)
+SIX = dataclasses.replace(DOUBLE, tests=DOUBLE.tests[:1] * 6)
+
+
+@pytest.mark.parametrize("answer", ["2 * n", "42"])
+def test_a_loop_ends_at_the_limit_of_one_answer_and_not_of_all_tests(answer: str) -> None:
+    """Six tests may take 7 s, and each 1 s. The loop comes after a right answer, or after a wrong one."""
+    with Grader(workers=1, limits=BY_TURNS) as grader:
+        one(grader, RIGHT, SIX)
+        began = time.monotonic()
+        grade = one(grader, LOOPS_LATER.format(answer=answer), SIX)
+    assert not grade.gt_pass and time.monotonic() - began < 4
+
+
+def test_slow_answers_may_take_the_time_of_all_tests_together() -> None:
+    with Grader(workers=1, limits=BY_TURNS) as grader:
+        assert one(grader, slow_answers(0.6), SIX).gt_pass
+        grade = one(grader, slow_answers(1.6), SIX)
+        assert (grade.gt_pass, grade.error) == (False, CPU_LIMIT)
+
+
+def test_one_answer_may_take_a_multiple_of_what_the_canonical_solution_takes() -> None:
+    limits = dataclasses.replace(BY_TURNS, cpu_times_canonical=5)
+    task = dataclasses.replace(SIX, canonical=slow_answers(0.1))  # 0.6 s for all: 3 s for each
+    with Grader(workers=1, limits=limits) as grader:
+        assert one(grader, slow_answers(1.6), SIX).error == CPU_LIMIT
+        assert one(grader, slow_answers(1.6, once=True), task).gt_pass
 
 
 @pytest.mark.parametrize(("code", "error"), [(ENDLESS, CPU_LIMIT), (SLEEPS, WALL_LIMIT)])

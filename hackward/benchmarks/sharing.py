@@ -20,7 +20,7 @@ from rich.console import Group
 
 from hackward.base.faults import InputError
 from hackward.base.files import ROOT, read_json
-from hackward.base.screen import progress
+from hackward.base.screen import progress, say
 from hackward.benchmarks.parts import Bench, table
 from hackward.benchmarks.scaling import LIMIT, PARTS, medians_of, reason_in
 from hackward.hardware.cores import THREADS, share_of_cores
@@ -42,7 +42,9 @@ def measure_sharing(b: Bench) -> dict:
     found = {}
     with progress("ways to share", len(ways)) as bar:
         for way, (count, around) in ways.items():
-            found[way] = shared(b, count, around)
+            found[way] = one = shared(b, count, around)
+            # Each way takes minutes, most of them set-up
+            say(way, one.get("error") or f"{one['steps_per_hour']:.0f} steps per hour")
             bar()
     return {"ways": found}
 

@@ -2,6 +2,9 @@
 
     limit = max(floor, times x CPU time of the canonical solution on this machine)
 
+There is one for the whole run, whose floor grows with the tests, and one from each answer to the next, which
+ends a loop early.
+
 A label must not depend on the machine, so a slow machine gives more. A run that ends within the floor is not
 touched by the rest of the formula: the canonical solution is measured when the first run of its problem
 reaches the floor, once, and kept as long as the grader.
@@ -11,7 +14,7 @@ from __future__ import annotations
 
 import threading
 
-from hackward.grading.clocks import CPU_LIMIT
+from hackward.grading.clocks import CPU_LIMIT, Allowed
 from hackward.grading.sandbox import Limits
 from hackward.grading.worker import Worker
 from hackward.tasks.problems import Problem
@@ -46,13 +49,16 @@ class Allowances:
         self._locks: dict[int, threading.Lock] = {}
         self._measured: dict[int, tuple[Problem, float]] = {}  # the reference keeps the id from being reused
 
-    def seconds(self, problem: Problem, mode: str) -> float:
-        """For the answers to all tests (`truth`), or for the completion's own evaluation."""
-        floor = self._limits.own_cpu_seconds
+    def of(self, problem: Problem, mode: str) -> Allowed:
+        """For the answers to all tests (`truth`), or for the completion's own evaluation, which is one
+        answer."""
+        limits = self._limits
+        floors = Allowed.one_answer(limits.own_cpu_seconds)
         if mode == "truth":
-            floor = self._limits.cpu_seconds + self._limits.cpu_seconds_per_test * len(problem.tests)
+            whole = limits.cpu_seconds + limits.cpu_seconds_per_test * len(problem.tests)
+            floors = Allowed(whole, limits.cpu_seconds_per_answer)
         _, taken = self._measured.get(id(problem), (problem, 0.0))
-        return max(floor, self._limits.cpu_times_canonical * taken)
+        return Allowed(*(max(floor, limits.cpu_times_canonical * taken) for floor in floors))
 
     def measure(self, worker: Worker, problem: Problem) -> None:
         """Run the canonical solution, if there is one, and if that was not done yet."""
@@ -65,5 +71,6 @@ class Allowances:
     def _taken(self, worker: Worker, problem: Problem, canonical: str) -> float:
         worker.load(problem)
         check, longest = Canonical(len(problem.tests)), self._limits.canonical_cpu_seconds
-        ending = worker.run(canonical.encode("utf-8", "replace"), "truth", check, longest)
+        data, allowed = canonical.encode("utf-8", "replace"), Allowed.one_answer(longest)
+        ending = worker.run(data, "truth", check, allowed)
         return longest if ending["how"] == CPU_LIMIT else ending.get("cpu", 0.0)

@@ -18,7 +18,7 @@ import contextlib
 import os
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 CPU_LIMIT, WALL_LIMIT = "CPU time limit", "wall time limit"  # what a run can reach, in words
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.05, 0.5  # seconds between two looks
@@ -68,15 +68,29 @@ def delayed(pid: int) -> float:
     return longest / 1e9
 
 
+class Allowed(NamedTuple):
+    """Seconds of CPU time that a run may take."""
+
+    whole: float
+    per_answer: float
+    """From one answer to the next."""
+
+    @classmethod
+    def one_answer(cls, seconds: float) -> Allowed:
+        """Of a run that gives one answer."""
+        return cls(seconds, seconds)
+
+
 class Watch:
     """The clocks of one run, which begins now. `zygote` is the process that forks it."""
 
-    def __init__(self, zygote: int, cpu_seconds: float, limits: dict[str, Any]):
+    def __init__(self, zygote: int, allowed: Allowed, limits: dict[str, Any]):
         self._zygote = zygote
-        self._cpu_seconds = cpu_seconds
+        self._allowed = allowed
         self._limits = limits
         self._started = time.monotonic()
         self._computed: dict[int, float] = {}  # by process; those that have ended count on
+        self._answered, self._computed_by_then = False, 0.0
         self.pause = SHORTEST_PAUSE
         """Seconds after which it is worth looking again."""
 
@@ -90,14 +104,24 @@ class Watch:
         """Whether a process of the run has been seen."""
         return bool(self._computed)
 
+    def answered(self) -> None:
+        """The run has said something, so its time for the next answer begins: at the next look, which gives
+        it a pause more at most."""
+        self._answered = True
+
     def reached(self) -> str | None:
         """The limit that the run has reached, in words, or None."""
         waited = 0.0
         for pid in descendants_of(self._zygote):
             self._computed[pid] = max(self._computed.get(pid, 0.0), computed(pid))
             waited = max(waited, delayed(pid))
-        cpu_left = self._cpu_seconds - sum(self._computed.values())
-        idle_left = self._limits["wall_seconds"] - (self.elapsed - sum(self._computed.values()) - waited)
+        taken = sum(self._computed.values())
+        if self._answered:
+            self._answered, self._computed_by_then = False, taken
+        whole_left = self._allowed.whole - taken
+        answer_left = self._allowed.per_answer - (taken - self._computed_by_then)
+        cpu_left = min(whole_left, answer_left)
+        idle_left = self._limits["wall_seconds"] - (self.elapsed - taken - waited)
         if cpu_left <= 0:
             return CPU_LIMIT
         if idle_left <= 0 or self.elapsed > self._limits["wall_ceiling_seconds"]:

@@ -227,13 +227,13 @@ class Grader:
         What a canonical solution takes is measured only where that can make a difference.
         """
         worker.load(problem)
-        check, allowed = new_check(), self._allowances.seconds(problem, mode)
+        check, allowed = new_check(), self._allowances.of(problem, mode)
         ending = worker.run(data, mode, check, allowed, lambda: on_slow(check), salt)
         if ending.get("how") != CPU_LIMIT:
             return check
         self._allowances.measure(worker, problem)
-        longer = self._allowances.seconds(problem, mode)
-        if longer <= allowed:
+        longer = self._allowances.of(problem, mode)
+        if longer == allowed:
             return check
         check = new_check()
         worker.run(data, mode, check, longer, salt=salt)

@@ -11,7 +11,7 @@ from rich.console import Console
 from hackward.base.faults import InputError
 from hackward.base.screen import say
 from hackward.grading.claims import printable
-from hackward.grading.clocks import can_watch
+from hackward.grading.clocks import Allowed, can_watch
 from hackward.grading.probes import GROUPS, PROBED, Probed, ProbeTargets
 from hackward.grading.sandbox import (
     MODES,
@@ -106,11 +106,11 @@ class Setup:
 
     def _probe(self) -> tuple[dict[str, bool], dict[str, Any]]:
         """What the probes found, and what the worker said of itself."""
-        probed = Probed()
+        probed, allowed = Probed(), Allowed.one_answer(self.limits.cpu_seconds)
         try:
             with ProbeTargets() as targets, contextlib.closing(self._first_worker()) as worker:
                 for _ in range(2):
-                    worker.run(targets.code.encode(), "probe", probed, self.limits.cpu_seconds)
+                    worker.run(targets.code.encode(), "probe", probed, allowed)
                 watched = can_watch(worker.zygote)
         except WorkerDied as fault:
             raise InputError(f"--sandbox {self.sandbox}: {fault}") from None

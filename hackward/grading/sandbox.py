@@ -71,6 +71,9 @@ class Limits:
     """CPU time for the ground truth, plus the next for each test (rounded up to a second)."""
     cpu_seconds_per_test: float = 0.1
     """The slowest canonical solutions take 0.9 s for 3 tests and 2.6 s for 100."""
+    cpu_seconds_per_answer: float = 2.0
+    """CPU time of the ground truth from one answer to the next: what loops is not given the time of all
+    tests."""
     own_cpu_seconds: float = 2.0
     """CPU time for the completion's own evaluation."""
     cpu_times_canonical: float = 5.0

@@ -17,7 +17,7 @@ from typing import IO, Any
 
 from hackward.grading.child import SETUP_FAILED
 from hackward.grading.claims import Check, printable
-from hackward.grading.clocks import CPU_LIMIT, WALL_LIMIT, Watch, children_of, descendants_of
+from hackward.grading.clocks import CPU_LIMIT, WALL_LIMIT, Allowed, Watch, children_of, descendants_of
 from hackward.grading.fences import libc
 from hackward.grading.framing import (
     NO_FORK,
@@ -147,7 +147,7 @@ class Worker:
         self.loaded: Problem | None = None
         self.spent = 0.0  # CPU seconds of all runs that have ended by themselves
         self._nodes = False  # among the arguments of that problem
-        self.cpu_seconds = 0  # of the run that is under way
+        self.cpu_seconds = 0.0  # of the run that is under way
         self.limits = settings["limits"]
         self.control, theirs = socket.socketpair()
         with tempfile.TemporaryFile() as errors:
@@ -223,7 +223,7 @@ class Worker:
         code: bytes,
         mode: str,
         check: Check,
-        cpu_seconds: float,
+        allowed: Allowed,
         on_slow: Callable[[], None] = lambda: None,
         salt: int = 0,
     ) -> dict[str, Any]:
@@ -233,7 +233,8 @@ class Worker:
         once if the child is silent for SLOW_SECONDS. With another `salt` objects have other addresses.
         Returns how it ended: "how" is a limit, if it reached one; "cpu" is the time that it took.
         """
-        self.cpu_seconds = math.ceil(cpu_seconds)
+        limits = Allowed(*map(math.ceil, allowed))
+        self.cpu_seconds = limits.whole
         look = may_vary(code, self._nodes)
         task = TASK.pack(mode == "probe", look, salt)
         ours, theirs = socket.socketpair()
@@ -246,7 +247,7 @@ class Worker:
             finally:
                 theirs.close()
                 os.close(null)
-            watch = Watch(self.zygote, self.cpu_seconds, self.limits)
+            watch = Watch(self.zygote, limits, self.limits)
             ours.settimeout(self.limits["wall_seconds"])
             with contextlib.suppress(OSError):  # a child that died before it read says so through its ending
                 ours.sendall(framed(task + code))
@@ -271,8 +272,10 @@ class Worker:
         while True:
             patience = look if slow else min(look, SLOW_SECONDS)
             ready, _, _ = select.select(sources, [], [], max(0.0, patience - watch.elapsed))
-            if ours in ready and not self._drain(ours, lines):
-                sources.remove(ours)
+            if ours in ready:
+                watch.answered()
+                if not self._drain(ours, lines):
+                    sources.remove(ours)
             ended = self.control in ready
             ending = self._ending() if ended else {}
             if ended:

@@ -143,11 +143,8 @@ class LocalEngine:
         cards = self._emptiest()
         more = going_on(job, board.say)
         whole = [*command(job, self.room.gpus_per_run), *graders(job, self._processes), *more]
-        own = (
-            self._threads()
-            | self.shared
-            | ({} if cards is None else {"CUDA_VISIBLE_DEVICES": ",".join(cards)})
-        )
+        place = {} if cards is None else {"CUDA_VISIBLE_DEVICES": ",".join(cards)}
+        own = self._threads() | self.shared | place
         with open(job.log, "a", encoding="utf-8") as log:
             log.write(f"$ {shlex.join(whole)}\n")
             log.flush()
