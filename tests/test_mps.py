@@ -15,8 +15,8 @@ from hackward.hardware import mps
 from hackward.hardware.mps import CARDS, CONTROL, LOGS, PIPES, at_the_same_time, in_turns
 from tests.test_sweep_engines import with_gpus
 
-# Notes what it is told and by which variables. A file beside it makes it fail ("broken"), leave a process that
-# keeps its output ("stays"), never say that it has begun ("slow"), or interrupt who ends it ("rude").
+# Notes what it is told and by which variables. A file beside it makes it fail ("broken"), leave a process
+# that keeps its output ("stays"), never say that it has begun ("slow"), or interrupt who ends it ("rude").
 FAKE = """#!/bin/sh
 here=$(dirname "$0")
 [ -e "$here/stays" ] && [ "$1" ] && { sleep 60 & echo $! > "$here/stays"; }
@@ -147,6 +147,25 @@ def test_a_sweep_with_mps_where_it_is_not_installed_starts_no_run(world, monkeyp
     with pytest.raises(InputError, match=CONTROL):
         world.sweep(arms="vanilla", per_gpu=2, mps=True)
     assert world.calls("start") == []
+
+
+def test_runs_that_name_a_card_share_it_through_mps_as_well(world, monkeypatch, service):
+    with_gpus(monkeypatch, "0", "1")
+    assert world.sweep("--device=cuda:1", arms="vanilla", jobs=3, mps=True) == 0
+    (pipes,) = {call["pipes"] for call in world.calls("start")}
+    assert pipes == read_jsonl(service / "told.jsonl")[0]["pipes"]
+
+
+def test_runs_on_several_gpus_each_share_none(world, monkeypatch):
+    with_gpus(monkeypatch, "0", "1")
+    with pytest.raises(InputError, match="--mps with --gpus-per-run 2"):
+        world.sweep(arms="vanilla", gpus_per_run=2, mps=True)
+
+
+def test_mps_for_runs_on_the_processor_is_refused(world, monkeypatch):
+    with_gpus(monkeypatch, "0", "1")
+    with pytest.raises(InputError, match="--mps.*take no GPU"):
+        world.sweep("--device=cpu", arms="vanilla", jobs=3, mps=True)
 
 
 @pytest.mark.parametrize(("more", "why"), [({}, "take no GPU"), ({"on": "print"}, "only with --on=local")])
