@@ -14,7 +14,6 @@ import torch
 from rich.console import Console
 
 from hackward.base.faults import InputError
-from hackward.base.flags import command_line
 from hackward.benchmarks import sharing
 from hackward.benchmarks.flags import BenchFlags, resolve
 from hackward.benchmarks.parts import Bench
@@ -155,4 +154,4 @@ def test_a_run_that_does_not_end_is_killed(monkeypatch):
 
 def test_a_group_of_one_learns_nothing_and_is_refused_at_once():
     with pytest.raises(InputError, match="--step-group 1: must be at least 2"):
-        command_line(BenchFlags, ["--step-group=1"])
+        resolve(BenchFlags(step_group=1))
