@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
 import subprocess
 import sys
 import time
@@ -73,6 +74,7 @@ def test_every_way_has_its_environment_and_its_share_of_the_cores(bench):
     assert alone == {"PIPES": "nobody"} and len(one) == 1
     assert turns == {"PIPES": "nobody", THREADS: "1"}
     assert together == {"PIPES": "service", THREADS: "1"}
+    assert os.path.isabs(one[0][1]) and os.path.isfile(one[0][1])
     assert "--workers=12" in one[0] and all("--workers=4" in words for words in three)
     assert all("--step-prompts=8" in words and "--sections=step" in words for words in three)
 
@@ -124,6 +126,14 @@ def test_runs_that_take_too_long_are_asked_to_end_and_remove_their_files(tmp_pat
     with pytest.raises(TimeoutError, match="^took more than 2 s$"):
         sharing.ended(running(tmp_path / "a", tmp_path / "b"), {})
     assert list(tmp_path.iterdir()) == []
+
+
+def test_runs_work_where_the_benchmark_was_started_and_files_named_from_there_are_found(
+    tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    (said,) = sharing.ended([[sys.executable, "-c", "import os; print(os.getcwd())"]], {})
+    assert said.strip() == str(tmp_path)
 
 
 def test_a_run_that_does_not_start_leaves_no_other_behind(tmp_path, monkeypatch):

@@ -81,7 +81,7 @@ def command(b: Bench, out: Path, count: int) -> list[str]:
     flags = {name: getattr(b.config, name) for name in PASSED_ON}
     flags["workers"] = b.config.workers or share_of_cores(count)
     given = [f"--{name.replace('_', '-')}={value}" for name, value in flags.items() if value is not None]
-    return [sys.executable, "bench.py", "--sections=step", f"--out={out}", *given]
+    return [sys.executable, str(ROOT / "bench.py"), "--sections=step", f"--out={out}", *given]
 
 
 def threads(b: Bench, count: int) -> dict[str, str]:
@@ -100,7 +100,7 @@ def ended(commands: list[list[str]], environment: dict[str, str]) -> list[str]:
         try:
             for words, log in zip(commands, logs, strict=True):
                 surroundings = os.environ | environment
-                runs.append(subprocess.Popen(words, cwd=ROOT, env=surroundings, stdout=log, stderr=log))
+                runs.append(subprocess.Popen(words, env=surroundings, stdout=log, stderr=log))
             ends = time.monotonic() + LIMIT
             for run in runs:
                 run.wait(ends - time.monotonic())
