@@ -152,6 +152,26 @@ def test_the_canonical_solution_is_measured_once_and_only_where_it_matters(
     assert len(measured) == 1
 
 
+def test_a_run_that_used_the_time_of_all_answers_is_not_run_again_for_more_time_for_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Four seconds for all either way; for one answer it would be three instead of one."""
+    runs = []
+    original = Worker.run
+
+    def run(self: Worker, code: bytes, *more: object, **options: object):
+        runs.append(code)
+        return original(self, code, *more, **options)
+
+    monkeypatch.setattr(Worker, "run", run)
+    limits = dataclasses.replace(BY_TURNS, cpu_seconds_per_test=0.5, cpu_times_canonical=5)
+    task = dataclasses.replace(SIX, canonical=slow_answers(0.1))
+    with Grader(workers=1, limits=limits) as grader:
+        runs.clear()
+        assert one(grader, slow_answers(0.9), task, own=False).error == CPU_LIMIT
+    assert len(runs) == 2  # with that of the canonical solution
+
+
 LOOPS_LATER = """
 SEEN = []
 class Solution:
