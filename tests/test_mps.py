@@ -94,6 +94,8 @@ def test_an_interrupt_leaves_no_service_behind(service):
     try:
         with at_the_same_time():
             pass
+    except KeyboardInterrupt:
+        pytest.fail("the service was not waited for")
     finally:
         signal.signal(signal.SIGINT, before)
     assert read_jsonl(service / "told.jsonl")[1]["words"].startswith("quit")

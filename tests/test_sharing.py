@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import os
 import subprocess
 import sys
 import time
@@ -15,6 +14,7 @@ import torch
 from rich.console import Console
 
 from hackward.base.faults import InputError
+from hackward.base.files import ROOT
 from hackward.benchmarks import sharing
 from hackward.benchmarks.flags import BenchFlags, resolve
 from hackward.benchmarks.parts import Bench
@@ -74,7 +74,7 @@ def test_every_way_has_its_environment_and_its_share_of_the_cores(bench):
     assert alone == {"PIPES": "nobody"} and len(one) == 1
     assert turns == {"PIPES": "nobody", THREADS: "1"}
     assert together == {"PIPES": "service", THREADS: "1"}
-    assert os.path.isabs(one[0][1]) and os.path.isfile(one[0][1])
+    assert one[0][1] == str(ROOT / "bench.py")
     assert "--workers=12" in one[0] and all("--workers=4" in words for words in three)
     assert all("--step-prompts=8" in words and "--sections=step" in words for words in three)
 
