@@ -238,6 +238,17 @@ def test_what_goes_on_without_an_answer_ends_at_the_limit_of_one(processes) -> N
     assert watch.reached() == "CPU time limit"
 
 
+def test_an_answer_that_was_not_read_yet_counts_and_gives_no_more_than_the_whole_limit(processes) -> None:
+    books, now = processes
+    watch = Watch(1, Allowed(whole=5.0, per_answer=2.0), BOUNDS)
+    books[7][0] = 3.0
+    assert watch.reached(lambda: True) is None
+    books[7][0] = 4.9
+    assert watch.reached() is None
+    books[7][0] = 5.0
+    assert watch.reached(lambda: True) == "CPU time limit"
+
+
 def test_idling_counts_and_waiting_for_a_processor_does_not(processes) -> None:
     books, now = processes
     watch = Watch(1, Allowed.one_answer(50.0), BOUNDS)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,15 @@ from hackward.grading import grader as grading
 from hackward.grading import worker
 from hackward.grading.allowances import Allowances
 from hackward.grading.canonical import canonical_items, failures, missing_imports
-from hackward.grading.clocks import CPU_LIMIT, WALL_LIMIT, Allowed, children_of
+from hackward.grading.clocks import (
+    CPU_LIMIT,
+    WALL_LIMIT,
+    Allowed,
+    Watch,
+    children_of,
+    computed,
+    descendants_of,
+)
 from hackward.grading.grader import Grader
 from hackward.grading.labels import GradeItem, NotGraded
 from hackward.grading.sandbox import Limits
@@ -143,6 +152,26 @@ def test_the_canonical_solution_is_measured_once_and_only_where_it_matters(
     assert len(measured) == 1
 
 
+def test_a_run_that_used_the_time_of_all_answers_is_not_run_again_for_more_time_for_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Four seconds for all either way; for one answer it would be three instead of one."""
+    runs = []
+    original = Worker.run
+
+    def run(self: Worker, code: bytes, *more: object, **options: object):
+        runs.append(code)
+        return original(self, code, *more, **options)
+
+    monkeypatch.setattr(Worker, "run", run)
+    limits = dataclasses.replace(BY_TURNS, cpu_seconds_per_test=0.5, cpu_times_canonical=5)
+    task = dataclasses.replace(SIX, canonical=slow_answers(0.1))
+    with Grader(workers=1, limits=limits) as grader:
+        runs.clear()
+        assert one(grader, slow_answers(0.9), task, own=False).error == CPU_LIMIT
+    assert len(runs) == 2  # with that of the canonical solution
+
+
 LOOPS_LATER = """
 SEEN = []
 class Solution:
@@ -170,6 +199,26 @@ def test_slow_answers_may_take_the_time_of_all_tests_together() -> None:
         assert one(grader, slow_answers(0.6), SIX).gt_pass
         grade = one(grader, slow_answers(1.6), SIX)
         assert (grade.gt_pass, grade.error) == (False, CPU_LIMIT)
+
+
+def test_answers_in_time_count_even_when_the_grader_is_late_to_read_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As in a process that trains beside it. At the second look it stands still until an answer has come and
+    more than the time of one has gone since the first."""
+    original = Watch.reached
+    late = iter([0.0, 1.5])
+
+    def reached(watch: Watch, *unread: Callable[[], bool]) -> str | None:
+        until = next(late, 0.0)
+        while sum(map(computed, descendants_of(watch._zygote))) < until:
+            time.sleep(0.01)
+        return original(watch, *unread)
+
+    monkeypatch.setattr(Watch, "reached", reached)
+    with Grader(workers=1, limits=BY_TURNS) as grader:
+        assert one(grader, slow_answers(0.9), SIX).gt_pass
+    assert not list(late)
 
 
 def test_one_answer_may_take_a_multiple_of_what_the_canonical_solution_takes() -> None:

@@ -5,12 +5,16 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import subprocess
+import sys
+import time
 
 import pytest
 import torch
 from rich.console import Console
 
 from hackward.base.faults import InputError
+from hackward.base.files import ROOT
 from hackward.benchmarks import sharing
 from hackward.benchmarks.flags import BenchFlags, resolve
 from hackward.benchmarks.parts import Bench
@@ -70,6 +74,7 @@ def test_every_way_has_its_environment_and_its_share_of_the_cores(bench):
     assert alone == {"PIPES": "nobody"} and len(one) == 1
     assert turns == {"PIPES": "nobody", THREADS: "1"}
     assert together == {"PIPES": "service", THREADS: "1"}
+    assert one[0][1] == str(ROOT / "bench.py")
     assert "--workers=12" in one[0] and all("--workers=4" in words for words in three)
     assert all("--step-prompts=8" in words and "--sections=step" in words for words in three)
 
@@ -95,3 +100,68 @@ def test_where_mps_cannot_be_had_the_other_ways_stand(bench, monkeypatch):
 def test_without_a_gpu_nothing_is_said_of_mps(bench):
     without = Bench(bench[0].config, torch.device("cpu"), None)
     assert list(sharing.measure_sharing(without)["ways"]) == ["alone", "in turns"]
+
+
+# --- processes ---
+
+# Says its number, and takes a file away when it is asked to end
+RUN = """
+import os, pathlib, signal, sys, time
+def leave(*_):
+    os.remove(sys.argv[1])
+    sys.exit()
+signal.signal(signal.SIGTERM, leave)
+pathlib.Path(sys.argv[1]).write_text(str(os.getpid()))
+time.sleep(60)
+"""
+
+
+def running(*files) -> list[list[str]]:
+    """Commands of runs that last."""
+    return [[sys.executable, "-c", RUN, str(file)] for file in files]
+
+
+def test_runs_that_take_too_long_are_asked_to_end_and_remove_their_files(tmp_path, monkeypatch):
+    monkeypatch.setattr(sharing, "LIMIT", 2)
+    with pytest.raises(TimeoutError, match="^took more than 2 s$"):
+        sharing.ended(running(tmp_path / "a", tmp_path / "b"), {})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_runs_work_where_the_benchmark_was_started_and_files_named_from_there_are_found(
+    tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    (said,) = sharing.ended([[sys.executable, "-c", "import os; print(os.getcwd())"]], {})
+    assert said.strip() == str(tmp_path)
+
+
+def test_a_run_that_does_not_start_leaves_no_other_behind(tmp_path, monkeypatch):
+    started = []
+    original = subprocess.Popen
+
+    def popen(words, **options):
+        if started:
+            raise OSError("no process can be had")
+        started.append(original(words, **options))
+        return started[0]
+
+    monkeypatch.setattr(subprocess, "Popen", popen)
+    with pytest.raises(OSError, match="no process"):
+        sharing.ended(running(tmp_path / "a", tmp_path / "b"), {})
+    assert started[0].poll() is not None
+
+
+def test_a_run_that_does_not_end_is_killed(monkeypatch):
+    monkeypatch.setattr(sharing, "LIMIT", 2)
+    monkeypatch.setattr(sharing, "GRACE", 0.5)
+    deaf = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(60)"
+    began = time.monotonic()
+    with pytest.raises(TimeoutError):
+        sharing.ended([[sys.executable, "-c", deaf]], {})
+    assert time.monotonic() - began < 20
+
+
+def test_a_group_of_one_learns_nothing_and_is_refused_at_once():
+    with pytest.raises(InputError, match="--step-group 1: must be at least 2"):
+        resolve(BenchFlags(step_group=1))

@@ -62,7 +62,7 @@ class BenchFlags:
     """step: training steps; the first warms up and is not in the table (unless it is the only one)."""
     step_prompts: Count | None = None
     """step, sharing: prompts of a step (43; tiny: 4)."""
-    step_group: Count | None = None
+    step_group: Annotated[int, Ge(2)] | None = None
     """step, sharing: rollouts per prompt (6)."""
     step_tokens: Annotated[int, Ge(2)] | None = None
     """step, sharing: longest completion; all lengths shrink with it (1024; tiny: 32)."""

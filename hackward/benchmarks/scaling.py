@@ -94,7 +94,8 @@ def step_on(b: Bench, count: int) -> dict:
     with tempfile.TemporaryDirectory() as directory:
         out = Path(directory, "share.json")
         torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}", "--"]
-        command = [sys.executable, *torchrun, "bench.py", "--sections=step", f"--out={out}", *given]
+        bench = str(ROOT / "bench.py")
+        command = [sys.executable, *torchrun, bench, "--sections=step", f"--out={out}", *given]
         try:
             status, said = ended(command)
         except subprocess.TimeoutExpired:
@@ -111,9 +112,7 @@ def ended(command: Sequence[str]) -> tuple[int, str]:
     It is asked to end before it is killed: its processes have sessions of their own, and one that is killed
     leaves them behind, on the GPUs that the next number of them is timed on.
     """
-    process = subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-    )
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     try:
         said = process.communicate(timeout=LIMIT)[1]
     except BaseException:

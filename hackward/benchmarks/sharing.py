@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, suppress
 from pathlib import Path
 from typing import IO
 
@@ -28,6 +28,7 @@ from hackward.hardware.mps import at_the_same_time, in_turns
 
 # Flags that every run gets as they are
 PASSED_ON = ("shape", "dtype", "device", "steps", "problems", "step_prompts", "step_group", "step_tokens")
+GRACE = 30  # seconds that runs have to end when they are asked to
 Around = Callable[[], AbstractContextManager[dict[str, str]]]  # the environment of runs that share a GPU
 
 
@@ -57,7 +58,7 @@ def shared(b: Bench, count: int, around: Around) -> dict:
         try:
             environment = stack.enter_context(around())
             said = ended([command(b, out, count) for out in outs], environment | threads(b, count))
-        except (InputError, subprocess.TimeoutExpired) as fault:
+        except (InputError, TimeoutError) as fault:
             return {"error": str(fault)}
         runs = [steps_in(out, text) for out, text in zip(outs, said, strict=True)]
     for run in runs:
@@ -80,7 +81,7 @@ def command(b: Bench, out: Path, count: int) -> list[str]:
     flags = {name: getattr(b.config, name) for name in PASSED_ON}
     flags["workers"] = b.config.workers or share_of_cores(count)
     given = [f"--{name.replace('_', '-')}={value}" for name, value in flags.items() if value is not None]
-    return [sys.executable, "bench.py", "--sections=step", f"--out={out}", *given]
+    return [sys.executable, str(ROOT / "bench.py"), "--sections=step", f"--out={out}", *given]
 
 
 def threads(b: Bench, count: int) -> dict[str, str]:
@@ -91,23 +92,38 @@ def threads(b: Bench, count: int) -> dict[str, str]:
 
 
 def ended(commands: list[list[str]], environment: dict[str, str]) -> list[str]:
-    """Run them all at once; what each said. subprocess.TimeoutExpired after LIMIT seconds."""
+    """Run them all at once; what each said. TimeoutError after LIMIT seconds."""
     with ExitStack() as stack:
         # Files and not pipes: nobody reads while they run, and a full pipe would hold a run up
-        logs = [stack.enter_context(tempfile.TemporaryFile("w+")) for _ in commands]
-        runs = [
-            subprocess.Popen(words, cwd=ROOT, env=os.environ | environment, stdout=log, stderr=log)
-            for words, log in zip(commands, logs, strict=True)
-        ]
+        logs = [stack.enter_context(tempfile.TemporaryFile("w+", errors="replace")) for _ in commands]
+        runs: list[subprocess.Popen] = []
         try:
+            for words, log in zip(commands, logs, strict=True):
+                surroundings = os.environ | environment
+                runs.append(subprocess.Popen(words, env=surroundings, stdout=log, stderr=log))
             ends = time.monotonic() + LIMIT
             for run in runs:
                 run.wait(ends - time.monotonic())
+        except subprocess.TimeoutExpired:
+            raise TimeoutError(f"took more than {LIMIT} s") from None
         finally:
-            for run in runs:
-                run.kill()
-                run.wait()
+            end(runs)
         return [_whole(log) for log in logs]
+
+
+def end(runs: list[subprocess.Popen]) -> None:
+    """Ask them to end, so that they remove their files, and kill what has not ended after GRACE seconds."""
+    for run in runs:
+        run.terminate()
+    ends = time.monotonic() + GRACE
+    try:
+        for run in runs:
+            with suppress(subprocess.TimeoutExpired):
+                run.wait(max(0.0, ends - time.monotonic()))
+    finally:
+        for run in runs:
+            run.kill()
+            run.wait()
 
 
 def _whole(log: IO[str]) -> str:

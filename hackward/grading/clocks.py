@@ -17,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -109,14 +110,18 @@ class Watch:
         it a pause more at most."""
         self._answered = True
 
-    def reached(self) -> str | None:
-        """The limit that the run has reached, in words, or None."""
+    def reached(self, unread: Callable[[], bool] = lambda: False) -> str | None:
+        """The limit that the run has reached, in words, or None.
+
+        `unread` tells whether the run has said something that was not taken yet. It is asked after the clocks
+        are read: an answer that came in time counts, however late this process is to read it.
+        """
         waited = 0.0
         for pid in descendants_of(self._zygote):
             self._computed[pid] = max(self._computed.get(pid, 0.0), computed(pid))
             waited = max(waited, delayed(pid))
         taken = sum(self._computed.values())
-        if self._answered:
+        if self._answered or unread():
             self._answered, self._computed_by_then = False, taken
         whole_left = self._allowed.whole - taken
         answer_left = self._allowed.per_answer - (taken - self._computed_by_then)

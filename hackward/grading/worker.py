@@ -107,6 +107,11 @@ def kill(pids: list[int]) -> None:
         os.close(handle)
 
 
+def readable(sock: socket.socket) -> bool:
+    """Whether something has arrived that was not read yet, be it the end."""
+    return bool(select.select([sock], [], [], 0)[0])
+
+
 class Lines:
     """What a child has written so far, and has not been handed on."""
 
@@ -294,7 +299,7 @@ class Worker:
                 slow = True
                 on_slow()
             if watch.elapsed >= look:
-                limit = watch.reached()
+                limit = watch.reached(lambda: ours in sources and readable(ours))
                 if limit is not None:
                     return wants, self._stop(limit, watch.begun or check.begun)
                 look = watch.elapsed + watch.pause

@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from hackward.base.faults import InputError
+from hackward.base.faults import InputError, uninterrupted
 from hackward.base.screen import say
 
 CONTROL = "nvidia-cuda-mps-control"
@@ -22,6 +22,8 @@ PIPES, LOGS, CARDS = "CUDA_MPS_PIPE_DIRECTORY", "CUDA_MPS_LOG_DIRECTORY", "CUDA_
 PATIENCE = 30  # seconds that the service has to begin, and to end
 # Given with "quit": seconds until it ends whatever still computes
 QUIT = "quit -t 10\n"
+# Of the sockets in its directory, and of the path of one (unix(7), without the zero at the end)
+LONGEST_NAME, PATH_BYTES = "/control_privileged", 107
 
 
 @contextmanager
@@ -33,16 +35,22 @@ def at_the_same_time() -> Iterator[dict[str, str]]:
     if shutil.which(CONTROL) is None:
         raise InputError(f"{CONTROL} is not on the PATH: it comes with NVIDIA's driver")
     with tempfile.TemporaryDirectory(prefix="mps-", ignore_cleanup_errors=True) as directory:
+        if len(os.fsencode(directory)) + len(LONGEST_NAME) > PATH_BYTES:
+            raise InputError(f"{directory}: too long for the sockets of {CONTROL}; TMPDIR=/tmp is shorter")
         own = {PIPES: directory, LOGS: directory}
         # It serves every card: a process chooses among all of them, by the numbers that it would use anyway
         around = {name: value for name, value in os.environ.items() if name != CARDS} | own
-        _told(["-d"], around, "")
+        try:
+            _told(["-d"], around, "")
+        except BaseException:
+            # It may run all the same, as where Ctrl-C came in between
+            _ended(around)
+            raise
         try:
             yield own
         finally:
-            try:
-                _told([], around, QUIT)
-            except InputError as fault:
+            fault = _ended(around)
+            if fault is not None:
                 # What was computed stands all the same
                 say(str(fault))
 
@@ -54,21 +62,37 @@ def in_turns() -> Iterator[dict[str, str]]:
         yield {PIPES: nobody_listens}
 
 
+def _ended(around: dict[str, str]) -> InputError | None:
+    """Ask the service to end, whatever interrupts this process meanwhile; why it does not."""
+    try:
+        with uninterrupted():
+            _told([], around, QUIT)
+    except InputError as fault:
+        return fault
+    return None
+
+
 def _told(flags: list[str], around: dict[str, str], words: str) -> None:
     """Start the service, or speak to it. InputError with what it says where it fails."""
-    try:
-        ended = subprocess.run(
-            [CONTROL, *flags],
-            input=words,
-            env=around,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=PATIENCE,
-        )
-    except subprocess.TimeoutExpired as fault:
-        raise InputError(f"{CONTROL}: no answer after {PATIENCE} s") from fault
+    # A file and not a pipe: the service may keep it open, and the end of a pipe would never come
+    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as log:
+        try:
+            ended = subprocess.run(
+                [CONTROL, *flags],
+                input=words,
+                env=around,
+                stdout=log,
+                stderr=log,
+                text=True,
+                timeout=PATIENCE,
+            )
+        except subprocess.TimeoutExpired:
+            raise InputError(f"{CONTROL}: no answer after {PATIENCE} s") from None
+        except OSError as fault:
+            raise InputError(f"{CONTROL}: {fault.strerror}") from None
+        log.seek(0)
+        said = log.read().strip().splitlines()
     if ended.returncode:
-        said = ended.stdout.strip().splitlines() or [f"exit code {ended.returncode}"]
         what = " ".join(flags) or words.strip()
-        raise InputError(f"{CONTROL} {what}: {said[-1]}")
+        reason = said[-1] if said else f"exit code {ended.returncode}"
+        raise InputError(f"{CONTROL} {what}: {reason}")

@@ -54,6 +54,8 @@ def engine_of(config: SweepFlags, jobs: Sequence[Job]) -> Engine:
         raise InputError(f"--ray-address {config.ray_address}: only with --on=ray")
     if config.mps and config.on != "local":
         raise InputError(f"--mps: only with --on=local, not with --on={config.on}")
+    if config.mps and config.gpus_per_run > 1:
+        raise InputError(f"--mps with --gpus-per-run {config.gpus_per_run}: such runs do not share a GPU")
     return ENGINES[config.on](config, jobs)
 
 

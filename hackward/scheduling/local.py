@@ -75,6 +75,13 @@ def places_of(config: SweepFlags, jobs: Sequence[Job]) -> list[Cards]:
     return [tuple(cards[first : first + several]) for first in range(0, whole, several)]
 
 
+def take_gpus(jobs: Sequence[Job], places: Sequence[Cards]) -> bool:
+    """Do runs compute on GPUs of this machine: on those that are dealt out, or on one that --device names?"""
+    if are_dealt(jobs):
+        return bool(places)
+    return has_gpu() and any(job.settings.device != "cpu" for job in jobs)
+
+
 def room_of(config: SweepFlags, jobs: Sequence[Job], places: Sequence[Cards]) -> Room:
     """How many runs go at once on these GPUs; without any, --jobs of them."""
     if not places:
@@ -118,7 +125,7 @@ class LocalEngine:
         self.at_once = min(self.room.at_once, len(jobs))
         self.talk = sys.stdout
         self.running: list[Process] = []
-        if config.mps and not self.places:
+        if config.mps and not take_gpus(jobs, self.places):
             raise InputError("--mps: the runs take no GPU here")
         self.mps = config.mps
         self.stack = ExitStack()
