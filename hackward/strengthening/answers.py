@@ -17,6 +17,7 @@ from typing import Any
 
 from hackward.grading.checks import matches
 from hackward.grading.claims import says, text_of
+from hackward.grading.clocks import Allowed
 from hackward.grading.worker import LIMITS_REACHED, Worker
 from hackward.strengthening.arguments import Shape, can_be_stated
 from hackward.tasks.problems import Comparison, Linked, Problem, Test, Tree
@@ -177,7 +178,7 @@ def _run(
     tests = tuple(Test(text, None) for text in arguments)
     worker.load(dataclasses.replace(problem, tests=tests))
     check = Collected(len(arguments))
-    worker.run(code, "truth", check, seconds, salt=salt)
+    worker.run(code, "truth", check, Allowed.one_answer(seconds), salt=salt)
     return check
 
 
