@@ -23,7 +23,7 @@ from hackward.base.files import ROOT, read_json
 from hackward.base.screen import progress, say
 from hackward.benchmarks.parts import Bench, table
 from hackward.benchmarks.scaling import LIMIT, PARTS, medians_of, reason_in
-from hackward.hardware.cores import THREADS, share_of_cores
+from hackward.hardware.cores import share_of_cores, threads_at_once
 from hackward.hardware.mps import at_the_same_time, in_turns
 
 # Flags that every run gets as they are
@@ -57,7 +57,8 @@ def shared(b: Bench, count: int, around: Around) -> dict:
         outs = [directory / f"{run}.json" for run in range(count)]
         try:
             environment = stack.enter_context(around())
-            said = ended([command(b, out, count) for out in outs], environment | threads(b, count))
+            threads = threads_at_once(count, on_gpu=b.on_gpu)
+            said = ended([command(b, out, count) for out in outs], environment | threads)
         except (InputError, TimeoutError) as fault:
             return {"error": str(fault)}
         runs = [steps_in(out, text) for out, text in zip(outs, said, strict=True)]
@@ -82,13 +83,6 @@ def command(b: Bench, out: Path, count: int) -> list[str]:
     flags["workers"] = b.config.workers or share_of_cores(count)
     given = [f"--{name.replace('_', '-')}={value}" for name, value in flags.items() if value is not None]
     return [sys.executable, str(ROOT / "bench.py"), "--sections=step", f"--out={out}", *given]
-
-
-def threads(b: Bench, count: int) -> dict[str, str]:
-    """For the environment of each of `count` runs, as a sweep sets it."""
-    if count == 1 or THREADS in os.environ:
-        return {}
-    return {THREADS: "1" if b.on_gpu else str(share_of_cores(count))}
 
 
 def ended(commands: list[list[str]], environment: dict[str, str]) -> list[str]:

@@ -21,6 +21,14 @@ def share_of_cores(processes: int) -> int:
     return max(1, len(os.sched_getaffinity(0)) // processes)
 
 
+def threads_at_once(processes: int, *, on_gpu: bool) -> dict[str, str]:
+    """For the environment of each of so many processes: together they have no more threads than there are
+    cores. Nothing for one alone, or where OMP_NUM_THREADS says it already."""
+    if processes == 1 or THREADS in os.environ:
+        return {}
+    return {THREADS: "1" if on_gpu else str(share_of_cores(processes))}
+
+
 def few_threads(place: torch.device) -> None:
     """Let a process that has a GPU compute with one thread on the CPU, unless OMP_NUM_THREADS says otherwise.
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from hackward.base.faults import InputError
 from hackward.base.flags import has_gpu
 from hackward.hardware.cards import visible_cards
-from hackward.hardware.cores import THREADS, share_of_cores
+from hackward.hardware.cores import share_of_cores, threads_at_once
 from hackward.hardware.mps import at_the_same_time
 from hackward.scheduling.board import Board
 from hackward.scheduling.commands import command, going_on
@@ -151,7 +151,8 @@ class LocalEngine:
         more = going_on(job, board.say)
         whole = [*command(job, self.room.gpus_per_run), *graders(job, self._processes), *more]
         place = {} if cards is None else {"CUDA_VISIBLE_DEVICES": ",".join(cards)}
-        own = self._threads() | self.shared | place
+        threads = threads_at_once(self._processes, on_gpu=bool(self.places))
+        own = threads | self.shared | place
         with open(job.log, "a", encoding="utf-8") as log:
             log.write(f"$ {shlex.join(whole)}\n")
             log.flush()
@@ -171,12 +172,6 @@ class LocalEngine:
             self.running.append(run)
         job.state, job.note = "running", "resumed" if more else ""
         return run
-
-    def _threads(self) -> dict[str, str]:
-        """For the run's environment: runs at once have no more threads together than there are cores."""
-        if self._processes == 1 or THREADS in os.environ:
-            return {}
-        return {THREADS: "1" if self.places else str(share_of_cores(self._processes))}
 
     @property
     def _processes(self) -> int:
