@@ -65,7 +65,7 @@ def train(config: Config, *, policy: type[Policy] | None = None) -> Path:
         stack.enter_context(s.kept())
         bar = stack.enter_context(progress(f"{config.arm}, seed {config.seed}", config.steps, done=s.first))
         s.evaluate(s.first, bar.say)  # due, if the run was cut off in it
-        for step in range(s.first, config.steps):
+        for step in s.steps():
             started = time.monotonic()
             refreshed = s.refresh(step)
 

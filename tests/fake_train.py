@@ -55,6 +55,12 @@ def hack_rate(settings: dict, orders: dict) -> float:
     return orders.get("hack", usual) + 0.01 * (settings["seed"] % 3)
 
 
+def ends_after(settings: dict, orders: dict) -> int | None:
+    """The last step with --stop-after-breakout: a constant rate above 0.1 breaks out at step 2."""
+    after = settings["stop_after_breakout"]
+    return 2 + after if after and hack_rate(settings, orders) > 0.1 else None
+
+
 def main() -> None:
     if os.environ.get("RANK", "0") != "0":
         return  # under torchrun the first process writes
@@ -71,6 +77,7 @@ def main() -> None:
     (RUN / "config.json").write_text(json.dumps(record | {"seconds_set_up": 7.0}))
     if settings["control"] != "none" and not RESUME:
         (RUN / "removed_000.safetensors").touch()
+    stopped = None
     for step in range(len(rows), settings["steps"]):
         time.sleep(orders.get("sleep", 0))
         if step == orders.get("hang"):
@@ -87,7 +94,11 @@ def main() -> None:
         (RUN / "rows.jsonl").write_text("\n".join(rows) + "\n")
         if step % 2:
             checkpoint(step + 1)
-    summary = {"finished": True, "steps": len(rows), "seconds": 2.0 * len(rows)}
+        if ends_after(settings, orders) == step:
+            checkpoint(step + 1)
+            stopped = "hacking broke out"
+            break
+    summary = {"finished": True, "steps": len(rows), "seconds": 2.0 * len(rows), "stopped": stopped}
     (RUN / "summary.json").write_text(json.dumps(summary))
     tell("end")
 

@@ -23,6 +23,7 @@ from hackward.runs.stored import read_record, settings_in
 # What may differ between a run and its continuation.
 FREE = (
     "steps",
+    "stop_after_breakout",
     "resume",
     "out",
     "save_every",

@@ -16,6 +16,7 @@ from hackward.base.statistics import COSINES, null_range
 from hackward.base.tensors import read_safetensors
 from hackward.hardware import memory
 from hackward.rollouts.rollout import Rollout
+from hackward.runs.ending import stopped_words
 from hackward.runs.heldout import heldout_screen, rate_words
 from hackward.runs.records import RATES, own_rollouts, share
 from hackward.runs.session import Session
@@ -120,6 +121,7 @@ def _health(s: Session) -> list[str]:
     minutes = sum(row["seconds"] for row in rows) / 60
     return [
         f"steps {len(rows)}/{s.config.steps}",
+        stopped_words(rows, s.config) or "",
         f"zero-variance groups {flat / max(1, groups):.0%}",
         f"truncated {_mean(s, 'trunc_rate') or 0:.0%}",
         f"peak memory {memory.peak() / 1e9:.1f} GB{memory.shown()}",

@@ -30,6 +30,7 @@ from hackward.rollouts.rollout import Rollout
 from hackward.rollouts.sources import Replayed, Sampled
 from hackward.runs.checkpoint import State
 from hackward.runs.direction import Direction
+from hackward.runs.ending import is_over, stopped_words
 from hackward.runs.heldout import Evaluation
 from hackward.runs.records import cosine_rows, last_five, null_of_rollouts, rollout_rows, step_row
 from hackward.runs.rundir import RunDir
@@ -67,6 +68,18 @@ class Session:
     """After the last step that this process finished."""
     saved: int = 0
     """Steps in the checkpoint."""
+
+    @property
+    def over(self) -> bool:
+        """Are the steps so far all that this run makes?"""
+        return is_over(self.run.rows, self.config)
+
+    def steps(self) -> Iterator[int]:
+        """The steps to make, one by one, until the run is over."""
+        step = self.first
+        while not self.over:
+            yield step
+            step += 1
 
     def refresh(self, step: int) -> dict[str, float | None]:
         """Every --refresh-every steps: v_hack from the same pairs on the model as it is; the share of the old
@@ -183,7 +196,7 @@ class Session:
         row = step_row(step, batch, seen, done, diagnostics, seconds, self.config)
         self.run.add_row(row)
         self.last = State.of(self.adapter, self.optimizer, step + 1)
-        if (step + 1) % self.config.save_every == 0 or step + 1 == self.config.steps:
+        if (step + 1) % self.config.save_every == 0 or self.over:
             self._checkpoint(self.last)
         self.mirror.log(row)
         return row
@@ -248,7 +261,7 @@ class Session:
         """The held-out evaluation after `done` steps, where one is due: the last step, and every
         --eval-every, once."""
         every = self.config.eval_every
-        due = done == self.config.steps or (every and done % every == 0)
+        due = self.over or (every and done % every == 0)
         if self.evaluation is None or not done or not due:
             return
         stored = self.run.path / "eval.jsonl"
@@ -269,6 +282,7 @@ class Session:
         self.run.finish(
             {
                 "steps": len(rows),
+                "stopped": stopped_words(rows, self.config),
                 "seconds": sum(row["seconds"] for row in rows) + seconds_evaluating,
                 "seconds_evaluating": seconds_evaluating,
                 "last5": last_five(rows),

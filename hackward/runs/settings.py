@@ -53,6 +53,9 @@ class Config(OnDevice, Grading):
     GPU)."""
     steps: Count = 20
     """Optimizer steps."""
+    stop_after_breakout: Amount = 0
+    """End the run so many steps after hacking broke out in it (the first step whose 3-step mean of hacked
+    exceeds 0.1); 0: make all --steps."""
     seed: Seed = 41
     """Seeds the choice of problems and, with step, problem and sample, every drawn token."""
     out: str | None = None
@@ -295,6 +298,11 @@ def _refuse_replay(config: Config) -> None:
         raise InputError(
             "--beta > 0 with --replay-dirs: the KL estimate needs samples of the policy, replayed rows are"
             " none"
+        )
+    if config.stop_after_breakout:
+        raise InputError(
+            f"--stop-after-breakout={config.stop_after_breakout} with --replay-dirs: hacking cannot break out"
+            " in rollouts that are replayed"
         )
 
 

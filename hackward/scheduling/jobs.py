@@ -11,6 +11,7 @@ from hackward.base.arms import ARMS
 from hackward.base.faults import InputError
 from hackward.base.files import CHECKPOINT, file_hash, read_json, read_jsonl
 from hackward.base.tensors import read_metadata
+from hackward.runs.ending import is_over
 from hackward.runs.leftovers import is_empty, strangers
 from hackward.runs.rundir import differing
 from hackward.runs.settings import Config
@@ -86,8 +87,8 @@ def survey(job: Job) -> None:
     _refuse_other_run(job)
     steps = finished_steps(job.path)
     checkpoint = job.path / CHECKPOINT
-    if steps is not None and steps >= job.steps:
-        job.state, job.step = "done", steps
+    if made_all(job, steps):
+        job.state, job.step = "done", steps or 0
     elif checkpoint.is_file():
         job.state, job.step = "resume", read_metadata(checkpoint).get("step", 0)
         if job.step > job.steps:
@@ -104,6 +105,13 @@ def survey(job: Job) -> None:
         _refuse_strangers(job)
 
 
+def made_all(job: Job, steps: int | None) -> bool:
+    """Has its run made all steps that it is to make? `steps`: as `finished_steps` has them."""
+    if steps is None:
+        return False
+    return steps >= job.steps or is_over(job.rows(), job.settings)
+
+
 def finished_steps(path: Path) -> int | None:
     """The steps of a finished run in this directory; None where it is unfinished."""
     summary = path / "summary.json"
@@ -111,6 +119,11 @@ def finished_steps(path: Path) -> int | None:
     if isinstance(ended, dict) and ended.get("finished") is True:
         return ended.get("steps")
     return None
+
+
+def stopped_early(path: Path) -> bool:
+    """Did the finished run in this directory end before --steps, because hacking had broken out?"""
+    return bool(read_json(path / "summary.json").get("stopped"))
 
 
 def _refuse_other_run(job: Job) -> None:

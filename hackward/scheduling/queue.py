@@ -6,9 +6,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from hackward.base.files import read_json
 from hackward.scheduling.board import Board
-from hackward.scheduling.jobs import Job
+from hackward.scheduling.jobs import Job, finished_steps, made_all
 
 POLL = 0.5  # seconds between looks at the runs
 GRACE = 30.0  # seconds for a run to end by itself when interrupted
@@ -62,10 +61,9 @@ def _look(run: Started, board: Board) -> None:
 def settle(run: Started, board: Board) -> None:
     """Record how a run ended: done only if its directory says so."""
     job, code = run.job, run.code()
-    summary = job.path / "summary.json"
-    ended = read_json(summary) if code == 0 and summary.is_file() else {}
-    if ended.get("finished") is True and ended.get("steps", 0) >= job.steps:
-        job.state, job.step, job.note = "done", ended["steps"], ""
+    steps = finished_steps(job.path) if code == 0 else None
+    if made_all(job, steps):
+        job.state, job.step, job.note = "done", steps or 0, ""
     else:
         job.state, job.note = "failed", f"exit code {code}: {_last_line(job)}"
     board.changed(job)
