@@ -92,9 +92,11 @@ def write_run(
     nulls: dict[int, dict[str, Any]] | None = None,
     heldout: Any = (),
     facts: dict[str, Any] | None = None,
+    stopped: str | None = None,
     **settings: Any,
 ) -> Path:
-    """A run directory; `nulls`: step -> cosine -> draws; `heldout` of eval.jsonl, `facts` of config.json.
+    """A run directory; `nulls`: step -> cosine -> draws; `heldout` of eval.jsonl, `facts` of config.json,
+    `stopped` of summary.json (a run that has none was made before there was the field).
 
     Rows and rollouts get the arm and seed of the settings, rollouts the numbers 0, 1, ... in their step.
     """
@@ -113,7 +115,8 @@ def write_run(
         chosen = [one | {"sample_id": number} for number, one in enumerate(chosen)]
         write_jsonl(path / f"step_{step:03d}.cos.jsonl.gz", chosen)
     if finished:
-        write_json(path / "summary.json", {"finished": True, "steps": len(rows), "memory": {}})
+        summary = {"finished": True, "steps": len(rows), "memory": {}}
+        write_json(path / "summary.json", summary | ({"stopped": stopped} if stopped else {}))
     return path
 
 

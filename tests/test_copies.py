@@ -71,7 +71,6 @@ def test_the_same_run_made_again_is_told_from_a_copy_by_its_times(tmp_path):
         ("another seed", {"seed": 42}),
         ("another setting", {"lr": 1e-3}),
         ("another arm", {"arm": "projected"}),
-        ("more steps", {"rows": rows(7)}),
     ],
 )
 def test_runs_that_differ_in_anything_but_times_are_no_copies(tmp_path, name, change):

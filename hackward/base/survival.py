@@ -64,7 +64,7 @@ def kaplan_meier(times: Iterable[Lasted]) -> tuple[np.ndarray, np.ndarray]:
 def restricted_mean(times: Iterable[Lasted], until: float) -> float:
     """Mean of min(time, until): the area under the Kaplan-Meier curve from 0 to ``until``.
 
-    ``until`` is at most the last time, since nothing is known beyond it.
+    ``until`` is at most the last time unless that one ended: nothing is known beyond a censored one.
     """
     steps, share = kaplan_meier(times)
     before = steps < until

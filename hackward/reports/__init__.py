@@ -4,6 +4,7 @@ directories, schema, runs     run directories, what their files must hold, a run
 kept, scored                  the rollouts that a run kept; as a monitor saw them
 pools                         pools of rollouts that no run has used yet
 labels, arms, nulls, onset    what runs are called; over seeds; nulls of means; curves over steps
+lengths                       runs that stopped early; which tables are over the steps that all have
 copies                        runs that only show another one once more
 thresholds, words             what "about 0" and "most" mean; verdict words, figures as people read them
 buckets, contrast             groups of rollouts; the pool that hacks against the one that does not

@@ -12,7 +12,7 @@ from matplotlib.patches import Rectangle
 from hackward.base import statistics
 from hackward.base.statistics import Range, estimate, in_both
 from hackward.reports import figures
-from hackward.reports.arms import RATES, ArmRuns
+from hackward.reports.arms import RATES, ArmRuns, over_shared_steps
 from hackward.reports.figures import (
     COLOURS,
     bar_of,
@@ -25,6 +25,7 @@ from hackward.reports.figures import (
     sheet,
     stacked,
     style,
+    thin_ends,
     whole_steps,
     zero_line,
 )
@@ -110,11 +111,15 @@ def _markers(index: int, steps: Sequence[int]) -> tuple[int, int]:
 def curves(path: Path, arms: Sequence[ArmRuns]) -> None:
     """Rates over steps by arm: the 3-step mean over seeds, in the band from lowest to highest seed."""
     title = "Arms over seeds (line: mean over seeds of the 3-step mean; band: lowest to highest seed)"
+    if any(len(_lengths([arm])) > 1 for arm in arms):
+        title = title.replace("seed)", "seed;\nthin: seeds that go on where another one ended)")
     figure, grid = sheet(1, len(RATES), 3.2, title)
     for axes, (key, name) in zip(grid.flat, RATES.items(), strict=True):
         for index, arm in enumerate(arms):
-            steps, seeds = by_seed(list(arm.runs.values()), key)
-            look, count = style(index, size=5), len(arm.runs)
+            runs = list(arm.runs.values())
+            steps, seeds = by_seed(runs, key)
+            look, count = style(index, size=5), len(runs)
+            thin_ends(axes, runs, key, look["color"])
             if count > 1:
                 low, high = seeds.min(axis=0), seeds.max(axis=0)
                 axes.fill_between(steps, low, high, color=look["color"], alpha=0.18, linewidth=0)
@@ -134,9 +139,12 @@ def frontier(path: Path, arms: Sequence[ArmRuns]) -> None:
 
     Best: top left.
     """
-    figure, ((axes,),) = sheet(1, 1, 4.0, "Last 5 steps by arm")
+    title = "Last 5 steps by arm"
+    if len(_lengths(arms)) > 1:
+        title += ", of those that all runs of a seed have"
+    figure, ((axes,),) = sheet(1, 1, 4.0, title)
     figure.set_figwidth(6.5)
-    for index, arm in enumerate(arms):
+    for index, arm in enumerate(over_shared_steps(arms)):
         hacked = arm.figures("hack_rate", "last5")
         solved = arm.figures("gt_rate", "last5")
         _hacked_and_solved(axes, index, arm.name, hacked, solved)
@@ -145,6 +153,10 @@ def frontier(path: Path, arms: Sequence[ArmRuns]) -> None:
     dress(axes, SEEDS_AND_MEANS, "hacked (less is better)", "solved (more is better)")
     key_below(figure, axes)
     figures.save(figure, path)
+
+
+def _lengths(arms: Sequence[ArmRuns]) -> set[int]:
+    return {len(run.rows) for arm in arms for run in arm.runs.values()}
 
 
 def _hacked_and_solved(

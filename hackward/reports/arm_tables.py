@@ -8,10 +8,11 @@ from collections.abc import Callable, Mapping, Sequence
 from hackward.base import statistics
 from hackward.base.faults import InputError
 from hackward.base.statistics import COSINES, defined, differences, estimate, in_both, paired
-from hackward.reports.arms import PARTS, RATES, ArmRuns, baseline, by_arm, doubles, onset
+from hackward.reports.arms import PARTS, RATES, ArmRuns, baseline, by_arm, doubles, onset, over_shared_steps
 from hackward.reports.h1_tables import h1_blocks
 from hackward.reports.h1_verdict import SAME_PASS, match_pass
 from hackward.reports.heldout import heldout_table
+from hackward.reports.lengths import lengths_caveats, stopped_lines
 from hackward.reports.monitor_figures import windows
 from hackward.reports.monitor_tables import between
 from hackward.reports.nulls import null_of, one_direction
@@ -33,14 +34,22 @@ from hackward.reports.tables import (
 )
 from hackward.reports.words import UNDEFINED, plain, signed, tight, tight_gap
 
+# What compares rates of arms
+OVER_SEEDS = ("arms over seeds", "last |Delta W|", "solves as much", "frontier.png")
+OF_H1 = ("H1 and its controls",)
 ONSET_NOTE = f"Time to hack: first step whose {ONSET_WINDOW}-step mean hack rate exceeds {HACK_ONSET:g}."
 
 
 def sampled_blocks(
     runs: Sequence[Run], window: tuple[int, int] | None, primary: str | None = None
 ) -> list[Block]:
-    """The section of the on-policy runs: each run, then arms over seeds, prevention or delay, H1."""
+    """The section of the on-policy runs: each run, then arms over seeds, prevention or delay, H1.
+
+    What compares rates of arms is over the steps that all runs of a seed have; all else over whole runs.
+    """
     arms = by_arm(runs)
+    shared = over_shared_steps(arms)
+    h1 = h1_blocks(shared)
     each = {run.label: [run] for run in runs}
     several = any(len(arm.runs) > 1 for arm in arms)
     blocks: list[Block] = [Heading("On-policy GRPO"), sampled_table(runs), ONSET_NOTE]
@@ -53,13 +62,16 @@ def sampled_blocks(
         blocks.append(cosine_table(pooled, "arms_cosines", "Cosines by arm: means over steps and seeds"))
     if any(run.heldout for arm in arms for run in arm.runs.values()):
         blocks.append(heldout_table(arms))
+    differ = lengths_caveats(arms, [*(OVER_SEEDS if several else ()), *(OF_H1 if h1 else ())])
+    blocks += differ
     if several:
-        blocks += [arms_table(arms), more_table(arms), *prevention_blocks(arms, primary)]
-    return blocks + h1_blocks(arms)
+        area = "shared steps" if differ else "all steps"
+        blocks += [arms_table(shared, area), more_table(arms, shared), *prevention_blocks(arms, primary)]
+    return blocks + h1
 
 
 def notes(runs: Sequence[Run], arms: Sequence[ArmRuns]) -> Caveat:
-    """What the table of runs leaves to be said: the unit; unfinished, short and repeated runs."""
+    """What the table of runs leaves to be said: the unit; unfinished, stopped, short and repeated runs."""
     most = max((len(arm.runs) for arm in arms), default=1)
     interval = f"up to {most} seeds per arm; intervals are t, over seeds"
     if most == 1:
@@ -68,6 +80,7 @@ def notes(runs: Sequence[Run], arms: Sequence[ArmRuns]) -> Caveat:
     unfinished = [run.label for run in runs if not run.complete]
     if unfinished:
         lines.append(f"Unfinished, in no arm and no verdict: {', '.join(unfinished)}.")
+    lines += stopped_lines(runs)
     short = [run.label for run in runs if len(run.rows) < 2 * EDGE]
     if short:
         lines.append(f"Fewer than {2 * EDGE} steps, first and last overlap: {', '.join(short)}.")
@@ -143,38 +156,47 @@ def by_steps(runs: Sequence[Run]) -> Table:
     return Table("on_policy_by_steps", "Hacked and solved: means over steps", tuple(columns), records)
 
 
-def window_tables(runs: Sequence[Run], first: int, last: int) -> list[Table]:
-    """Means over the same steps of every run, whatever their length.
+def window_tables(runs: Sequence[Run], first: int, last: int) -> list[Block]:
+    """Means over the same steps of every run, whatever their length; without those that stopped before.
 
-    InputError where a run does not have all of them.
+    InputError where another run does not have all of them, or where none has.
     """
+    whole: list[Run] = []
+    early: list[Run] = []
     for run in runs:
-        had = run.column("step")
-        if not had[0] <= first <= last <= had[-1]:
+        had = run.rows[0]["step"] <= first <= last <= run.rows[-1]["step"]
+        (whole if had else early).append(run)
+    for run in early:
+        if not run.stopped or not whole:
+            had = run.column("step")
             raise InputError(f"--window {first} {last}: {run.path} has the steps {had[0]} to {had[-1]}")
     rates = {name: key for key, name in RATES.items()}
     keys = (*rates.values(), "cos_in", "cos_out", "cos_update_in", "cos_update")
     records = []
-    for run in runs:
+    for run in whole:
         rows = [row for row in run.rows if first <= row["step"] <= last]
         record: Record = {"run": run.label, "seed": run.seed, "steps": len(rows)}
         records.append(record | {key: statistics.mean(row[key] for row in rows) for key in keys})
     columns: list[Column] = [(key, shown(key)) for key in ("run", "seed", "steps")]
     columns += [(name, shown(key, lambda value: plain(value, 3))) for name, key in rates.items()]
     over = f"over steps {first} to {last}"
-    each = {run.label: [run] for run in runs}
-    return [
+    each = {run.label: [run] for run in whole}
+    blocks: list[Block] = [
         Table("on_policy_window", f"Means {over}", tuple(columns), records),
         cosine_table(each, "on_policy_window_cosines", f"Cosines: means {over}", first, last),
     ]
+    if early:
+        labels = ", ".join(run.label for run in early)
+        blocks.append(Caveat(f"Stopped early, so not in the means {over}: {labels}."))
+    return blocks
 
 
-def arms_table(arms: Sequence[ArmRuns]) -> Table:
+def arms_table(arms: Sequence[ArmRuns], area: str = "all steps") -> Table:
     """A row per arm and rate, over seeds: first 5 and last 5 steps, area; and what vanilla with the same seed
     had, subtracted.
 
     Vanilla is the arm with the same settings in all but the edit (`baseline`); where there is none, there is
-    no difference.
+    no difference. ``area``: the steps that the arms are given with, in words.
     """
     records = []
     for arm in arms:
@@ -203,15 +225,15 @@ def arms_table(arms: Sequence[ArmRuns]) -> Table:
         ("last 5 - vanilla", lambda record: tight_gap(record["last5_gap"], record["seeds"])),
         ("area - vanilla", lambda record: tight_gap(record["area_gap"], record["seeds"])),
     )
-    title = "Arms over seeds (area: mean over all steps; - vanilla: paired by seed)"
+    title = f"Arms over seeds (area: mean over {area}; - vanilla: paired by seed)"
     return Table("arms", title, columns, records, sections=True)
 
 
-def more_table(arms: Sequence[ArmRuns]) -> Table:
+def more_table(arms: Sequence[ArmRuns], shared: Sequence[ArmRuns]) -> Table:
     """What else tells arms apart.
 
     Which vanilla each is compared with, when hacking begins, how far the weights moved, whether it solves as
-    much.
+    much. ``shared``: the arms over the steps that all runs of a seed have, for all but when hacking begins.
     """
     columns = (
         ("arm", shown("arm")),
@@ -224,12 +246,14 @@ def more_table(arms: Sequence[ArmRuns]) -> Table:
         ("solves as much", shown("passes")),
     )
     title = "Arms: time to hack (median, range), last |Delta W| (mean, range)"
-    records = [_more_record(arm, baseline(arm, arms)) for arm in arms]
+    records = []
+    for arm, cut in zip(arms, shared, strict=True):
+        onsets = [found for found in map(onset, arm.runs.values()) if found is not None]
+        records.append(_more_record(cut, baseline(cut, shared), onsets))
     return Table("arms_more", f"{title}, solved within {SAME_PASS:.2f}", columns, records)
 
 
-def _more_record(arm: ArmRuns, base: ArmRuns | None) -> Record:
-    onsets = [found for found in map(onset, arm.runs.values()) if found is not None]
+def _more_record(arm: ArmRuns, base: ArmRuns | None, onsets: Sequence[int | Never]) -> Record:
     solved = differences(arm.figures("gt_rate", "last5"), base.figures("gt_rate", "last5") if base else {})
     sizes = defined(arm.sizes().values())
     return {

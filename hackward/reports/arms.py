@@ -16,10 +16,12 @@ from hackward.reports.nulls import one_direction
 from hackward.reports.onset import Never, curve, time_to_hack
 from hackward.reports.runs import Run, described
 
-# Settings that cannot change what training does, given all the others
+# Settings that cannot change what training does in the steps that a run has, given all the others. How long a
+# run is to be is among them: the learning rate of a step goes by the step alone.
 PER_RUN = (
     *("seed", "out", "resume", "preset", "workers", "device", "sandbox", "svd_cache", "micro_tokens"),
     *("sample_rows", "save_every", "v_hack", "eval_every", "eval_samples", "eval_limit"),
+    *("steps", "stop_after_breakout"),
 )
 # Settings that make an arm what it is. Those of the edit mean nothing to vanilla, those of a LoRA to delta_S,
 # those of a monitor that looks on to any arm: the draws are the same.
@@ -76,14 +78,20 @@ def identity(run: Run) -> Identity:
     )
 
 
-def unique(runs: Sequence[Run]) -> list[Run]:
-    """The runs without those that only repeat another (same settings, same seed).
+def counting(first: Run, second: Run) -> Run:
+    """Of two runs with the same settings and seed the one that counts: finished, longer, or first."""
+    return max(first, second, key=lambda run: (run.complete, len(run.rows)))
 
-    Rather the whole run than a part of it counts. What vanilla would have removed is no setting of it.
+
+def unique(runs: Sequence[Run]) -> list[Run]:
+    """The runs without those that only repeat another (same settings, same seed; see `counting`).
+
+    What vanilla would have removed is no setting of it.
     """
     once: dict[tuple[Identity, int], Run] = {}
     for run in sorted(runs, key=lambda run: not run.complete):
-        once.setdefault((identity(run), run.seed), run)
+        name = identity(run), run.seed
+        once[name] = counting(once.get(name, run), run)
     return list(once.values())
 
 
@@ -113,8 +121,8 @@ class ArmRuns:
         return {seed: curve(run.column(key))[PARTS.index(part)] for seed, run in self.runs.items()}
 
     def sizes(self) -> dict[int, float | None]:
-        """Frobenius norm of Delta W after the last step, by seed."""
-        return {seed: run.rows[-1]["delta_w_norm"] for seed, run in self.runs.items()}
+        """Frobenius norm of Delta W after the last step, by seed; None without a step."""
+        return {seed: run.rows[-1]["delta_w_norm"] if run.rows else None for seed, run in self.runs.items()}
 
     def controls(self, arm: ArmRuns) -> bool:
         """Is this a control of that arm: the same but for what is removed or flagged?"""
@@ -132,11 +140,13 @@ class ArmRuns:
 def by_arm(runs: Sequence[Run]) -> list[ArmRuns]:
     """The finished on-policy runs by arm.
 
-    Of two runs with the same settings and seed the first is taken (see `doubles`).
+    Of two runs with the same settings and seed the longer one is taken, of two alike the first (see
+    `doubles`).
     """
     groups: dict[Identity, dict[int, Run]] = {}
     for run in finished(runs):
-        groups.setdefault(identity(run), {}).setdefault(run.seed, run)
+        by_seed = groups.setdefault(identity(run), {})
+        by_seed[run.seed] = counting(by_seed.get(run.seed, run), run)
     names = names_of(list(groups.values()), runs, ("seed", "watched"))
     named = zip(names, groups.items(), strict=True)
     return [ArmRuns(name, found, what) for name, (what, found) in named]
@@ -176,6 +186,36 @@ def baseline(arm: ArmRuns, arms: Sequence[ArmRuns]) -> ArmRuns | None:
             if other.arm.name == name and _differ_in_edit(arm, other):
                 return other
     return None
+
+
+def shared_steps(arms: Sequence[ArmRuns]) -> dict[tuple[str, int], set[int]]:
+    """(`Identity.rest`, seed) -> the steps that the runs of that seed have in all arms that have it.
+
+    Arms of other settings are under no comparison, so they do not count.
+    """
+    shared: dict[tuple[str, int], set[int]] = {}
+    for arm in arms:
+        for seed, run in arm.runs.items():
+            steps = set(run.column("step"))
+            name = arm.identity.rest, seed
+            shared[name] = shared.get(name, steps) & steps
+    return shared
+
+
+def over_shared_steps(arms: Sequence[ArmRuns]) -> list[ArmRuns]:
+    """The arms with the rows of `shared_steps` alone, over which a rate can be compared with another arm's.
+
+    Runs that are as long as the others stay as they are.
+    """
+    shared = shared_steps(arms)
+    cut = []
+    for arm in arms:
+        runs = {}
+        for seed, run in arm.runs.items():
+            steps = shared[arm.identity.rest, seed]
+            runs[seed] = replace(run, rows=tuple(row for row in run.rows if row["step"] in steps))
+        cut.append(replace(arm, runs=runs))
+    return cut
 
 
 def _differ_in_edit(arm: ArmRuns, vanilla: ArmRuns) -> bool:

@@ -6,12 +6,17 @@ from collections.abc import Sequence
 
 from hackward.base import statistics
 from hackward.reports.arms import ArmRuns, onset
+from hackward.reports.lengths import stopped_counts
 from hackward.reports.onset import EDGE, HACK_ONSET
 from hackward.reports.words import UNDEFINED
 
 ONE_SEED = (
     "One seed per arm: this is what happened here, and no test of a claim. Several seeds and the controls"
     " make one: sweep.py, or SEEDS='41 42 43' ./run.sh phases for the embedded model."
+)
+OWN_ENDS = (
+    f"Runs differ in length, and the last {EDGE} steps are each run's own: these sentences do not compare"
+    " arms over the same steps. The report does."
 )
 SEVERAL = "Intervals, controls and the verdict over seeds are in the report."
 
@@ -22,7 +27,18 @@ def brief_lines(arms: Sequence[ArmRuns]) -> list[str]:
     runs = [run for arm in arms for run in arm.runs.values()]
     warnings = {run.record["warning"] for run in runs if run.record.get("warning")}
     most = max(len(arm.runs) for arm in arms)
-    return [*lines, ONE_SEED if most == 1 else SEVERAL, *sorted(warnings)]
+    return [*lines, ONE_SEED if most == 1 else SEVERAL, *length_lines(arms), *sorted(warnings)]
+
+
+def length_lines(arms: Sequence[ArmRuns]) -> list[str]:
+    """That runs differ in length, and how many of them stopped early; nothing where they do not."""
+    lines = []
+    if len({len(run.rows) for arm in arms for run in arm.runs.values()}) > 1:
+        lines.append(OWN_ENDS)
+    stopped = stopped_counts(arms)
+    if stopped:
+        lines.append(f"Stopped early: {'; '.join(stopped)}.")
+    return lines
 
 
 def arm_sentence(arm: ArmRuns) -> str:

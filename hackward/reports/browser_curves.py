@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -16,7 +17,6 @@ from hackward.reports import figures
 from hackward.reports.arms import RATES, by_arm
 from hackward.reports.runs import Run
 
-Curve = tuple[list[int], np.ndarray]  # (T,) steps, (seeds, T) values
 INK = "#1f2328"
 # What cannot be seen on a dark ground, and what stands in its place there
 ON_DARK = {INK: "#e6e8eb", "#000000": "#ffffff", "#0072b2": "#4aa3df"}
@@ -48,8 +48,7 @@ def rate_panels(runs: Sequence[Run]) -> tuple[list[Panel], list[Key]]:
         return [], []
     panels = []
     for key, name in RATES.items():
-        curves = {label: figures.by_seed(found, key) for label, found in groups.items()}
-        light = _svg(curves)
+        light = _svg(groups.values(), key)
         svg = {"light": light, "dark": on_dark(light)}
         panels.append(Panel(name, _in_words(name, groups, key), svg))
     return panels, [_key(index, label) for index, label in enumerate(groups)]
@@ -87,11 +86,26 @@ def _in_words(name: str, groups: Mapping[str, Sequence[Run]], key: str) -> str:
         last = figures.gaps(run.rows[-1][key] for run in runs)
         known = last[np.isfinite(last)]
         ends.append(f"{label} {known.mean():.2f}" if known.size else f"{label} undefined")
-    return f"Share of rollouts {name} by step. At the last step: {', '.join(ends)}."
+    lengths = {len(run.rows) for runs in groups.values() for run in runs}
+    whose = "the last step" if len(lengths) == 1 else "the last step of each run"
+    return f"Share of rollouts {name} by step. At {whose}: {', '.join(ends)}."
 
 
-def _svg(curves: Mapping[str, Curve]) -> str:
-    """A small SVG on no ground, with its text as text."""
+def _curve(axes: Axes, index: int, runs: Sequence[Run], key: str) -> None:
+    """The mean over seeds, in the band from lowest to highest, as far as all go; then those that go on."""
+    steps, seeds = figures.by_seed(runs, key)
+    look = figures.style(index, size=4)
+    marked = max(1, len(steps) // 8)
+    start = index % marked
+    if len(seeds) > 1:
+        low, high = seeds.min(axis=0), seeds.max(axis=0)
+        axes.fill_between(steps, low, high, color=look["color"], alpha=0.2, linewidth=0)
+    axes.plot(steps, seeds.mean(axis=0), linewidth=1.8, markevery=(start, marked), **look)
+    figures.thin_ends(axes, runs, key, look["color"])
+
+
+def _svg(groups: Collection[Sequence[Run]], key: str) -> str:
+    """A small SVG on no ground, with its text as text: a curve per group of runs."""
     settings: Any = {
         "svg.fonttype": "none",
         "svg.hashsalt": "hackward",
@@ -105,14 +119,8 @@ def _svg(curves: Mapping[str, Curve]) -> str:
     with matplotlib.rc_context(settings):
         figure = Figure(figsize=(3.8, 2.3), layout="constrained")
         axes = figure.subplots()
-        for index, (steps, seeds) in enumerate(curves.values()):
-            look = figures.style(index, size=4)
-            marked = max(1, len(steps) // 8)
-            start = index % marked
-            if len(seeds) > 1:
-                low, high = seeds.min(axis=0), seeds.max(axis=0)
-                axes.fill_between(steps, low, high, color=look["color"], alpha=0.2, linewidth=0)
-            axes.plot(steps, seeds.mean(axis=0), linewidth=1.8, markevery=(start, marked), **look)
+        for index, runs in enumerate(groups):
+            _curve(axes, index, runs, key)
         figures.whole_steps(axes)
         axes.yaxis.set_major_locator(MaxNLocator(nbins=4))
         axes.set_ylim(-0.02, max(0.2, axes.get_ylim()[1]))

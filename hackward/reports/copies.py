@@ -46,7 +46,7 @@ def copy_lines(runs: Sequence[Run]) -> list[str]:
 def repeated(runs: Sequence[Run]) -> list[tuple[Run, Run]]:
     """(run, the run that it repeats), in the order of the runs; of several alike the first is repeated.
 
-    A run that was cut off, or copied before its end, may be the beginning of another one.
+    A run that ended sooner, was cut off, or copied before its end, may be the beginning of another one.
     """
     originals: list[Run] = []
     found = {}
@@ -61,16 +61,11 @@ def repeated(runs: Sequence[Run]) -> list[tuple[Run, Run]]:
 
 
 def repeats(run: Run, original: Run) -> bool:
-    """Has the run the settings, the seed and, on all its steps, the figures of this one?
-
-    Only an unfinished run may have fewer steps.
-    """
-    count = len(run.rows)
-    if run.complete and count != len(original.rows):
-        return False
+    """Has the run the settings, the seed and, on all its steps, the figures of this one, which has as many or
+    more?"""
     if (run.kind, run.seed) != (original.kind, original.seed) or identity(run) != identity(original):
         return False
-    return figures(run.rows) == figures(original.rows[:count])
+    return figures(run.rows) == figures(original.rows[: len(run.rows)])
 
 
 def figures(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -129,6 +129,23 @@ def by_seed(runs: Sequence[Run], key: str) -> tuple[list[int], np.ndarray]:
     return runs[0].column("step")[:shortest], means
 
 
+def own_ends(runs: Sequence[Run], key: str) -> list[tuple[list[int], np.ndarray]]:
+    """(steps, running means) of each run that goes on where `by_seed` ends, from there to its own end."""
+    shortest = min(len(run.rows) for run in runs)
+    ends = []
+    for run in runs:
+        if len(run.rows) > shortest:
+            steps, means = run.column("step"), running_mean(run.column(key))
+            ends.append((steps[shortest - 1 :], means[shortest - 1 :]))
+    return ends
+
+
+def thin_ends(axes: Axes, runs: Sequence[Run], key: str, colour: str) -> None:
+    """A thin line for each of `own_ends`: a mean beyond that step would be one of the runs that are left."""
+    for steps, means in own_ends(runs, key):
+        axes.plot(steps, means, color=colour, linewidth=0.6, alpha=0.7)
+
+
 def bar_of(found: Estimate) -> np.ndarray | None:
     """(2, 1) lengths of a rate's error bar below and above it, within 0 and 1; None without interval."""
     if found.mean is None or found.interval is None:

@@ -13,7 +13,7 @@ import numpy as np
 
 from hackward.base.arms import Watched
 from hackward.base.statistics import FEWEST_UNITS, Estimate, auc_by_unit, estimate, share
-from hackward.reports.arms import Identity, finished, identity, names_of
+from hackward.reports.arms import Identity, counting, finished, identity, names_of
 from hackward.reports.runs import Run
 from hackward.reports.scored import CLASSES, Scored
 
@@ -148,7 +148,8 @@ def by_watcher(runs: Sequence[Run]) -> list[WatchedRuns]:
     groups: dict[tuple[Identity, Watched], dict[int, Run]] = {}
     for run in finished(runs):
         if run.watched and run.scored:
-            groups.setdefault((identity(run), run.watched), {}).setdefault(run.seed, run)
+            by_seed = groups.setdefault((identity(run), run.watched), {})
+            by_seed[run.seed] = counting(by_seed.get(run.seed, run), run)
     names = names_of(list(groups.values()), runs, ("seed",))
     return [_watched(name, by_seed) for name, by_seed in zip(names, groups.values(), strict=True)]
 

@@ -11,7 +11,16 @@ from matplotlib.axes import Axes
 from hackward.base.statistics import Estimate, defined, mean
 from hackward.reports import figures
 from hackward.reports.arms import ArmRuns, baseline
-from hackward.reports.figures import COLOURS, by_seed, dress, gaps, key_below, panels, whole_steps
+from hackward.reports.figures import (
+    COLOURS,
+    by_seed,
+    dress,
+    gaps,
+    key_below,
+    panels,
+    running_mean,
+    whole_steps,
+)
 from hackward.reports.monitor_figures import TARGETS, Known, WatchedRuns, known, windows
 from hackward.reports.scored import CLASSES
 from hackward.reports.words import CHANCE
@@ -36,11 +45,13 @@ def hacked_by_arm(path: Path, arms: Sequence[ArmRuns]) -> None:
         if base is not None:
             steps, seeds = by_seed(list(base.runs.values()), "hack_rate")
             axes.plot(steps, seeds.mean(axis=0), color=VANILLA, linewidth=1.6, linestyle="--")
-        steps, seeds = by_seed(list(arm.runs.values()), "hack_rate")
+        runs = list(arm.runs.values())
+        steps, seeds = by_seed(runs, "hack_rate")
         low, high = seeds.min(axis=0), seeds.max(axis=0)
         axes.fill_between(steps, low, high, color=COLOURS[1], alpha=0.15, linewidth=0)
-        for rates in seeds:
-            axes.plot(steps, rates, color=COLOURS[1], linewidth=0.6, alpha=0.7)
+        for run in runs:
+            rates = running_mean(run.column("hack_rate"))
+            axes.plot(run.column("step"), rates, color=COLOURS[1], linewidth=0.6, alpha=0.7)
         axes.plot(steps, seeds.mean(axis=0), color=COLOURS[1], linewidth=1.8)
         axes.set_ylim(-0.02, 1.02)
         whole_steps(axes)

@@ -22,6 +22,7 @@ from hackward.base.statistics import (
 from hackward.base.survival import Lasted, exact_later, log_rank, pooled, restricted_mean
 from hackward.reports.arms import ArmRuns, baseline, onset
 from hackward.reports.heldout import HeldoutRates, heldout_rates
+from hackward.reports.lengths import span, stopped_counts
 from hackward.reports.prevention import (
     LAST_PART,
     MOST_LOST,
@@ -194,7 +195,7 @@ def prevention_blocks(arms: Sequence[ArmRuns], wanted: str | None = None) -> lis
     outcomes = {name: outcome(arm, vanillas[name]) for name, arm in judged.items()}
     corrected = correct(outcomes, primary)
     verdicts = {name: judge(outcomes[name], corrected[name]) for name in judged}
-    until = last_common_step(arms)
+    until = last_known_step(arms)
     ends = [end_record(arm, outcomes.get(arm.name), verdicts.get(arm.name), primary, until) for arm in arms]
     tests = [test_record(name, vanillas[name], outcomes[name], corrected[name]) for name in judged]
     lines = []
@@ -205,14 +206,48 @@ def prevention_blocks(arms: Sequence[ArmRuns], wanted: str | None = None) -> lis
         verdict_table(ends, until),
         tests_table(tests),
         *_reach(outcomes, corrected),
+        *_lengths(judged, vanillas, arms),
         *_other_problems(judged, vanillas),
     ]
     return [*blocks, Conclusion("\n".join(lines))]
 
 
-def last_common_step(arms: Sequence[ArmRuns]) -> int:
-    """The last step that every run of every arm has."""
-    return min(run.rows[-1]["step"] for arm in arms for run in arm.runs.values())
+def last_known_step(arms: Sequence[ArmRuns]) -> int:
+    """The last step by which it is known of every run whether it has broken out.
+
+    A run that broke out is known for good, wherever it ended, so this is the first end of a run that did not;
+    where all did, the last end of all.
+    """
+    runs = [run for arm in arms for run in arm.runs.values()]
+    held = [run.rows[-1]["step"] for run in runs if onset(run) == "never"]
+    return min(held, default=max(run.rows[-1]["step"] for run in runs))
+
+
+def _lengths(
+    judged: Mapping[str, ArmRuns], vanillas: Mapping[str, ArmRuns | None], arms: Sequence[ArmRuns]
+) -> list[Block]:
+    """What runs of different lengths mean for the table and its tests; nothing where it is nothing."""
+    blocks: list[Block] = []
+    stopped = stopped_counts(arms)
+    if stopped:
+        own = "Hacked at the end is over each run's own last steps, also of runs that stopped early"
+        blocks.append(Caveat(f"{own} ({'; '.join(stopped)})."))
+    for name, arm in judged.items():
+        vanilla = vanillas[name]
+        ends = _held_until(arm, vanilla) if vanilla else []
+        if len(set(ends)) > 1:
+            words = f"{name} and its vanilla: runs without a breakout end at different steps ({span(ends)})"
+            blocks.append(
+                Caveat(f"{words}. The exact test of time, and p at best, take them as watched alike.")
+            )
+    return blocks
+
+
+def _held_until(arm: ArmRuns, vanilla: ArmRuns) -> list[int]:
+    """The last steps of the runs without a breakout, of the seeds that both arms have."""
+    shared = lasted(arm).keys() & lasted(vanilla).keys()
+    runs = [one.runs[seed] for one in (arm, vanilla) for seed in shared]
+    return [run.rows[-1]["step"] for run in runs if onset(run) == "never"]
 
 
 def _reach(outcomes: Mapping[str, Outcome], corrected: Mapping[str, Corrected]) -> list[Block]:

@@ -60,6 +60,8 @@ class Run:
     """Its rollouts as its monitor saw them; None without a monitor, or where the rollouts were not kept."""
     memory: dict[str, float] | None
     """GB at the highest point of every phase on a GPU (empty without one); None while it is unfinished."""
+    stopped: str | None = None
+    """Why it ended before it had made all its steps; None where it made them all, or is unfinished."""
 
     @property
     def config(self) -> dict[str, Any]:
@@ -194,7 +196,7 @@ def read_run(directory: Path, record: dict) -> Run:
     unfinished = not (directory / "summary.json").is_file()
     rows = read_rows(directory / "rows.jsonl", record["config"], cut_off=unfinished)
     steps, kind = [row["step"] for row in rows], record["kind"]
-    memory = check_summary(directory, len(rows))
+    summary = check_summary(directory, len(rows))
     nulls = read_nulls(directory, steps)
     samples = () if kind == "sampled" else read_samples(directory, record["config"], steps, nulls, unfinished)
     heldout = read_heldout(directory / "eval.jsonl")
@@ -212,26 +214,27 @@ def read_run(directory: Path, record: dict) -> Run:
         nulls=nulls,
         heldout=heldout,
         scored=scored,
-        memory=memory,
+        memory=summary["memory"] if summary else None,
+        stopped=summary.get("stopped") if summary else None,
     )
 
 
-def check_summary(directory: Path, rows: int) -> dict[str, float] | None:
-    """The memory that summary.json states, after a look whether it counts as many steps as there are rows.
+def check_summary(directory: Path, rows: int) -> dict[str, Any] | None:
+    """What summary.json states, after a look whether it counts as many steps as there are rows.
 
     None without the file: the run is unfinished.
     """
     path = directory / "summary.json"
     summary = checked_object(path, read_json(path), SUMMARY) if path.is_file() else None
-    planned = summary["steps"] if summary else None
-    if planned not in (None, rows):
+    made = summary["steps"] if summary else None
+    if made not in (None, rows):
         raise InputError(
-            f"{directory / 'rows.jsonl'}: {rows} rows, but summary.json says {planned} steps; bring the file"
+            f"{directory / 'rows.jsonl'}: {rows} rows, but summary.json says {made} steps; bring the file"
             f" back, or move {directory} away"
         )
     if rows == 0:
         raise InputError(f"{directory / 'rows.jsonl'}: no rows; move {directory} away")
-    return summary["memory"] if summary else None
+    return summary
 
 
 def read_rows(

@@ -275,6 +275,7 @@ class TrainSettings(TypedDict):
     teacher_dir: NotRequired[str | None]
     teacher_rows: NotRequired[int]
     teacher_until: NotRequired[int]
+    stop_after_breakout: NotRequired[Count]
 
 
 @with_config(PART)
@@ -308,6 +309,7 @@ class Summary(TypedDict):
     """summary.json of a finished run."""
 
     steps: Count
+    stopped: NotRequired[str | None]  # why it has fewer steps than it was told to make; null: it has them all
     memory: dict[str, Finite]  # GB at the highest point of every phase on a GPU; empty without one
 
 
