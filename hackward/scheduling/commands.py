@@ -42,6 +42,7 @@ def line(job: Job, gpus: int = 1) -> str:
     home = shlex.quote(str(Path.cwd()))
     checkpoint, summary = (shlex.quote(str(job.path / name)) for name in (CHECKPOINT, "summary.json"))
     # Of a finished run that is to make more steps the summary names fewer, and no reason why it has no more
-    finished = f'grep -qsE \'"steps": {job.steps}\\b|"stopped": "\' {summary}'
+    words = rf'"steps": {job.steps}\b|"stopped": "'
+    finished = f"grep -qsE {shlex.quote(words)} {summary}"
     resume = f"$(test -f {checkpoint} && echo --resume)"
     return f"cd {home} && {{ {finished} || {shlex.join(command(job, gpus))} {resume}; }}"
