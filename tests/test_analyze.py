@@ -47,7 +47,14 @@ from tests.runs_on_disk import (
 ROOT = Path(__file__).resolve().parent.parent
 # What one seed per arm, without controls, held-out evaluation and quality of v_hack, does not give rise to
 SEEN = {"monitor_auc.png", "monitor_flags.png"}
-ARMS = {"curves.png", "hacked.png", "hacked_by_arm.png", "frontier.png", "cos_update.png"}
+ARMS = {
+    "curves.png",
+    "times_to_hack.png",
+    "hacked.png",
+    "hacked_by_arm.png",
+    "frontier.png",
+    "cos_update.png",
+}
 NEED_MORE = {"heldout.png", "heldout_frontier.png"} | ARMS | SEEN
 TABLES_NEED_MORE = {"pools", "arms", "arms_cosines", "arms_more", "arms_verdict", "heldout", "h1_controls"}
 TABLES_NEED_MORE |= {"arms_tests", "monitor", "arms_monitor", "directions"}

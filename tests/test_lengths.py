@@ -365,3 +365,18 @@ def test_the_whole_report_is_written_of_runs_that_stopped(tmp_path, capsys):
         assert words in report
     page = (tmp_path / "report" / "report.html").read_text()
     assert SHARED in page and "own last steps" in page
+
+
+def test_every_seed_has_a_dot_when_it_broke_out_and_a_hollow_one_where_it_held_out(tmp_path, drawn):
+    write_rates(tmp_path / "v1", [0.0, 0.0, 0.4, 0.5], seed=1)  # 3-step mean above 0.1 at step 2
+    write_rates(tmp_path / "v2", [0.0, 0.0, 0.0, 0.0, 0.4], seed=2)  # at step 4
+    write_rates(tmp_path / "p1", [0.0] * 9, seed=1, arm="projected")  # not by its last step, 8
+    arm_plots.times_to_hack(Path("x.png"), list(arms_of(tmp_path).values()))
+    (axes,) = drawn[0].axes
+    dots = {}
+    for mark in axes.get_lines():
+        if mark.get_marker() not in ("None", None, ""):
+            place = (float(mark.get_xdata()[0]), round(float(mark.get_ydata()[0]), 2))
+            dots[place] = mark.get_markerfacecolor() != "white"
+    assert dots == {(2.0, 0.28): True, (4.0, -0.28): True, (8.0, -0.72): False}
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["vanilla", "projected"]

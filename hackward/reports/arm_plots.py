@@ -32,6 +32,7 @@ from hackward.reports.figures import (
 from hackward.reports.heldout import conditions, heldout_figures, heldout_rates
 from hackward.reports.labels import short_labels
 from hackward.reports.nulls import null_of, one_direction
+from hackward.reports.prevention_tables import lasted
 from hackward.reports.runs import Run, described
 
 MANY_RUNS = 12  # beyond which the seeds of an arm look alike
@@ -130,6 +131,32 @@ def curves(path: Path, arms: Sequence[ArmRuns]) -> None:
         axes.set_ylim(bottom=-0.02)
         dress(axes, name, "step", "share of rollouts")
     key_below(figure, grid[0, 0])
+    figures.save(figure, path)
+
+
+def times_to_hack(path: Path, arms: Sequence[ArmRuns]) -> None:
+    """When each seed breaks out, a row per arm, first arm on top; a seed has the same height in every row.
+
+    Hollow, with an arrow: it had not by its last step.
+    """
+    title = (
+        "Time to hack by arm (dot: a seed, the same seed at the same height; hollow: not by its last step)"
+    )
+    seeds = sorted({seed for arm in arms for seed in arm.runs})
+    heights = dict(zip(seeds, np.linspace(0.28, -0.28, len(seeds)) if len(seeds) > 1 else [0.0], strict=True))
+    figure, ((axes,),) = sheet(1, 1, 0.6 + 0.5 * len(arms), title)
+    figure.set_figwidth(8.0)
+    for index, arm in enumerate(arms):
+        colour = style(index)["color"]
+        for seed, time in lasted(arm).items():
+            height = heights[seed] - index
+            axes.plot([0, time.time], [height, height], color=colour, linewidth=0.6, alpha=0.4)
+            face, marker = (colour, "o") if time.ended else ("white", ">")
+            axes.plot(time.time, height, marker, color=colour, markerfacecolor=face, markersize=5)
+    axes.set_yticks([-index for index in range(len(arms))], [arm.name for arm in arms])
+    axes.set_xlim(left=0)
+    whole_steps(axes)
+    dress(axes, "", "step", "")
     figures.save(figure, path)
 
 

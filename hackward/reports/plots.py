@@ -20,6 +20,7 @@ PICTURES: dict[str, tuple[Callable[[Path, Any], None], str]] = {
     "hacked.png": (arm_plots.hacked, "a few arms"),
     "on_policy.png": (arm_plots.on_policy, "sampled"),
     "curves.png": (arm_plots.curves, "several seeds"),
+    "times_to_hack.png": (arm_plots.times_to_hack, "several seeds"),
     "hacked_by_arm.png": (panel_plots.hacked_by_arm, "several arms"),
     "frontier.png": (arm_plots.frontier, "several seeds"),
     "cos_update.png": (arm_plots.cos_update, "several seeds"),
