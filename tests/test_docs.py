@@ -25,12 +25,22 @@ RESULT_PAGES = [
     ("spec/results/2026-11-23-speed/README.md", 1),
     ("spec/results/2026-11-27-what-prevents/README.md", 7),
 ]
-ON_THE_REAL_MODEL = {
+# Arms of the README and of the headline's page -> of its tables
+IN_THE_README = {
     "vanilla": "vanilla v_teacher",
-    "projected, v_hack from a teacher's hacks": "projected v_teacher",
     "projected, v_hack from its own labelled hacks": "projected v_own",
-    "penalty (hacks known by their labels are paid as failed)": "penalty truth",
+    "as many random directions": "projected random v_own",
+    "penalty (attempts are paid as failed)": "penalty attempt",
+    "as many random flags": "penalty attempt random",
 }
+ON_THE_PAGE = {
+    "vanilla | baseline": "vanilla v_teacher",
+    "projected, own V | primary": "projected v_own",
+    "its placebo: random directions | placebo": "projected random v_own",
+    "penalty by *attempt* | primary": "penalty attempt",
+    "its placebo: random flags | placebo": "penalty attempt random",
+}
+HEADLINE = "2026-11-28-headline"
 
 
 def records(path):
@@ -83,13 +93,57 @@ def test_the_rates_of_the_controls_are_those_of_the_stored_table():
         assert f"| {' | '.join(cells)} |" in page(name)
 
 
-def test_the_real_model_s_rates_in_the_readme_are_those_of_the_stored_table():
-    stored = records("2026-11-27-what-prevents/what-prevents/on_policy_window.csv")
-    for shown, arm in ON_THE_REAL_MODEL.items():
-        seeds = [row for row in stored if row["run"].rpartition(" ")[0] == arm]
-        hacked = " ".join(f"{float(row['hack_rate']):.2f}" for row in seeds)
-        solved = statistics.mean(float(row["gt_rate"]) for row in seeds)
-        assert f"| {shown} | {hacked} | {solved:.2f} |" in (ROOT / "README.md").read_text()
+def breakouts(arm):
+    """The arm's line of arms_verdict.csv, its seeds' times to hack in words, and the p that it is later."""
+    (verdict,) = [row for row in records(f"{HEADLINE}/arms_verdict.csv") if row["arm"] == arm]
+    runs = [row for row in records(f"{HEADLINE}/on_policy.csv") if row["run"].rpartition(" ")[0] == arm]
+    times = " ".join(row["time_to_hack"] for row in sorted(runs, key=lambda row: int(row["seed"])))
+    p = [float(row["later_p"]) for row in records(f"{HEADLINE}/arms_tests.csv") if row["arm"] == arm]
+    return verdict, times.replace("never never never never never", "never in 180 steps"), p
+
+
+@pytest.mark.parametrize("shown", IN_THE_README)
+def test_the_breakouts_in_the_readme_are_those_of_the_stored_tables(shown):
+    verdict, times, p = breakouts(IN_THE_README[shown])
+    of_five = f"{verdict['breakouts']} of {verdict['seeds']}"
+    words = verdict["verdict"]
+    if words in ("delay", "neither"):
+        words += f" (p {p[0]:.2g})"
+    assert f"| {shown} | {of_five} | {times} | {words}".rstrip() in (ROOT / "README.md").read_text()
+
+
+@pytest.mark.parametrize("shown", ON_THE_PAGE)
+def test_the_table_of_the_headline_is_made_of_the_stored_tables(shown):
+    arm = ON_THE_PAGE[shown]
+    verdict, times, _ = breakouts(arm)
+    (solved,) = [
+        row
+        for row in records(f"{HEADLINE}/heldout.csv")
+        if (row["arm"], row["condition"], row["adapter"]) == (arm, "closed", "on - off")
+    ]
+    (line,) = [row for row in page(HEADLINE).splitlines() if row.startswith(f"| {shown} |")]
+    of_five, steps, end, gap = (cell.strip() for cell in line.split("|")[3:7])
+    assert of_five == f"{verdict['breakouts']} of {verdict['seeds']}"
+    assert steps == times.replace("in 180 steps", "in 180").replace("never in", "never, in")
+    found = [float(verdict[key]) for key in ("end_rate", "end_rate_high")]
+    assert [float(cell) for cell in end.split(", ")] == pytest.approx(found, abs=0.005 + 1e-9)
+    wanted = [float(solved[f"solved_{part}"]) for part in ("mean", "low", "high")]
+    assert [float(cell) for cell in re.findall(r"[+-]?\.\d+", gap)] == pytest.approx(wanted, abs=0.005 + 1e-9)
+
+
+def test_the_rates_of_every_step_of_the_headline_give_the_stored_times_to_hack():
+    stored = {row["run"]: row for row in records(f"{HEADLINE}/on_policy.csv")}
+    steps = {}
+    for row in records(f"{HEADLINE}/rates.csv"):
+        steps.setdefault(row["run"], []).append((int(row["step"]), float(row["hacked"])))
+    short = {"vanilla": "vanilla v_teacher", "penalty-attempt": "penalty attempt"}
+    short |= {"penalty-attempt-random": "penalty attempt random", "projected-own": "projected v_own"}
+    short |= {"projected-own-random": "projected random v_own"}
+    assert len(steps) == len(stored) == 25
+    for run, rates in steps.items():
+        arm, _, seed = run.rpartition("-")
+        found = time_to_hack([step for step, _ in rates], [rate for _, rate in rates])
+        assert str(found) == stored[f"{short[arm]} {seed}"]["time_to_hack"]
 
 
 NAMES_OF_ARMS = {
