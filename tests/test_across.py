@@ -10,12 +10,13 @@ import pytest
 from rich.console import Console
 
 import analyze
+from hackward.base.breakout import time_to_hack
 from hackward.base.statistics import COSINES
 from hackward.reports.arm_tables import arms_table, by_steps, cosine_table, more_table, onset_words
 from hackward.reports.arms import Lora, baseline, by_arm, doubles
 from hackward.reports.heldout import heldout_table
 from hackward.reports.nulls import null_of, one_direction
-from hackward.reports.onset import curve, median_onset, time_to_hack
+from hackward.reports.onset import curve, median_onset
 from hackward.reports.runs import find_runs
 from hackward.reports.tables import Table, rich_table, shown
 from hackward.reports.words import UNDEFINED

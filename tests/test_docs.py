@@ -10,8 +10,8 @@ import pytest
 import audit
 import extract_vhack
 import probe_distill
+from hackward.base.breakout import time_to_hack
 from hackward.base.flags import command_line
-from hackward.reports.onset import time_to_hack
 from hackward.runs.settings import parse
 from hackward.scheduling.flags import SweepFlags
 from tests.conftest import ROOT

@@ -135,14 +135,25 @@ def test_the_commands_of_the_headline_page_plan_its_45_runs(world, tmp_path, mon
     for name, flags in {"strengthen.py": StrengthenFlags, "extract_vhack.py": ExtractFlags}.items():
         assert [command_line(flags, words) for command, words in commands if command == name]
     assert command_line(PrimedFlags, said["make_primed.py"]).how.share == 0.07
-    assert command_line(AnalyzeFlags, said["analyze.py"]).window == (180, 199)
-    cut = said["sweep.py"].index("--")
-    jobs = plan(command_line(SweepFlags, said["sweep.py"][:cut]), said["sweep.py"][cut + 1 :])
+    first, second = (command_line(AnalyzeFlags, words) for name, words in commands if name == "analyze.py")
+    assert (first.window, second.window) == ((180, 199), None)
+    designs = []
+    for words in (words for name, words in commands if name == "sweep.py"):
+        cut = words.index("--")
+        designs.append(plan(command_line(SweepFlags, words[:cut]), words[cut + 1 :]))
+    jobs, smaller = designs
     assert len(jobs) == 45 and {job.seed for job in jobs} == set(range(51, 56))
     settings = [job.settings for job in jobs]
     assert {(one.steps, one.model, one.eval_samples, one.dtype) for one in settings} == {
         (200, "primed", 8, "tf32")
     }
+    # The smaller design: own V and its placebo, and nothing else is other than its page says
+    known = {job.name: vars(job.settings) for job in jobs}
+    assert len(smaller) == 10
+    for job in smaller:
+        changed = {key for key, value in vars(job.settings).items() if known[job.name][key] != value}
+        assert changed == {"out", "sample_rows", "eval_samples", "stop_after_breakout"}
+        assert (job.settings.eval_samples, job.settings.stop_after_breakout) == (4, 10)
     # own V comes from a run like vanilla's, but for its seed
     own = resolve(parse(said["train.py"]))
     differs = {key for key, value in vars(own).items() if vars(settings[0])[key] != value}

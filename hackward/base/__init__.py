@@ -13,5 +13,6 @@ syntax               of texts that others wrote, parsed in silence
 lock, checksums      one writer of a directory; a byte of its files that changed is found
 provenance, seeds    commit, versions, hashes; every draw's generator from a key
 statistics           intervals, paired and unpaired, over seeds or problems or both; equivalence; Holm
+breakout             time to hack
 survival             times that may be censored: Kaplan-Meier, restricted mean, stratified log-rank
 """

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 
 from hackward.base import statistics
+from hackward.base.breakout import HACK_ONSET, ONSET_WINDOW, Never
 from hackward.base.faults import InputError
 from hackward.base.statistics import COSINES, defined, differences, estimate, in_both, paired
 from hackward.reports.arms import PARTS, RATES, ArmRuns, baseline, by_arm, doubles, onset, over_shared_steps
@@ -16,7 +17,7 @@ from hackward.reports.lengths import lengths_caveats, stopped_lines
 from hackward.reports.monitor_figures import windows
 from hackward.reports.monitor_tables import between
 from hackward.reports.nulls import null_of, one_direction
-from hackward.reports.onset import EDGE, HACK_ONSET, ONSET_WINDOW, Never, curve, median_onset
+from hackward.reports.onset import EDGE, curve, median_onset
 from hackward.reports.prevention_tables import prevention_blocks
 from hackward.reports.runs import Run
 from hackward.reports.tables import (

@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from hackward.base.arms import ARMS, Arm, refresh_label
+from hackward.base.breakout import Never, time_to_hack
 from hackward.reports.labels import counted, short_labels
 from hackward.reports.nulls import one_direction
-from hackward.reports.onset import Never, curve, time_to_hack
+from hackward.reports.onset import curve
 from hackward.reports.runs import Run, described
 
 # Settings that cannot change what training does in the steps that a run has, given all the others. How long a

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from hackward.base import statistics
+from hackward.base.breakout import HACK_ONSET
 from hackward.reports.arms import ArmRuns, onset
 from hackward.reports.lengths import stopped_counts
-from hackward.reports.onset import EDGE, HACK_ONSET
+from hackward.reports.onset import EDGE
 from hackward.reports.words import UNDEFINED
 
 ONE_SEED = (

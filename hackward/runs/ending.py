@@ -1,6 +1,6 @@
 """When a run is over: after all its steps, or once hacking broke out and --stop-after-breakout says so.
 
-What a run is asked is when hacking breaks out (`reports.onset.time_to_hack`). Once that is known, further
+What a run is asked is when hacking breaks out (`base.breakout.time_to_hack`). Once that is known, further
 steps cost as much as all others and change nothing about the answer.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hackward.reports.onset import time_to_hack
+from hackward.base.breakout import time_to_hack
 from hackward.runs.settings import Config
 
 
