@@ -146,9 +146,10 @@ def test_a_sweep_without_it_starts_no_service(world, monkeypatch, service):
 def test_a_sweep_with_mps_where_it_is_not_installed_starts_no_run(world, monkeypatch):
     with_gpus(monkeypatch, "0")
     monkeypatch.setenv("PATH", str(world.home))
-    with pytest.raises(InputError, match=CONTROL):
-        world.sweep(arms="vanilla", per_gpu=2, mps=True)
-    assert world.calls("start") == []
+    for dry_run in (True, False):
+        with pytest.raises(InputError, match=CONTROL):
+            world.sweep(arms="vanilla", per_gpu=2, mps=True, dry_run=dry_run)
+    assert world.calls("start") == [] and not world.out.exists()
 
 
 def test_runs_that_name_a_card_share_it_through_mps_as_well(world, monkeypatch, service):

@@ -26,14 +26,19 @@ QUIT = "quit -t 10\n"
 LONGEST_NAME, PATH_BYTES = "/control_privileged", 107
 
 
+def check_installed() -> None:
+    """InputError where the service is not installed."""
+    if shutil.which(CONTROL) is None:
+        raise InputError(f"{CONTROL} is not on the PATH: it comes with NVIDIA's driver")
+
+
 @contextmanager
 def at_the_same_time() -> Iterator[dict[str, str]]:
     """The environment of processes that are to share GPUs so; the service begins and ends with the block.
 
     InputError where it is not installed, or does not begin.
     """
-    if shutil.which(CONTROL) is None:
-        raise InputError(f"{CONTROL} is not on the PATH: it comes with NVIDIA's driver")
+    check_installed()
     with tempfile.TemporaryDirectory(prefix="mps-", ignore_cleanup_errors=True) as directory:
         if len(os.fsencode(directory)) + len(LONGEST_NAME) > PATH_BYTES:
             raise InputError(f"{directory}: too long for the sockets of {CONTROL}; TMPDIR=/tmp is shorter")

@@ -16,7 +16,7 @@ from hackward.base.faults import InputError
 from hackward.base.flags import has_gpu
 from hackward.hardware.cards import visible_cards
 from hackward.hardware.cores import share_of_cores, threads_at_once
-from hackward.hardware.mps import at_the_same_time
+from hackward.hardware.mps import at_the_same_time, check_installed
 from hackward.scheduling.board import Board
 from hackward.scheduling.commands import command, going_on
 from hackward.scheduling.engines import Room
@@ -127,6 +127,8 @@ class LocalEngine:
         self.running: list[Process] = []
         if config.mps and not take_gpus(jobs, self.places):
             raise InputError("--mps: the runs take no GPU here")
+        if config.mps:
+            check_installed()
         self.mps = config.mps
         self.stack = ExitStack()
         self.shared: dict[str, str] = {}
