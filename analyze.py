@@ -57,7 +57,7 @@ class AnalyzeFlags:
     html_rollouts: int | None = None
     """About how many rollouts report.html holds at most; None: all, 0: none.
 
-    Then it has those of every so many steps, the same in all runs.
+    Then it has those of every so many steps, the same in all runs, and of each run's last step.
     """
 
 

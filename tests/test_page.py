@@ -187,10 +187,14 @@ def test_steps_whose_rollouts_were_deleted_are_counted(tmp_path):
     assert column(found, "step") == [0, 2]
 
 
-def test_with_a_limit_the_same_steps_of_every_run_are_taken(small):
-    found = gathered(small, most=20)
-    assert sorted(set(column(found, "step"))) == [0] and found.count == 16
-    assert found.notes == ["Of every 3 steps one: 16 of 48 rollouts."]
+def test_with_a_limit_the_same_steps_of_every_run_are_taken_and_each_run_s_last(tmp_path):
+    for seed, steps in ((1, 9), (2, 4)):
+        kept = [[line(step, "p", 0)] for step in range(steps)]
+        write_rollouts(tmp_path / f"run{seed}", kept, monitor="none", seed=seed)
+    found = gathered(tmp_path, most=4)
+    taken = list(zip(column(found, "run"), column(found, "step"), strict=True))
+    assert taken == [(0, 0), (0, 4), (0, 8), (1, 0), (1, 3)]
+    assert found.notes == ["Of every 4 steps one, and each run's last: 5 of 13 rollouts."]
 
 
 def test_the_page_can_be_left_out_and_an_earlier_one_goes(small, capsys):

@@ -23,7 +23,7 @@ from hackward.base.arms import teacher_label
 from hackward.base.lines import printable
 from hackward.base.records import POLICY
 from hackward.base.rewards import ANSWER_PAY, FORMAT_PAY
-from hackward.reports.browser_rows import Shown, count_of, rollouts_of, steps_taken
+from hackward.reports.browser_rows import Shown, count_of, rollouts_of, rows_taken, steps_taken
 from hackward.reports.labels import short_labels
 from hackward.reports.runs import Run, described
 from hackward.tasks.problems import EVAL_NAME
@@ -182,7 +182,7 @@ def gather_rollouts(
     runs: Sequence[Run], most: int | None = None, on_run: Callable[[int], None] = lambda runs: None
 ) -> Rollouts:
     """The rollouts of all runs, at most about `most`: then those of every so many steps, the same in all
-    runs; 0 for none.
+    runs, and of each run's last step; 0 for none.
 
     `on_run` hears of every run that was read. InputError where a file of rollouts is damaged.
     """
@@ -192,7 +192,7 @@ def gather_rollouts(
         return Rollouts(_facts(runs, table, 0), {}, [], [], ["Rollouts were left out of this page."])
     every = steps_taken(runs, most)
     for number, run in enumerate(runs):
-        known = {row["step"]: len(row["advantages"]) for row in run.rows if row["step"] % every == 0}
+        known = {row["step"]: len(row["advantages"]) for row in rows_taken(run, every)}
         seen, other = 0, 0
         for step, rollouts in rollouts_of(run, number, every):
             seen += 1
@@ -252,5 +252,5 @@ def _run_facts(run: Run, arm: str) -> dict[str, Any]:
 def _notes(gaps: Mapping[str, list[str]], every: int, count: int, known: int) -> list[str]:
     notes = [f"{words}: {', '.join(named)}." for words, named in gaps.items() if named]
     if every > 1:
-        notes.append(f"Of every {every} steps one: {count} of {known} rollouts.")
+        notes.append(f"Of every {every} steps one, and each run's last: {count} of {known} rollouts.")
     return notes

@@ -79,12 +79,18 @@ def steps_taken(runs: Sequence[Run], most: int | None) -> int:
     return 1 if most is None else max(1, math.ceil(every / most))
 
 
-def rollouts_of(run: Run, number: int, every: int = 1) -> Iterator[tuple[int, list[Shown]]]:
-    """(step, its rollouts) for every `every`-th step that the run kept; `number` is the run's on the page.
+def rows_taken(run: Run, every: int) -> list[Row]:
+    """The rows of every `every`-th step, the same steps in all runs, and of the run's last one: what it came
+    to."""
+    return [row for row in run.rows if row["step"] % every == 0 or row is run.rows[-1]]
 
-    The steps are the same in all runs. InputError where a file is damaged.
+
+def rollouts_of(run: Run, number: int, every: int = 1) -> Iterator[tuple[int, list[Shown]]]:
+    """(step, its rollouts) for those of `rows_taken` that the run kept; `number` is the run's on the page.
+
+    InputError where a file is damaged.
     """
-    steps = [row for row in run.rows if row["step"] % every == 0]
+    steps = rows_taken(run, every)
     if run.kind == "sampled":
         kept = kept_steps(run.path, [row["step"] for row in steps])
         for row in steps:
