@@ -96,7 +96,7 @@ def main() -> None:
             checkpoint(step + 1)
         if ends_after(settings, orders) == step:
             checkpoint(step + 1)
-            stopped = "hacking broke out"
+            stopped = f"hacking broke out at step 2 (--stop-after-breakout={settings['stop_after_breakout']})"
             break
     summary = {"finished": True, "steps": len(rows), "seconds": 2.0 * len(rows), "stopped": stopped}
     (RUN / "summary.json").write_text(json.dumps(summary))

@@ -82,7 +82,7 @@ def test_a_run_that_dies_after_its_last_step_is_evaluated_when_it_goes_on_and_ma
     train(config(out, 9, 1, resume=True), policy=HacksFromTheSecondStep)
     assert steps_of(out) == [0, 1, 2, 3]
     assert {found["step"] for found in read_jsonl(out / "eval.jsonl")} == {4}
-    with pytest.raises(InputError, match="leaves nothing to do"):
+    with pytest.raises(InputError, match=r"step 2 \(--stop-after-breakout=1\), which leaves nothing to do"):
         train(config(out, 12, 1, resume=True), policy=HacksFromTheSecondStep)
     # Without the rule it is any run that has not made all its steps
     train(config(out, 6, 0, resume=True), policy=HacksFromTheSecondStep)
@@ -138,6 +138,18 @@ def test_a_sweep_without_the_rule_goes_on_with_a_run_that_had_ended_by_it(world)
     assert world.sweep("--stop-after-breakout=1", seeds="41", steps=8, arms="vanilla") == 0
     world.forget()
     assert world.sweep(seeds="41", steps=8, arms="vanilla") == 0
+    assert [(call["run"], call["resume"]) for call in world.calls()] == [("vanilla-s41", True)]
+
+
+@pytest.mark.parametrize("other", [["--stop-after-breakout=3"], ["--stop-after-breakout=10"], []])
+def test_a_printed_line_goes_on_with_a_run_that_another_rule_had_ended(world, capsys, other):
+    """As a sweep that starts its runs itself does."""
+    small = {"seeds": "41", "steps": 8, "arms": "vanilla"}
+    assert world.sweep("--stop-after-breakout=1", **small) == 0
+    world.forget()
+    capsys.readouterr()
+    assert world.sweep(*other, on="print", **small) == 0
+    subprocess.run(["sh", "-c", capsys.readouterr().out], check=True)
     assert [(call["run"], call["resume"]) for call in world.calls()] == [("vanilla-s41", True)]
 
 

@@ -38,7 +38,7 @@ from hackward.rollouts.sources import Replayed, Sampled
 from hackward.rollouts.tokens import PAD, prompt_ids, stops
 from hackward.runs.checkpoint import load_checkpoint, load_parameters
 from hackward.runs.direction import Direction, hack_direction
-from hackward.runs.ending import is_over
+from hackward.runs.ending import is_over, stopped_words
 from hackward.runs.heldout import Evaluation
 from hackward.runs.needs import needs
 from hackward.runs.parts import check_parts, parts_of
@@ -349,9 +349,9 @@ def _first_step(config: Config, run: RunDir, adapter: Adapter, optimizer: torch.
     first = load_checkpoint(run, adapter, optimizer) if config.resume else 0
     complete = run.finished and is_over(run.rows, config)
     if first > config.steps or complete:
-        raise InputError(
-            f"{run.path}: has {first} steps already; --steps {config.steps} leaves nothing to do"
-        )
+        early = stopped_words(run.rows, config)
+        why = f"--steps {config.steps}" if early is None else f"{early}, which"
+        raise InputError(f"{run.path}: has {first} steps already; {why} leaves nothing to do")
     return first
 
 

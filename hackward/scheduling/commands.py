@@ -41,8 +41,10 @@ def line(job: Job, gpus: int = 1) -> str:
     them, the directory says when the command is run."""
     home = shlex.quote(str(Path.cwd()))
     checkpoint, summary = (shlex.quote(str(job.path / name)) for name in (CHECKPOINT, "summary.json"))
-    # Of a finished run that is to make more steps the summary names fewer, and no reason why it has no more
-    words = rf'"steps": {job.steps}\b|"stopped": "'
+    # Of a finished run that is to make more steps the summary names fewer, or another rule that ended it
+    words, after = rf'"steps": {job.steps}\b', job.settings.stop_after_breakout
+    if after:
+        words += rf'|"stopped": ".*--stop-after-breakout={after}\)'
     finished = f"grep -qsE {shlex.quote(words)} {summary}"
     resume = f"$(test -f {checkpoint} && echo --resume)"
     return f"cd {home} && {{ {finished} || {shlex.join(command(job, gpus))} {resume}; }}"
