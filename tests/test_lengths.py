@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -380,3 +381,18 @@ def test_every_seed_has_a_dot_when_it_broke_out_and_a_hollow_one_where_it_held_o
             dots[place] = mark.get_markerfacecolor() != "white"
     assert dots == {(2.0, 0.28): True, (4.0, -0.28): True, (8.0, -0.72): False}
     assert [label.get_text() for label in axes.get_yticklabels()] == ["vanilla", "projected"]
+
+
+def test_names_of_any_length_leave_the_times_to_hack_their_room_and_an_arm_without_one_says_so(
+    tmp_path, drawn
+):
+    write_rates(tmp_path / "v1", [0.4] * 9, seed=1)
+    write_rates(tmp_path / "p1", [0.4] * 2, seed=1, arm="projected")
+    arms = [replace(arm, name=f"{arm.name} {'v_hack_of_' * 15}") for arm in arms_of(tmp_path).values()]
+    arm_plots.times_to_hack(Path("x.png"), arms)
+    (axes,) = drawn[0].axes
+    drawn[0].draw_without_rendering()
+    assert axes.get_position().width > 0.5
+    names = [label.get_text().replace("\n", " ") for label in axes.get_yticklabels()]
+    assert [name.endswith("(undefined)") for name in names] == [False, True]
+    assert axes.get_ylim() == (-1.5, 0.5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -35,6 +36,7 @@ from hackward.reports.nulls import null_of, one_direction
 from hackward.reports.prevention_tables import lasted
 from hackward.reports.runs import Run, described
 
+ROW_LETTERS = 40  # of a name to the left of its row
 MANY_RUNS = 12  # beyond which the seeds of an arm look alike
 SEEDS_AND_MEANS = "small: one seed; large: mean, bars 95 % over seeds (in brackets: seeds)"
 
@@ -153,11 +155,18 @@ def times_to_hack(path: Path, arms: Sequence[ArmRuns]) -> None:
             axes.plot([0, time.time], [height, height], color=colour, linewidth=0.6, alpha=0.4)
             face, marker = (colour, "o") if time.ended else ("white", ">")
             axes.plot(time.time, height, marker, color=colour, markerfacecolor=face, markersize=5)
-    axes.set_yticks([-index for index in range(len(arms))], [arm.name for arm in arms])
+    axes.set_yticks([-index for index in range(len(arms))], [_row_name(arm) for arm in arms])
+    axes.set_ylim(0.5 - len(arms), 0.5)
     axes.set_xlim(left=0)
     whole_steps(axes)
     dress(axes, "", "step", "")
     figures.save(figure, path)
+
+
+def _row_name(arm: ArmRuns) -> str:
+    """On as many lines as leave the axes their room; an arm without a 3-step mean says so."""
+    name = arm.name if lasted(arm) else f"{arm.name} (undefined)"
+    return textwrap.fill(name, ROW_LETTERS, break_on_hyphens=False)
 
 
 def frontier(path: Path, arms: Sequence[ArmRuns]) -> None:
