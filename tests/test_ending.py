@@ -153,6 +153,24 @@ def test_a_printed_line_goes_on_with_a_run_that_another_rule_had_ended(world, ca
     assert [(call["run"], call["resume"]) for call in world.calls()] == [("vanilla-s41", True)]
 
 
+NO_STEPS = ("summary.json", '"steps": 4', '"steps": "4"', "'steps' must be a whole number, found '4'")
+NO_RATE = ("rows.jsonl", '"hack_rate": 0.52', '"hack_rate": "0.52"', "'hack_rate' must be a number or null")
+
+
+@pytest.mark.parametrize(("damage", "seeds"), [(NO_STEPS, "41"), (NO_RATE, "41"), (NO_STEPS, "42")])
+def test_a_finished_run_with_text_for_a_number_is_refused_in_one_line(world, damage, seeds):
+    """A run of this call, or of an earlier one."""
+    file, old, new, fault = damage
+    small = {"steps": 8, "arms": "vanilla"}
+    assert world.sweep("--stop-after-breakout=1", seeds="41", **small) == 0
+    damaged = world.out / "vanilla-s41" / file
+    text = damaged.read_text()
+    assert old in text
+    damaged.write_text(text.replace(old, new))
+    with pytest.raises(InputError, match=f"vanilla-s41/{file}: {fault}"):
+        world.sweep("--stop-after-breakout=1", seeds=seeds, **small)
+
+
 def test_separation_is_over_the_steps_that_both_runs_have(world):
     vanilla_rates, other_rates = [0, 0, 0.3, 0.5], [0, 0, 0.1, 0.3, 0.9, 0.9]
     jobs = plan(world.config(steps=6), [])

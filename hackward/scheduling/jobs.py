@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import NoneType
 
 from hackward.base.arms import ARMS
 from hackward.base.faults import InputError
@@ -61,9 +62,13 @@ class Job:
         return ARMS[self.arm].coordinates(self.settings.rank)
 
     def rows(self) -> list[dict]:
-        """The rows so far, none beyond the wanted steps."""
+        """The rows so far, none beyond the wanted steps. InputError for a hack rate that is no number."""
         file = self.path / "rows.jsonl"
-        return read_jsonl(file, ("step", "seconds", "hack_rate"))[: self.steps] if file.is_file() else []
+        rows = read_jsonl(file, ("step", "seconds", "hack_rate")) if file.is_file() else []
+        for row in rows:
+            if not isinstance(row["hack_rate"], (int, float, NoneType)):
+                raise InputError(f"{file}: 'hack_rate' must be a number or null in every row")
+        return rows[: self.steps]
 
 
 def named_file(v_hack: str) -> bool:
@@ -113,12 +118,16 @@ def made_all(job: Job, steps: int | None) -> bool:
 
 
 def finished_steps(path: Path) -> int | None:
-    """The steps of a finished run in this directory; None where it is unfinished."""
+    """The steps of a finished run in this directory; None where it is unfinished. InputError for what is no
+    number of steps."""
     summary = path / "summary.json"
     ended = read_json(summary) if summary.is_file() else None
-    if isinstance(ended, dict) and ended.get("finished") is True:
-        return ended.get("steps")
-    return None
+    if not isinstance(ended, dict) or ended.get("finished") is not True:
+        return None
+    steps = ended.get("steps")
+    if steps is not None and type(steps) is not int:
+        raise InputError(f"{summary}: 'steps' must be a whole number, found {steps!r}; move {path} away")
+    return steps
 
 
 def stopped_early(path: Path) -> bool:
