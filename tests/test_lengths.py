@@ -24,6 +24,7 @@ from hackward.reports.prevention_tables import prevention_blocks
 from hackward.reports.runs import find_runs
 from hackward.reports.tables import Caveat
 from hackward.reports.words import DELAY, SUPPORTED
+from hackward.runs.rundir import FREE
 from tests.runs_on_disk import arms_of, read, refused, row, write_run
 from tests.test_prevention import LATE, NEVER, SOON, closed, verdicts
 from tests.watched_runs import rollout, write_watched
@@ -60,6 +61,14 @@ def caveats(blocks: Any) -> list[str]:
 
 
 # ---------------------------------------------------------------------- which run counts
+def test_whatever_a_run_may_change_when_it_goes_on_makes_no_other_arm(tmp_path):
+    """As a run does that is gone on with without its --track."""
+    for seed in (0, 1):
+        write_rates(tmp_path / f"{seed}", [0.0] * 4, seed=seed, **dict.fromkeys(FREE, seed))
+    (arm,) = arms_of(tmp_path).values()
+    assert list(arm.runs) == [0, 1]
+
+
 def test_of_two_runs_with_the_same_settings_and_seed_the_longer_one_counts(tmp_path):
     write_rates(tmp_path / "a", [0.0] * 4, steps=4)
     write_rates(tmp_path / "b", [0.0] * 6, steps=9, stop_after_breakout=2)

@@ -22,6 +22,7 @@ from hackward.reports.runs import Run, described
 PER_RUN = (
     *("seed", "out", "resume", "preset", "workers", "device", "sandbox", "svd_cache", "micro_tokens"),
     *("sample_rows", "save_every", "v_hack", "eval_every", "eval_samples", "eval_limit"),
+    *("checkpointing", "shared_prompts", "track"),
     *("steps", "stop_after_breakout"),
 )
 # Settings that make an arm what it is. Those of the edit mean nothing to vanilla, those of a LoRA to delta_S,
