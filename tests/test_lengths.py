@@ -402,6 +402,7 @@ def test_names_of_any_length_leave_the_times_to_hack_their_room_and_an_arm_witho
     (axes,) = drawn[0].axes
     drawn[0].draw_without_rendering()
     assert axes.get_position().width > 0.5
+    assert all(label.get_window_extent().x0 >= 0 for label in axes.get_yticklabels())
     names = [label.get_text().replace("\n", " ") for label in axes.get_yticklabels()]
     assert [name.endswith("(undefined)") for name in names] == [False, True]
     assert axes.get_ylim() == (-1.5, 0.5)
