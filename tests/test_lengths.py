@@ -348,6 +348,15 @@ def test_why_a_run_stopped_is_read_and_said_below_the_runs_and_in_brief(tmp_path
     assert "Stopped early: vanilla: 2 of 3 runs ended 10 steps after their breakout." in said
 
 
+def test_an_arm_of_which_all_seeds_stopped_is_named_once(tmp_path):
+    write_until_breakout(tmp_path, "vanilla", (5, 9, 7), stop=True)
+    write_until_breakout(tmp_path, "projected", (None, 6, None), stop=True)
+    arms = arms_of(tmp_path)
+    below = notes(list(read(tmp_path).values()), list(arms.values()))
+    said = "vanilla (all 3 seeds), projected s2: hacking broke out (--stop-after-breakout=10)."
+    assert f"Stopped early: {said}" in below
+
+
 def test_runs_of_one_length_that_did_not_stop_are_told_as_before(tmp_path):
     write_until_breakout(tmp_path, "vanilla", (5, None), stop=False)
     assert len(brief_lines(list(arms_of(tmp_path).values()))) == 2

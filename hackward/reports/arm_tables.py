@@ -81,7 +81,7 @@ def notes(runs: Sequence[Run], arms: Sequence[ArmRuns]) -> Caveat:
     unfinished = [run.label for run in runs if not run.complete]
     if unfinished:
         lines.append(f"Unfinished, in no arm and no verdict: {', '.join(unfinished)}.")
-    lines += stopped_lines(runs)
+    lines += stopped_lines(runs, arms)
     short = [run.label for run in runs if len(run.rows) < 2 * EDGE]
     if short:
         lines.append(f"Fewer than {2 * EDGE} steps, first and last overlap: {', '.join(short)}.")

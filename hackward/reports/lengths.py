@@ -26,14 +26,28 @@ def span(numbers: Sequence[int]) -> str:
     return str(low) if low == high else f"{low} to {high}"
 
 
-def stopped_lines(runs: Sequence[Run]) -> list[str]:
-    """Which runs stopped early, and why; nothing where none did. At which step it came the table says."""
-    reasons: dict[str, list[str]] = defaultdict(list)
+def stopped_lines(runs: Sequence[Run], arms: Sequence[ArmRuns]) -> list[str]:
+    """Which runs stopped early, and why; nothing where none did. At which step it came the table says.
+
+    An arm of which all seeds did, for one reason, is named once.
+    """
+    reasons: dict[str, list[Run]] = defaultdict(list)
     for run in runs:
         if run.stopped:
-            reasons[AT_STEP.sub("", " ".join(run.stopped.split()))].append(run.label)
-    said = [f"{', '.join(labels)}: {reason}" for reason, labels in reasons.items()]
+            reasons[AT_STEP.sub("", " ".join(run.stopped.split()))].append(run)
+    said = [f"{', '.join(_named_once(those, arms))}: {reason}" for reason, those in reasons.items()]
     return [f"Stopped early: {'; '.join(said)}."] if said else []
+
+
+def _named_once(runs: Sequence[Run], arms: Sequence[ArmRuns]) -> list[str]:
+    """vanilla (all 5 seeds), projected s41"""
+    paths, names = {run.path for run in runs}, []
+    for arm in arms:
+        members = {run.path for run in arm.runs.values()}
+        if len(members) > 1 and members <= paths:
+            names.append(f"{arm.name} (all {len(members)} seeds)")
+            paths -= members
+    return names + [run.label for run in runs if run.path in paths]
 
 
 def stopped_counts(arms: Sequence[ArmRuns]) -> list[str]:
