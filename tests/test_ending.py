@@ -133,6 +133,17 @@ def test_a_sweep_counts_a_run_that_ended_after_its_breakout_as_done_however_many
     assert subprocess.run(["sh", "-c", line(stopped)], check=True, capture_output=True).stdout == b""
 
 
+def test_a_run_of_an_earlier_call_that_ended_after_its_breakout_elsewhere_is_done(world):
+    few = {"arms": "vanilla", "on": "print", "steps": 9}
+    flag = "--stop-after-breakout=2"
+    assert world.sweep(flag, seeds="41", **few) == 0 and world.sweep(flag, seeds="42", **few) == 0
+    made = world.out / "vanilla-s41"
+    write_json(made / "summary.json", {"finished": True, "steps": 5, "stopped": "hacking broke out"})
+    assert world.sweep(flag, seeds="42", **few) == 0
+    (told,) = (run for run in world.outcome()["runs"] if run["run"] == made.name)
+    assert (told["state"], told["steps_done"]) == ("done", 5)
+
+
 def test_a_sweep_without_the_rule_goes_on_with_a_run_that_had_ended_by_it(world):
     world.orders({"vanilla-s41": {"hack": 0.5}})
     assert world.sweep("--stop-after-breakout=1", seeds="41", steps=8, arms="vanilla") == 0

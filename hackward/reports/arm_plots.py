@@ -34,7 +34,7 @@ from hackward.reports.heldout import conditions, heldout_figures, heldout_rates
 from hackward.reports.labels import short_labels
 from hackward.reports.nulls import null_of, one_direction
 from hackward.reports.prevention_tables import lasted
-from hackward.reports.runs import Run, described
+from hackward.reports.runs import Run, described, lengths
 
 ROW_LETTERS = 40  # of a name to the left of its row
 MANY_RUNS = 12  # beyond which the seeds of an arm look alike
@@ -114,7 +114,7 @@ def _markers(index: int, steps: Sequence[int]) -> tuple[int, int]:
 def curves(path: Path, arms: Sequence[ArmRuns]) -> None:
     """Rates over steps by arm: the 3-step mean over seeds, in the band from lowest to highest seed."""
     title = "Arms over seeds (line: mean over seeds of the 3-step mean; band: lowest to highest seed)"
-    if any(len(_lengths([arm])) > 1 for arm in arms):
+    if any(len(lengths(arm.runs.values())) > 1 for arm in arms):
         title = title.replace("seed)", "seed;\nthin: seeds that go on where another one ended)")
     figure, grid = sheet(1, len(RATES), 3.2, title)
     for axes, (key, name) in zip(grid.flat, RATES.items(), strict=True):
@@ -145,16 +145,17 @@ def times_to_hack(path: Path, arms: Sequence[ArmRuns]) -> None:
         "Time to hack by arm (dot: a seed, the same seed at the same height; hollow: not by its last step)"
     )
     seeds = sorted({seed for arm in arms for seed in arm.runs})
-    heights = dict(zip(seeds, np.linspace(0.28, -0.28, len(seeds)) if len(seeds) > 1 else [0.0], strict=True))
+    reach = 0.28 if len(seeds) > 1 else 0.0
+    heights = dict(zip(seeds, np.linspace(reach, -reach, len(seeds)), strict=True))
     figure, ((axes,),) = sheet(1, 1, 0.6 + 0.5 * len(arms), title)
     figure.set_figwidth(8.0)
     for index, arm in enumerate(arms):
         colour = style(index)["color"]
-        for seed, time in lasted(arm).items():
+        for seed, mine in lasted(arm).items():
             height = heights[seed] - index
-            axes.plot([0, time.time], [height, height], color=colour, linewidth=0.6, alpha=0.4)
-            face, marker = (colour, "o") if time.ended else ("white", ">")
-            axes.plot(time.time, height, marker, color=colour, markerfacecolor=face, markersize=5)
+            axes.plot([0, mine.time], [height, height], color=colour, linewidth=0.6, alpha=0.4)
+            face, marker = (colour, "o") if mine.ended else ("white", ">")
+            axes.plot(mine.time, height, marker, color=colour, markerfacecolor=face, markersize=5)
     axes.set_yticks([-index for index in range(len(arms))], [_row_name(arm) for arm in arms])
     axes.set_ylim(0.5 - len(arms), 0.5)
     axes.set_xlim(left=0)
@@ -176,7 +177,7 @@ def frontier(path: Path, arms: Sequence[ArmRuns]) -> None:
     Best: top left.
     """
     title = "Last 5 steps by arm"
-    if len(_lengths(arms)) > 1:
+    if len(lengths(run for arm in arms for run in arm.runs.values())) > 1:
         title += ", of those that all runs of a seed have"
     figure, ((axes,),) = sheet(1, 1, 4.0, title)
     figure.set_figwidth(6.5)
@@ -189,10 +190,6 @@ def frontier(path: Path, arms: Sequence[ArmRuns]) -> None:
     dress(axes, SEEDS_AND_MEANS, "hacked (less is better)", "solved (more is better)")
     key_below(figure, axes)
     figures.save(figure, path)
-
-
-def _lengths(arms: Sequence[ArmRuns]) -> set[int]:
-    return {len(run.rows) for arm in arms for run in arm.runs.values()}
 
 
 def _hacked_and_solved(

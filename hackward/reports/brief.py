@@ -9,6 +9,7 @@ from hackward.base.breakout import HACK_ONSET
 from hackward.reports.arms import ArmRuns, onset
 from hackward.reports.lengths import stopped_counts
 from hackward.reports.onset import EDGE
+from hackward.reports.runs import lengths
 from hackward.reports.words import UNDEFINED
 
 ONE_SEED = (
@@ -34,7 +35,7 @@ def brief_lines(arms: Sequence[ArmRuns]) -> list[str]:
 def length_lines(arms: Sequence[ArmRuns]) -> list[str]:
     """That runs differ in length, and how many of them stopped early; nothing where they do not."""
     lines = []
-    if len({len(run.rows) for arm in arms for run in arm.runs.values()}) > 1:
+    if len(lengths(run for arm in arms for run in arm.runs.values())) > 1:
         lines.append(OWN_ENDS)
     stopped = stopped_counts(arms)
     if stopped:

@@ -15,7 +15,7 @@ from matplotlib.ticker import MaxNLocator
 
 from hackward.reports import figures
 from hackward.reports.arms import RATES, by_arm
-from hackward.reports.runs import Run
+from hackward.reports.runs import Run, lengths
 
 INK = "#1f2328"
 # What cannot be seen on a dark ground, and what stands in its place there
@@ -86,8 +86,8 @@ def _in_words(name: str, groups: Mapping[str, Sequence[Run]], key: str) -> str:
         last = figures.gaps(run.rows[-1][key] for run in runs)
         known = last[np.isfinite(last)]
         ends.append(f"{label} {known.mean():.2f}" if known.size else f"{label} undefined")
-    lengths = {len(run.rows) for runs in groups.values() for run in runs}
-    whose = "the last step" if len(lengths) == 1 else "the last step of each run"
+    alike = len(lengths(run for runs in groups.values() for run in runs)) == 1
+    whose = "the last step" if alike else "the last step of each run"
     return f"Share of rollouts {name} by step. At {whose}: {', '.join(ends)}."
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from hackward.reports.arms import ArmRuns, onset, shared_steps
 from hackward.reports.onset import EDGE
-from hackward.reports.runs import Run
+from hackward.reports.runs import Run, lengths
 from hackward.reports.tables import Caveat
 from hackward.reports.words import steps_in_words
 
@@ -103,6 +103,6 @@ def _over(arms: Sequence[ArmRuns], compared: Sequence[str]) -> list[str]:
         lines.append(f"Fewer than {2 * EDGE} steps, first and last {EDGE} overlap: seed {', '.join(short)}.")
     lines.append("There an arm that only delays hacking may look like one that prevents it.")
     lines.append("Over whole runs: all else, held-out problems at each run's own end.")
-    if any(len({len(run.rows) for run in arm.runs.values()}) > 1 for arm in arms):
+    if any(len(lengths(arm.runs.values())) > 1 for arm in arms):
         lines.append("In pictures a mean over seeds ends where the first of its runs ends.")
     return lines

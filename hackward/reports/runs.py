@@ -146,6 +146,11 @@ class Run:
         return np.stack([self.nulls[step][key] for step in steps])
 
 
+def lengths(runs: Iterable[Run]) -> set[int]:
+    """How many steps they have: one number where all are as long."""
+    return {len(run.rows) for run in runs}
+
+
 def find_runs(root: Path, take_unfinished: bool = False) -> tuple[list[Run], list[str]]:
     """(runs to show below ``root``, one line for each run left out), as `find_directories` finds them.
 

@@ -90,49 +90,42 @@ def survey(job: Job) -> None:
     if not job.path.exists() or (job.path.is_dir() and is_empty(job.path)):
         return
     _refuse_other_run(job)
-    steps = finished_steps(job.path)
+    summary = finished(job.path)
     checkpoint = job.path / CHECKPOINT
-    if made_all(job, steps):
-        job.state, job.step = "done", steps or 0
+    if summary is not None and made_all(job, summary):
+        job.state, job.step = "done", summary["steps"]
     elif checkpoint.is_file():
         job.state, job.step = "resume", read_metadata(checkpoint).get("step", 0)
         if job.step > job.steps:
             raise InputError(
                 f"{job.path}: unfinished, with {job.step} steps already; this sweep has {job.steps}"
             )
-    elif steps is not None:
+    elif summary is not None:
         raise InputError(
-            f"{job.path}: finished {steps} of {job.steps} steps, and there is no checkpoint.safetensors"
-            " to go on from"
+            f"{job.path}: finished {summary['steps']} of {job.steps} steps, and there is no"
+            " checkpoint.safetensors to go on from"
         )
     else:
         job.state, job.note = "start over", "died before its first checkpoint"
         _refuse_strangers(job)
 
 
-def made_all(job: Job, steps: int | None) -> bool:
-    """Has its run made all steps that it is to make? `steps`: as `finished_steps` has them."""
-    if steps is None:
-        return False
-    return steps >= job.steps or is_over(job.rows(), job.settings)
-
-
-def finished_steps(path: Path) -> int | None:
-    """The steps of a finished run in this directory; None where it is unfinished. InputError for what is no
-    number of steps."""
+def finished(path: Path) -> dict | None:
+    """summary.json of a finished run in this directory; None where it is unfinished. InputError for `steps`
+    that are no number."""
     summary = path / "summary.json"
     ended = read_json(summary) if summary.is_file() else None
-    if not isinstance(ended, dict) or ended.get("finished") is not True:
+    if not isinstance(ended, dict) or ended.get("finished") is not True or ended.get("steps") is None:
         return None
-    steps = ended.get("steps")
-    if steps is not None and type(steps) is not int:
-        raise InputError(f"{summary}: 'steps' must be a whole number, found {steps!r}; move {path} away")
-    return steps
+    if type(ended["steps"]) is not int:
+        said = f"'steps' must be a whole number, found {ended['steps']!r}"
+        raise InputError(f"{summary}: {said}; move {path} away")
+    return ended
 
 
-def stopped_early(path: Path) -> bool:
-    """Did the finished run in this directory end before --steps, because hacking had broken out?"""
-    return bool(read_json(path / "summary.json").get("stopped"))
+def made_all(job: Job, summary: dict) -> bool:
+    """Has its run, finished with this summary, made all steps that it is to make?"""
+    return summary["steps"] >= job.steps or is_over(job.rows(), job.settings)
 
 
 def _refuse_other_run(job: Job) -> None:

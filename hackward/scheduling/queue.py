@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from hackward.scheduling.board import Board
-from hackward.scheduling.jobs import Job, finished_steps, made_all
+from hackward.scheduling.jobs import Job, finished, made_all
 
 POLL = 0.5  # seconds between looks at the runs
 GRACE = 30.0  # seconds for a run to end by itself when interrupted
@@ -61,9 +61,9 @@ def _look(run: Started, board: Board) -> None:
 def settle(run: Started, board: Board) -> None:
     """Record how a run ended: done only if its directory says so."""
     job, code = run.job, run.code()
-    steps = finished_steps(job.path) if code == 0 else None
-    if made_all(job, steps):
-        job.state, job.step, job.note = "done", steps or 0, ""
+    summary = finished(job.path) if code == 0 else None
+    if summary is not None and made_all(job, summary):
+        job.state, job.step, job.note = "done", summary["steps"], ""
     else:
         job.state, job.note = "failed", f"exit code {code}: {_last_line(job)}"
     board.changed(job)

@@ -127,19 +127,12 @@ def _rates(jobs: Sequence[Job]) -> dict[int, list[float | None]]:
 
 
 Rates = Mapping[int, Sequence[float | None]]
-Areas = dict[int, float | None]
 
 
-def _areas(first: Rates, second: Rates) -> tuple[Areas, Areas]:
-    """The areas of two arms by seed; of a seed that both have, over the steps that both have."""
-    found: tuple[Areas, Areas] = {}, {}
-    for seed in first.keys() | second.keys():
-        both = [rates[seed] for rates in (first, second) if seed in rates]
-        steps = min(map(len, both))
-        for areas, rates in zip(found, (first, second), strict=True):
-            if seed in rates:
-                areas[seed] = curve(rates[seed][:steps])[2]
-    return found
+def _areas(rates: Rates, others: Rates) -> dict[int, float | None]:
+    """The areas under the curves of an arm by seed; of a seed that the other has too, over the steps that
+    both have."""
+    return {seed: curve(own[: len(others.get(seed, own))])[2] for seed, own in rates.items()}
 
 
 def judge_vanilla(vanilla: Sequence[Job]) -> Decision:
@@ -169,7 +162,8 @@ def judge_separation(vanilla: Sequence[Job], other: Sequence[Job]) -> Decision:
     of the two runs ended sooner, the area is that of the steps that both have.
     """
     rule = f"ceiling: does {other[0].arm} separate from {vanilla[0].arm}?"
-    areas, baseline_areas = _areas(_rates(other), _rates(vanilla))
+    rates, baseline_rates = _rates(other), _rates(vanilla)
+    areas, baseline_areas = _areas(rates, baseline_rates), _areas(baseline_rates, rates)
     gap = paired(areas, baseline_areas)
     figures = {other[0].arm: areas, vanilla[0].arm: baseline_areas} | vars(gap)
     if gap.n_first < CEILING_SEEDS:

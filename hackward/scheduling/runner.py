@@ -18,7 +18,7 @@ from hackward.base.provenance import provenance
 from hackward.scheduling.board import Board
 from hackward.scheduling.engines import Engine
 from hackward.scheduling.flags import SweepFlags
-from hackward.scheduling.jobs import Job, finished_steps, stopped_early, survey
+from hackward.scheduling.jobs import Job, finished, survey
 from hackward.scheduling.locks import interruptible, locked
 from hackward.scheduling.plan import Stages, stages
 from hackward.scheduling.price import Clock, clock
@@ -158,9 +158,9 @@ def earlier_runs(directory: Path, planned: set[str]) -> list[dict]:
         taken_away = not path.is_dir() and line.get("state") not in NOT_BEGUN
         if line["run"] in planned or taken_away:
             continue
-        steps = finished_steps(path)
-        if steps is not None and (steps >= line["steps"] or stopped_early(path)):
-            line |= {"state": "done", "steps_done": steps, "note": None, "hours_to_go": 0.0}
+        summary = finished(path)
+        if summary is not None and (summary["steps"] >= line["steps"] or summary.get("stopped")):
+            line |= {"state": "done", "steps_done": summary["steps"], "note": None, "hours_to_go": 0.0}
         found.append(line)
     return found
 
