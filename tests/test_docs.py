@@ -10,8 +10,11 @@ import pytest
 import audit
 import extract_vhack
 import probe_distill
+from hackward.base import breakout
 from hackward.base.breakout import time_to_hack
 from hackward.base.flags import command_line
+from hackward.base.survival import Lasted
+from hackward.reports.prevention_tables import later_tests
 from hackward.runs.settings import parse
 from hackward.scheduling.flags import SweepFlags
 from tests.conftest import ROOT
@@ -132,19 +135,52 @@ def test_the_table_of_the_headline_is_made_of_the_stored_tables(shown):
     assert [float(cell) for cell in re.findall(r"[+-]?\.\d+", gap)] == pytest.approx(wanted, abs=0.005 + 1e-9)
 
 
+def headline_rates():
+    """run -> the hack rates of its steps"""
+    found = {}
+    for row in records(f"{HEADLINE}/rates.csv"):
+        rates = found.setdefault(row["run"], [])
+        assert int(row["step"]) == len(rates)
+        rates.append(float(row["hacked"]))
+    return found
+
+
 def test_the_rates_of_every_step_of_the_headline_give_the_stored_times_to_hack():
     stored = {row["run"]: row for row in records(f"{HEADLINE}/on_policy.csv")}
-    steps = {}
-    for row in records(f"{HEADLINE}/rates.csv"):
-        steps.setdefault(row["run"], []).append((int(row["step"]), float(row["hacked"])))
     short = {"vanilla": "vanilla v_teacher", "penalty-attempt": "penalty attempt"}
     short |= {"penalty-attempt-random": "penalty attempt random", "projected-own": "projected v_own"}
     short |= {"projected-own-random": "projected random v_own"}
-    assert len(steps) == len(stored) == 25
-    for run, rates in steps.items():
+    rates = headline_rates()
+    assert len(rates) == len(stored) == 25
+    for run, hacked in rates.items():
         arm, _, seed = run.rpartition("-")
-        found = time_to_hack([step for step, _ in rates], [rate for _, rate in rates])
+        found = time_to_hack(range(len(hacked)), hacked)
         assert str(found) == stored[f"{short[arm]} {seed}"]["time_to_hack"]
+
+
+@pytest.mark.parametrize(
+    ("threshold", "p"),
+    [
+        (0.05, 0.090),
+        (0.075, 0.090),
+        (0.1, 0.028),
+        (0.125, 0.090),
+        (0.15, 0.090),
+        (0.2, 0.028),
+        (0.25, 0.028),
+        (0.3, 0.013),
+    ],
+)
+def test_the_delay_of_the_headline_hangs_on_the_threshold_as_its_page_says(monkeypatch, threshold, p):
+    monkeypatch.setattr(breakout, "HACK_ONSET", threshold)
+    times = {"vanilla": {}, "projected-own": {}}
+    for run, rates in headline_rates().items():
+        arm, _, seed = run.rpartition("-")
+        if arm in times:
+            step = time_to_hack(range(len(rates)), rates)
+            times[arm][seed] = Lasted(step, True)
+    later = later_tests(times["projected-own"], times["vanilla"])
+    assert later.p == pytest.approx(p, abs=0.0005)
 
 
 NAMES_OF_ARMS = {
